@@ -1,0 +1,144 @@
+"""What must hold of every registered network, recomputed from the network itself."""
+
+import keras
+import numpy as np
+import pytest
+
+import toolkit
+from toolkit import arithmetic, layers
+
+NAMES = toolkit.list_models()
+RNG = np.random.default_rng(0)
+
+
+def _small_shape(name):
+    """At most 64×64, where a training step of the large networks takes seconds and every stage still has pixels."""
+    height, width, channels = toolkit.model_info(name).input_shape
+    return min(height, 64), min(width, 64), channels
+
+
+def _small(name, **arguments):
+    return toolkit.create_model(name, input_shape=_small_shape(name), **{"num_classes": 7, **arguments})
+
+
+def _pictures(name, count=2):
+    return RNG.normal(size=(count, *_small_shape(name))).astype("float32")
+
+
+def _answer(model, x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32"))
+
+
+@pytest.fixture
+def policy():
+    """Sets a dtype policy and puts the old one back."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_are_those_recomputed(name):
+    info = toolkit.model_info(name)
+    model = toolkit.create_model(name)
+    assert model.name == name
+    assert model.input_shape == (None, *info.input_shape)
+    assert model.output_shape == (None, info.num_classes)
+    assert arithmetic.count_params(model) == info.num_params
+    assert arithmetic.count_macs(model) == info.macs
+    assert sum(row.params for row in arithmetic.layer_table(model)) == info.num_params
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_is_filled_in(name):
+    info = toolkit.model_info(name)
+    assert info.preprocessing.input_shape == info.input_shape
+    assert str(info.year) in info.paper
+    assert info.stages[-1] == "head"
+    assert info.recipe
+    assert info.deviations
+    assert all(tag == weights.tag for tag, weights in info.weights.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graph_is_flat_and_of_known_layers(name):
+    model = _small(name)
+    for layer in model.layers:
+        known = getattr(layers, type(layer).__name__, None) or getattr(keras.layers, type(layer).__name__, None)
+        assert type(layer) is known, f"{layer.name} is neither a stock layer nor one of toolkit.layers"
+        assert not isinstance(layer, keras.Model | keras.layers.Wrapper | keras.layers.Lambda), layer.name
+        assert len(layer._inbound_nodes) == 1, f"{layer.name} is used twice"
+    # An operator such as `x + y` leaves an operation that is no layer of the model.
+    assert {operation.name for operation in model.operations} == {layer.name for layer in model.layers}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layer_names_start_with_a_stage_in_order(name):
+    info = toolkit.model_info(name)
+    first, *rest = [layer.name for layer in _small(name).layers]
+    assert first == "input"
+    assert all(layer.startswith(tuple(f"{stage}_" for stage in info.stages)) for layer in rest)
+    positions = [info.stages.index(layer.split("_")[0]) for layer in rest]
+    assert set(positions) == set(range(len(info.stages)))
+    assert rest[-1] == "head_logits"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_training_step_reaches_every_variable(name):
+    model = _small(name)
+    # Adam moves a weight by its whole rate however small the gradient: what stands still has none.
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    assert np.isfinite(model.train_on_batch(_pictures(name, 4), np.array([0, 1, 2, 3])))
+    still = [
+        variable.path
+        for variable, old in zip(model.trainable_variables, before, strict=True)
+        if np.array_equal(old, variable.numpy())
+    ]
+    assert not still
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_reloaded_model_answers_the_same(name, tmp_path):
+    model, x = _small(name), _pictures(name)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+    np.testing.assert_allclose(_answer(again, x), _answer(model, x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype_policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_float32_under_mixed_precision(name, dtype_policy, policy):
+    policy(dtype_policy)
+    model = _small(name)
+    compute = dtype_policy.removeprefix("mixed_")
+    assert {layer.compute_dtype for layer in model.layers} == {compute, "float32"}
+    answer = model(_pictures(name, 1))
+    assert keras.backend.standardize_dtype(answer.dtype) == "float32"
+    assert np.isfinite(keras.ops.convert_to_numpy(answer)).all()
+    assert all(keras.backend.standardize_dtype(weight.dtype) == "float32" for weight in model.weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_backbone_and_its_pooling(name):
+    x = _pictures(name)
+    backbone = _small(name, include_top=False)
+    assert not any(layer.name.startswith("head") for layer in backbone.layers)
+    features = _answer(backbone, x)
+    assert features.ndim == 4
+
+    for pooling, reduce in (("avg", np.mean), ("max", np.max)):
+        model = _small(name, include_top=False, pooling=pooling)
+        assert model.layers[-1].name == "head_pool"
+        model.set_weights(backbone.get_weights())
+        np.testing.assert_allclose(_answer(model, x), reduce(features, axis=(1, 2)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_models_start_from_different_weights(name):
+    first, second = _small(name), _small(name)
+    kernels = [w for w in first.trainable_weights if w.name == "kernel"]
+    others = [w for w in second.trainable_weights if w.name == "kernel"]
+    assert not any(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(kernels, others, strict=True))

@@ -1,0 +1,160 @@
+"""ResNets against independent sources: keras.applications, the paper's tables, and published parameter counts."""
+
+import keras
+import numpy as np
+import pytest
+
+import toolkit
+from toolkit.arithmetic import count_macs, count_params, layer_table
+
+RNG = np.random.default_rng(0)
+
+
+def _randomise(model):
+    """Weights of every kind away from their defaults, so that no scale, bias or moving statistic can hide."""
+    for layer in model.layers:
+        for weight in layer.weights:
+            fan_in = np.prod(weight.shape[:-1])
+            value = RNG.normal(0, 0.1, weight.shape)
+            if weight.name == "kernel":
+                value = RNG.normal(0, np.sqrt(1.5 / fan_in), weight.shape)
+            elif weight.name in ("gamma", "moving_variance"):
+                value = RNG.uniform(0.7, 1.3, weight.shape)
+            weight.assign(value)
+
+
+def _our_name(name):
+    """keras.applications' layer name to ours: ``conv3_block1_0_conv`` is ``stage2_block1_shortcut_conv``."""
+    fixed = {"conv1_conv": "stem_conv", "conv1_bn": "stem_bn", "predictions": "head_logits"}
+    if name in fixed:
+        return fixed[name]
+    conv, block, number, kind = name.split("_")
+    stage = int(conv.removeprefix("conv")) - 1
+    return f"stage{stage}_{block}_" + (f"shortcut_{kind}" if number == "0" else f"{kind}{number}")
+
+
+def test_v1_is_layout_compatible_with_keras_applications():
+    theirs = keras.applications.ResNet50(weights=None, classifier_activation=None, input_shape=(96, 80, 3), classes=20)
+    ours = toolkit.create_model(
+        "resnet50", version="v1", use_bias=True, epsilon=1.001e-5, input_shape=(96, 80, 3), num_classes=20
+    )
+    _randomise(theirs)
+    copied = set()
+    for layer in theirs.layers:
+        if layer.weights:
+            ours.get_layer(_our_name(layer.name)).set_weights(layer.get_weights())
+            copied.add(_our_name(layer.name))
+    assert copied == {layer.name for layer in ours.layers if layer.weights}
+
+    x = RNG.normal(size=(2, 96, 80, 3)).astype("float32")
+    expected, answer = (keras.ops.convert_to_numpy(model(x)) for model in (theirs, ours))
+    assert expected.std() > 0.1  # the comparison would mean nothing if logits vanished
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-4)
+
+
+def test_v1_and_v1_5_differ_in_where_they_stride():
+    small = {"input_shape": (64, 64, 3)}
+    paper, later = (toolkit.create_model("resnet50", version=version, **small) for version in ("v1", "v1.5"))
+    for stage in ("stage2", "stage3", "stage4"):
+        strides = [[m.get_layer(f"{stage}_block1_conv{n}").strides[0] for n in (1, 2, 3)] for m in (paper, later)]
+        assert strides == [[2, 1, 1], [1, 2, 1]]
+    assert count_params(paper) == count_params(later) == 25_557_032
+    assert [tuple(w.shape) for w in paper.weights] == [tuple(w.shape) for w in later.weights]
+
+
+def test_strided_convolutions_pad_alike_on_all_sides():
+    model = toolkit.create_model("resnet50", input_shape=(64, 64, 3))
+    padded = {layer.name: layer.padding for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)}
+    assert padded == {
+        "stem_pad": ((3, 3), (3, 3)),
+        "stem_pool_pad": ((1, 1), (1, 1)),
+        **{f"stage{stage}_block1_pad2": ((1, 1), (1, 1)) for stage in (2, 3, 4)},
+    }
+    strided = [layer for layer in model.layers if getattr(layer, "strides", (1, 1)) != (1, 1)]
+    assert {layer.padding for layer in strided} == {"valid"}
+
+
+def test_strided_convolution_equals_the_sum_written_out():
+    """Row and column 0 of a padded, strided 3×3 convolution see one row and column of zeros before the picture."""
+    model = toolkit.create_model("resnet20")
+    conv = model.get_layer("stage2_block1_conv1")
+    block = keras.Model(model.get_layer("stage1_block3_out").output, conv.output)
+    x = RNG.normal(size=(1, 32, 32, 16)).astype("float32")
+    kernel = conv.kernel.numpy()
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = np.array(
+        [[np.tensordot(padded[0, r : r + 3, c : c + 3], kernel, 3) for c in range(0, 32, 2)] for r in range(0, 32, 2)]
+    )
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(block(x))[0], expected, rtol=0, atol=1e-4)
+
+
+def test_feature_maps_are_those_of_table_1():
+    shapes = {row.name: row.output_shape for row in layer_table(toolkit.create_model("resnet50"))}
+    assert shapes["stem_conv"] == (112, 112, 64)
+    assert shapes["stem_pool"] == (56, 56, 64)
+    assert shapes["stage1_block3_out"] == (56, 56, 256)
+    assert shapes["stage2_block4_out"] == (28, 28, 512)
+    assert shapes["stage3_block6_out"] == (14, 14, 1024)
+    assert shapes["stage4_block3_out"] == (7, 7, 2048)
+
+
+def test_multiply_adds_of_the_paper_are_those_of_v1():
+    """Table 1 prints 3.8 × 10⁹ for 50 layers."""
+    assert count_macs(toolkit.create_model("resnet50", version="v1")) == 3_857_973_248
+
+
+def test_biased_variant_has_the_count_of_keras_applications():
+    assert count_params(toolkit.create_model("resnet50", use_bias=True)) == 25_583_592
+
+
+@pytest.mark.parametrize(("shortcut", "params"), [("A", 269_722), ("B", 272_474)])
+def test_cifar_shortcuts(shortcut, params):
+    model = toolkit.create_model("resnet20", shortcut=shortcut)
+    assert count_params(model) == params
+    # 6n + 2 weighted layers, n = 3; projections are not counted as depth.
+    weighted = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
+    assert len([name for name in weighted if "shortcut" not in name]) == 20
+    crossing = [layer.name for layer in model.layers if "shortcut" in layer.name]
+    names = {"A": ["shortcut"], "B": ["shortcut_conv", "shortcut_bn"]}[shortcut]
+    assert sorted(crossing) == sorted(f"stage{stage}_block1_{name}" for stage in (2, 3) for name in names)
+
+
+def test_branch_of_zeros_leaves_the_identity():
+    """The notes' argument for residual blocks: with nothing learnt, a block is g(a), and a is not negative."""
+    model = toolkit.create_model("resnet20", zero_init_residual=True)
+    block = keras.Model(model.get_layer("stem_relu").output, model.get_layer("stage1_block3_out").output)
+    a = RNG.uniform(0, 1, size=(2, 32, 32, 16)).astype("float32")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(block(a)), a)
+
+
+def test_branches_are_not_zero_unless_asked():
+    model = toolkit.create_model("resnet20")
+    assert {float(layer.gamma.numpy().min()) for layer in model.layers if hasattr(layer, "gamma")} == {1.0}
+    zeroed = toolkit.create_model("resnet50", zero_init_residual=True, input_shape=(32, 32, 3))
+    names = {layer.name for layer in zeroed.layers if hasattr(layer, "gamma") and not layer.gamma.numpy().any()}
+    assert len(names) == 3 + 4 + 6 + 3
+    assert all(name.endswith("_bn3") for name in names)
+
+
+def test_initial_spread_is_he_normal_by_fan_out():
+    kernel = toolkit.create_model("resnet50", input_shape=(32, 32, 3)).get_layer("stage4_block1_conv2").kernel.numpy()
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 512)), rel=0.01)
+    assert abs(kernel.mean()) < 1e-4
+    assert np.abs(kernel).max() > 3.5 * kernel.std()  # a truncated normal ends at two
+
+
+def test_normalisation_follows_the_reference():
+    norm = toolkit.create_model("resnet50", input_shape=(32, 32, 3)).get_layer("stem_bn")
+    assert (norm.epsilon, norm.momentum) == (1e-5, 0.9)
+    assert toolkit.create_model("resnet20", epsilon=1e-3).get_layer("stem_bn").epsilon == 1e-3
+
+
+@pytest.mark.parametrize(("name", "shape", "least"), [("resnet50", (31, 64, 3), 32), ("resnet20", (32, 7, 3), 8)])
+def test_pictures_too_small_are_refused(name, shape, least):
+    with pytest.raises(toolkit.spec.UserError, match=f"{name} needs pictures of at least {least}×{least}"):
+        toolkit.create_model(name, input_shape=shape)
+
+
+def test_shortcut_option_is_checked():
+    with pytest.raises(toolkit.spec.UserError, match=r"unknown shortcut 'C'.*A, B"):
+        toolkit.create_model("resnet20", shortcut="C")

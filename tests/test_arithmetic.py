@@ -1,0 +1,131 @@
+"""Convolution arithmetic against the figures of papers and lecture notes."""
+
+import keras
+import pytest
+
+import toolkit
+from toolkit.arithmetic import LayerRow, conv_output_size, count_macs, count_params, format_table, layer_table
+
+
+@pytest.mark.parametrize(
+    ("n", "kernel", "stride", "padding", "expected"),
+    [
+        (6, 3, 1, 0, 4),  # valid
+        (6, 3, 1, 1, 6),  # same: padding (3 - 1) / 2
+        (7, 3, 2, 0, 3),
+        (8, 3, 2, 0, 3),  # floor: the last column is left over
+        (32, 5, 1, 0, 28),  # LeNet-5 C1
+        (227, 11, 4, 0, 55),  # AlexNet conv1
+        (224, 7, 2, 3, 112),  # ResNet stem
+        (112, 3, 2, 1, 56),
+        (5, 5, 3, 0, 1),
+    ],
+)
+def test_output_size(n, kernel, stride, padding, expected):
+    assert conv_output_size(n, kernel, stride=stride, padding=padding) == expected
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_output_size_is_what_keras_gives(stride, padding):
+    x = keras.layers.ZeroPadding2D(padding)(keras.Input((11, 11, 1)))
+    x = keras.layers.Conv2D(1, 4, strides=stride)(x)
+    assert x.shape[1] == conv_output_size(11, 4, stride=stride, padding=padding)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 4, "kernel": 5}, "a kernel of 5 does not fit into 4 pixels with padding 0"),
+        ({"n": 4, "kernel": 3, "stride": 0}, "stride=0"),
+        ({"n": 4, "kernel": 3, "padding": -1}, "padding=-1"),
+        ({"n": 0, "kernel": 3}, "n=0"),
+    ],
+)
+def test_impossible_sizes_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        conv_output_size(**arguments)
+
+
+def test_ten_filters_of_3x3x3_hold_280_parameters():
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, keras.layers.Conv2D(10, 3)(x))
+    assert count_params(model) == 280
+
+
+def test_lenet_table_is_the_notes_table():
+    table = {row.name: row for row in layer_table(toolkit.create_model("lenet5"))}
+    expected = {
+        "input": ((32, 32, 1), 1024, 0, 0),
+        "stage1_conv": ((28, 28, 6), 4704, 156, 117_600),
+        "stage1_pool": ((14, 14, 6), 1176, 0, 0),
+        "stage2_conv": ((10, 10, 16), 1600, 2416, 240_000),
+        "stage2_pool": ((5, 5, 16), 400, 0, 0),
+        "head_flatten": ((400,), 400, 0, 0),
+        "head_fc1": ((120,), 120, 48_120, 48_000),
+        "head_fc2": ((84,), 84, 10_164, 10_080),
+        "head_logits": ((10,), 10, 850, 840),
+    }
+    assert {n: (r.output_shape, r.activation_size, r.params, r.macs) for n, r in table.items()} == expected
+
+
+def test_table_text_is_aligned_and_ends_in_totals():
+    rows = layer_table(toolkit.create_model("lenet5"))
+    lines = format_table(rows).splitlines()
+    assert len(lines) == len(rows) + 2
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split() == [
+        "layer",
+        "type",
+        "activation",
+        "shape",
+        "activation",
+        "size",
+        "parameters",
+        "multiply-adds",
+    ]
+    assert lines[2].split() == ["stage1_conv", "Conv2D", "(28,", "28,", "6)", "4,704", "156", "117,600"]
+    assert lines[-1].split() == ["total", "61,706", "416,520"]
+
+
+def test_inception_bottleneck_figures():
+    """28·28·32·5·5·192 ≈ 120 M directly; 2.4 M + 10.0 M behind a 16-channel 1×1 (Szegedy 2014, retold in notes)."""
+    x = keras.Input((28, 28, 192))
+    direct = keras.Model(x, keras.layers.Conv2D(32, 5, padding="same")(x))
+    reduced = keras.Model(x, keras.layers.Conv2D(32, 5, padding="same")(keras.layers.Conv2D(16, 1)(x)))
+    assert count_macs(direct) == 120_422_400
+    assert [row.macs for row in layer_table(reduced)] == [0, 2_408_448, 10_035_200]
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs"),
+    [
+        (keras.layers.Conv2D(8, 3, groups=4), 36 * 8 * (9 * 1)),
+        (keras.layers.Conv2D(8, 3, strides=2), 9 * 8 * (9 * 4)),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), 36 * 8 * 9),
+        (keras.layers.SeparableConv2D(5, 3, depth_multiplier=2), 36 * (8 * 9 + 8 * 5)),
+        (keras.layers.Dense(7), 8 * 8 * 4 * 7),  # over the last axis, at each of the 64 pixels
+        (keras.layers.BatchNormalization(), 0),
+        (keras.layers.MaxPooling2D(), 0),
+    ],
+)
+def test_macs_of_each_kind_of_layer(layer, macs):
+    x = keras.Input((8, 8, 4))
+    assert count_macs(keras.Model(x, layer(x))) == macs
+
+
+def test_a_layer_without_a_rule_is_named():
+    x = keras.Input((8, 8, 4))
+    model = keras.Model(x, keras.layers.Conv2DTranspose(4, 3, name="up")(x))
+    with pytest.raises(ValueError, match=r"'up' of type Conv2DTranspose.*add its rule to toolkit\.arithmetic"):
+        layer_table(model)
+
+
+def test_unknown_sides_are_refused():
+    x = keras.Input((None, None, 3))
+    with pytest.raises(ValueError, match=r"\(None, None, 3\) is not fully known"):
+        layer_table(keras.Model(x, keras.layers.ReLU()(x)))
+
+
+def test_rows_are_values():
+    assert LayerRow("fc", "Dense", (2,), 2, 34, 32) == LayerRow("fc", "Dense", (2,), 2, 34, 32)

@@ -1,0 +1,39 @@
+"""Listing networks must answer at once: it loads no framework and no number crunching."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import toolkit
+
+ROOT = Path(toolkit.__file__).parents[1]
+HEAVY = ("tensorflow", "keras", "jax", "numpy", "PIL", "h5py", "scipy", "sklearn")
+
+
+def _modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(' '.join(sorted(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_listing_and_metadata_import_no_framework():
+    code = "import toolkit\nfor name in toolkit.list_models(): assert toolkit.model_info(name).num_params > 0"
+    modules = _modules_after(code)
+    assert "toolkit.models.resnet" in modules
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_arithmetic_imports_no_framework():
+    assert _modules_after("import toolkit.arithmetic").isdisjoint(HEAVY)
+
+
+def test_factory_imports_no_framework_before_it_builds():
+    code = (
+        "import toolkit\n"
+        "try: toolkit.create_model('lenet6')\n"
+        "except Exception as error: assert 'lenet5' in str(error), error\n"
+        "else: raise SystemExit('built an unknown network')"
+    )
+    assert _modules_after(code).isdisjoint(HEAVY)

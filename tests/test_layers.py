@@ -1,0 +1,80 @@
+"""Custom layers against the definition they state, on every way they travel."""
+
+import keras
+import numpy as np
+import pytest
+
+from toolkit.layers import PadChannels
+
+RNG = np.random.default_rng(0)
+
+
+def _option_a(x, planes):
+    """As the public CIFAR checkpoints' code: ``F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))``."""
+    return np.pad(x[:, ::2, ::2, :], ((0, 0), (0, 0), (0, 0), (planes // 4, planes // 4)))
+
+
+@pytest.mark.parametrize("side", [8, 7])
+def test_pad_channels_is_option_a(side):
+    x = RNG.normal(size=(2, side, side, 16)).astype("float32")
+    answer = keras.ops.convert_to_numpy(PadChannels(32, 2)(x))
+    np.testing.assert_array_equal(answer, _option_a(x, 32))
+    assert answer.shape == PadChannels(32, 2).compute_output_shape(x.shape) == (2, 4, 4, 32)
+
+
+def test_pad_channels_puts_the_odd_channel_after():
+    answer = keras.ops.convert_to_numpy(PadChannels(4)(np.ones((1, 1, 1, 1), "float32")))
+    assert answer.ravel().tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_pad_channels_infers_unknown_sides():
+    x = keras.Input((None, None, 16))
+    assert PadChannels(64, 2)(x).shape == (None, None, None, 64)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_pad_channels_keeps_the_dtype(dtype):
+    layer = PadChannels(8, 2, dtype=dtype)
+    assert keras.backend.standardize_dtype(layer(np.ones((1, 4, 4, 4), "float32")).dtype) == dtype
+
+
+def test_pad_channels_comes_back_from_its_configuration():
+    layer = PadChannels(32, 2, name="stage2_block1_shortcut")
+    stored = keras.saving.serialize_keras_object(layer)
+    assert stored["registered_name"] == "toolkit>PadChannels"
+    again = keras.saving.deserialize_keras_object(stored)
+    assert (again.name, again.filters, again.stride) == ("stage2_block1_shortcut", 32, 2)
+
+
+def test_pad_channels_cannot_drop_channels():
+    with pytest.raises(ValueError, match="'narrow' pads to 8 channels and got 16"):
+        PadChannels(8, name="narrow")(np.ones((1, 4, 4, 16), "float32"))
+    with pytest.raises(ValueError, match="must be positive, got filters=8, stride=0"):
+        PadChannels(8, 0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT conversion starts from TensorFlow")
+def test_pad_channels_becomes_builtin_litert_operators(capfd):
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    layer = PadChannels(8, 2)
+    call = tf.function(layer, input_signature=[tf.TensorSpec((1, 6, 6, 4))]).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], layer)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    content = converter.convert()
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    x = RNG.normal(size=(1, 6, 6, 4)).astype("float32")
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    answer = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_array_equal(answer, _option_a(x, 8))
+
+    capfd.readouterr()
+    tf.lite.experimental.Analyzer.analyze(model_content=content)
+    listing = capfd.readouterr().out
+    assert "STRIDED_SLICE" in listing
+    assert "PAD(" in listing
+    assert listing.count("Op#") == 2

@@ -1,0 +1,34 @@
+"""Names: sorted, unique, and a mistyped one is answered with the nearest."""
+
+import pytest
+
+import toolkit
+from toolkit import registry
+from toolkit.spec import UserError
+
+
+def test_names_are_sorted_and_complete():
+    names = toolkit.list_models()
+    assert names == sorted(names)
+    assert {"lenet5", "resnet20", "resnet50"} <= set(names)
+
+
+def test_info_bears_the_name_it_is_listed_under():
+    assert all(toolkit.model_info(name).name == name for name in toolkit.list_models())
+
+
+def test_a_taken_name_is_refused():
+    info = toolkit.model_info("lenet5")
+    with pytest.raises(ValueError, match=r"'lenet5' is already registered \(LeNet-5\)"):
+        registry.register(info)
+    assert toolkit.model_info("lenet5") is info
+
+
+def test_mistyped_name_suggests_the_nearest():
+    with pytest.raises(UserError, match="unknown model 'resnet5O'; did you mean 'resnet50'") as caught:
+        toolkit.model_info("resnet5O")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_like_no_other_lists_what_there_is():
+    assert registry.unknown_name("model", "zzz", ["b", "a"]) == "unknown model 'zzz'; known: a, b"

@@ -1,0 +1,39 @@
+"""toolkit: from a folder of pictures to a served, quantized classifier, with the classic convolutional networks.
+
+Importing this package imports no framework; names below load what they need when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from toolkit.factory import create_model, load_weights
+    from toolkit.inference import Predictor
+    from toolkit.registry import list_models, model_info
+
+_HOME = {
+    "create_model": "toolkit.factory",
+    "load_weights": "toolkit.factory",
+    "Predictor": "toolkit.inference",
+    "list_models": "toolkit.registry",
+    "model_info": "toolkit.registry",
+}
+
+__all__ = ["Predictor", "__version__", "create_model", "list_models", "load_weights", "model_info"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        return importlib.import_module(f"toolkit.{name}")
+    except ModuleNotFoundError as error:
+        if error.name == f"toolkit.{name}":
+            raise AttributeError(f"module 'toolkit' has no attribute {name!r}") from None
+        raise
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,193 @@
+"""The bundle: one servable version as a directory on disk. Its layout, its manifest, its checksums, its versions.
+
+``NAME/VERSION/`` *is* a TensorFlow SavedModel and needs nothing of this package to be served. What this package
+adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.spec import Preprocessing, UserError
+
+EXTRA = "assets.extra"
+MANIFEST = f"{EXTRA}/manifest.json"
+WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
+EXAMPLES = f"{EXTRA}/examples"
+KERAS_FILE = f"{EXTRA}/model.keras"
+LABELS = "assets/labels.txt"
+
+
+def litert_file(kind: str) -> str:
+    """Path within a bundle of the LiteRT file of a kind: ``fp32``, ``int8``, ``dynamic``, ``float16``."""
+    return f"{EXTRA}/model.{kind}.tflite"
+
+
+FLOAT_LITERT = litert_file("fp32")
+INT8_LITERT = litert_file("int8")
+
+#: Raised when a reader of the old form would misunderstand the new one.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        name: the bundle's name.
+        model: the network's registry name, or its Keras name.
+        num_params: trainable parameters.
+        weights_digest: sha256 over all weights in order.
+        preprocessing: from picture to input.
+        labels: class names in output order.
+        metrics: measured on held-out pictures, fractions in 0…1; ``n`` says how many.
+        parity: largest difference in probability from the Keras network, by engine.
+        versions: packages it was made with.
+        files: sha256 by path, of every other file in the bundle.
+        recommended_engine: the fastest within the accuracy budget where it was made.
+        forced: what the parity gate objected to before ``--force`` wrote it all the same.
+        schema_version: of this document.
+    """
+
+    name: str
+    model: str
+    num_params: int
+    weights_digest: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    metrics: dict[str, float]
+    parity: dict[str, float]
+    versions: dict[str, str]
+    recommended_engine: str
+    files: dict[str, str] = field(default_factory=dict)
+    forced: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The version directory that ``path`` means: itself, or the highest version below it.
+
+    Raises:
+        UserError: nothing there that holds a manifest.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such bundle")
+    if (path / MANIFEST).is_file():
+        return path
+    for version in sorted(list_versions(path), reverse=True):
+        if (path / str(version) / MANIFEST).is_file():
+            return path / str(version)
+    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it")
+
+
+def list_bundles(root: str | Path) -> dict[str, list[int]]:
+    """Bundle names below ``root`` with their versions, ascending. ``root`` may itself be one bundle."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder of bundles")
+    found = {name: _complete_versions(root / name) for name in sorted(os.listdir(root)) if (root / name).is_dir()}
+    return {name: versions for name, versions in found.items() if versions}
+
+
+def list_versions(directory: Path) -> list[int]:
+    """Version numbers that are taken below a bundle's directory, ascending."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(d.name) for d in directory.iterdir() if d.is_dir() and d.name.isdecimal())
+
+
+def read_manifest(version_dir: Path) -> Manifest:
+    """Read and check a manifest against the schema.
+
+    Raises:
+        UserError: missing, not JSON, or not of this schema.
+    """
+    import pydantic
+
+    path = version_dir / MANIFEST
+    try:
+        return pydantic.TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; the bundle is incomplete") from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise UserError(f"{path}: damaged manifest ({where}: {first['msg']})") from None
+
+
+def write_manifest(version_dir: Path, manifest: Manifest) -> None:
+    """Write the manifest with the checksum of every other file in ``version_dir``, as the last step of a bundle."""
+    import json
+
+    files = {name: sha256_of(version_dir / name) for name in _files(version_dir) if name != MANIFEST}
+    document: dict[str, Any] = asdict(manifest) | {"files": files}
+    (version_dir / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...] = ("",)) -> None:
+    """Compare files with their checksums.
+
+    Args:
+        version_dir: the bundle.
+        manifest: its manifest.
+        prefixes: only files whose path starts with one of these; by default all.
+
+    Raises:
+        UserError: names the first file that is missing or damaged.
+    """
+    for name, digest in manifest.files.items():
+        if not name.startswith(prefixes):
+            continue
+        path = version_dir / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing; the bundle is incomplete, export or copy it again")
+        if sha256_of(path) != digest:
+            raise UserError(f"{path}: checksum differs from the manifest; the file is damaged, copy the bundle again")
+
+
+def publish(staging: Path, directory: Path) -> Path:
+    """Move a finished version to the next free number below ``directory``, in one step.
+
+    Whoever watches ``directory`` sees the whole version or none of it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    while True:
+        target = directory / str(max(list_versions(directory), default=0) + 1)
+        try:
+            # Renaming onto a directory fails unless it is empty, so two publishers never share a number.
+            os.rename(staging, target)
+        except OSError:
+            if target.exists():
+                continue
+            raise
+        return target
+
+
+def staging_dir(directory: Path) -> Path:
+    """A fresh hidden directory beside the versions, on the same file system; servers ignore it."""
+    staging = directory / f".staging-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def sha256_of(path: Path) -> str:
+    """Lower-case hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _complete_versions(directory: Path) -> list[int]:
+    return [version for version in list_versions(directory) if (directory / str(version) / MANIFEST).is_file()]
+
+
+def _files(version_dir: Path) -> Iterator[str]:
+    for path in sorted(version_dir.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(version_dir).as_posix()

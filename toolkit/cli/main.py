@@ -1,0 +1,53 @@
+"""Entry point. Exit status: 0 success, 2 bad usage or input (one line on stderr), 1 a failure of ours."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from toolkit.cli.output import claim_streams
+from toolkit.cli.parser import build_parser
+from toolkit.spec import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments after the program's name; by default the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = build_parser().parse_args(argv)
+    _quiet_libraries(arguments.verbose)
+    from toolkit.cli import commands
+
+    try:
+        getattr(commands, arguments.handler)(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"toolkit: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `toolkit models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("toolkit: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _quiet_libraries(verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s", force=True)
+    logging.getLogger("toolkit").setLevel(logging.INFO)
+    if verbose:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    for name in ("absl", "tensorflow", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # The runtimes' C++ parts write to the process's streams, whatever a log level says.
+    claim_streams()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

@@ -1,0 +1,16 @@
+"""From files on disk to pixels: scan, split, decode, preprocess, pipeline, bundled samples."""
+
+from toolkit.data.decode import ImageError, decode_pixels, normalize
+from toolkit.data.folder import ImageFolder, read_classes, scan_folder
+from toolkit.data.split import Split, split_folder
+
+__all__ = [
+    "ImageError",
+    "ImageFolder",
+    "Split",
+    "decode_pixels",
+    "normalize",
+    "read_classes",
+    "scan_folder",
+    "split_folder",
+]

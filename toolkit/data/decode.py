@@ -1,0 +1,174 @@
+"""Picture bytes to pixels and network input on the host, with Pillow and NumPy.
+
+The twin of ``toolkit.data.graph``: the same bytes give the same pixels in both (``tests/data/test_parity.py``).
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from toolkit.data.geometry import MAX_PIXELS, jpeg_scale, resized_size
+from toolkit.spec import Preprocessing, UserError
+
+#: Formats that the host and TensorFlow's graph operations both decode.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+
+_ORIENTATION_TAG = 0x0112
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+#: What a picture may be given as: a path, its encoded bytes, a Pillow image, or uint8 pixels (height, width, 3).
+ImageSource = str | Path | bytes | Image.Image | np.ndarray
+
+
+class ImageError(UserError):
+    """A picture that cannot be read; the message says which and why."""
+
+
+def decode_pixels(source: ImageSource, preprocessing: Preprocessing) -> np.ndarray:
+    """Decode, turn upright, resize and crop.
+
+    JPEG orientation (EXIF) is honoured; an alpha channel is dropped; 16-bit samples keep their high byte; of an
+    animation the first frame counts.
+
+    Args:
+        source: a path, encoded bytes, a Pillow image, or a uint8 array of shape (height, width, 3), (…, 1) or
+            (height, width).
+        preprocessing: gives the size and the way to it.
+
+    Returns:
+        uint8 RGB of shape ``(*preprocessing.size, 3)``.
+
+    Raises:
+        ImageError: not a readable picture of a supported format, or more than ``MAX_PIXELS`` pixels.
+    """
+    return resize_pixels(read_rgb(source, preprocessing), preprocessing)
+
+
+def read_rgb(source: ImageSource, preprocessing: Preprocessing | None = None) -> np.ndarray:
+    """Decode ``source`` to upright uint8 RGB of its own size.
+
+    Given ``preprocessing``, a large JPEG is shrunk while decoding, to no less than twice the size it will have.
+    """
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source)
+    if isinstance(source, Image.Image):
+        return np.asarray(source.convert("RGB"))
+    name = "the picture" if isinstance(source, bytes) else str(source)
+    data = source if isinstance(source, bytes) else _read_file(Path(source))
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            return _decode_open_image(image, name, preprocessing)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in a supported format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels, which is refused as unsafe to decode") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name}: damaged or truncated picture ({error})") from None
+
+
+def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Pixels to the network's input.
+
+    Args:
+        pixels: uint8 RGB of shape (…, height, width, 3).
+        preprocessing: channel order, scale, mean and standard deviation.
+
+    Returns:
+        float32 of shape (…, height, width, ``preprocessing.channels``).
+    """
+    if preprocessing.channel_order == "grey":
+        values = luma(pixels)
+    elif preprocessing.channel_order == "bgr":
+        values = pixels[..., ::-1]
+    else:
+        values = pixels
+    factor, offset = preprocessing.affine()
+    return values.astype(np.float32) * np.float32(factor) + np.float32(offset)
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """ITU-R 601 luma in the 16-bit fixed point that Pillow uses: uint8 (…, 3) to uint8 (…, 1)."""
+    rgb = pixels.astype(np.int32)
+    grey = (19595 * rgb[..., :1] + 38470 * rgb[..., 1:2] + 7471 * rgb[..., 2:3] + 32768) >> 16
+    return grey.astype(np.uint8)
+
+
+def resize_pixels(rgb: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``.
+
+    Resampling runs on float channels and rounds once at the end. Pillow's own 8-bit path rounds between its two
+    passes, which no graph operation reproduces.
+    """
+    height, width = resized_size(*rgb.shape[:2], preprocessing)
+    if (height, width) == rgb.shape[:2]:
+        resized = rgb
+    else:
+        kernel = _RESAMPLING[preprocessing.interpolation]
+        channels = [Image.fromarray(rgb[..., c].astype(np.float32)).resize((width, height), kernel) for c in range(3)]
+        resized = np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
+    top, left = (height - preprocessing.size[0]) // 2, (width - preprocessing.size[1]) // 2
+    return resized[top : top + preprocessing.size[0], left : left + preprocessing.size[1]]
+
+
+def _decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessing | None) -> np.ndarray:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width:,} × {height:,} pixels; more than {MAX_PIXELS:,} are refused")
+    if image.format == "BMP" and image.mode == "P":
+        # TensorFlow's BMP operation reads palette indices as grey values; serving would answer nonsense.
+        raise ImageError(f"{name}: a BMP with a colour palette is not supported; save it as PNG")
+    orientation = _orientation(image) if image.format == "JPEG" else 1
+    if image.format == "JPEG" and preprocessing is not None:
+        upright = (width, height) if orientation >= 5 else (height, width)
+        scale = jpeg_scale(*upright, preprocessing)
+        if scale > 1:
+            image.draft(None, (width // scale, height // scale))
+    if image.mode.startswith("I"):
+        rgb = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    else:
+        rgb = np.asarray(image.convert("RGB"))
+    return _upright(rgb, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        value: Any = exif.get(_ORIENTATION_TAG, 1)
+    except (SyntaxError, ValueError, OSError, EOFError):  # damaged EXIF is no reason to refuse the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation >= 5:
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    return rgb
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise ImageError(
+            f"an array picture must be uint8 of shape (height, width, 3), got {array.dtype} of shape {array.shape}"
+        )
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,159 @@
+"""One small class per runtime. Nothing here imports a framework until an engine is opened."""
+
+import importlib.util
+import os
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
+from toolkit.data.decode import normalize
+from toolkit.registry import unknown_name
+from toolkit.spec import Preprocessing, UserError
+
+
+class Engine(Protocol):
+    """A loaded network. Safe to call from several threads; calls run one after another."""
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 RGB (batch, height, width, 3) to float32 probabilities (batch, classes)."""
+        ...
+
+
+class KerasEngine:
+    """The Keras network itself, compiled where the backend can: the reference the others are held against."""
+
+    def __init__(self, model: Any, preprocessing: Preprocessing) -> None:
+        import keras
+
+        self._preprocessing = preprocessing
+        self._call = lambda inputs: model(inputs, training=False)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+            self._call = tf.function(self._call, input_signature=[spec])
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        import keras
+
+        return softmax(keras.ops.convert_to_numpy(self._call(normalize(pixels, self._preprocessing))))
+
+
+class SavedModelEngine:
+    """TensorFlow, through the bundle's own ``pixels`` signature."""
+
+    def __init__(self, version_dir: Path, preprocessing: Preprocessing) -> None:
+        import tensorflow as tf
+
+        self._loaded = tf.saved_model.load(str(version_dir))  # signatures live only as long as what they came from
+        self._signature = self._loaded.signatures["pixels"]
+        self._constant = tf.constant
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        return self._signature(pixels=self._constant(pixels))["probabilities"].numpy()
+
+
+class LiteRTEngine:
+    """LiteRT on the CPU with XNNPACK."""
+
+    def __init__(self, file: Path, preprocessing: Preprocessing) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._preprocessing = preprocessing
+        self._interpreter = Interpreter(model_path=str(file), num_threads=num_threads())
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._shape: tuple[int, ...] = ()
+        self._lock = threading.Lock()
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        inputs = normalize(pixels, self._preprocessing)
+        with self._lock:
+            if inputs.shape != self._shape:
+                self._interpreter.resize_tensor_input(self._input, inputs.shape)
+                self._interpreter.allocate_tensors()
+                self._shape = inputs.shape
+            self._interpreter.set_tensor(self._input, inputs)
+            self._interpreter.invoke()
+            return softmax(self._interpreter.get_tensor(self._output))
+
+
+class OpenVINOEngine:
+    """OpenVINO on the CPU, reading the LiteRT file. Float networks run in float32, so that answers agree."""
+
+    def __init__(self, file: Path, preprocessing: Preprocessing) -> None:
+        import openvino
+
+        from toolkit.engines.convert import to_openvino
+
+        self._preprocessing = preprocessing
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = openvino.Core().compile_model(to_openvino(file), "CPU", options)
+        self._lock = threading.Lock()
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        inputs = normalize(pixels, self._preprocessing)
+        with self._lock:
+            return softmax(self._compiled(inputs)[0])
+
+
+#: Engine name → (class, file in the bundle or "" for the bundle itself, module it needs, extra that installs it).
+ENGINES: dict[str, tuple[type, str, str, str]] = {
+    "savedmodel": (SavedModelEngine, "", "tensorflow", ""),
+    "litert": (LiteRTEngine, FLOAT_LITERT, "ai_edge_litert", ""),
+    "litert-int8": (LiteRTEngine, INT8_LITERT, "ai_edge_litert", ""),
+    "litert-dynamic": (LiteRTEngine, litert_file("dynamic"), "ai_edge_litert", ""),
+    "litert-float16": (LiteRTEngine, litert_file("float16"), "ai_edge_litert", ""),
+    "openvino": (OpenVINOEngine, FLOAT_LITERT, "openvino", "openvino"),
+    "openvino-int8": (OpenVINOEngine, INT8_LITERT, "openvino", "openvino"),
+}
+
+#: Engines that run the network in float32, fastest on CPUs first; their answers agree within 1e-4.
+FLOAT_ENGINES = ("openvino", "litert", "savedmodel")
+
+
+def available_engines(version_dir: Path) -> list[str]:
+    """Engines that this machine has installed and this bundle has a file for."""
+    return [
+        name
+        for name, (_, file, module, _) in ENGINES.items()
+        if (version_dir / file).exists() and importlib.util.find_spec(module) is not None
+    ]
+
+
+def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing) -> Engine:
+    """Load a bundle's network into the runtime ``name``.
+
+    Raises:
+        UserError: no such engine, its runtime is not installed, the bundle lacks its file, or the file is damaged.
+    """
+    if name not in ENGINES:
+        raise UserError(unknown_name("engine", name, list(ENGINES)))
+    engine_class, file, module, extra = ENGINES[name]
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"engine {name!r} needs {module}, which is not installed: pip install 'toolkit[{extra}]'")
+    if not (version_dir / file).exists():
+        raise UserError(f"{version_dir}: has no {file}, which engine {name!r} runs")
+    try:
+        return engine_class(version_dir / file, preprocessing)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{version_dir / file}: engine {name!r} cannot load it ({reason})") from error
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis, float32.
+
+    >>> [round(float(p), 3) for p in softmax(np.array([5.0, 2.0, -1.0, 3.0]))]
+    [0.842, 0.042, 0.002, 0.114]
+    """
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def num_threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

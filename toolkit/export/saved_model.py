@@ -1,0 +1,100 @@
+"""The SavedModel part of a bundle: three signatures, labels as an asset, warm-up requests."""
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from toolkit.bundle import WARMUP
+from toolkit.data import graph
+from toolkit.engines.convert import feature_tensor
+from toolkit.spec import Preprocessing
+
+
+def write_saved_model(
+    model: keras.Model,
+    directory: Path,
+    *,
+    labels: tuple[str, ...],
+    preprocessing: Preprocessing,
+    labels_file: Path,
+    top_k: int = 5,
+) -> None:
+    """Write ``model`` as a SavedModel that decodes, preprocesses, and answers with labels.
+
+    - ``serving_default``: ``image_bytes`` (string, [N]: JPEG, PNG, BMP, WebP, GIF's first frame) →
+      ``probabilities`` [N, C], ``top_labels`` [N, k], ``top_scores`` [N, k].
+    - ``pixels``: ``pixels`` (uint8, [N, height, width, 3], already of the network's size) → the same.
+    - ``features``: ``image_bytes`` → ``features`` [N, D], the pooled embedding.
+
+    Args:
+        model: in float32.
+        directory: must not hold a SavedModel yet.
+        labels: class names in output order.
+        preprocessing: built into the graph.
+        labels_file: becomes ``assets/labels.txt``; its base name is kept.
+        top_k: at most this many labels in an answer.
+    """
+    height, width = preprocessing.size
+    num_top = min(top_k, len(labels))
+    label_names = tf.constant(labels)
+    with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
+
+    def decode(image_bytes):
+        return tf.map_fn(
+            lambda data: graph.decode_pixels(data, preprocessing),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8),
+        )
+
+    def run(pixels):
+        return with_features(graph.normalize(pixels, preprocessing), training=False)
+
+    def classify(pixels):
+        probabilities = tf.nn.softmax(run(pixels)["logits"])
+        scores, indices = tf.math.top_k(probabilities, num_top)
+        return {"probabilities": probabilities, "top_labels": tf.gather(label_names, indices), "top_scores": scores}
+
+    bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
+    pixels_spec = tf.TensorSpec([None, height, width, 3], tf.uint8, name="pixels")
+    module = tf.Module()
+    module.tracked_variables = [variable.value for variable in model.variables]
+    module.labels = tf.saved_model.Asset(str(labels_file))
+    signatures = {
+        "serving_default": tf.function(lambda image_bytes: classify(decode(image_bytes)), input_signature=[bytes_spec]),
+        "pixels": tf.function(classify, input_signature=[pixels_spec]),
+        "features": tf.function(
+            lambda image_bytes: {"features": run(decode(image_bytes))["features"]}, input_signature=[bytes_spec]
+        ),
+    }
+    tf.saved_model.save(module, str(directory), signatures=signatures)
+
+
+def write_warmup(directory: Path, preprocessing: Preprocessing) -> None:
+    """Write one request per signature, which TensorFlow Serving replays before it calls a version available.
+
+    See https://www.tensorflow.org/tfx/serving/saved_model_warmup for the file's form.
+    """
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    buffer = io.BytesIO()
+    Image.new("RGB", preprocessing.size[::-1], (127, 127, 127)).save(buffer, "JPEG")
+    image_bytes = np.array([buffer.getvalue()], dtype=object)
+    inputs = {
+        "serving_default": {"image_bytes": image_bytes},
+        "pixels": {"pixels": np.full((1, *preprocessing.size, 3), 127, np.uint8)},
+        "features": {"image_bytes": image_bytes},
+    }
+    path = directory / WARMUP
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, tensors in inputs.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.signature_name = signature
+            for name, value in tensors.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictLog(request=request)
+            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())

@@ -1,0 +1,122 @@
+"""Engines side by side: how fast each is, and how far apart their answers are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.bundle import KERAS_FILE, find_bundle, read_manifest, verify_files
+from toolkit.data.arrays import load_pixels
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines.timing import latency
+
+BATCH_SIZES = (1, 16)
+
+
+def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> dict[str, Any]:
+    """Time every installed engine at every batch size on random pictures of the network's size.
+
+    Returns:
+        ``{"bundle", "rows", "recommended", "verdict"}``. A row is ``{"engine", "batch", "p50_ms", "p95_ms",
+        "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change of top-1 against float measured at
+        export, a fraction, 0 for float engines and ``None`` where it was not measured.
+    """
+    version_dir = find_bundle(bundle)
+    manifest = read_manifest(version_dir)
+    verify_files(version_dir, manifest)
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for name in available_engines(version_dir):
+        engine = open_engine(name, version_dir, manifest.preprocessing)
+        for batch in batch_sizes:
+            pixels = rng.integers(0, 256, (batch, *manifest.preprocessing.size, 3), np.uint8)
+            median, p95 = latency(engine, pixels)
+            rows.append(
+                {
+                    "engine": name,
+                    "batch": batch,
+                    "p50_ms": round(median, 3),
+                    "p95_ms": round(p95, 3),
+                    "images_per_s": round(1e3 * batch / median, 1),
+                    "bytes": _size_of(version_dir, ENGINES[name][1]),
+                    "top1_delta": _top1_delta(name, manifest.metrics),
+                }
+            )
+    recommended = _recommend(rows)
+    return {
+        "bundle": str(version_dir),
+        "rows": rows,
+        "recommended": recommended,
+        "verdict": _verdict(rows, recommended),
+    }
+
+
+def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str, Any]:
+    """Give the same picture files to every installed engine and to the SavedModel's byte signature.
+
+    The reference is the network in ``model.keras``, on pixels decoded on the host.
+
+    Returns:
+        ``{"bundle", "rows"}``; a row is ``{"path", "engine", "label", "probability", "difference"}`` with the
+        largest difference in probability from the reference over all classes.
+    """
+    import keras
+    import tensorflow as tf
+
+    from toolkit.engines.runtimes import KerasEngine
+
+    version_dir = find_bundle(bundle)
+    manifest = read_manifest(version_dir)
+    verify_files(version_dir, manifest)
+    pixels = load_pixels(images, manifest.preprocessing)
+    model = keras.saving.load_model(version_dir / KERAS_FILE, compile=False, safe_mode=True)
+    reference = KerasEngine(model, manifest.preprocessing).probabilities(pixels)
+    answers = {"keras": reference}
+    for name in available_engines(version_dir):
+        answers[name] = open_engine(name, version_dir, manifest.preprocessing).probabilities(pixels)
+    signature = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
+    contents = tf.constant([Path(image).read_bytes() for image in images])
+    answers["savedmodel image_bytes"] = signature(image_bytes=contents)["probabilities"].numpy()
+    rows = [
+        {
+            "path": str(path),
+            "engine": name,
+            "label": manifest.labels[int(answer[i].argmax())],
+            "probability": float(answer[i].max()),
+            "difference": float(np.abs(answer[i] - reference[i]).max()),
+        }
+        for i, path in enumerate(images)
+        for name, answer in answers.items()
+    ]
+    return {"bundle": str(version_dir), "rows": rows}
+
+
+def _size_of(version_dir: Path, file: str) -> int:
+    if file:
+        return (version_dir / file).stat().st_size
+    parts = [version_dir / "saved_model.pb", *(version_dir / "variables").iterdir()]
+    return sum(part.stat().st_size for part in parts)
+
+
+def _top1_delta(engine: str, metrics: dict[str, float]) -> float | None:
+    if engine in FLOAT_ENGINES:
+        return 0.0
+    if "top1" not in metrics or f"top1_{engine}" not in metrics:
+        return None
+    return round(metrics[f"top1_{engine}"] - metrics["top1"], 6)
+
+
+def _recommend(rows: list[dict[str, Any]]) -> str:
+    # Whoever gave up more than a point of top-1 is not a candidate, however fast.
+    candidates = [r for r in rows if r["batch"] == rows[0]["batch"] and (r["top1_delta"] or 0.0) >= -0.01]
+    return min(candidates, key=lambda r: r["p50_ms"])["engine"]
+
+
+def _verdict(rows: list[dict[str, Any]], recommended: str) -> str:
+    first = {r["engine"]: r for r in rows if r["batch"] == rows[0]["batch"]}
+    best, base = first[recommended], first.get("savedmodel", rows[0])
+    ratio = base["p50_ms"] / best["p50_ms"]
+    delta = best["top1_delta"]
+    cost = "an accuracy change that was not measured" if delta is None else f"{100 * delta:+.1f} points of top-1"
+    return f"{recommended}: {ratio:.1f}× as fast as {base['engine']} at batch {best['batch']} here, for {cost}"

@@ -1,0 +1,25 @@
+"""Heavy modules, imported when first touched instead of when named.
+
+Listing networks, printing help and reporting a mistyped name must not wait for a framework to load, and yet a
+network's file should read ``layers.Conv2D(…)`` from top to bottom.
+"""
+
+import importlib
+from typing import Any
+
+
+class _LazyModule:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+def lazy_module(name: str) -> Any:
+    """A stand-in for the module ``name`` that imports it at the first attribute looked up.
+
+    >>> lazy_module("math").gcd(12, 18)
+    6
+    """
+    return _LazyModule(name)

@@ -1,0 +1,164 @@
+"""The vocabulary every other module shares: what a network is, and how a picture becomes its input.
+
+Standard library only, so that reading metadata never pays for importing a framework.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Interpolation = Literal["bilinear", "bicubic"]
+ChannelOrder = Literal["rgb", "bgr", "grey"]
+ResizeMode = Literal["crop", "stretch"]
+
+
+class UserError(Exception):
+    """Input a person can mend: the command line prints it as one line and exits with status 2."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a decoded picture becomes a network's input; it belongs to the weights and travels with them.
+
+    Two steps, kept apart because they run in different places:
+
+    1. *Geometry*, on decoded RGB: resize to ``size``, giving **pixels**, uint8 of shape ``(height, width, 3)``.
+    2. *Normalisation*, on pixels: ``(value * scale - mean) / std`` per channel in ``channel_order``, float32.
+
+    Attributes:
+        size: ``(height, width)`` of the network's input.
+        resize: ``"crop"`` scales the shorter side to ``size / crop_fraction`` and cuts out the centre;
+            ``"stretch"`` scales both sides and keeps everything in view.
+        crop_fraction: the share of the resized shorter side that the centre crop keeps, in (0, 1].
+        interpolation: the resampling kernel, always widened when scaling down (antialiased).
+        channel_order: ``"rgb"``, ``"bgr"`` (Caffe), or ``"grey"`` (ITU-R 601 luma, one channel).
+        scale: factor on the 0…255 pixel values before ``mean`` and ``std`` apply.
+        mean: one value per channel, in ``channel_order``, in scaled units.
+        std: one *standard deviation* (never a variance) per channel, in scaled units.
+
+    >>> Preprocessing(size=(32, 32), channel_order="grey", mean=(0.0,), std=(1.0,)).input_shape
+    (32, 32, 1)
+    """
+
+    size: tuple[int, int]
+    resize: ResizeMode = "crop"
+    crop_fraction: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    channel_order: ChannelOrder = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"size must be a positive (height, width), got {self.size}")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(
+                f"channel order {self.channel_order!r} needs {self.channels} mean and std values, "
+                f"got mean={self.mean} and std={self.std}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: 1 for grey, else 3."""
+        return 1 if self.channel_order == "grey" else 3
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of the network's input, ``(height, width, channels)``."""
+        return (*self.size, self.channels)
+
+    def affine(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Factor and offset per channel such that the input is ``pixel * factor + offset``.
+
+        Every runtime normalises with these two numbers, so all of them round alike.
+
+        >>> Preprocessing(size=(8, 8), scale=1 / 127.5, mean=(1.0, 1.0, 1.0)).affine()[1]
+        (-1.0, -1.0, -1.0)
+        """
+        factor = tuple(self.scale / s for s in self.std)
+        offset = tuple(-m / s for m, s in zip(self.mean, self.std, strict=True))
+        return factor, offset
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return asdict(self)
+
+    def resized(self, size: tuple[int, int]) -> "Preprocessing":
+        """The same preprocessing for another input size."""
+        return replace(self, size=size)
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Where one set of trained weights is found, what it was trained on, and what was published of it.
+
+    Attributes:
+        tag: the name given to ``create_model(weights=…)``.
+        url: source address.
+        sha256: lower-case hex digest of the file.
+        num_bytes: size of the file.
+        num_classes: width of its classifier.
+        preprocessing: what turns a picture into the input these weights were trained on.
+        top1: published top-1 accuracy, a fraction; ``None`` where none was published.
+        top5: published top-5 accuracy, a fraction.
+        published_in: the place those accuracies are printed.
+        licence: SPDX identifier or a short statement.
+        variant: builder arguments the weights need, such as ``{"version": "v1"}``.
+    """
+
+    tag: str
+    url: str
+    sha256: str
+    num_bytes: int
+    num_classes: int
+    preprocessing: Preprocessing
+    top1: float | None = None
+    top5: float | None = None
+    published_in: str = ""
+    licence: str = ""
+    variant: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a network without building it.
+
+    ``num_params`` counts trainable parameters and ``macs`` multiply-adds of convolutions and dense layers for one
+    picture, both of the default variant at ``input_shape`` and ``num_classes``; tests recompute them.
+
+    Attributes:
+        name: registry name.
+        title: name as a person writes it.
+        paper: citation with the place of publication.
+        year: year of publication.
+        input_shape: default ``(height, width, channels)``.
+        num_classes: default number of classes.
+        num_params: trainable parameters.
+        macs: multiply-adds for one picture.
+        stages: stage names, input to output; every layer's name starts with one of them.
+        preprocessing: the default for training from scratch.
+        recipe: name of the training recipe that suits it.
+        weights: published weights by tag.
+        deviations: every difference from the paper.
+        build: the builder, ``build(*, input_shape, num_classes, include_top, pooling, **variant) -> keras.Model``.
+    """
+
+    name: str
+    title: str
+    paper: str
+    year: int
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    num_params: int
+    macs: int
+    stages: tuple[str, ...]
+    preprocessing: Preprocessing
+    recipe: str
+    build: Callable[..., Any] = field(repr=False, compare=False)
+    weights: dict[str, PretrainedWeights] = field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
