@@ -16,7 +16,7 @@ def models(arguments: Namespace) -> None:
     if arguments.name:
         return _layer_table(arguments)
     infos = [model_info(name) for name in list_models()]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": info.name,
             "title": info.title,

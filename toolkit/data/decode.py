@@ -88,7 +88,7 @@ def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     else:
         values = pixels
     factor, offset = preprocessing.affine()
-    return values.astype(np.float32) * np.float32(factor) + np.float32(offset)
+    return values.astype(np.float32) * np.asarray(factor, np.float32) + np.asarray(offset, np.float32)
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -104,12 +104,13 @@ def resize_pixels(rgb: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     Resampling runs on float channels and rounds once at the end. Pillow's own 8-bit path rounds between its two
     passes, which no graph operation reproduces.
     """
-    height, width = resized_size(*rgb.shape[:2], preprocessing)
+    height, width = resized_size(rgb.shape[0], rgb.shape[1], preprocessing)
     if (height, width) == rgb.shape[:2]:
         resized = rgb
     else:
         kernel = _RESAMPLING[preprocessing.interpolation]
-        channels = [Image.fromarray(rgb[..., c].astype(np.float32)).resize((width, height), kernel) for c in range(3)]
+        planes = [Image.fromarray(rgb[..., c].astype(np.float32)) for c in range(3)]
+        channels = [np.asarray(plane.resize((width, height), kernel)) for plane in planes]
         resized = np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
     top, left = (height - preprocessing.size[0]) // 2, (width - preprocessing.size[1]) // 2
     return resized[top : top + preprocessing.size[0], left : left + preprocessing.size[1]]

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from PIL import Image
 
 from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, verify_files
 from toolkit.data.arrays import load_pixels
@@ -70,9 +72,9 @@ class Predictor:
         Raises:
             ImageError: a picture cannot be read.
         """
-        if isinstance(images, str | Path | bytes) or not isinstance(images, Sequence):
-            images = [images]
-        return [self.top(row, top_k) for row in self.probabilities(images)]
+        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        pictures = [cast(ImageSource, images)] if single else cast(Sequence[ImageSource], images)
+        return [self.top(row, top_k) for row in self.probabilities(pictures)]
 
     def probabilities(self, images: Sequence[ImageSource], *, batch_size: int = 32) -> np.ndarray:
         """float32 probabilities (len(images), classes)."""

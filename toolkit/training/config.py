@@ -108,7 +108,7 @@ def _parse(value: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError:
-        return None if value.lower() == "none" else value
+        return value
 
 
 def _validate(document: Any) -> TrainConfig:
