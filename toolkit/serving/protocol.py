@@ -1,0 +1,268 @@
+"""TensorFlow Serving's REST protocol as pure functions: JSON to inputs, outputs to JSON, without any web framework.
+
+The protocol is https://www.tensorflow.org/tfx/serving/api_rest; where that server has words for an error, they are
+used here too. Floats are written with all digits of their float32 value, and NaN and Infinity as bare tokens.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolkit.bundle import Manifest
+
+#: Labels in an answer at most, as in the SavedModel's own signatures.
+TOP_K = 5
+
+_DEFAULT_SIGNATURE = "serving_default"
+
+
+class RequestError(Exception):
+    """A request that is answered with an HTTP error status and one line that says why."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names of a signature's one input and of its outputs."""
+
+    input: str
+    outputs: tuple[str, ...]
+
+
+#: What every bundle answers; see ``toolkit.export.saved_model``.
+SIGNATURES = {
+    "serving_default": Signature("image_bytes", ("probabilities", "top_labels", "top_scores")),
+    "pixels": Signature("pixels", ("probabilities", "top_labels", "top_scores")),
+    "features": Signature("image_bytes", ("features",)),
+}
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A predict request taken apart, its values still as JSON has them.
+
+    Attributes:
+        signature: key of ``SIGNATURES``.
+        values: one per picture.
+        columnar: whether it came as ``inputs`` and not as ``instances``; the answer takes the same form.
+    """
+
+    signature: str
+    values: list[Any]
+    columnar: bool
+
+    def place(self, index: int) -> str:
+        """What to call the picture at ``index`` in an error."""
+        return f"{'inputs' if self.columnar else 'instances'}[{index}]"
+
+
+def parse_predict(body: bytes, *, max_instances: int) -> PredictRequest:
+    """Take a ``:predict`` body apart.
+
+    Raises:
+        RequestError: not JSON, keys missing or in excess, no such signature, or too many instances.
+    """
+    document = _parse_object(body)
+    signature = document.get("signature_name", _DEFAULT_SIGNATURE)
+    if not isinstance(signature, str):
+        raise RequestError(f"'signature_name' key must be a string value, got {_kind(signature)}")
+    signature = signature or _DEFAULT_SIGNATURE
+    if signature not in SIGNATURES:
+        raise RequestError(
+            f'Serving signature name: "{signature}" not found in signature def; there are {", ".join(SIGNATURES)}'
+        )
+    columnar = "inputs" in document
+    if columnar == ("instances" in document):
+        found = "both" if columnar else "neither"
+        raise RequestError(f"expected exactly one of the keys 'inputs' and 'instances', got {found}")
+    name = SIGNATURES[signature].input
+    values = _column(document["inputs"], name) if columnar else _rows(document["instances"], name)
+    if len(values) > max_instances:
+        raise RequestError(f"{len(values)} instances in one request; this server takes at most {max_instances}")
+    return PredictRequest(signature, values, columnar)
+
+
+def decode_images(request: PredictRequest) -> list[bytes]:
+    """The request's pictures as encoded bytes.
+
+    Raises:
+        RequestError: names the first value that is not an object with valid base64.
+    """
+    return [_decode_base64(value, request.place(i)) for i, value in enumerate(request.values)]
+
+
+def decode_pixels(request: PredictRequest, size: tuple[int, int]) -> np.ndarray:
+    """The request's pictures as uint8 pixels of shape (pictures, height, width, 3).
+
+    Raises:
+        RequestError: names the first value that is of another shape, or not whole numbers from 0 to 255.
+    """
+    pixels = np.empty((len(request.values), *size, 3), np.uint8)
+    for index, value in enumerate(request.values):
+        # As objects, because NumPy would copy a list of strings at the width of the longest, however many there are.
+        array = np.asarray(value, dtype=object)
+        if array.shape != pixels.shape[1:]:
+            raise RequestError(
+                f"{request.place(index)}: pixels must have the shape {list(pixels.shape[1:])}, got {list(array.shape)}"
+            )
+        if set(map(type, array.flat)) != {int} or array.min() < 0 or array.max() > 255:
+            raise RequestError(f"{request.place(index)}: pixels must be whole numbers from 0 to 255")
+        pixels[index] = array
+    return pixels
+
+
+def encode_answer(outputs: Mapping[str, Any], *, columnar: bool) -> bytes:
+    """JSON for named outputs, each an array or a list with one item per picture.
+
+    >>> encode_answer({"features": [[0.5, 2.0]]}, columnar=False)
+    b'{"predictions": [[0.5, 2.0]]}'
+    >>> encode_answer({"a": [1, 2], "b": ["x", "y"]}, columnar=False)
+    b'{"predictions": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]}'
+    >>> encode_answer({"a": [1, 2], "b": ["x", "y"]}, columnar=True)
+    b'{"outputs": {"a": [1, 2], "b": ["x", "y"]}}'
+    """
+    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in outputs.items()}
+    columns: Any = plain if len(plain) > 1 else next(iter(plain.values()))
+    if columnar:
+        return dump({"outputs": columns})
+    if len(plain) > 1:
+        columns = [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+    return dump({"predictions": columns})
+
+
+def encode_status(versions: Mapping[int, str]) -> bytes:
+    """JSON for the status of versions, highest first; the values say why one could not be loaded, or are empty."""
+    rows = [
+        {
+            "version": str(version),
+            "state": "END" if error else "AVAILABLE",
+            "status": {"error_code": "FAILED_PRECONDITION" if error else "OK", "error_message": error},
+        }
+        for version, error in sorted(versions.items(), reverse=True)
+    ]
+    return dump({"model_version_status": rows})
+
+
+def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
+    """JSON for a version's signatures, from its manifest alone, so that asking never loads TensorFlow.
+
+    The manifest does not say how wide the features are, so their width is given as unknown, -1.
+    """
+    num_classes, num_top = len(manifest.labels), min(TOP_K, len(manifest.labels))
+    tensors = {
+        "image_bytes": _tensor_info("DT_STRING", -1),
+        "pixels": _tensor_info("DT_UINT8", -1, *manifest.preprocessing.size, 3),
+        "probabilities": _tensor_info("DT_FLOAT", -1, num_classes),
+        "top_labels": _tensor_info("DT_STRING", -1, num_top),
+        "top_scores": _tensor_info("DT_FLOAT", -1, num_top),
+        "features": _tensor_info("DT_FLOAT", -1, -1),
+    }
+    signatures = {
+        key: {
+            "inputs": {signature.input: tensors[signature.input]},
+            "outputs": {output: tensors[output] for output in signature.outputs},
+            "method_name": "tensorflow/serving/predict",
+            "defaults": {},
+        }
+        for key, signature in SIGNATURES.items()
+    }
+    spec = {"name": name, "signature_name": "", "version": str(version)}
+    return dump({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
+
+
+def encode_error(message: str) -> bytes:
+    """JSON for an error.
+
+    >>> encode_error("no")
+    b'{"error": "no"}'
+    """
+    return dump({"error": message})
+
+
+def not_found(name: str, version: int | None) -> RequestError:
+    """The error for a bundle or version that is not served.
+
+    >>> str(not_found("digits", None)), str(not_found("digits", 3))
+    ('Servable not found for request: Latest(digits)', 'Servable not found for request: Specific(digits, 3)')
+    """
+    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return RequestError(f"Servable not found for request: {wanted}", 404)
+
+
+def dump(document: Any) -> bytes:
+    """JSON in ASCII, so that no string, however odd, fails to encode."""
+    return json.dumps(document).encode("ascii")
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise RequestError("JSON Parse error: The document is empty")
+    try:
+        document = json.loads(body)
+    except UnicodeDecodeError:
+        raise RequestError("JSON Parse error: the body is not UTF-8") from None
+    except ValueError as error:
+        raise RequestError(f"JSON Parse error: {error}") from None
+    except RecursionError:
+        raise RequestError("JSON Parse error: nested too deeply") from None
+    if not isinstance(document, dict):
+        raise RequestError(f"expected a JSON object with 'instances' or 'inputs', got {_kind(document)}")
+    return document
+
+
+def _rows(instances: Any, name: str) -> list[Any]:
+    if not isinstance(instances, list):
+        raise RequestError(f"'instances' must be a list, got {_kind(instances)}")
+    if not instances:
+        raise RequestError("No values in 'instances' array")
+    for index, instance in enumerate(instances):
+        if isinstance(instance, dict) and not _is_base64(instance) and set(instance) != {name}:
+            keys = ", ".join(map(repr, instance)) or "none"
+            raise RequestError(f"instances[{index}]: the object's keys must be equal to: {name!r}, got {keys}")
+    return [value[name] if isinstance(value, dict) and name in value else value for value in instances]
+
+
+def _column(inputs: Any, name: str) -> list[Any]:
+    if isinstance(inputs, dict) and not _is_base64(inputs):
+        if name not in inputs:
+            raise RequestError(f"Missing named input: {name!r} in 'inputs' object")
+        inputs = inputs[name]
+    if not isinstance(inputs, list):
+        raise RequestError(f"'inputs' must hold a list with one item per picture, got {_kind(inputs)}")
+    if not inputs:
+        raise RequestError("No values in 'inputs' array")
+    return inputs
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str)
+
+
+def _decode_base64(value: Any, place: str) -> bytes:
+    if not _is_base64(value):
+        raise RequestError(f'{place}: expected {{"b64": "<the file\'s bytes in base64>"}}, got {_kind(value)}')
+    # TensorFlow Serving forgives line breaks and missing padding, which base64 tools disagree on.
+    text = "".join(value["b64"].split())
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(f"{place}: Unable to base64 decode") from None
+
+
+def _tensor_info(dtype: str, *sizes: int) -> dict[str, Any]:
+    # Sizes are strings because proto3's JSON writes 64-bit integers so. The graph's tensor names are left empty.
+    dims = [{"size": str(size), "name": ""} for size in sizes]
+    return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": ""}
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")
