@@ -6,7 +6,7 @@ adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
 
 import hashlib
 import os
-import shutil
+import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,7 +87,7 @@ def find_bundle(path: str | Path) -> Path:
 
 
 def list_bundles(root: str | Path) -> dict[str, list[int]]:
-    """Bundle names below ``root`` with their versions, ascending. ``root`` may itself be one bundle."""
+    """Bundle names below ``root`` with their versions, ascending; incomplete versions are left out."""
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder of bundles")
@@ -99,7 +99,8 @@ def list_versions(directory: Path) -> list[int]:
     """Version numbers that are taken below a bundle's directory, ascending."""
     if not directory.is_dir():
         return []
-    return sorted(int(d.name) for d in directory.iterdir() if d.is_dir() and d.name.isdecimal())
+    # A stray file takes its number too: nothing could be renamed onto it.
+    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal())
 
 
 def read_manifest(version_dir: Path) -> Manifest:
@@ -112,13 +113,20 @@ def read_manifest(version_dir: Path) -> Manifest:
 
     path = version_dir / MANIFEST
     try:
-        return pydantic.TypeAdapter(Manifest).validate_json(path.read_bytes())
+        manifest = pydantic.TypeAdapter(Manifest).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the bundle is incomplete") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
         raise UserError(f"{path}: damaged manifest ({where}: {first['msg']})") from None
+    if manifest.schema_version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: written by a newer toolkit (schema {manifest.schema_version}, this one reads {SCHEMA_VERSION})"
+        )
+    return manifest
 
 
 def write_manifest(version_dir: Path, manifest: Manifest) -> None:
@@ -170,10 +178,16 @@ def publish(staging: Path, directory: Path) -> Path:
 
 
 def staging_dir(directory: Path) -> Path:
-    """A fresh hidden directory beside the versions, on the same file system; servers ignore it."""
-    staging = directory / f".staging-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    """A fresh hidden directory beside the versions, on the same file system; servers ignore it.
+
+    Raises:
+        UserError: it cannot be made, for instance because ``directory`` is a file.
+    """
+    staging = directory / f".staging-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written to ({error.strerror})") from None
     return staging
 
 
@@ -184,7 +198,10 @@ def sha256_of(path: Path) -> str:
 
 
 def _complete_versions(directory: Path) -> list[int]:
-    return [version for version in list_versions(directory) if (directory / str(version) / MANIFEST).is_file()]
+    try:
+        return [version for version in list_versions(directory) if (directory / str(version) / MANIFEST).is_file()]
+    except PermissionError:  # a volume's lost+found, say
+        return []
 
 
 def _files(version_dir: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import logging
 import platform
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,11 @@ def finetune_folder(
     weights: str | Path,
     export: ExportOptions,
     cache_dir: str | Path,
+    unfreeze_from: str | None = None,
+    epochs: int = 5,
     skip_bad: bool = False,
     scan_progress: Progress | None = None,
+    epoch_report: Callable[[dict[str, Any]], None] | None = None,
     extract_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Put a new classifier on a pretrained network: its frozen part runs once per picture, ever.
@@ -115,8 +119,11 @@ def finetune_folder(
         weights: a tag, a weights file, a run directory or a bundle.
         export: where the bundle goes.
         cache_dir: the feature cache.
+        unfreeze_from: once the classifier is fitted, also train the stages from this one on, gently.
+        epochs: how long.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         scan_progress: called with (done, total) files.
+        epoch_report: called with each epoch's metrics while unfrozen stages train.
         extract_progress: called with (done, total) pictures that are not in the cache.
 
     Returns:
@@ -144,6 +151,8 @@ def finetune_folder(
         num_classes=len(folder.class_names),
     )
     model.layers[-1].set_weights([head.kernel, head.bias])
+    if unfreeze_from:
+        _train_unfrozen(model, unfreeze_from, epochs, preprocessing, split, epoch_report)
     metrics = _held_out_metrics(model, preprocessing, folder, split)
     bundle = _export(model, folder, split, preprocessing, export)
     return {
@@ -261,6 +270,27 @@ def _trained_model(
     plot_curves(run.history(), run.path / "curves.png", title=f"{model_name}, {len(split.train):,} training pictures")
     run.finish(model)
     return model
+
+
+def _train_unfrozen(
+    model: "keras.Model",
+    from_stage: str,
+    epochs: int,
+    preprocessing: Preprocessing,
+    split: Split,
+    epoch_report: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """A hundredth of the usual rate: the classifier already fits, and the rest should stay near what it was."""
+    from toolkit.training.config import OptimizerConfig, RunConfig
+    from toolkit.training.loop import train
+    from toolkit.training.run_dir import RunDirectory
+    from toolkit.transfer import unfreeze
+
+    log.info("%s", unfreeze(model, from_stage))
+    optimizer = OptimizerConfig(name="adamw", lr=1e-5, warmup_epochs=1)
+    config = TrainConfig(optimizer=optimizer, run=RunConfig(epochs=epochs, batch_size=16))
+    with tempfile.TemporaryDirectory() as directory:
+        train(model, split, preprocessing, config, RunDirectory(directory), on_epoch=epoch_report)
 
 
 def _held_out_metrics(

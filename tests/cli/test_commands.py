@@ -160,6 +160,14 @@ def test_finetune_from_a_bundle_caches_features(home):
     assert second["metrics"] == first["metrics"]
 
 
+def test_finetune_trains_unfrozen_stages_too(home):
+    command = ("finetune", "three", "--model", "lenet5", "--weights", "run", "--out", "saved_models/top", "--json")
+    result = json.loads(run(*command, "--unfreeze", "stage2", "--epochs", 1, cwd=home))
+    assert result["metrics"]["top1"] > 0.97
+    run(*command, "--unfreeze", "stage9", cwd=home, code=2)
+    assert not (home / "saved_models" / "top" / "2").exists()
+
+
 def test_models_lists_and_shows(tmp_path):
     rows = {row["name"]: row for row in json.loads(run("models", "--json", cwd=tmp_path))}
     assert rows["lenet5"]["num_params"] == 61706

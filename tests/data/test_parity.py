@@ -2,6 +2,7 @@
 
 import functools
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -134,3 +135,22 @@ def test_damaged_exif_is_ignored_by_both(damage):
     graph_orientation = int(graph.exif_orientation(tf.constant(bytes(data))))
     upright = decode.read_rgb(bytes(data)).shape[:2] == (250, 180)
     assert (graph_orientation >= 5) == upright
+
+
+def announced(width: int, height: int) -> dict[str, bytes]:
+    """Headers that claim a size, with nothing behind them."""
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height) + b"\x08\x02\0\0\0"
+    gif = b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0"
+    jpeg = bytearray(encoded(photograph(8, 8), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0") + 5
+    jpeg[frame : frame + 4] = struct.pack(">HH", height, width)
+    return {"png": png, "gif": gif, "jpeg": bytes(jpeg)}
+
+
+@pytest.mark.parametrize("image_format", ["png", "gif", "jpeg"])
+def test_both_refuse_a_header_that_announces_too_much(image_format):
+    data = announced(40_000, 40_000)[image_format]
+    with pytest.raises(decode.ImageError):
+        decode.decode_pixels(data, PREPROCESSINGS["crop"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="announces more than"):
+        tf.function(lambda b: graph.decode_pixels(b, PREPROCESSINGS["crop"]))(tf.constant(data))

@@ -81,6 +81,8 @@ def _add_finetune(commands) -> None:
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
+    parser.add_argument("--unfreeze", metavar="STAGE", help="afterwards train the stages from this one on as well")
+    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="how long to (default 5)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     _add_export(parser)
     _add_skip_bad(parser)

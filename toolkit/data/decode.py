@@ -4,6 +4,7 @@ The twin of ``toolkit.data.graph``: the same bytes give the same pixels in both 
 """
 
 import io
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from toolkit.spec import Preprocessing, UserError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 _ORIENTATION_TAG = 0x0112
+# Phones write a second picture (a gain map, a stereo twin) behind the first; Pillow then calls the JPEG "MPO".
+_JPEG_FORMATS = ("JPEG", "MPO")
+# What TensorFlow's BMP operation reads too; it takes palette indices for grey values, or fails.
+_BMP_LAYOUTS = ("L", "BGR", "BGRX", "BGRA")
+_OPENING = threading.Lock()  # warnings.catch_warnings() swaps a list that all threads share
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 #: What a picture may be given as: a path, its encoded bytes, a Pillow image, or uint8 pixels (height, width, 3).
@@ -55,13 +61,12 @@ def read_rgb(source: ImageSource, preprocessing: Preprocessing | None = None) ->
     """
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source)
-    if isinstance(source, Image.Image):
-        return np.asarray(source.convert("RGB"))
-    name = "the picture" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _read_file(Path(source))
+    name = str(source) if isinstance(source, str | Path) else "the picture"
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        if isinstance(source, Image.Image):
+            return _upright(_rgb(source), _orientation(source))
+        data = source if isinstance(source, bytes) else _read_file(Path(source))
+        with _open(data) as image:
             return _decode_open_image(image, name, preprocessing)
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture in a supported format ({', '.join(FORMATS)})") from None
@@ -120,23 +125,41 @@ def _decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessi
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width:,} × {height:,} pixels; more than {MAX_PIXELS:,} are refused")
-    if image.format == "BMP" and image.mode == "P":
-        # TensorFlow's BMP operation reads palette indices as grey values; serving would answer nonsense.
-        raise ImageError(f"{name}: a BMP with a colour palette is not supported; save it as PNG")
-    orientation = _orientation(image) if image.format == "JPEG" else 1
-    if image.format == "JPEG" and preprocessing is not None:
+    # What only Pillow can read would stop a training run half-way and be refused when served.
+    if image.format == "BMP" and not _is_plain_bmp(image):
+        raise ImageError(f"{name}: a BMP with a palette, compression or 16 bits is not supported; save it as PNG")
+    if image.format == "WEBP" and getattr(image, "is_animated", False):
+        raise ImageError(f"{name}: an animated WebP is not supported; save one frame of it")
+    orientation = _orientation(image)
+    if image.format in _JPEG_FORMATS and preprocessing is not None:
         upright = (width, height) if orientation >= 5 else (height, width)
         scale = jpeg_scale(*upright, preprocessing)
         if scale > 1:
             image.draft(None, (width // scale, height // scale))
-    if image.mode.startswith("I"):
-        rgb = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
-    else:
-        rgb = np.asarray(image.convert("RGB"))
-    return _upright(rgb, orientation)
+    return _upright(_rgb(image), orientation)
+
+
+def _open(data: bytes) -> Image.Image:
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _is_plain_bmp(image: Image.Image) -> bool:
+    tile = image.tile[0]  # type: ignore[attr-defined]
+    layout = tile.args if isinstance(tile.args, str) else tile.args[0]
+    return tile.codec_name == "raw" and layout in _BMP_LAYOUTS and image.mode != "P"
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.asarray(image.convert("RGB"))
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format not in _JPEG_FORMATS:
+        return 1
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif", b""))

@@ -181,14 +181,23 @@ def _why_unreadable(path: Path) -> str | None:
     return None
 
 
+def _require_readable(folder: ImageFolder, place: Path, problems: tuple[tuple[str, str], ...]) -> None:
+    # Leaving these out would leave nothing, so there is no --skip-bad to offer.
+    if problems:
+        path, reason = problems[0]
+        raise UserError(f"{place}: none of {len(problems)} pictures can be read; the first, {path}: {reason}")
+
+
 def _require_usable(folder: ImageFolder, expected: tuple[str, ...]) -> None:
     if not folder.paths:
-        folder.require_clean()
+        _require_readable(folder, folder.root, folder.problems)
         raise UserError(f"{folder.root}: no pictures in its class folders ({', '.join(folder.class_names[:5])})")
     counts = folder.class_counts()
     empty = [name for name in expected if counts[name] == 0]
     if empty:
-        folder.require_clean()
+        place = 1 if folder.splits else 0
+        own = tuple(problem for problem in folder.problems if problem[0].split("/")[place] == empty[0])
+        _require_readable(folder, folder.root / empty[0], own)
         raise UserError(f"{folder.root / empty[0]}: a class folder without pictures; fill it or remove it")
     if len(folder.class_names) < 2:
         raise UserError(

@@ -5,7 +5,7 @@ The twin of ``toolkit.data.decode``; both follow ``toolkit.data.geometry``.
 
 import tensorflow as tf
 
-from toolkit.data.geometry import JPEG_SCALES, crop_box
+from toolkit.data.geometry import JPEG_SCALES, MAX_PIXELS, crop_box
 from toolkit.spec import Preprocessing
 
 # An EXIF block stands near the file's start: JFIF and XMP segments, at most 64 KiB each, may come first.
@@ -13,7 +13,16 @@ _EXIF_SEARCH_BYTES = 256 * 1024
 
 
 def decode_pixels(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Scalar string of encoded bytes to uint8 RGB of shape ``(*preprocessing.size, 3)``."""
+    """Scalar string of encoded bytes to uint8 RGB of shape ``(*preprocessing.size, 3)``.
+
+    A JPEG, PNG or GIF whose header announces more than ``MAX_PIXELS`` is an error before its pixels are allocated.
+    """
+    too_large = f"the picture's header announces more than {MAX_PIXELS:,} pixels"
+    allowed = tf.debugging.assert_less_equal(
+        _announced_pixels(image_bytes), tf.constant(MAX_PIXELS, tf.int64), too_large
+    )
+    with tf.control_dependencies([allowed]):
+        image_bytes = tf.identity(image_bytes)
     is_jpeg = tf.equal(tf.strings.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
     rgb = tf.cond(
         is_jpeg,
@@ -48,6 +57,27 @@ def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         values = pixels
     factor, offset = preprocessing.affine()
     return tf.cast(values, tf.float32) * tf.constant(factor) + tf.constant(offset)
+
+
+def _announced_pixels(data: tf.Tensor) -> tf.Tensor:
+    # The header is padded, so that a shorter file fails in its decoder and not here.
+    header = tf.strings.substr(tf.strings.join([data, tf.constant(b"\0" * 32)]), 0, 32)
+    raw = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int64)
+
+    def big_endian(offset):
+        return tf.reduce_sum(raw[offset : offset + 4] * [1 << 24, 1 << 16, 1 << 8, 1])
+
+    def little_endian(offset):
+        return tf.reduce_sum(raw[offset : offset + 2] * [1, 1 << 8])
+
+    return tf.case(
+        [
+            (tf.equal(raw[0], 0xFF), lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)[:2])),
+            (tf.equal(raw[0], 0x89), lambda: big_endian(16) * big_endian(20)),
+            (tf.equal(raw[0], ord("G")), lambda: little_endian(6) * little_endian(8)),
+        ],
+        default=lambda: tf.constant(0, tf.int64),
+    )
 
 
 def _decode_jpeg(data: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

@@ -31,6 +31,8 @@ def write_samples(name: str, directory: str | Path) -> int:
     if name not in SAMPLES:
         raise UserError(f"unknown samples {name!r}; known: {', '.join(SAMPLES)}")
     directory = Path(directory)
+    if not directory.name:
+        raise UserError(f"{directory}: cannot be replaced in one step; name a new folder")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: exists and is not empty; name a new folder")
     from sklearn.datasets import load_digits

@@ -63,7 +63,7 @@ def split_folder(folder: ImageFolder, *, fractions: tuple[float, float, float] |
         seed: same files and seed, same split.
 
     Raises:
-        UserError: a class has fewer than three pictures, or the shares do not sum to 1.
+        UserError: a class has fewer than three pictures, or none to train on, or the shares do not sum to 1.
     """
     fractions = fractions or default_fractions(len(folder))
     if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0 or fractions[0] == 0 or fractions[1] == 0:
@@ -77,6 +77,9 @@ def split_folder(folder: ImageFolder, *, fractions: tuple[float, float, float] |
     if not len(val):
         val_share = fractions[1] / (fractions[0] + fractions[1])
         train, val, _ = _stratified(folder, train, labels, (1 - val_share, val_share, 0.0), seed)
+    untrained = [name for label, name in enumerate(folder.class_names) if label not in labels[train]]
+    if untrained:
+        raise UserError(f"{folder.root}: class {untrained[0]!r} has no readable pictures to train on")
     return Split(_subset(folder, train), _subset(folder, val), _subset(folder, test))
 
 
