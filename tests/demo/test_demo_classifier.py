@@ -1,0 +1,152 @@
+"""What stands behind the page: finding bundles, keeping networks, answering."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from toolkit.demo import classifier as module
+from toolkit.demo.classifier import Classifier
+from toolkit.inference import Predictor
+from toolkit.spec import UserError
+
+
+def test_bundles_newest_version_first_and_engines_follow_the_bundle(bundles):
+    classifier = Classifier(bundles)
+    assert classifier.bundles() == ["digits/2", "digits/1"]
+    assert "litert-int8" in classifier.engines("digits/1")
+    assert "litert-int8" not in classifier.engines("digits/2")
+
+
+def test_one_bundles_own_directory_will_do(bundles):
+    assert Classifier(bundles / "digits").bundles() == ["digits/2", "digits/1"]
+
+
+def test_a_bundle_published_later_appears(bundles, tmp_path):
+    shutil.copytree(bundles / "digits" / "2", tmp_path / "digits" / "1")
+    classifier = Classifier(tmp_path)
+    shutil.copytree(bundles / "digits" / "2", tmp_path / "digits" / "10")
+    assert classifier.bundles() == ["digits/10", "digits/1"]
+
+
+@pytest.mark.parametrize("engine", ["auto", "savedmodel", "litert", "litert-int8"])
+def test_answers_are_the_predictors(bundles, seven, engine):
+    answer = Classifier(bundles).classify(seven.read_bytes(), "digits/1", engine)
+    predictor = Predictor.load(bundles / "digits" / "1", engine)
+    expected = predictor.predict(seven)[0]
+    assert answer.engine == predictor.engine_name
+    assert answer.milliseconds > 0
+    assert [p.label for p in answer.predictions] == [p.label for p in expected]
+    np.testing.assert_allclose(
+        [p.probability for p in answer.predictions], [p.probability for p in expected], rtol=0, atol=1e-6
+    )
+    assert answer.predictions[0].label == "7"
+
+
+def test_a_bare_name_means_its_newest_version(bundles, seven):
+    assert Classifier(bundles).classify(seven.read_bytes(), "digits").bundle == "digits/2"
+
+
+@pytest.mark.parametrize("bundle", ["digits/3", "../digits/1", "/etc", "", None])
+def test_a_bundle_is_looked_up_and_never_joined(bundles, seven, bundle):
+    with pytest.raises(UserError, match="unknown bundle"):
+        Classifier(bundles).classify(seven.read_bytes(), bundle)
+
+
+def test_unknown_engine_suggests_the_nearest(bundles, seven):
+    with pytest.raises(UserError, match="did you mean 'litert'"):
+        Classifier(bundles).classify(seven.read_bytes(), "digits/1", "litertt")
+    with pytest.raises(UserError, match="did you mean 'openvino'"):
+        Classifier(bundles, engine="openvin")
+
+
+def test_an_engine_no_bundle_has_is_refused_at_the_start(bundles):
+    with pytest.raises(UserError, match=r"'litert-float16' cannot run any bundle.*savedmodel"):
+        Classifier(bundles, engine="litert-float16")
+
+
+def test_preferred_engine_where_the_bundle_has_it(bundles):
+    classifier = Classifier(bundles, engine="litert-int8")
+    assert classifier.preferred_engine("digits/1") == "litert-int8"
+    assert classifier.preferred_engine("digits/2") == "auto"
+    assert Classifier(bundles, engine="recommended").preferred_engine("digits/2") in classifier.engines("digits/2")
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_no_bundles_says_how_to_make_one(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        UserError, match=r"toolkit train DATA --model lenet5 --out runs/x --export saved_models/x"
+    ) as info:
+        Classifier(tmp_path / name)
+    assert "\n" not in str(info.value)
+
+
+def test_a_damaged_bundle_is_reported_without_the_servers_paths(bundles, tmp_path, seven):
+    damaged = shutil.copytree(bundles / "digits" / "2", tmp_path / "digits" / "1")
+    (damaged / "assets.extra" / "model.fp32.tflite").write_bytes(b"nonsense")
+    classifier = Classifier(tmp_path)
+    with pytest.raises(UserError, match="checksum differs") as info:
+        classifier.classify(seven.read_bytes(), "digits/1", "litert")
+    message = classifier.without_paths(info.value)
+    assert message.startswith("digits/1/")
+    assert str(tmp_path) not in message
+
+
+def test_examples_of_a_bundle(bundles):
+    assert [path.name for path in Classifier(bundles).examples("digits/1")] == ["3.png", "5.png", "8.png"]
+
+
+class _Loads:
+    """Stands in for loading a network: slow, counted, and failing when told to."""
+
+    def __init__(self) -> None:
+        self.keys: list[tuple[Path, str]] = []
+        self.fail = False
+
+    def __call__(self, version_dir: Path, engine: str) -> SimpleNamespace:
+        self.keys.append((version_dir, engine))
+        time.sleep(0.05)
+        if self.fail:
+            raise UserError("cannot load it")
+        return SimpleNamespace(key=(version_dir, engine))
+
+
+@pytest.fixture
+def loads(monkeypatch) -> _Loads:
+    loads = _Loads()
+    monkeypatch.setattr(module, "_load_warm", loads)
+    return loads
+
+
+def test_a_network_is_loaded_once_for_many_visitors_at_once(loads):
+    cache = module._PredictorCache(max_loaded=2)
+    got: list[object] = []
+    threads = [threading.Thread(target=lambda: got.append(cache.get(Path("a"), "litert"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads.keys) == 1
+    assert len(got) == 8
+    assert len(set(map(id, got))) == 1
+
+
+def test_the_least_recently_used_network_is_dropped(loads):
+    cache = module._PredictorCache(max_loaded=2)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        cache.get(Path(name), "litert")
+    assert [str(path) for path, _ in loads.keys] == ["a", "b", "c", "b"]
+
+
+def test_a_failed_load_is_tried_again(loads):
+    cache = module._PredictorCache(max_loaded=2)
+    loads.fail = True
+    with pytest.raises(UserError, match="cannot load it"):
+        cache.get(Path("a"), "litert")
+    loads.fail = False
+    assert cache.get(Path("a"), "litert")

@@ -1,0 +1,269 @@
+"""The page without a browser: its functions, its programming interface, and what it refuses."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toolkit
+from toolkit.demo import build_demo, launch, markup, server
+from toolkit.demo.classifier import Answer, Classifier
+from toolkit.inference import Predictor
+from toolkit.inference.predictor import Prediction
+from toolkit.spec import UserError
+
+ROOT = Path(toolkit.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def page(bundles):
+    from toolkit.demo.page import _Page
+
+    return _Page(Classifier(bundles))
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    from gradio_client import Client
+
+    return Client(served, verbose=False)
+
+
+@pytest.fixture
+def sent(upload_folder):
+    """What the browser sends of a file that it has uploaded."""
+    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
+
+
+def test_an_upload_is_answered_with_bars_and_the_time(page, sent, seven):
+    picture, card = page.look(sent(seven), "digits/1", "litert")
+    assert picture["__type__"] == "update"  # left as it is
+    assert 'data-state="answer"' in card
+    assert card.count("<li>") == 5
+    assert re.search(r"<b>[\d.,]+ ms</b> to decode and classify, digits/1 on litert\b", card)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "Not a picture in a supported format (JPEG, PNG, BMP, GIF, WEBP)."),
+        ("truncated", "Damaged or truncated picture"),
+        ("huge", "More than 180,000,000 pixels, which is refused"),
+    ],
+)
+def test_a_bad_file_is_explained_and_makes_room(page, sent, bad_files, kind, message):
+    picture, card = page.look(sent(bad_files[kind]), "digits/1", "litert")
+    assert picture is None
+    assert message in card
+    assert f"{bad_files[kind].name} cannot be read as a picture" in card
+    assert str(bad_files[kind].parent) not in card
+    assert "Traceback" not in card
+
+
+def test_a_file_swept_away_is_explained(page, upload_folder):
+    _, card = page.look({"path": str(upload_folder / "gone.png")}, "digits/1", "litert")
+    assert "No longer on the server" in card
+
+
+def test_an_unforeseen_failure_is_logged_and_not_shown(page, sent, seven, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(page._classifier, "classify", fail)
+    with caplog.at_level(logging.ERROR):
+        _, card = page.look(sent(seven), "digits/1", "litert")
+    assert "Something went wrong" in card
+    assert "secret detail" not in card
+    assert "secret detail" in caplog.text
+
+
+def test_opening_lists_bundles_engines_examples_and_accuracy(page, bundles):
+    bundle, engine, examples, about = page.open()
+    assert bundle.value == "digits/2"
+    assert [value for _, value in bundle.choices] == ["digits/2", "digits/1"]
+    assert engine.value == "auto"
+    assert engine.choices[0][0].startswith("auto (")
+    assert examples.count("<button") == 3
+    metrics = Classifier(bundles).manifest("digits/2").metrics
+    assert f"<b>{100 * metrics['top1']:.1f} %</b> on {metrics['n']:.0f} held-out pictures" in about
+
+
+def test_an_engine_measured_by_itself_shows_its_own_accuracy(page, bundles):
+    metrics = Classifier(bundles).manifest("digits/1").metrics
+    assert f"<b>{100 * metrics['top1_litert-int8']:.1f} %</b>" in page.choose_engine("digits/1", "litert-int8")
+
+
+def test_labels_from_outside_stay_text():
+    hostile = "<img src=x onerror=alert(1)>${1+1}{{x}}"
+    card = markup.answer_card(Answer("a/1", "litert", 1.0, (Prediction(hostile, 0.5),)))
+    assert "<img" not in card
+    assert "${" not in card
+    assert "{{" not in card
+
+
+def test_api_answers_like_the_predictor(client, bundles, seven):
+    from gradio_client import handle_file
+
+    answer = client.predict(handle_file(seven), "digits/1", "litert", api_name="/predict")
+    expected = Predictor.load(bundles / "digits" / "1", "litert").predict(seven)[0]
+    assert (answer["bundle"], answer["engine"]) == ("digits/1", "litert")
+    assert [p["label"] for p in answer["predictions"]] == [p.label for p in expected]
+    np.testing.assert_allclose(
+        [p["probability"] for p in answer["predictions"]], [p.probability for p in expected], rtol=0, atol=1e-6
+    )
+
+
+def test_a_photograph_is_turned_upright_exactly_once(client, bundles, tmp_path, seven):
+    from gradio_client import handle_file
+
+    upright = Image.open(seven).convert("RGB").resize((64, 64), Image.Resampling.NEAREST)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "rotated.jpg"
+    upright.rotate(90, expand=True).save(path, quality=95, exif=exif)
+    answer = client.predict(handle_file(path), "digits", "litert", api_name="/predict")
+    expected = Predictor.load(bundles / "digits", "litert").predict(path)[0]
+    assert answer["predictions"][0]["label"] == "7"
+    assert answer["predictions"][0]["probability"] == pytest.approx(expected[0].probability, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "huge"])
+def test_api_explains_a_bad_file(client, bad_files, kind):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=rf"{bad_files[kind].name}: (not a picture|damaged|more than)"):
+        client.predict(handle_file(bad_files[kind]), "digits/1", "litert", api_name="/predict")
+
+
+def test_api_names_the_bundles_it_has(client, seven):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="unknown bundle 'digitz/1'; did you mean 'digits/"):
+        client.predict(handle_file(seven), "digitz/1", "auto", api_name="/predict")
+
+
+def test_api_docs_show_predict_and_nothing_else(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/predict"]
+    assert [p["parameter_name"] for p in endpoints["/predict"]["parameters"]] == ["picture", "bundle", "engine"]
+
+
+def test_api_over_plain_http(served, seven):
+    answer = _ask(served, {"path": _upload(served, seven.read_bytes()), "meta": {"_type": "gradio.FileData"}})
+    assert "event: complete" in answer
+    assert json.loads(answer.split("data: ", 1)[1])[0]["predictions"][0]["label"] == "7"
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}},
+        {"path": "/etc/hostname"},
+        {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}},
+        {"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}},
+        "/etc/hostname",
+        None,
+    ],
+    ids=["server-file", "no-meta", "address", "data-url", "string", "nothing"],
+)
+def test_only_uploads_are_read(served, picture):
+    answer = _ask(served, picture)
+    assert "event: error" in answer
+    assert "Traceback" not in answer
+    assert re.search("not uploaded|not an upload|no file was given|not its web address|null", answer), answer
+
+
+def test_bundle_files_are_not_served(served, bundles):
+    with pytest.raises(urllib.error.HTTPError) as info:
+        urllib.request.urlopen(f"{served}gradio_api/file={bundles}/digits/1/assets/labels.txt")
+    assert info.value.code == 403
+
+
+def test_a_large_upload_is_refused(served):
+    with pytest.raises(urllib.error.HTTPError) as info:
+        _upload(served, b"\0" * 21_000_000)
+    assert info.value.code == 413
+
+
+def test_the_doors_are_shut(served, bundles):
+    with urllib.request.urlopen(f"{served}config") as answer:
+        config = json.load(answer)
+    assert config["analytics_enabled"] is False
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    demo = build_demo(bundles)
+    assert demo._queue.max_size == 32
+    assert demo.delete_cache == (600, 3600)
+    limits = {f.concurrency_limit for f in demo.fns.values() if f.concurrency_id == "predict"}
+    assert limits == {2}
+    options = server.launch_options()
+    assert options["share"] is options["show_error"] is options["mcp_server"] is False
+    assert options["allowed_paths"] == []
+
+
+def test_port_in_use_is_one_line(served, bundles):
+    port = int(served.rstrip("/").rsplit(":", 1)[1])
+    with pytest.raises(UserError, match=rf"^port {port} on 127.0.0.1 is in use; choose another with --port$"):
+        launch(bundles, port=port, block=False)
+
+
+@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 7999), ("127.0.0.1", 70_000)])
+def test_an_impossible_address_is_one_line(bundles, host, port):
+    with pytest.raises(UserError, match=r"cannot listen|does not exist"):
+        launch(bundles, host=host, port=port, block=False)
+
+
+def test_without_gradio_the_extra_is_named(bundles, monkeypatch):
+    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=re.escape("pip install 'toolkit[demo]'")):
+        build_demo(bundles)
+
+
+@pytest.mark.parametrize("what", ["import toolkit.demo", "import runpy; runpy.run_path('apps/gradio_demo/app.py')"])
+def test_importing_is_cheap_and_has_no_effect(what):
+    code = f"{what}\nimport os, sys\nprint(*sys.modules)\nassert 'GRADIO_ANALYTICS_ENABLED' not in os.environ"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GRADIO")} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()).isdisjoint({"gradio", "tensorflow", "keras", "numpy", "PIL"})
+
+
+def test_the_space_asks_for_what_the_package_asks_for():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    known = {*project["dependencies"], *extras["demo"], *extras["openvino"]}
+    assert set((ROOT / "apps/gradio_demo/requirements.txt").read_text().split()) <= known
+    front_matter = (ROOT / "apps/gradio_demo/README.md").read_text().split("---")[1]
+    assert "sdk: gradio" in front_matter
+    assert "app_file: app.py" in front_matter
+
+
+def _upload(served: str, data: bytes) -> str:
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + data + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    with urllib.request.urlopen(urllib.request.Request(f"{served}gradio_api/upload", body, headers)) as answer:
+        return json.load(answer)[0]
+
+
+def _ask(served: str, picture: object) -> str:
+    url = f"{served}gradio_api/call/predict"
+    body = json.dumps({"data": [picture, "digits/1", "litert"]}).encode()
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{url}/{event}") as answer:
+        return answer.read().decode()

@@ -1,0 +1,8 @@
+"""The visitor's page: open it, drop a picture in, see what the network says.
+
+Importing this package loads neither Gradio nor a framework; the functions below do.
+"""
+
+from toolkit.demo.server import build_demo, launch
+
+__all__ = ["build_demo", "launch"]

@@ -1,0 +1,112 @@
+"""Starting the page, with everything shut that a visitor does not need."""
+
+import errno
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.spec import UserError
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+#: Larger uploads are refused while they arrive.
+MAX_FILE_SIZE = "20mb"
+
+
+def build_demo(directory: str | Path = "saved_models", engine: str = "auto") -> "gr.Blocks":
+    """The page over every bundle in ``directory``, not yet served.
+
+    Args:
+        directory: holds bundles as ``NAME/VERSION``; one bundle's own directory will do too.
+        engine: what the page starts with, where a bundle has it: ``auto``, ``recommended`` or an engine's name.
+
+    Raises:
+        UserError: Gradio is not installed, there is no bundle, or no bundle can run ``engine``.
+    """
+    _require_gradio()
+    from toolkit.demo.classifier import Classifier
+    from toolkit.demo.page import build_page
+
+    return build_page(Classifier(directory, engine=engine))
+
+
+def launch(
+    directory: str | Path = "saved_models",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    engine: str = "auto",
+    block: bool = True,
+) -> "gr.Blocks":
+    """Serve the page.
+
+    Args:
+        directory: holds bundles as ``NAME/VERSION``.
+        host: address to listen on; ``0.0.0.0`` lets other machines in.
+        port: port to listen on.
+        engine: see ``build_demo``.
+        block: serve until interrupted; otherwise return at once, and ``close()`` on the answer stops the server.
+
+    Raises:
+        UserError: see ``build_demo``; or the port is taken, or the address is not this machine's.
+    """
+    demo = build_demo(directory, engine)
+    _require_free(host, port)
+    try:
+        demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
+    except OSError as error:
+        # Another process was quicker than the check above.
+        raise UserError(f"cannot listen on {host}:{port} ({error}); choose another port with --port") from None
+    print(f"demo at {demo.local_url} (Ctrl+C stops it)", file=sys.stderr)
+    if block:
+        demo.block_thread()
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """Arguments for ``gr.Blocks.launch``: the page's looks, and its doors shut."""
+    from toolkit.demo.page import ON_LOAD_JS, STYLE, theme
+
+    return {
+        "share": False,
+        "max_file_size": MAX_FILE_SIZE,
+        "allowed_paths": [],
+        # Messages meant for visitors are shown all the same; anything unforeseen stays in the server's log.
+        "show_error": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "inline": False,
+        "footer_links": ["api"],
+        "theme": theme(),
+        "css_paths": [STYLE],
+        "js": ON_LOAD_JS,
+    }
+
+
+def _require_gradio() -> None:
+    # Gradio reads these when it is imported or launched. Nothing about visitors leaves this machine.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the demo needs gradio, which is not installed: pip install 'toolkit[demo]'")
+
+
+def _require_free(host: str, port: int) -> None:
+    """Gradio reports every failure to bind as a taken port, and only looks at the loopback address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OverflowError:
+        raise UserError(f"port {port} does not exist; expected 1 to 65535") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} on {host} is in use; choose another with --port") from None
+        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}); check --host and --port") from None
