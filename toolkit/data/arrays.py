@@ -17,6 +17,8 @@ def load_pixels(sources: Sequence[ImageSource], preprocessing: Preprocessing) ->
     Raises:
         ImageError: a picture cannot be read.
     """
+    if len(sources) == 1:  # a server's usual request: starting threads would cost more than the picture
+        return decode_pixels(sources[0], preprocessing)[None]
     pixels = np.empty((len(sources), *preprocessing.size, 3), np.uint8)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for index, picture in enumerate(pool.map(lambda source: decode_pixels(source, preprocessing), sources)):
