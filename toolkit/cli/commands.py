@@ -188,6 +188,8 @@ def benchmark(arguments: Namespace) -> None:
     if arguments.json:
         return print_json(report)
     columns = ["engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"]
+    if report["held_out"]:
+        _print_metrics(report["held_out"] | {"subset": "held-out"})
     print_table([[row[c] for c in columns] for row in report["rows"]], columns)
     return print(report["verdict"])
 
