@@ -63,7 +63,7 @@ def build_page(classifier: Classifier) -> gr.Blocks:
         gr.HTML(markup.HEADER)
         with gr.Row(elem_id="main", equal_height=False):
             with gr.Column(min_width=300):
-                picture = _UploadedPicture(
+                picture = gr.Image(
                     label="Picture",
                     type="filepath",
                     format="png",
@@ -111,26 +111,9 @@ def build_page(classifier: Classifier) -> gr.Blocks:
             concurrency_limit=CONCURRENCY,
             concurrency_id="predict",
         )
+    _refuse_addresses(picture)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo
-
-
-class _UploadedPicture(gr.Image):
-    """A picture whose bytes are sent; one named by a web address is refused.
-
-    Gradio would have this server fetch the address, of any size and from anywhere.
-    """
-
-    is_template = True  # Gradio's mark for a component that shares its parent's front end
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
-            raise gr.Error("send the picture's bytes, not its web address", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-    def example_payload(self) -> Any:
-        # Gradio's own example, shown in the interface's documentation, is a web address.
-        return {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
 
 
 class _Page:
@@ -226,6 +209,27 @@ class _Page:
             self._classifier.warm(bundle, engine)
         except UserError as error:
             log.warning("%s", error)  # the visitor is told when a picture comes
+
+
+def _refuse_addresses(picture: Any) -> None:
+    """A file sent as a web address would be fetched by this server, of any size and from anywhere.
+
+    Set on the instance: for a subclass of a component, Gradio writes a ``.pyi`` file beside this module.
+    """
+    keep = picture.async_move_resource_to_block_cache
+
+    async def move(url_or_file_path: str | Path | None) -> str | None:
+        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
+            raise gr.Error("send the picture's bytes, not its web address", print_exception=False)
+        return await keep(url_or_file_path)
+
+    picture.async_move_resource_to_block_cache = move
+    # Gradio's own example in the interface's documentation is a web address.
+    picture.example_payload = lambda: {
+        "path": "picture.png",
+        "url": "picture.png",
+        "meta": {"_type": "gradio.FileData"},
+    }
 
 
 def _uploaded_bytes(picture: Any) -> bytes:
