@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from toolkit import layers
 from toolkit.layers import PadChannels
 
 RNG = np.random.default_rng(0)
@@ -78,3 +79,33 @@ def test_pad_channels_becomes_builtin_litert_operators(capfd):
     assert "STRIDED_SLICE" in listing
     assert "PAD(" in listing
     assert listing.count("Op#") == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "alpha", "bias", "channels"), [(5, 5e-4, 2.0, 96), (5, 1e-4, 1.0, 3), (3, 2.0, 1.0, 7)]
+)
+def test_lrn_is_tensorflows(size, alpha, bias, channels):
+    tf = pytest.importorskip("tensorflow")
+    x = np.random.default_rng(0).normal(0, 20, (2, 5, 4, channels)).astype("float32")
+    expected = tf.nn.local_response_normalization(x, size // 2, bias, alpha / size, 0.75).numpy()
+    answer = keras.ops.convert_to_numpy(layers.LocalResponseNormalization(size, alpha, bias)(x))
+    np.testing.assert_allclose(answer, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_lrn_saves_and_computes_in_float32_under_half_precision(tmp_path):
+    inputs = keras.Input((4, 4, 8))
+    outputs = layers.LocalResponseNormalization(5, 5e-4, 2.0, dtype="mixed_float16", name="norm")(inputs)
+    model = keras.Model(inputs, outputs)
+    x = np.full((1, 4, 4, 8), 300.0, "float32")  # its square is beyond float16
+    answer = keras.ops.convert_to_numpy(model(x)).astype("float32")
+    assert np.isfinite(answer).all()
+    np.testing.assert_allclose(answer[0, 0, 0, 4], 300 / (2 + 1e-4 * 5 * 300**2) ** 0.75, rtol=2e-3)
+    model.save(tmp_path / "lrn.keras")
+    again = keras.saving.load_model(tmp_path / "lrn.keras", safe_mode=True)
+    assert again.get_layer("norm").get_config() == model.get_layer("norm").get_config()
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_lrn_refuses_an_even_window(size):
+    with pytest.raises(ValueError, match=f"size must be odd and positive, got {size}"):
+        layers.LocalResponseNormalization(size)

@@ -1,4 +1,4 @@
-"""Pieces of networks that Keras lacks, and the input and output that all networks here have in common.
+"""The layers that Keras lacks.
 
 Each custom layer is registered, so that a saved model loads wherever this module has been imported, and states two
 rules: how it crosses into tf_keras (for pruning and quantization-aware training) and what it becomes in LiteRT.
@@ -7,11 +7,8 @@ rules: how it crosses into tf_keras (for pruning and quantization-aware training
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
-
-from toolkit.spec import UserError
-
-POOLINGS: dict[str, Any] = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
@@ -70,33 +67,56 @@ class PadChannels(keras.layers.Layer):
         return missing // 2, missing - missing // 2
 
 
-def image_input(name: str, input_shape: tuple[int, int, int], *, min_size: int) -> Any:
-    """The ``input`` layer of the network ``name``, refusing pictures that would vanish on the way down.
+@keras.saving.register_keras_serializable(package="toolkit")
+class LocalResponseNormalization(keras.layers.Layer):
+    """Divide each activation by a power of the squares around it, across channels.
 
-    Raises:
-        UserError: a side of ``input_shape``, ``(height, width, channels)``, is shorter than ``min_size``.
+    ``y = x / (bias + alpha / size · Σ x²) ** 0.75``, the sum over ``size`` neighbouring channels, fewer at the ends.
+    Krizhevsky, Sutskever and Hinton (NIPS 2012, section 3.3) print ``alpha`` without the division by ``size``; Caffe
+    and torch divide, and so does this layer: the paper's 1e-4 is ``alpha=5e-4`` here.
+
+    Written with operations every runtime has: a 1×1 convolution of the squares with a band of ones gives the sums,
+    and ``d ** -0.75`` is ``rsqrt(d) · sqrt(rsqrt(d))``. It equals TensorFlow's own, which no other runtime has.
+
+    *tf_keras*: needs a twin of the same name and configuration. It holds no weights. *LiteRT*: ``MUL``, ``CONV_2D``,
+    ``RSQRT`` and ``SQRT``, all builtin, float and int8.
+
+    Args:
+        size: channels in the sum, odd.
+        alpha: weight of the mean square.
+        bias: what keeps the divisor from zero; 2 in the paper, 1 in Caffe's models.
+
+    Input and output ``(N, H, W, C)`` of the same dtype; computed in float32, because half precision loses the sum.
+
+    >>> layer = LocalResponseNormalization(size=3, alpha=3.0, bias=1.0)
+    >>> [round(float(y), 4) for y in layer(ops.ones((1, 1, 1, 3)))[0, 0, 0]]
+    [0.4387, 0.3536, 0.4387]
     """
-    if min(input_shape[:2]) < min_size:
-        raise UserError(
-            f"{name} needs pictures of at least {min_size}×{min_size}, got input_shape={tuple(input_shape)}; "
-            f"give input_shape=({min_size}, {min_size}, {input_shape[2]}) or larger"
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, bias: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"size must be odd and positive, got {size}")
+        self.size = size
+        self.alpha = alpha
+        self.bias = bias
+
+    def build(self, input_shape: tuple[Any, ...]) -> None:
+        channels = np.arange(input_shape[-1])
+        band = np.abs(channels[:, None] - channels[None, :]) <= self.size // 2
+        self._band = band.astype(np.float32)[None, None]
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.cast(inputs, "float32")
+        sums = ops.conv(
+            x * x, ops.convert_to_tensor(self._band), strides=1, padding="valid", data_format="channels_last"
         )
-    return keras.layers.Input(input_shape, name="input")
+        root = ops.rsqrt(self.bias + (self.alpha / self.size) * sums)
+        return ops.cast(x * (root * ops.sqrt(root)), inputs.dtype)
 
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
 
-def pooled(x: Any, pooling: str | None) -> Any:
-    """The backbone's feature map ``(N, H, W, C)`` as a vector ``(N, C)``, or unchanged where ``pooling`` is None.
-
-    Raises:
-        UserError: ``pooling`` is neither None, ``"avg"`` nor ``"max"``.
-    """
-    if pooling is None:
-        return x
-    if pooling not in POOLINGS:
-        raise UserError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
-    return POOLINGS[pooling](name="head_pool")(x)
-
-
-def logits(x: Any, num_classes: int) -> Any:
-    """The last layer: one float32 logit per class, also under a mixed policy, where float16 logits would overflow."""
-    return keras.layers.Dense(num_classes, dtype="float32", name="head_logits")(x)
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": self.size, "alpha": self.alpha, "bias": self.bias}

@@ -137,6 +137,7 @@ class ModelInfo:
         paper: citation with the place of publication.
         year: year of publication.
         input_shape: default ``(height, width, channels)``.
+        min_size: the smallest height and width it takes.
         num_classes: default number of classes.
         num_params: trainable parameters.
         macs: multiply-adds for one picture.
@@ -153,6 +154,7 @@ class ModelInfo:
     paper: str
     year: int
     input_shape: tuple[int, int, int]
+    min_size: int
     num_classes: int
     num_params: int
     macs: int

@@ -12,9 +12,11 @@ RNG = np.random.default_rng(0)
 
 
 def _small_shape(name):
-    """At most 64×64, where a training step of the large networks takes seconds and every stage still has pixels."""
-    height, width, channels = toolkit.model_info(name).input_shape
-    return min(height, 64), min(width, 64), channels
+    """About 64×64, where a training step of the large networks takes seconds and every stage still has pixels."""
+    info = toolkit.model_info(name)
+    height, width, channels = info.input_shape
+    side = max(64, info.min_size)
+    return min(height, side), min(width, side), channels
 
 
 def _small(name, **arguments):

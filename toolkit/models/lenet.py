@@ -3,12 +3,12 @@
 from typing import Any
 
 from toolkit.lazy import lazy_module
+from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
 
 keras = lazy_module("keras")
 layers = lazy_module("keras.layers")
-parts = lazy_module("toolkit.layers")
 
 
 def build_lenet5(
@@ -46,6 +46,7 @@ register(
         ),
         year=1998,
         input_shape=(32, 32, 1),
+        min_size=16,
         num_classes=10,
         num_params=61_706,
         macs=416_520,

@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 from toolkit.lazy import lazy_module
-from toolkit.registry import register, unknown_name
-from toolkit.spec import ModelInfo, Preprocessing, UserError
+from toolkit.models import parts
+from toolkit.registry import register
+from toolkit.spec import ModelInfo, Preprocessing
 
 keras = lazy_module("keras")
 layers = lazy_module("keras.layers")
-parts = lazy_module("toolkit.layers")
+custom = lazy_module("toolkit.layers")
 
 CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 IMAGENET = Preprocessing(size=(224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -102,7 +103,7 @@ def shortcut(x: Any, filters: int, stride: int, *, name: str, style: Style) -> A
     if stride == 1 and x.shape[-1] == filters:
         return x
     if style.shortcut == "A":
-        return parts.PadChannels(filters, stride, name=f"{name}_shortcut")(x)
+        return custom.PadChannels(filters, stride, name=f"{name}_shortcut")(x)
     return conv_bn(x, filters, 1, stride=stride, name=f"{name}_shortcut_{{}}", style=style)
 
 
@@ -154,7 +155,7 @@ def build_imagenet(
         epsilon: of batch normalisation; keras.applications has 1.001e-5.
         zero_init_residual: start every block as the identity.
     """
-    one_of("version", version, ["v1", "v1.5"])
+    parts.one_of("version", version, ["v1", "v1.5"])
     style = Style(version, "B", use_bias, epsilon, zero_init_residual)
     inputs = parts.image_input(name, input_shape, min_size=32)
     x = conv_bn(inputs, 64, 7, stride=2, name="stem_{}", style=style)
@@ -185,7 +186,7 @@ def build_cifar(
     Arguments are those of ``build_imagenet`` (pictures from 8×8), but for ``shortcut``: ``"A"``, zero channels and no
     parameters, as in the paper, or ``"B"``, 1×1 projections.
     """
-    one_of("shortcut", shortcut, ["A", "B"])
+    parts.one_of("shortcut", shortcut, ["A", "B"])
     style = Style("v1", shortcut, use_bias, epsilon, zero_init_residual)
     inputs = parts.image_input(name, input_shape, min_size=8)
     x = conv_bn(inputs, CIFAR_WIDTHS[0], 3, name="stem_{}", style=style)
@@ -193,12 +194,6 @@ def build_cifar(
     x = stages(x, row, CIFAR_WIDTHS, style)
     outputs = head(x, include_top=include_top, num_classes=num_classes, pooling=pooling)
     return keras.Model(inputs, outputs, name=name)
-
-
-def one_of(keyword: str, value: str, allowed: list[str]) -> None:
-    """Refuse a value no variant has."""
-    if value not in allowed:
-        raise UserError(unknown_name(keyword, str(value), allowed, listing=f"{keyword} is one of {', '.join(allowed)}"))
 
 
 PAPER = "He, Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016"
@@ -209,11 +204,11 @@ DEVIATIONS = (
 V1_5 = "strides on the 3×3 of a bottleneck (v1.5, as torchvision); version='v1' is the paper's"
 OPTION_A = "option A pads half of the zero channels on each side, as public checkpoints do: the paper does not say"
 FAMILIES = (
-    (IMAGENET_ROWS, build_imagenet, IMAGENET, 1000, "resnet_imagenet", V1_5),
-    (CIFAR_ROWS, build_cifar, CIFAR, 10, "resnet_cifar", OPTION_A),
+    (IMAGENET_ROWS, build_imagenet, IMAGENET, 32, 1000, "resnet_imagenet", V1_5),
+    (CIFAR_ROWS, build_cifar, CIFAR, 8, 10, "resnet_cifar", OPTION_A),
 )
 
-for _rows, _build, _preprocessing, _num_classes, _recipe, _deviation in FAMILIES:
+for _rows, _build, _preprocessing, _min_size, _num_classes, _recipe, _deviation in FAMILIES:
     for _name, _row in _rows.items():
         register(
             ModelInfo(
@@ -222,6 +217,7 @@ for _rows, _build, _preprocessing, _num_classes, _recipe, _deviation in FAMILIES
                 paper=PAPER,
                 year=2016,
                 input_shape=_preprocessing.input_shape,
+                min_size=_min_size,
                 num_classes=_num_classes,
                 num_params=_row.num_params,
                 macs=_row.macs,
