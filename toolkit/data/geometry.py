@@ -6,8 +6,9 @@ test ties the two together.
 
 from toolkit.spec import Preprocessing
 
-#: A larger picture is refused before its pixels are allocated. The largest sensors of today have 100 to 150 million.
-MAX_PIXELS = 180_000_000
+#: A larger picture is refused before its pixels are allocated. The largest sensors of today have 100 to 150 million;
+#: Pillow's own limit is a little above.
+MAX_PIXELS = 178_000_000
 
 #: JPEG decoders shrink by these factors almost for free.
 JPEG_SCALES = (8, 4, 2)
