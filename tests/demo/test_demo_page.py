@@ -58,7 +58,7 @@ def test_an_upload_is_answered_with_bars_and_the_time(page, sent, seven):
     [
         ("text", "Not a picture in a supported format (JPEG, PNG, BMP, GIF, WEBP)."),
         ("truncated", "Damaged or truncated picture"),
-        ("huge", "More than 180,000,000 pixels, which is refused"),
+        ("huge", "More than 178,000,000 pixels, which is refused"),
     ],
 )
 def test_a_bad_file_is_explained_and_makes_room(page, sent, bad_files, kind, message):
