@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterable
@@ -79,6 +80,8 @@ def train_folder(
         UserError: bad data, a bad setting, or a run directory in use. Nothing is written then.
     """
     info = model_info(model_name)
+    if export:
+        _require_writable(export.directory)
     config = apply_overrides(recipe(recipe_name or info.recipe), overrides)
     config = smoke(config) if smoke_run else config
     folder = _scan(data, skip_bad, scan_progress)
@@ -130,6 +133,7 @@ def finetune_folder(
         ``{"bundle", "metrics", "val_accuracy", "strength", "num_params"}``.
     """
     info = model_info(model_name)
+    _require_writable(export.directory)
     path, preprocessing = _pretrained(weights, info.preprocessing)
     folder = _scan(data, skip_bad, scan_progress)
     split = split_folder(folder)
@@ -219,6 +223,15 @@ def compress_bundle(
         "top1": metrics[f"top1_litert-{method}"],
         "float_top1": metrics["top1"],
     }
+
+
+def _require_writable(directory: Path) -> None:
+    """Learn now, and not after hours of training, that the bundle has nowhere to go."""
+    existing = directory.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{directory}: cannot be created below {existing}, which is not a writable folder")
 
 
 def _scan(data: str | Path, skip_bad: bool, progress: Progress | None) -> ImageFolder:

@@ -202,6 +202,22 @@ def test_serve_and_demo_without_bundles(tmp_path):
     assert_one_clear_line(run("demo", "saved_models", cwd=tmp_path), "saved_models")
 
 
+def test_places_that_cannot_be_written(folder):
+    file = folder / "cats" / "0.jpg"
+    export = run("train", folder, "--model", "lenet5", "--out", "run", "--export", file / "x", cwd=folder.parent)
+    assert_one_clear_line(export, str(file), "not a writable folder")
+    out = run("train", folder, "--model", "lenet5", "--out", file / "run", cwd=folder.parent)
+    assert_one_clear_line(out, str(file), "Not a directory")
+    assert_nothing_written(folder)
+
+
+@pytest.mark.parametrize("option", [("--top-k", "0"), ("--top-k", "many")])
+def test_numbers_out_of_range(tmp_path, option):
+    result = run("predict", "bundle", "x.jpg", *option, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--top-k" in result.stderr.splitlines()[-1]
+
+
 def test_wrong_usage_exits_with_2(tmp_path):
     result = run("train", cwd=tmp_path)
     assert result.returncode == 2

@@ -82,7 +82,7 @@ def _add_finetune(commands) -> None:
     parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     parser.add_argument("--unfreeze", metavar="STAGE", help="afterwards train the stages from this one on as well")
-    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="how long to (default 5)")
+    parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="how long to (default 5)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     _add_export(parser)
     _add_skip_bad(parser)
@@ -100,7 +100,7 @@ def _add_predict(commands) -> None:
     parser = _command(commands, "predict", "classify pictures")
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="labels per picture (default 5)")
+    parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
     _add_engine(parser)
 
 
@@ -136,6 +136,13 @@ def _add_demo(commands) -> None:
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     _add_address(parser, port=7860)
     _add_engine(parser)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
