@@ -13,7 +13,7 @@ MANIFEST := $(BUNDLE)/1/assets.extra/manifest.json
 .PHONY: demo digits test test-all lint format clean
 
 demo: digits
-	@echo "== the web demo: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@echo "== the web demo"
 	@$(BIN)/toolkit demo saved_models --port $(PORT)
 
 # Everything the demo shows, without opening the page.
@@ -32,11 +32,11 @@ data/digits: | $(VENV)/installed-all
 	@$(BIN)/toolkit samples digits data/digits
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The default run and what takes minutes.
 test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -n auto --dist loadfile -m ''
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ def model_info(name: str) -> ModelInfo:
 def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -> str:
     """One line for a name nobody has: what was given, the nearest known, and where the list is.
 
-    >>> unknown_name("model", "resnet5O", ["resnet50", "lenet5"])
+    >>> unknown_name("model", "resnet5O", ["resnet50", "vgg16"])
     "unknown model 'resnet5O'; did you mean 'resnet50'?"
     """
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
