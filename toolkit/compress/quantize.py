@@ -40,7 +40,7 @@ def quantize(
         raise UserError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if method != "int8":
         return to_litert(model, quantization=method)
-    if calibration is None:
+    if calibration is None or not len(calibration):
         raise UserError("int8 needs training pictures to learn activation ranges from; pass data")
     batches = calibration_batches(calibration, preprocessing, NUM_CALIBRATION)
     return to_litert(model, quantization="int8", calibration=batches)

@@ -134,12 +134,13 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing) -> E
         raise UserError(unknown_name("engine", name, list(ENGINES)))
     engine_class, file, module, extra = ENGINES[name]
     if importlib.util.find_spec(module) is None:
-        raise UserError(f"engine {name!r} needs {module}, which is not installed: pip install 'toolkit[{extra}]'")
+        package = f"toolkit[{extra}]" if extra else module
+        raise UserError(f"engine {name!r} needs {module}, which is not installed: pip install '{package}'")
     if not (version_dir / file).exists():
         raise UserError(f"{version_dir}: has no {file}, which engine {name!r} runs")
     try:
         return engine_class(version_dir / file, preprocessing)
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # every runtime has exceptions of its own for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{version_dir / file}: engine {name!r} cannot load it ({reason})") from error
 

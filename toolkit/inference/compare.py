@@ -64,6 +64,7 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     import keras
     import tensorflow as tf
 
+    import toolkit.layers  # noqa: F401  (registers the custom layers that model.keras may name)
     from toolkit.engines.runtimes import KerasEngine
 
     version_dir = find_bundle(bundle)

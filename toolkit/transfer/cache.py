@@ -8,7 +8,9 @@ another cut never are.
 import hashlib
 import json
 import struct
+import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -22,9 +24,14 @@ FORMAT_VERSION = 1
 _HEADER = struct.Struct("<I")  # crc32 of the payload
 _MAP_SIZE = 1 << 38  # address space, not disk: LMDB's file grows with its content
 
+# LMDB refuses to open an environment twice in one process, so caches in one directory share it.
+_LOCK = threading.Lock()
+_ENVIRONMENTS: dict[Path, lmdb.Environment] = {}
+_NUM_USERS: Counter[Path] = Counter()
+
 
 class FeatureCache:
-    """Feature vectors in an LMDB environment: safe for several processes, whole after a kill.
+    """Feature vectors in an LMDB environment: safe for several processes and threads, whole after a kill.
 
     A write is one transaction: it is there entirely or not at all. A damaged entry fails its checksum and counts
     as missing.
@@ -37,7 +44,13 @@ class FeatureCache:
     def __init__(self, directory: str | Path, context: str) -> None:
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        self._environment = lmdb.open(str(path), map_size=_MAP_SIZE, subdir=True, max_readers=512)
+        self._path = path.resolve()
+        self._closed = False
+        with _LOCK:
+            if self._path not in _ENVIRONMENTS:
+                _ENVIRONMENTS[self._path] = lmdb.open(str(path), map_size=_MAP_SIZE, subdir=True, max_readers=512)
+            _NUM_USERS[self._path] += 1
+            self._environment = _ENVIRONMENTS[self._path]
         self._context = context.encode()
 
     def key(self, content: bytes) -> bytes:
@@ -65,8 +78,14 @@ class FeatureCache:
         return self._environment.stat()["entries"]
 
     def close(self) -> None:
-        """Release the files."""
-        self._environment.close()
+        """Release the files; closing twice does nothing."""
+        with _LOCK:
+            if self._closed:
+                return
+            self._closed = True
+            _NUM_USERS[self._path] -= 1
+            if not _NUM_USERS[self._path]:
+                _ENVIRONMENTS.pop(self._path).close()
 
 
 def feature_context(weights_digest: str, cut: str, preprocessing: Preprocessing, *, view: str = "plain") -> str:

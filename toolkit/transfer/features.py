@@ -48,11 +48,13 @@ def extract_features(
             keys = list(pool.map(lambda path: cache.key(Path(path).read_bytes()), paths))
         found = cache.get(keys)
         missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in found}
+        num_done = 0
         for batch in _compute(backbone, missing, preprocessing, batch_size):
             cache.put(batch)
             found |= {key: np.asarray(value, np.float16) for key, value in batch.items()}
+            num_done += len(batch)
             if progress:
-                progress(len(found), len(missing))
+                progress(num_done, len(missing))
         return np.stack([found[key] for key in keys])
     finally:
         cache.close()

@@ -1,0 +1,57 @@
+import pytest
+
+from toolkit.bundle import FLOAT_LITERT, litert_file
+from toolkit.compress import METHODS, quantize
+from toolkit.data.arrays import load_pixels
+from toolkit.data.split import Subset
+from toolkit.engines import open_engine
+from toolkit.metrics import top_k_accuracy
+from toolkit.spec import UserError
+
+
+@pytest.fixture(scope="module")
+def files(lenet, lenet_preprocessing, digits_split):
+    return {
+        method: quantize(lenet, method, preprocessing=lenet_preprocessing, calibration=digits_split.train)
+        for method in METHODS
+    }
+
+
+def test_three_methods_in_order_of_size(files, bundle):
+    assert set(files) == {"float16", "dynamic", "int8"}
+    float32 = (bundle / FLOAT_LITERT).stat().st_size
+    assert float32 > 1.8 * len(files["float16"]) > 1.8 * 1.3 * len(files["dynamic"])
+    assert len(files["int8"]) < 0.4 * float32
+
+
+@pytest.mark.parametrize(("method", "points"), [("float16", 0), ("dynamic", 1), ("int8", 1)])
+def test_quantized_network_keeps_its_accuracy(
+    files, lenet_preprocessing, digits_split, bundle, tmp_path, method, points
+):
+    test = digits_split.test
+    pixels = load_pixels(test.paths, lenet_preprocessing)
+    (tmp_path / litert_file(method)).parent.mkdir()
+    (tmp_path / litert_file(method)).write_bytes(files[method])
+    answers = open_engine(f"litert-{method}", tmp_path, lenet_preprocessing).probabilities(pixels)
+    reference = open_engine("litert", bundle, lenet_preprocessing).probabilities(pixels)
+    lost = top_k_accuracy(reference, test.labels, 1) - top_k_accuracy(answers, test.labels, 1)
+    assert abs(lost) <= points / 100 + 1e-9
+
+
+@pytest.mark.parametrize("calibration", [None, Subset((), ())])
+def test_int8_needs_pictures(lenet, lenet_preprocessing, calibration):
+    with pytest.raises(UserError, match="int8 needs training pictures"):
+        quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=calibration)
+
+
+def test_unknown_method_is_named_with_the_known(lenet, lenet_preprocessing):
+    with pytest.raises(UserError, match=r"unknown method 'int4'; known: dynamic, float16, int8"):
+        quantize(lenet, "int4", preprocessing=lenet_preprocessing)
+
+
+def test_calibration_pictures_decide_the_ranges(lenet, lenet_preprocessing, digits_split, files):
+    dark = Subset(digits_split.train.paths[:1], digits_split.train.labels[:1])
+    other = quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=dark)
+    assert other != files["int8"]
+    again = quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=digits_split.train)
+    assert again == files["int8"]

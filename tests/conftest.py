@@ -1,0 +1,124 @@
+"""What several test files stand on: the real digits, a network trained on them, and its bundle. Made once a session."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """The 1,797 handwritten digits as an image folder; read only."""
+    from toolkit.data.samples import write_samples
+
+    root = tmp_path_factory.mktemp("samples") / "digits"
+    write_samples("digits", root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def digits_folder(digits):
+    """The digits, scanned."""
+    from toolkit.data import scan_folder
+
+    return scan_folder(digits)
+
+
+@pytest.fixture(scope="session")
+def digits_split(digits_folder):
+    """The digits, split 60/20/20."""
+    from toolkit.data import split_folder
+
+    return split_folder(digits_folder)
+
+
+@pytest.fixture(scope="session")
+def lenet_preprocessing():
+    """What LeNet-5 takes."""
+    from toolkit import model_info
+
+    return model_info("lenet5").preprocessing
+
+
+@pytest.fixture(scope="session")
+def lenet(digits_split, lenet_preprocessing):
+    """LeNet-5 after six epochs on the digits: right about nine times in ten. Not to be changed."""
+    import keras
+
+    from toolkit import create_model
+    from toolkit.data.arrays import load_pixels
+    from toolkit.data.decode import normalize
+
+    keras.utils.set_random_seed(0)
+    train = digits_split.train
+    inputs = normalize(load_pixels(train.paths, lenet_preprocessing), lenet_preprocessing)
+    model = create_model("lenet5", num_classes=10)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(2e-3), loss)
+    model.fit(inputs, np.asarray(train.labels), batch_size=32, epochs=6, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preprocessing) -> Path:
+    """The trained network's bundle with an int8 file and three examples; read only, copy it to damage it."""
+    from toolkit.export import export_bundle
+
+    return export_bundle(
+        lenet,
+        tmp_path_factory.mktemp("saved_models") / "digits",
+        labels=digits_folder.class_names,
+        preprocessing=lenet_preprocessing,
+        calibration=digits_split.train,
+        evaluation=digits_split.test,
+        num_examples=3,
+    )
+
+
+@pytest.fixture
+def bundle_copy(bundle, tmp_path) -> Path:
+    """The bundle once more, to be damaged."""
+    return Path(shutil.copytree(bundle, tmp_path / "copy" / "1"))
+
+
+@pytest.fixture(scope="session")
+def residual():
+    """ResNet-20 for three classes with batch statistics of its own, so that they matter. Not to be changed."""
+    import keras
+
+    from toolkit import create_model, model_info
+    from toolkit.data.decode import normalize
+
+    keras.utils.set_random_seed(1)
+    model = create_model("resnet20", num_classes=3)
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(rng.normal(0, 0.2, layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape))
+    # Logits of noise pictures vary around zero by about one, far from where softmax saturates.
+    head, preprocessing = model.layers[-1], model_info("resnet20").preprocessing
+    pixels = rng.integers(0, 256, (32, 32, 32, 3), np.uint8)
+    logits = model(normalize(pixels, preprocessing), training=False).numpy()
+    head.kernel.assign(head.kernel / logits.std(axis=0))
+    head.bias.assign(-(logits / logits.std(axis=0)).mean(axis=0))
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_folder() -> Callable[[Path, dict[str, int]], Path]:
+    """Write an image folder: ``{"cats": 3, "train/dogs": 2}`` gives that many different PNG files in each."""
+
+    def write(root: Path, counts: dict[str, int]) -> Path:
+        rng = np.random.default_rng(len(counts))
+        for name, count in counts.items():
+            (root / name).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (12, 10, 3), np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{index:03d}.png")
+        return root
+
+    return write

@@ -1,0 +1,106 @@
+import pytest
+
+from toolkit.data import scan_folder, split_folder
+from toolkit.data.split import default_fractions
+from toolkit.spec import UserError
+
+
+@pytest.fixture(scope="module")
+def uneven(make_folder, tmp_path_factory):
+    return scan_folder(make_folder(tmp_path_factory.mktemp("uneven"), {"a": 50, "b": 17, "c": 5, "d": 3}))
+
+
+def parts(split):
+    return split.train.paths, split.val.paths, split.test.paths
+
+
+def test_subsets_are_disjoint_and_cover_everything(uneven):
+    split = split_folder(uneven)
+    everything = [path for part in parts(split) for path in part]
+    assert len(everything) == len(set(everything))
+    assert set(everything) == {str((uneven.root / path).absolute()) for path in uneven.paths}
+
+
+def test_labels_stay_with_their_pictures(uneven):
+    split = split_folder(uneven)
+    for subset in (split.train, split.val, split.test):
+        for path, label in zip(subset.paths, subset.labels, strict=True):
+            assert path.startswith(str(uneven.root / uneven.class_names[label]) + "/")
+
+
+@pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.8, 0.1, 0.1), (0.7, 0.3, 0.0)])
+def test_every_class_is_shared_out_within_one_picture(uneven, fractions):
+    split = split_folder(uneven, fractions=fractions)
+    for label, count in enumerate(uneven.class_counts().values()):
+        for subset, share in zip((split.val, split.test), fractions[1:], strict=True):
+            assert abs(subset.labels.count(label) - share * count) <= 1
+            assert (subset.labels.count(label) > 0) == (share > 0)
+
+
+def test_same_seed_same_split_and_another_seed_another(uneven):
+    assert parts(split_folder(uneven, seed=3)) == parts(split_folder(uneven, seed=3))
+    assert parts(split_folder(uneven, seed=3)) != parts(split_folder(uneven, seed=4))
+
+
+def test_split_of_the_same_files_elsewhere_is_the_same(make_folder, tmp_path, uneven):
+    again = scan_folder(make_folder(tmp_path, {"d": 3, "c": 5, "b": 17, "a": 50}))
+    assert split_folder(again).as_dict(again.root) == split_folder(uneven).as_dict(uneven.root)
+
+
+def test_given_split_is_kept(make_folder, tmp_path):
+    counts = {"train/a": 5, "train/b": 4, "val/a": 2, "val/b": 1, "test/a": 1, "test/b": 3}
+    folder = scan_folder(make_folder(tmp_path, counts))
+    split = split_folder(folder)
+    for name, paths in split.as_dict(folder.root).items():
+        assert all(path.startswith(f"{name}/") for path in paths)
+    assert (len(split.train), len(split.val), len(split.test)) == (9, 3, 4)
+    assert split.held_out == ("test", split.test)
+
+
+def test_missing_val_is_taken_from_train_and_test_is_left_alone(make_folder, tmp_path):
+    folder = scan_folder(make_folder(tmp_path, {"train/a": 20, "train/b": 12, "test/a": 4, "test/b": 4}))
+    split = split_folder(folder)
+    assert all("/train/" in path for path in split.train.paths + split.val.paths)
+    assert not set(split.train.paths) & set(split.val.paths)
+    assert [split.val.labels.count(label) for label in (0, 1)] == [5, 3]  # a quarter: 20 of 60 + 20
+    assert len(split.test) == 8
+
+
+def test_without_a_test_folder_val_is_held_out(make_folder, tmp_path):
+    split = split_folder(scan_folder(make_folder(tmp_path, {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1})))
+    assert len(split.test) == 0
+    assert split.held_out == ("val", split.val)
+
+
+def test_class_too_small_to_split_is_an_error(make_folder, tmp_path):
+    folder = scan_folder(make_folder(tmp_path, {"many": 9, "few": 2}))
+    with pytest.raises(UserError, match=r"'few' has 2 readable pictures; at least 3"):
+        split_folder(folder)
+
+
+def test_class_without_training_pictures_is_an_error(make_folder, tmp_path):
+    folder = scan_folder(make_folder(tmp_path, {"train/a": 3, "train/b": 3, "val/a": 2, "val/b": 2, "val/c": 2}))
+    with pytest.raises(UserError, match=r"'c' has no readable pictures to train on"):
+        split_folder(folder)
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.2, 0.2), (1.2, -0.1, -0.1), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5)])
+def test_impossible_shares_are_an_error(uneven, fractions):
+    with pytest.raises(UserError, match="split shares"):
+        split_folder(uneven, fractions=fractions)
+
+
+def test_default_shares_follow_the_logarithm_of_the_size():
+    assert default_fractions(1_000) == default_fractions(10_000) == (0.6, 0.2, 0.2)
+    assert default_fractions(100_000) == pytest.approx((0.9106, 0.0447, 0.0447))
+    assert default_fractions(1_000_000) == default_fractions(10**8) == (0.98, 0.01, 0.01)
+    for size in (0, 1, 20_000, 300_000):
+        assert sum(default_fractions(size)) == pytest.approx(1)
+
+
+def test_unreadable_pictures_are_in_no_subset(make_folder, tmp_path):
+    root = make_folder(tmp_path, {"a": 6, "b": 6})
+    (root / "a" / "bad.png").write_text("no")
+    folder = scan_folder(root)
+    split = split_folder(folder)
+    assert sum(map(len, parts(split))) == 12

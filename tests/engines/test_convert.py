@@ -1,0 +1,134 @@
+import keras
+import numpy as np
+import pytest
+
+from toolkit import create_model
+from toolkit.engines.convert import as_float32, feature_tensor, to_litert, weights_digest
+
+
+@pytest.fixture
+def policy(request):
+    """The network is built and used under this dtype policy."""
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_mixed_precision_network_is_rebuilt_in_float32_with_the_same_weights(policy, frozen, residual):
+    mixed = create_model("resnet20", num_classes=3)
+    mixed.set_weights(residual.get_weights())
+    if frozen:
+        for layer in mixed.layers[:20]:
+            layer.trainable = False
+    assert any(layer.compute_dtype == policy.removeprefix("mixed_") for layer in mixed.layers)
+    rebuilt = as_float32(mixed)  # the policy is still in force
+    assert {layer.dtype_policy.name for layer in rebuilt.layers[1:]} == {"float32"}
+    assert {str(layer.output.dtype) for layer in rebuilt.layers} == {"float32"}
+    assert [layer.name for layer in rebuilt.layers] == [layer.name for layer in mixed.layers]
+    assert [layer.trainable for layer in rebuilt.layers[1:]] == [layer.trainable for layer in mixed.layers[1:]]
+    for ours, theirs in zip(rebuilt.layers, mixed.layers, strict=True):
+        for weight, original in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, original)
+    inputs = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(rebuilt(inputs, training=False), residual(inputs, training=False), atol=1e-5)
+    assert "toolkit>PadChannels" in str(rebuilt.get_config())
+
+
+def test_float32_network_is_itself(residual):
+    assert as_float32(residual) is residual
+
+
+def test_features_are_what_the_classifier_sees(residual, lenet):
+    for model in (residual, lenet):
+        shape = model.input_shape[1:]
+        inputs = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+        features = keras.Model(model.input, feature_tensor(model))(inputs, training=False).numpy()
+        kernel, bias = model.layers[-1].get_weights()
+        np.testing.assert_allclose(features @ kernel + bias, model(inputs, training=False), atol=1e-5)
+
+
+def test_network_without_a_classifier_on_vectors_has_no_features():
+    with pytest.raises(ValueError, match=r"ends in .* 'stage2_pool'; expected a Dense classifier"):
+        feature_tensor(create_model("lenet5", include_top=False))
+
+
+@pytest.fixture(scope="module")
+def calibration(digits_split, lenet_preprocessing):
+    from toolkit.data.arrays import calibration_batches
+
+    return list(calibration_batches(digits_split.train, lenet_preprocessing, 64))
+
+
+@pytest.fixture(scope="module")
+def files(lenet, calibration):
+    """LeNet-5 as LiteRT under every quantization."""
+    return {
+        kind: to_litert(lenet, quantization=kind, calibration=calibration)
+        for kind in ("none", "float16", "dynamic", "int8")
+    }
+
+
+def run(file: bytes, inputs: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=file)
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, inputs.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(index, inputs)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def stored_types(file: bytes) -> set:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return {np.dtype(tensor["dtype"]).name for tensor in Interpreter(model_content=file).get_tensor_details()}
+
+
+def test_quantized_files_are_smaller(files):
+    sizes = {kind: len(file) for kind, file in files.items()}
+    assert sizes["none"] > 4 * 61_706  # four bytes a parameter
+    assert sizes["float16"] < 0.55 * sizes["none"]
+    assert sizes["dynamic"] < 0.4 * sizes["none"]
+    assert sizes["int8"] < 0.4 * sizes["none"]
+
+
+def test_quantized_files_hold_what_their_name_says(files):
+    assert "int8" not in stored_types(files["none"])
+    assert "float16" in stored_types(files["float16"])
+    assert "int8" in stored_types(files["dynamic"])
+    assert "int8" in stored_types(files["int8"])
+    assert stored_types(files["none"]) & {"float16", "int8"} == set()
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("none", 1e-4), ("float16", 0.05), ("dynamic", 0.6), ("int8", 1.5)])
+def test_quantized_files_take_floats_answer_float_logits_and_stay_close(files, lenet, calibration, kind, tolerance):
+    inputs = calibration[0][:16]
+    expected = lenet(inputs, training=False).numpy()
+    for batch in (1, 16):
+        logits = run(files[kind], inputs[:batch])
+        assert logits.dtype == np.float32
+        assert logits.shape == (batch, 10)
+        np.testing.assert_allclose(logits, expected[:batch], atol=tolerance)
+    assert np.mean(run(files[kind], inputs).argmax(1) == expected.argmax(1)) >= 15 / 16
+
+
+def test_int8_without_calibration_is_refused(lenet):
+    with pytest.raises(ValueError, match="calibration"):
+        to_litert(lenet, quantization="int8")
+
+
+def test_digest_follows_the_weights_and_not_the_names(residual):
+    again = create_model("resnet20", num_classes=3)
+    assert weights_digest(again) != weights_digest(residual)
+    again.set_weights(residual.get_weights())
+    assert weights_digest(again) == weights_digest(residual)
+    renamed = keras.models.clone_model(residual)
+    renamed.set_weights(residual.get_weights())
+    assert weights_digest(renamed) == weights_digest(residual)
+    kernel = again.layers[1].kernel
+    kernel.assign(kernel + 1e-7)
+    assert weights_digest(again) != weights_digest(residual)

@@ -1,0 +1,172 @@
+"""Every runtime answers as the Keras network does, whatever the batch, from several threads; failures are clear."""
+
+import importlib.util
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from toolkit import model_info
+from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
+from toolkit.data.arrays import load_pixels
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines.convert import to_litert
+from toolkit.engines.runtimes import KerasEngine, softmax
+from toolkit.engines.timing import latency
+from toolkit.spec import UserError
+
+INSTALLED = [name for name, (_, _, module, _) in ENGINES.items() if importlib.util.find_spec(module)]
+FLOAT = [name for name in FLOAT_ENGINES if name in INSTALLED]
+INT8 = [name for name in INSTALLED if name.endswith("-int8")]
+
+
+@pytest.fixture(scope="module")
+def pixels(digits_split, lenet_preprocessing):
+    return load_pixels(digits_split.test.paths[::12], lenet_preprocessing)
+
+
+@pytest.fixture(scope="module")
+def expected(lenet, lenet_preprocessing, pixels):
+    return softmax(lenet.predict(pixels[..., :1].astype("float32") / 255 * 2 - 1, verbose=0))
+
+
+@pytest.fixture(scope="module")
+def engines(bundle, lenet_preprocessing):
+    """Each installed engine, opened once."""
+    return {name: open_engine(name, bundle, lenet_preprocessing) for name in available_engines(bundle)}
+
+
+def test_bundle_offers_the_engines_it_has_files_for(bundle):
+    assert set(available_engines(bundle)) == set(INSTALLED) - {"litert-dynamic", "litert-float16"}
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_float_engine_equals_keras_as_the_batch_changes(engines, name, pixels, expected):
+    start = 0
+    for batch in (1, 3, 1, 20):
+        rows = slice(start, start + batch)
+        answer = engines[name].probabilities(pixels[rows])
+        assert answer.shape == (batch, 10)
+        assert answer.dtype == np.float32
+        np.testing.assert_allclose(answer, expected[rows], atol=1e-4)
+        start += batch
+
+
+def test_keras_engine_is_keras_as_the_batch_changes(lenet, lenet_preprocessing, pixels, expected):
+    engine = KerasEngine(lenet, lenet_preprocessing)
+    for rows in (slice(0, 1), slice(1, 4), slice(4, 5)):
+        np.testing.assert_allclose(engine.probabilities(pixels[rows]), expected[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_int8_engine_is_close_and_does_not_depend_on_the_batch(engines, name, pixels, expected):
+    together = engines[name].probabilities(pixels)
+    assert np.mean(together.argmax(1) == expected.argmax(1)) > 0.9
+    assert 1e-4 < np.abs(together - expected).max() < 0.5  # not the float file under another name
+    for rows in (slice(0, 1), slice(1, 4), slice(4, 5)):
+        np.testing.assert_allclose(engines[name].probabilities(pixels[rows]), together[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_threads_get_the_answers_to_their_own_pictures(engines, name, pixels):
+    if name not in engines:
+        pytest.skip("the bundle has no file for it")
+    engine = engines[name]
+    alone = engine.probabilities(pixels)
+    # Batches of several sizes at once, so that one thread's resize would show in another's answer.
+    pieces = [slice(i, i + 1 + i % 3) for i in range(len(pixels) - 3)] * 4
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda rows: engine.probabilities(pixels[rows]), pieces))
+    for rows, answer in zip(pieces, answers, strict=True):
+        np.testing.assert_allclose(answer, alone[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in FLOAT if name != "savedmodel"])
+def test_residual_network_with_padded_shortcuts_runs_alike(residual, tmp_path, name):
+    preprocessing = model_info("resnet20").preprocessing
+    (tmp_path / FLOAT_LITERT).parent.mkdir()
+    (tmp_path / FLOAT_LITERT).write_bytes(to_litert(residual))
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    reference = KerasEngine(residual, preprocessing).probabilities(pixels)
+    assert np.ptp(reference, axis=0).max() > 1e-3  # it does tell pictures apart
+    engine = open_engine(name, tmp_path, preprocessing)
+    for rows in (slice(0, 1), slice(1, 4), slice(3, 4)):
+        np.testing.assert_allclose(engine.probabilities(pixels[rows]), reference[rows], atol=1e-4)
+
+
+def test_unknown_engine_is_named_with_the_nearest(bundle, lenet_preprocessing):
+    with pytest.raises(UserError, match=r"unknown engine 'openvin'; did you mean 'openvino'"):
+        open_engine("openvin", bundle, lenet_preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "hint"),
+    [
+        ("openvino", "openvino", "pip install 'toolkit[openvino]'"),
+        ("litert", "ai_edge_litert", "pip install 'ai_edge_litert'"),
+    ],
+)
+def test_missing_runtime_says_what_to_install(bundle, lenet_preprocessing, monkeypatch, name, module, hint):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError) as error:
+        open_engine(name, bundle, lenet_preprocessing)
+    assert hint in str(error.value)
+    assert name not in available_engines(bundle)
+
+
+def test_engine_without_its_file_names_the_file(bundle, lenet_preprocessing):
+    with pytest.raises(UserError, match=r"has no assets\.extra/model\.dynamic\.tflite, which engine 'litert-dynamic'"):
+        open_engine("litert-dynamic", bundle, lenet_preprocessing)
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "half", "tail"])
+@pytest.mark.parametrize("name", [name for name in INSTALLED if name in ("litert", "openvino", "openvino-int8")])
+def test_damaged_file_is_one_clear_line(bundle, lenet_preprocessing, tmp_path, name, damage):
+    file = INT8_LITERT if name.endswith("int8") else FLOAT_LITERT
+    whole = (bundle / file).read_bytes()
+    garbage = np.random.default_rng(0).bytes(5000)
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_bytes(
+        {"empty": b"", "garbage": garbage, "half": whole[: len(whole) // 2], "tail": whole[:-100]}[damage]
+    )
+    with pytest.raises(UserError) as error:
+        open_engine(name, tmp_path, lenet_preprocessing)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path / file) in str(error.value)
+    assert "cannot load it" in str(error.value)
+
+
+def test_damaged_saved_model_is_one_clear_line(bundle, lenet_preprocessing, tmp_path):
+    shutil.copytree(bundle, tmp_path / "1")
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"garbage")
+    with pytest.raises(UserError, match="cannot load it") as error:
+        open_engine("savedmodel", tmp_path / "1", lenet_preprocessing)
+    assert "\n" not in str(error.value)
+
+
+def test_softmax_holds_for_any_logits():
+    logits = np.array([[1e4, 0.0, -1e4], [-3e38, -3e38, -3e38]], np.float32)
+    np.testing.assert_allclose(softmax(logits), [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
+
+
+def test_litert_files_of_other_kinds_have_their_own_names():
+    assert [litert_file(kind) for kind in ("fp32", "int8")] == [FLOAT_LITERT, INT8_LITERT]
+    assert len({file for _, file, _, _ in ENGINES.values()}) == 5  # OpenVINO reads LiteRT's
+
+
+def test_latency_is_in_milliseconds_after_a_warm_up():
+    import time
+
+    class Sleeper:
+        calls = 0
+
+        def probabilities(self, pixels):
+            self.calls += 1
+            time.sleep(0.2 if self.calls <= 2 else 0.004)
+
+    sleeper = Sleeper()
+    median, p95 = latency(sleeper, np.empty(0), max_runs=10)
+    assert 4 <= median <= p95 < 100
+    assert sleeper.calls == 12

@@ -1,0 +1,327 @@
+"""What an export writes, what it refuses to write, and that TensorFlow alone answers as this package does."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import toolkit.export.bundle
+from toolkit import Predictor, create_model, model_info
+from toolkit.bundle import EXAMPLES, KERAS_FILE, MANIFEST, WARMUP, list_versions, read_manifest, verify_files
+from toolkit.compress import quantize
+from toolkit.data.arrays import load_pixels
+from toolkit.data.decode import normalize
+from toolkit.engines.convert import to_litert, weights_digest
+from toolkit.export import ParityError, export_bundle
+from toolkit.export.bundle import AccuracyBudget
+from toolkit.spec import UserError
+
+
+@pytest.fixture(scope="module")
+def loaded(bundle):
+    """The bundle as TensorFlow Serving would load it."""
+    return tf.saved_model.load(str(bundle))
+
+
+@pytest.fixture(scope="module")
+def jpegs(digits_split):
+    """Real digits as colour JPEGs of several sizes, in bytes."""
+    found = []
+    for index, path in enumerate(digits_split.test.paths[::60]):
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").resize((30 + 9 * index, 70 - 5 * index)).save(buffer, "JPEG")
+        found.append(buffer.getvalue())
+    return found
+
+
+def files_below(directory):
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_bundle_has_the_layout_that_servers_and_people_expect(bundle):
+    assert bundle.name == "1"
+    assert bundle.parent.name == "digits"
+    assert files_below(bundle) - {"fingerprint.pb"} == {
+        "saved_model.pb",
+        "variables/variables.index",
+        "variables/variables.data-00000-of-00001",
+        "assets/labels.txt",
+        "assets.extra/manifest.json",
+        "assets.extra/tf_serving_warmup_requests",
+        "assets.extra/model.keras",
+        "assets.extra/model.fp32.tflite",
+        "assets.extra/model.int8.tflite",
+        *(f"assets.extra/examples/{index:02d}.png" for index in range(3)),
+    }
+    assert (bundle / "assets/labels.txt").read_text() == "".join(f"{label}\n" for label in "0123456789")
+
+
+def test_manifest_says_what_was_exported_and_how_good_it_is(bundle, lenet, lenet_preprocessing, digits_split):
+    manifest = read_manifest(bundle)
+    assert (manifest.name, manifest.model, manifest.num_params) == ("digits", "lenet5", 61_706)
+    assert manifest.labels == tuple("0123456789")
+    assert manifest.preprocessing == lenet_preprocessing
+    assert manifest.weights_digest == weights_digest(lenet)
+    assert manifest.forced == ()
+    assert set(manifest.files) == files_below(bundle) - {MANIFEST}
+    verify_files(bundle, manifest)
+    inputs = normalize(load_pixels(digits_split.test.paths, lenet_preprocessing), lenet_preprocessing)
+    correct = lenet.predict(inputs, verbose=0).argmax(1) == digits_split.test.labels
+    assert manifest.metrics["top1"] == pytest.approx(correct.mean())
+    assert manifest.metrics["n"] == 359
+    assert 0.85 < manifest.metrics["top1"] <= manifest.metrics["top5"] <= 1
+    assert abs(manifest.metrics["top1_litert-int8"] - manifest.metrics["top1"]) <= 0.011
+    assert all(manifest.parity[name] < 1e-4 for name in ("savedmodel", "litert"))
+    assert {"python", "keras", "tensorflow", "numpy"} <= set(manifest.versions)
+    assert manifest.recommended_engine in manifest.parity
+
+
+def test_examples_are_held_out_pictures_of_different_classes(bundle, digits_split):
+    test = digits_split.test
+    for label, path in enumerate(sorted((bundle / EXAMPLES).iterdir())):
+        (first,) = [p for p, own in list(zip(test.paths, test.labels, strict=True)) if own == label][:1]
+        assert path.read_bytes() == Path(first).read_bytes()
+
+
+def test_keras_file_goes_on_where_training_ended(bundle, lenet):
+    model = keras.saving.load_model(bundle / KERAS_FILE, safe_mode=True)
+    for ours, theirs in zip(model.get_weights(), lenet.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_signatures_have_the_names_types_and_shapes_of_the_contract(loaded):
+    spec = tf.TensorSpec
+    expected_inputs = {
+        "serving_default": {"image_bytes": spec([None], tf.string, "image_bytes")},
+        "pixels": {"pixels": spec([None, 32, 32, 3], tf.uint8, "pixels")},
+        "features": {"image_bytes": spec([None], tf.string, "image_bytes")},
+    }
+    answers = {
+        "probabilities": ([None, 10], tf.float32),
+        "top_labels": ([None, 5], tf.string),
+        "top_scores": ([None, 5], tf.float32),
+    }
+    expected_outputs = {
+        "serving_default": answers,
+        "pixels": answers,
+        "features": {"features": ([None, 84], tf.float32)},
+    }
+    assert set(loaded.signatures) == set(expected_inputs)
+    for name, signature in loaded.signatures.items():
+        assert signature.structured_input_signature == ((), expected_inputs[name])
+        found = {key: (value.shape.as_list(), value.dtype) for key, value in signature.structured_outputs.items()}
+        assert found == expected_outputs[name]
+
+
+def test_answers_of_the_signatures_agree_with_each_other_and_with_keras(loaded, lenet, lenet_preprocessing, jpegs):
+    pixels = load_pixels(jpegs, lenet_preprocessing)
+    inputs = normalize(pixels, lenet_preprocessing)
+    expected = tf.nn.softmax(lenet(inputs, training=False)).numpy()
+    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(jpegs))
+    by_pixels = loaded.signatures["pixels"](pixels=tf.constant(pixels))
+    for answer in (by_bytes, by_pixels):
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
+        order = np.argsort(-answer["probabilities"].numpy(), kind="stable")[:, :5]
+        np.testing.assert_array_equal(answer["top_labels"].numpy().astype(int), order)
+        np.testing.assert_array_equal(
+            answer["top_scores"], np.take_along_axis(answer["probabilities"].numpy(), order, axis=1)
+        )
+    features = loaded.signatures["features"](image_bytes=tf.constant(jpegs))["features"].numpy()
+    kernel, bias = lenet.layers[-1].get_weights()
+    np.testing.assert_allclose(tf.nn.softmax(features @ kernel + bias), expected, atol=1e-4)
+
+
+def test_warm_up_requests_run_on_the_signatures_they_name(bundle, loaded):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    seen = []
+    for record in tf.data.TFRecordDataset(str(bundle / WARMUP)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        name = request.model_spec.signature_name
+        inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
+        answer = loaded.signatures[name](**inputs)
+        assert all(len(value) == 1 for value in answer.values())
+        seen.append(name)
+    assert sorted(seen) == ["features", "pixels", "serving_default"]
+
+
+STRANGER = """
+import importlib.abc, json, sys
+
+class NoToolkit(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "toolkit":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, NoToolkit())
+import tensorflow as tf
+
+signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+answer = signature(image_bytes=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
+assert not any(name.split(".")[0] == "toolkit" for name in sys.modules)
+print(json.dumps([answer["probabilities"].numpy().tolist(), answer["top_labels"].numpy()[:, 0].astype(str).tolist()]))
+"""
+
+
+def test_tensorflow_alone_answers_jpeg_bytes_as_the_predictor_does(bundle, jpegs, tmp_path):
+    paths = [tmp_path / f"{index}.jpg" for index in range(len(jpegs))]
+    for path, data in zip(paths, jpegs, strict=True):
+        path.write_bytes(data)
+    command = [sys.executable, "-c", STRANGER, str(bundle), *map(str, paths)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    probabilities, best = json.loads(result.stdout)
+    predictor = Predictor.load(bundle)
+    np.testing.assert_allclose(probabilities, predictor.probabilities(paths), atol=1e-4)
+    assert best == [row[0].label for row in predictor.predict(paths)]
+
+
+@pytest.fixture
+def small_export(lenet, lenet_preprocessing, tmp_path):
+    """Export without int8 and held-out pictures: the shortest there is."""
+
+    def export(**options):
+        options = {"labels": tuple("0123456789"), "preprocessing": lenet_preprocessing} | options
+        return export_bundle(options.pop("model", lenet), tmp_path / "saved" / "digits", **options)
+
+    return export
+
+
+def other_weights(model: keras.Model, *, scale: float) -> keras.Model:
+    changed = keras.models.clone_model(model)
+    rng = np.random.default_rng(0)
+    changed.set_weights([w + scale * rng.normal(size=w.shape).astype(w.dtype) for w in model.get_weights()])
+    return changed
+
+
+def test_engines_that_disagree_leave_nothing_behind(small_export, monkeypatch, tmp_path):
+    monkeypatch.setattr(toolkit.export.bundle, "to_litert", lambda model: to_litert(other_weights(model, scale=0.01)))
+    with pytest.raises(ParityError, match=r"not written.*litert differs from Keras by .*more than 0\.0001.*--force"):
+        small_export()
+    assert not (tmp_path / "saved" / "digits").exists()
+
+
+def test_forced_bundle_is_written_and_its_manifest_says_why_it_should_not_have_been(small_export, monkeypatch):
+    monkeypatch.setattr(toolkit.export.bundle, "to_litert", lambda model: to_litert(other_weights(model, scale=0.01)))
+    manifest = read_manifest(small_export(force=True))
+    assert any(objection.startswith("litert differs from Keras") for objection in manifest.forced)
+    assert manifest.parity["litert"] > 1e-4
+    assert manifest.recommended_engine == "savedmodel"
+
+
+def test_failed_export_keeps_earlier_versions_and_versions_grow(small_export, monkeypatch, tmp_path):
+    directory = tmp_path / "saved" / "digits"
+    assert small_export() == directory / "1"
+    with monkeypatch.context() as patch:
+        patch.setattr(toolkit.export.bundle, "to_litert", lambda model: to_litert(other_weights(model, scale=0.01)))
+        with pytest.raises(ParityError):
+            small_export()
+    assert [path.name for path in directory.iterdir()] == ["1"]
+    assert small_export() == directory / "2"
+    assert list_versions(directory) == [1, 2]
+
+
+def test_network_that_answers_nan_is_refused(small_export, lenet, tmp_path):
+    broken = keras.models.clone_model(lenet)
+    broken.set_weights(lenet.get_weights())
+    broken.layers[-1].bias.assign(np.full(10, np.nan))
+    with pytest.raises(ParityError, match="nan"):
+        small_export(model=broken)
+    assert not (tmp_path / "saved" / "digits").exists()
+
+
+def test_difference_in_the_last_class_alone_is_seen(small_export, monkeypatch, digits_split):
+    """Must hold: the float comparison draws on the whole evaluation set, which comes sorted by class."""
+
+    def blind_to_nines(model):
+        changed = keras.models.clone_model(model)
+        changed.set_weights(model.get_weights())
+        changed.layers[-1].bias.assign(changed.layers[-1].bias - 1e9 * np.eye(10)[9])
+        return to_litert(changed)
+
+    test = digits_split.test
+    ordered = np.argsort(test.labels, kind="stable")
+    evaluation = type(test)(tuple(test.paths[i] for i in ordered), tuple(test.labels[i] for i in ordered))
+    monkeypatch.setattr(toolkit.export.bundle, "to_litert", blind_to_nines)
+    with pytest.raises(ParityError, match=r"litert differs from Keras by (1|0\.9)"):
+        small_export(evaluation=evaluation)
+
+
+def test_int8_that_loses_too_much_is_refused(small_export, monkeypatch, digits_split, tmp_path):
+    def worse(model, method, **options):
+        return quantize(other_weights(model, scale=0.3), method, **options)
+
+    monkeypatch.setattr(toolkit.export.bundle, "quantize", worse)
+    with pytest.raises(ParityError, match=r"litert-int8 loses \d+\.\d points of top-1 over 359 pictures"):
+        small_export(calibration=digits_split.train, evaluation=digits_split.test)
+    assert not (tmp_path / "saved" / "digits").exists()
+
+
+def test_int8_that_nobody_measured_is_not_recommended(small_export, monkeypatch, digits_split):
+    fast = {"litert-int8": 0.01, "openvino-int8": 0.02}
+    engines = iter(("savedmodel", "litert", "litert-int8", "openvino", "openvino-int8"))
+    monkeypatch.setattr(toolkit.export.bundle, "latency", lambda *_: (fast.get(next(engines), 9.0),) * 2)
+    manifest = read_manifest(small_export(calibration=digits_split.train))
+    assert "litert-int8" in manifest.parity
+    assert "int8" not in manifest.recommended_engine
+
+
+@pytest.mark.parametrize(
+    ("lost", "num", "allowed"),
+    [(0.0, 10, True), (0.2, 10, True), (0.3, 10, False), (0.01, 1000, True), (0.011, 1000, False), (-0.5, 10, True)],
+)
+def test_budget_is_one_point_or_two_pictures_whichever_is_more(lost, num, allowed):
+    assert AccuracyBudget().allows(lost, num) == allowed
+
+
+def test_labels_and_preprocessing_that_do_not_fit_are_refused(small_export, lenet_preprocessing, tmp_path):
+    with pytest.raises(UserError, match="the network has 10 outputs, but 2 labels"):
+        small_export(labels=("a", "b"))
+    with pytest.raises(UserError, match=r"takes \(32, 32, 1\) and the preprocessing gives \(28, 28, 1\)"):
+        small_export(preprocessing=lenet_preprocessing.resized((28, 28)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_where_the_bundle_should_go_is_refused_and_kept(small_export, tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "digits").write_text("precious")
+    with pytest.raises(UserError, match="cannot be written"):
+        small_export()
+    assert (tmp_path / "saved" / "digits").read_text() == "precious"
+
+
+def float_types(version_dir) -> set[int]:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((version_dir / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    types = {attribute.type for node in nodes for attribute in node.attr.values()}
+    types |= {t for node in nodes for attribute in node.attr.values() for t in attribute.list.type}
+    return types & {tf.half.as_datatype_enum, tf.bfloat16.as_datatype_enum, tf.float32.as_datatype_enum}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_network_trained_in_mixed_precision_is_exported_in_float32(tmp_path, residual, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = create_model("resnet20", num_classes=3)
+        mixed.set_weights(residual.get_weights())
+        preprocessing = model_info("resnet20").preprocessing
+        path = export_bundle(mixed, tmp_path / "mixed", labels=("a", "b", "c"), preprocessing=preprocessing)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert float_types(path) == {tf.float32.as_datatype_enum}
+    saved = keras.saving.load_model(path / KERAS_FILE, safe_mode=True)
+    assert {layer.compute_dtype for layer in saved.layers[1:]} == {"float32"}
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    expected = tf.nn.softmax(residual(normalize(pixels, preprocessing), training=False))
+    np.testing.assert_allclose(Predictor.load(path, "savedmodel").from_pixels(pixels), expected, atol=1e-4)
+    signature = tf.saved_model.load(str(path)).signatures["pixels"]
+    assert signature.structured_outputs["top_labels"].shape.as_list() == [None, 3]

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from toolkit import Predictor, model_info
+from toolkit.bundle import FLOAT_LITERT, KERAS_FILE, read_manifest
+from toolkit.data.arrays import load_pixels
+from toolkit.data.decode import normalize
+from toolkit.engines import FLOAT_ENGINES, available_engines
+from toolkit.engines.runtimes import softmax
+from toolkit.export import export_bundle
+from toolkit.inference import benchmark_bundle, verify_bundle
+from toolkit.inference.compare import _recommend, _verdict
+from toolkit.spec import UserError
+
+
+@pytest.fixture(scope="module")
+def benchmark(bundle):
+    return benchmark_bundle(bundle.parent)
+
+
+def test_benchmark_has_a_row_per_engine_and_batch_size(benchmark, bundle):
+    assert benchmark["bundle"] == str(bundle)
+    found = [(row["engine"], row["batch"]) for row in benchmark["rows"]]
+    assert found == [(engine, batch) for engine in available_engines(bundle) for batch in (1, 16)]
+
+
+def test_benchmark_rows_hold_consistent_figures(benchmark, bundle):
+    metrics = read_manifest(bundle).metrics
+    for row in benchmark["rows"]:
+        assert set(row) == {"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"}
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["images_per_s"] == pytest.approx(1e3 * row["batch"] / row["p50_ms"], rel=0.05)
+        if row["engine"] in FLOAT_ENGINES:
+            assert row["top1_delta"] == 0
+        else:
+            expected = metrics[f"top1_{row['engine']}"] - metrics["top1"]
+            assert row["top1_delta"] == pytest.approx(expected, abs=1e-5)
+    sizes = {row["engine"]: row["bytes"] for row in benchmark["rows"]}
+    assert sizes["litert"] == (bundle / FLOAT_LITERT).stat().st_size
+    assert sizes["savedmodel"] > 4 * 61_706
+    assert sizes["litert-int8"] < 0.5 * sizes["litert"]
+
+
+def test_benchmark_recommends_its_fastest_row_and_says_against_what(benchmark):
+    first = {row["engine"]: row for row in benchmark["rows"] if row["batch"] == 1}
+    allowed = [row for row in first.values() if row["top1_delta"] >= -0.01]
+    best = min(allowed, key=lambda row: row["p50_ms"])
+    assert benchmark["recommended"] == best["engine"]
+    ratio = first["savedmodel"]["p50_ms"] / best["p50_ms"]
+    assert benchmark["verdict"].startswith(f"{best['engine']}: {ratio:.1f}× as fast as savedmodel at batch 1")
+
+
+def row(engine, p50_ms, top1_delta=0.0):
+    return {"engine": engine, "batch": 1, "p50_ms": p50_ms, "top1_delta": top1_delta}
+
+
+def test_engine_that_costs_more_than_a_point_is_never_recommended():
+    rows = [row("savedmodel", 9.0), row("litert", 5.0), row("litert-int8", 1.0, -0.02)]
+    assert _recommend(rows) == "litert"
+    assert _recommend([*rows, row("openvino-int8", 2.0, -0.005)]) == "openvino-int8"
+
+
+def test_verdict_states_the_price():
+    rows = [row("savedmodel", 9.0), row("litert-int8", 3.0, -0.005)]
+    assert _verdict(rows, "litert-int8").endswith(
+        "3.0× as fast as savedmodel at batch 1 here, for -0.5 points of top-1"
+    )
+    rows = [row("savedmodel", 9.0), row("litert-int8", 3.0, None)]
+    assert "not measured" in _verdict(rows, "litert-int8")
+
+
+def test_verify_states_each_engines_answer_and_its_difference_from_keras(
+    bundle, digits_split, lenet, lenet_preprocessing
+):
+    paths = digits_split.test.paths[:60:20]
+    report = verify_bundle(bundle, paths)
+    reference = softmax(
+        lenet(normalize(load_pixels(paths, lenet_preprocessing), lenet_preprocessing), training=False).numpy()
+    )
+    engines = ["keras", *available_engines(bundle), "savedmodel image_bytes"]
+    assert [(r["path"], r["engine"]) for r in report["rows"]] == [(path, name) for path in paths for name in engines]
+    for index, path in enumerate(paths):
+        rows = {r["engine"]: r for r in report["rows"] if r["path"] == path}
+        assert rows["keras"]["difference"] == 0
+        assert rows["keras"]["probability"] == pytest.approx(reference[index].max(), abs=1e-5)
+        for name in ("savedmodel", "litert", "savedmodel image_bytes"):
+            assert rows[name]["difference"] < 1e-4
+            assert rows[name]["label"] == str(reference[index].argmax())
+        int8 = Predictor.load(bundle, "litert-int8").probabilities([path])[0]
+        assert rows["litert-int8"]["difference"] == pytest.approx(np.abs(int8 - reference[index]).max(), abs=1e-4)
+
+
+@pytest.mark.parametrize("what", [benchmark_bundle, lambda bundle: verify_bundle(bundle, [])])
+def test_damaged_bundle_is_one_clear_line(bundle_copy, what):
+    (bundle_copy / KERAS_FILE).write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"model\.keras: checksum"):
+        what(bundle_copy)
+
+
+def test_network_with_custom_layers_is_verified_in_a_fresh_process(residual, digits_split, tmp_path):
+    """Must hold: whoever loads model.keras registers the layers it names."""
+    preprocessing = model_info("resnet20").preprocessing
+    path = export_bundle(residual, tmp_path / "residual", labels=("a", "b", "c"), preprocessing=preprocessing)
+    script = (
+        "import sys; from toolkit.inference import verify_bundle;"
+        "print(len(verify_bundle(sys.argv[1], sys.argv[2:])['rows']))"
+    )
+    command = [sys.executable, "-c", script, str(path), *digits_split.test.paths[:2]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) == 2 * (2 + len(available_engines(path)))

@@ -1,0 +1,247 @@
+"""A bundle on disk: found by name or version, whole or not at all, and every damage is one clear line."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.bundle import (
+    KERAS_FILE,
+    MANIFEST,
+    SCHEMA_VERSION,
+    Manifest,
+    find_bundle,
+    list_bundles,
+    list_versions,
+    publish,
+    read_manifest,
+    sha256_of,
+    staging_dir,
+    verify_files,
+    write_manifest,
+)
+from toolkit.spec import Preprocessing, UserError
+
+MANIFEST_VALUES = Manifest(
+    name="pets",
+    model="resnet20",
+    num_params=12,
+    weights_digest="ab" * 32,
+    preprocessing=Preprocessing(
+        size=(24, 32), resize="stretch", interpolation="bicubic", channel_order="grey", mean=(0.1,), std=(0.3,)
+    ),
+    labels=("chat", "Hündin", "猫"),
+    metrics={"top1": 0.875, "n": 8},
+    parity={"litert": 1e-7},
+    versions={"keras": "3"},
+    recommended_engine="litert",
+    forced=("litert-int8 loses 3 points",),
+)
+
+
+def write_version(directory: Path, text: str = "graph") -> Path:
+    (directory / "assets.extra").mkdir(parents=True)
+    (directory / "saved_model.pb").write_text(text)
+    (directory / KERAS_FILE).write_text("weights")
+    write_manifest(directory, MANIFEST_VALUES)
+    return directory
+
+
+def change(version_dir: Path, **values) -> None:
+    document = json.loads((version_dir / MANIFEST).read_text()) | values
+    (version_dir / MANIFEST).write_text(json.dumps(document))
+
+
+def assert_one_line(error: pytest.ExceptionInfo, *parts: str) -> None:
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_manifest_comes_back_as_it_was_written_with_every_files_checksum(tmp_path):
+    version_dir = write_version(tmp_path / "pets" / "1")
+    found = read_manifest(version_dir)
+    assert dataclasses.replace(found, files={}) == MANIFEST_VALUES
+    assert found.files == {name: sha256_of(version_dir / name) for name in ("saved_model.pb", KERAS_FILE)}
+    assert found.schema_version == SCHEMA_VERSION
+    verify_files(version_dir, found)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ("damaged manifest", "document")),
+        ("{]", ("damaged manifest", "document", "JSON")),
+        ("[]", ("damaged manifest",)),
+        ("{}", ("damaged manifest", "name")),
+        ("\udcff", ("damaged manifest",)),
+    ],
+)
+def test_manifest_that_is_no_manifest_is_one_clear_line(tmp_path, content, parts):
+    version_dir = write_version(tmp_path / "1")
+    (version_dir / MANIFEST).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError) as error:
+        read_manifest(version_dir)
+    assert_one_line(error, str(version_dir / MANIFEST), *parts)
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"num_params": "many"}, "num_params"),
+        ({"labels": "ab"}, "labels"),
+        ({"labels": [1, 2]}, "labels.0"),
+        ({"metrics": {"top1": "good"}}, "metrics.top1"),
+        ({"preprocessing": {"size": [0, 5]}}, "size must be a positive"),
+        ({"preprocessing": {"size": [5, 5], "interpolation": "nearest"}}, "preprocessing.interpolation"),
+        ({"preprocessing": {"size": [5, 5], "std": [1, 0, 1]}}, "std must be positive"),
+    ],
+)
+def test_value_of_the_wrong_type_is_named(tmp_path, values, where):
+    version_dir = write_version(tmp_path / "1")
+    change(version_dir, **values)
+    with pytest.raises(UserError) as error:
+        read_manifest(version_dir)
+    assert_one_line(error, "damaged manifest", where)
+
+
+def test_missing_and_unreadable_manifest_is_one_clear_line(tmp_path):
+    version_dir = write_version(tmp_path / "1")
+    (version_dir / MANIFEST).unlink()
+    with pytest.raises(UserError, match="missing; the bundle is incomplete"):
+        read_manifest(version_dir)
+    (version_dir / MANIFEST).mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_manifest(version_dir)
+
+
+def test_manifest_of_a_newer_schema_is_refused_and_not_misread(tmp_path):
+    version_dir = write_version(tmp_path / "1")
+    change(version_dir, schema_version=SCHEMA_VERSION + 1)
+    with pytest.raises(UserError) as error:
+        read_manifest(version_dir)
+    assert_one_line(error, "newer toolkit", f"schema {SCHEMA_VERSION + 1}")
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    version_dir = write_version(tmp_path / "1")
+    manifest = read_manifest(version_dir)
+    (version_dir / KERAS_FILE).write_text("weighty")
+    with pytest.raises(UserError) as error:
+        verify_files(version_dir, manifest)
+    assert_one_line(error, str(version_dir / KERAS_FILE), "checksum")
+    verify_files(version_dir, manifest, ("saved_model.pb", "variables/"))
+    (version_dir / KERAS_FILE).unlink()
+    with pytest.raises(UserError) as error:
+        verify_files(version_dir, manifest, ("assets.extra/",))
+    assert_one_line(error, str(version_dir / KERAS_FILE), "missing")
+
+
+def test_name_means_its_highest_version_and_a_version_itself(tmp_path):
+    for version in (1, 2, 10):
+        write_version(tmp_path / "pets" / str(version))
+    assert find_bundle(tmp_path / "pets") == tmp_path / "pets" / "10"
+    assert find_bundle(str(tmp_path / "pets" / "2")) == tmp_path / "pets" / "2"
+
+
+def test_incomplete_versions_and_staging_are_no_bundles(tmp_path):
+    write_version(tmp_path / "pets" / "1")
+    (tmp_path / "pets" / "2").mkdir()
+    write_version(tmp_path / "pets" / ".staging-77")
+    write_version(tmp_path / "pets" / "old")
+    write_version(staging_dir(tmp_path / "empty") / "x")
+    assert find_bundle(tmp_path / "pets") == tmp_path / "pets" / "1"
+    assert list_bundles(tmp_path) == {"pets": [1]}
+
+
+def test_bundles_are_listed_by_name_with_versions_in_order(tmp_path):
+    for place in ("b/2", "b/10", "b/1", "a/7"):
+        write_version(tmp_path / place)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "runs").mkdir()
+    assert list_bundles(tmp_path) == {"a": [7], "b": [1, 2, 10]}
+    with pytest.raises(UserError, match="no such folder of bundles"):
+        list_bundles(tmp_path / "nowhere")
+
+
+def test_one_garbage_manifest_does_not_hide_the_other_bundles(tmp_path):
+    write_version(tmp_path / "good" / "1")
+    write_version(tmp_path / "bad" / "1")
+    (tmp_path / "bad" / "1" / MANIFEST).write_bytes(b"\0\xff garbage")
+    assert list_bundles(tmp_path)["good"] == [1]
+    with pytest.raises(UserError, match="damaged manifest"):
+        read_manifest(find_bundle(tmp_path / "bad"))
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file", "folder", "folder/sub"])
+def test_what_is_no_bundle_is_one_clear_line(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    with pytest.raises(UserError) as error:
+        find_bundle(tmp_path / place)
+    assert_one_line(error, str(tmp_path / place), "bundle")
+
+
+def test_versions_only_grow_whatever_was_removed(tmp_path):
+    for expected in ("1", "2", "3"):
+        assert publish(staging_dir(tmp_path / "pets"), tmp_path / "pets").name == expected
+    (tmp_path / "pets" / "2").rmdir()
+    assert publish(staging_dir(tmp_path / "pets"), tmp_path / "pets").name == "4"
+    assert list_versions(tmp_path / "pets") == [1, 3, 4]
+
+
+def test_stray_file_with_a_versions_name_does_not_hang_publishing(tmp_path):
+    staging = staging_dir(tmp_path / "pets")
+    (tmp_path / "pets" / "1").write_text("not a version")
+    assert publish(staging, tmp_path / "pets").name == "2"
+
+
+def test_staging_directories_of_one_process_are_apart(tmp_path):
+    one, two = staging_dir(tmp_path / "pets"), staging_dir(tmp_path / "pets")
+    assert one != two
+    assert one.is_dir()
+    assert two.is_dir()
+
+
+def test_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "pets").write_text("a file")
+    with pytest.raises(UserError) as error:
+        staging_dir(tmp_path / "pets")
+    assert_one_line(error, str(tmp_path / "pets"), "cannot be written")
+
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from toolkit.bundle import publish, staging_dir
+directory, me = Path(sys.argv[1]), sys.argv[2]
+for index in range(40):
+    staging = staging_dir(directory)
+    for part in range(5):
+        (staging / f"part{part}").write_text(f"{me} {index}")
+    print(publish(staging, directory).name)
+"""
+
+
+def test_processes_publishing_at_once_get_different_whole_versions(tmp_path):
+    directory = tmp_path / "pets"
+    command = [sys.executable, "-c", PUBLISHER, str(directory)]
+    workers = [
+        subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in ("one", "two", "three")
+    ]
+    seen_incomplete = 0
+    while any(worker.poll() is None for worker in workers):
+        for version in list_versions(directory):
+            seen_incomplete += len(os.listdir(directory / str(version))) != 5
+    taken = [line for worker in workers for line in worker.communicate()[0].split()]
+    assert all(worker.returncode == 0 for worker in workers)
+    assert sorted(map(int, taken)) == list(range(1, 121))
+    assert seen_incomplete == 0
+    for version in taken:
+        contents = {path.read_text() for path in (directory / version).iterdir()}
+        assert len(contents) == 1  # no version holds parts of two
+    assert sorted(os.listdir(directory)) == sorted(taken)

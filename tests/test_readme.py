@@ -1,0 +1,61 @@
+"""What the README says is so."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolkit import list_models, model_info
+from toolkit.cli.parser import build_parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_python_runs(bundle, tmp_path, monkeypatch, capsys):
+    shutil.copytree(bundle.parent, tmp_path / "saved_models" / "digits")
+    example = next((bundle / "assets.extra" / "examples").iterdir())
+    shutil.copy(example, tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), {})
+    label, probability = capsys.readouterr().out.split()[:2]
+    assert label in "0123456789"
+    assert 0 < float(probability) <= 1
+
+
+@pytest.mark.parametrize("line", re.findall(r"^toolkit .*", README, re.MULTILINE))
+def test_command_lines_parse(line):
+    arguments = line.split("#")[0].split()[1:]
+    assert build_parser().parse_args(arguments).handler == arguments[0]
+
+
+def test_networks_are_those_registered():
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", README, re.MULTILINE))
+    for name in set(rows) & set(list_models()):
+        cells = [cell.strip() for cell in rows[name].split("|")]
+        info = model_info(name)
+        assert cells[-3:] == ["×".join(map(str, info.input_shape)), f"{info.num_params:,}", f"{info.macs:,}"]
+
+
+def test_figures_are_those_recorded():
+    engines = json.loads((ROOT / "benchmarks/results/engines-resnet50.json").read_text())
+    for row in engines["rows"]:
+        assert re.search(rf"`{row['engine']}` .*{row['images_per_s']:.0f} \({row['speedup']:.1f}×\)", README)
+    digits = json.loads((ROOT / "benchmarks/results/digits-result.json").read_text())
+    assert f"{100 * digits['top1']:.2f} % on {digits['n']} held-out" in README
+
+
+def test_files_named_exist():
+    for path in re.findall(r"`((?:docs|apps|benchmarks)/[\w/.-]+)`|\((docs/[\w.]+)\)", README):
+        assert (ROOT / (path[0] or path[1])).exists()
