@@ -2,11 +2,10 @@
 
 import importlib.metadata
 import itertools
-import logging
+import math
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -23,39 +22,19 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.compress import Method, quantize
-from toolkit.data.arrays import load_pixels
 from toolkit.data.split import Subset
-from toolkit.engines import FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines import available_engines, open_engine
 from toolkit.engines.convert import as_float32, to_litert, weights_digest
 from toolkit.engines.runtimes import Engine, KerasEngine
-from toolkit.engines.timing import latency
-from toolkit.metrics import top_k_accuracy
+from toolkit.engines.timing import latency, recommend
+from toolkit.export.parity import AccuracyBudget, Comparison, compare_engines
 from toolkit.spec import Preprocessing, UserError
-
-log = logging.getLogger(__name__)
-
-#: Largest difference in probability between float engines.
-FLOAT_TOLERANCE = 1e-4
-#: Pictures over which float engines are compared.
-NUM_PARITY = 64
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")
 
 
 class ParityError(UserError):
     """Engines of one bundle disagree, so it was not written."""
-
-
-@dataclass(frozen=True)
-class AccuracyBudget:
-    """How much top-1 an int8 file may lose: ``points`` percentage points or ``pictures``, whichever is more."""
-
-    points: float = 1.0
-    pictures: int = 2
-
-    def allows(self, lost: float, num_examples: int) -> bool:
-        """Whether losing the fraction ``lost`` over ``num_examples`` pictures is within the budget."""
-        return lost * num_examples <= max(self.points / 100 * num_examples, self.pictures) + 1e-9
 
 
 def export_bundle(
@@ -92,9 +71,11 @@ def export_bundle(
         The new version's directory.
 
     Raises:
-        UserError: labels do not match the classifier, or the preprocessing does not match the input.
+        UserError: Keras runs on another backend than TensorFlow, labels do not match the classifier, or the
+            preprocessing does not match the input.
         ParityError: the engines disagree.
     """
+    _require_tensorflow()
     _require_match(model, labels, preprocessing)
     directory = Path(directory)
     model = as_float32(model)
@@ -103,26 +84,24 @@ def export_bundle(
         _write_forms(model, staging, labels, preprocessing, calibration, methods)
         if evaluation is not None:
             _copy_examples(evaluation, staging / EXAMPLES, num_examples)
-        pixels, truth = _parity_pixels(preprocessing, evaluation)
-        names = available_engines(staging)
-        engines = {name: open_engine(name, staging, preprocessing) for name in names}
-        parity, scores, objections = _compare(
-            KerasEngine(model, preprocessing), engines, pixels, truth, budget or AccuracyBudget()
-        )
+        engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
+        reference = KerasEngine(model, preprocessing)
+        comparison = compare_engines(reference, engines, preprocessing, evaluation, budget or AccuracyBudget())
+        objections = tuple(comparison.objections.values())
         if objections and not force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
         manifest = Manifest(
             name=directory.name,
             model=model.name,
-            num_params=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
+            num_params=_num_params(model),
             weights_digest=weights_digest(model),
             preprocessing=preprocessing,
             labels=tuple(labels),
-            metrics=dict(metrics or {}) | scores,
-            parity=parity,
+            metrics=dict(metrics or {}) | comparison.scores,
+            parity=comparison.parity,
             versions=_versions(),
-            recommended_engine=_recommend(engines, pixels, objections, judged=truth is not None),
-            forced=tuple(objections),
+            recommended_engine=_fastest_trusted(engines, comparison, preprocessing),
+            forced=objections,
         )
         write_manifest(staging, manifest)
         return publish(staging, directory)
@@ -130,6 +109,14 @@ def export_bundle(
         shutil.rmtree(staging, ignore_errors=True)
         if directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()
+
+
+def _require_tensorflow() -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"a bundle is written by the TensorFlow backend and Keras runs on {keras.backend.backend()!r}: "
+            "repeat the command with KERAS_BACKEND=tensorflow; a finished run is not trained again"
+        )
 
 
 def _require_match(model: keras.Model, labels: tuple[str, ...], preprocessing: Preprocessing) -> None:
@@ -177,64 +164,16 @@ def _copy_examples(subset: Subset, directory: Path, count: int) -> None:
         shutil.copyfile(path, directory / f"{index:02d}{Path(path).suffix.lower()}")
 
 
-def _parity_pixels(preprocessing: Preprocessing, evaluation: Subset | None) -> tuple[np.ndarray, np.ndarray | None]:
-    if evaluation is not None and len(evaluation):
-        return load_pixels(evaluation.paths, preprocessing), np.asarray(evaluation.labels)
-    return np.random.default_rng(0).integers(0, 256, (16, *preprocessing.size, 3), np.uint8), None
+def _fastest_trusted(engines: Mapping[str, Engine], comparison: Comparison, preprocessing: Preprocessing) -> str:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.size, 3), np.uint8)
+    medians = {name: latency(engines[name], pixels)[0] for name in engines if comparison.trusts(name)}
+    return recommend(medians) if medians else "savedmodel"
 
 
-def _compare(
-    reference: Engine,
-    engines: Mapping[str, Engine],
-    pixels: np.ndarray,
-    truth: np.ndarray | None,
-    budget: AccuracyBudget,
-) -> tuple[dict[str, float], dict[str, float], list[str]]:
-    expected = in_batches(reference, pixels)
-    parity: dict[str, float] = {}
-    scores: dict[str, float] = {}
-    if truth is not None:
-        scores = {"top1": top_k_accuracy(expected, truth, 1), "top5": top_k_accuracy(expected, truth, 5)}
-        scores["n"] = len(truth)
-    # The pictures come sorted by class: taken from the front, they would show one class only.
-    spread = np.unique(np.linspace(0, len(pixels) - 1, NUM_PARITY).astype(int))
-    objections: list[str] = []
-    for name, engine in engines.items():
-        quantized = name not in FLOAT_ENGINES
-        subset = np.arange(len(pixels)) if quantized else spread
-        answer = in_batches(engine, pixels[subset])
-        parity[name] = float(np.abs(answer - expected[subset]).max())
-        log.info("%s: largest difference in probability from Keras %.2g", name, parity[name])
-        if not quantized and not parity[name] <= FLOAT_TOLERANCE:  # so that NaN is an objection too
-            objections.append(f"{name} differs from Keras by {parity[name]:.2g}, more than {FLOAT_TOLERANCE}")
-        if quantized and truth is not None:
-            scores[f"top1_{name}"] = top_k_accuracy(answer, truth, 1)
-            lost = scores["top1"] - scores[f"top1_{name}"]
-            if not budget.allows(lost, len(truth)):
-                objections.append(f"{name} loses {100 * lost:.1f} points of top-1 over {len(truth)} pictures")
-    return parity, scores, objections
-
-
-def in_batches(engine: Engine, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Probabilities for any number of pictures, without holding more than a batch of activations."""
-    parts = [engine.probabilities(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size)]
-    return np.concatenate(parts)
-
-
-def _recommend(engines: Mapping[str, Engine], pixels: np.ndarray, objections: list[str], *, judged: bool) -> str:
-    excluded = {objection.split()[0] for objection in objections}
-    if not judged:  # a quantized file whose accuracy nobody measured is within no budget
-        excluded |= set(engines) - set(FLOAT_ENGINES)
-    one = pixels[:1]
-    medians = {name: latency(engine, one)[0] for name, engine in engines.items() if name not in excluded}
-    if not medians:
-        return "savedmodel"
-    fastest_float = min((n for n in medians if n in FLOAT_ENGINES), key=medians.__getitem__, default=None)
-    fastest = min(medians, key=medians.__getitem__)
-    # int8 answers differ a little; it has to be clearly faster to be worth that.
-    if fastest_float and medians[fastest] > 0.8 * medians[fastest_float]:
-        return fastest_float
-    return fastest
+def _num_params(model: keras.Model) -> int:
+    """Parameters that training can move, whether or not they are frozen now."""
+    statistics = ("moving_mean", "moving_variance", "seed_generator_state")
+    return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
 def _versions() -> dict[str, str]:
