@@ -1,10 +1,20 @@
 """Convolution arithmetic against the figures of papers and lecture notes."""
 
 import keras
+import numpy as np
 import pytest
 
 import toolkit
-from toolkit.arithmetic import LayerRow, conv_output_size, count_macs, count_params, format_table, layer_table
+from toolkit.arithmetic import (
+    LayerRow,
+    conv_output_size,
+    count_macs,
+    count_params,
+    format_table,
+    layer_table,
+    peak_memory,
+    summary,
+)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +139,109 @@ def test_unknown_sides_are_refused():
 
 def test_rows_are_values():
     assert LayerRow("fc", "Dense", (2,), 2, 34, 32) == LayerRow("fc", "Dense", (2,), 2, 34, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "layer", "side", "jump"),
+    [
+        ("lenet5", {}, "stage2_pool", 16, 4),
+        ("resnet20", {}, "stage3_block3_out", 81, 4),
+        # Araujo, Norris and Sim, Computing receptive fields of convolutional neural networks, Distill 2019, table 1.
+        ("resnet50", {"version": "v1"}, "stage4_block3_out", 483, 32),
+        ("resnet101", {"version": "v1"}, "stage4_block3_out", 1027, 32),
+        ("resnet152", {"version": "v1"}, "stage4_block3_out", 1507, 32),
+        ("resnet50", {"version": "v1.5"}, "stage4_block3_out", 427, 32),
+    ],
+)
+def test_receptive_field_of_networks(name, variant, layer, side, jump):
+    rows = {row.name: row for row in layer_table(toolkit.create_model(name, **variant))}
+    assert (rows[layer].receptive_field, rows[layer].jump) == ((side, side), (jump, jump))
+    assert rows["input"].receptive_field == (1, 1)
+    assert rows["head_logits"].receptive_field is None
+
+
+def _seen(layers, side=33):
+    """Height and width of the input pixels that have a gradient from the middle output pixel, all weights one."""
+    tf = pytest.importorskip("tensorflow")
+    x = keras.Input((side, side, 1))
+    model = keras.Model(x, layers(x))
+    for weight in model.trainable_weights:
+        weight.assign(np.ones(weight.shape))
+    picture = tf.Variable(np.ones((1, side, side, 1), "float32"))
+    with tf.GradientTape() as tape:
+        answer = model(picture)
+        middle = tf.reduce_sum(answer[0, answer.shape[1] // 2, answer.shape[2] // 2])
+    down, across = np.nonzero(tape.gradient(middle, picture).numpy()[0, :, :, 0])
+    return model, (down.max() - down.min() + 1, across.max() - across.min() + 1)
+
+
+def _conv(kernel, **arguments):
+    return keras.layers.Conv2D(1, kernel, use_bias=False, **arguments)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda x: _conv(3)(_conv(5, strides=2)(x)),
+        lambda x: _conv((1, 7))(_conv((3, 1), padding="same")(x)),
+        lambda x: _conv(3, dilation_rate=3)(_conv(2)(x)),
+        lambda x: keras.layers.AveragePooling2D(3, 2, padding="same")(_conv(3, strides=2, padding="same")(x)),
+        lambda x: keras.layers.Add()([_conv(5, padding="same")(x), _conv(3, padding="same")(x)]),
+        lambda x: keras.layers.Add()([_conv(4)(x), keras.layers.Cropping2D(((0, 3), (3, 0)))(x)]),
+        lambda x: keras.layers.Concatenate()(
+            [_conv(3, strides=2)(keras.layers.ZeroPadding2D(((2, 0), (0, 2)))(x)), _conv(1, strides=2)(x)]
+        ),
+        lambda x: keras.layers.DepthwiseConv2D(5, strides=3)(keras.layers.ReLU()(x)),
+    ],
+)
+def test_receptive_field_is_where_gradients_arrive(layers):
+    model, seen = _seen(layers)
+    assert layer_table(model)[-1].receptive_field == seen
+
+
+def test_receptive_field_ends_where_all_pixels_mix():
+    x = keras.Input((8, 8, 4))
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    model = keras.Model(x, keras.layers.Multiply(name="gated")([_conv(3, padding="same")(x), gate]))
+    rows = {row.name: row for row in layer_table(model)}
+    assert rows["pool"].receptive_field is None
+    assert rows["gated"].receptive_field == (3, 3)
+
+
+def test_sequential_models_start_from_the_picture():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(1, 3), keras.layers.Conv2D(1, 3)])
+    assert [row.receptive_field for row in layer_table(model)] == [(3, 3), (5, 5)]
+
+
+def test_live_bytes_of_a_chain_and_of_a_shortcut():
+    x = keras.Input((8, 8, 2), name="in")  # 128 values
+    y = keras.layers.Conv2D(4, 3, padding="same", name="conv1")(x)  # 256
+    y = keras.layers.ReLU(name="relu")(y)  # over its input
+    z = keras.layers.Conv2D(4, 3, padding="same", name="conv2")(y)  # 256 beside the 256 kept for the sum
+    z = keras.layers.Add(name="add")([y, z])  # over one of them
+    z = keras.layers.MaxPooling2D(2, name="pool")(z)  # 64
+    rows = layer_table(keras.Model(x, keras.layers.Flatten(name="flat")(z)))
+    alive = {"in": 128, "conv1": 128 + 256, "relu": 256, "conv2": 512, "add": 512, "pool": 256 + 64, "flat": 64}
+    assert {row.name: row.live_bytes for row in rows} == {name: 4 * count for name, count in alive.items()}
+    assert peak_memory(rows) == 2048
+
+
+def test_outputs_outlive_the_layers_after_them():
+    x = keras.Input((4,), name="in")
+    early = keras.layers.Dense(10, name="early")(x)
+    late = keras.layers.ReLU(name="late")(early)
+    rows = layer_table(keras.Model(x, {"early": early, "late": late}))
+    assert [row.live_bytes for row in rows] == [16, 56, 80]
+
+
+def test_memory_of_vgg_is_its_first_two_feature_maps():
+    """224·224·64 before and after the second convolution."""
+    rows = layer_table(toolkit.create_model("vgg16"))
+    assert peak_memory(rows) == 4 * 2 * 224 * 224 * 64
+
+
+def test_summary_of_lenet():
+    assert summary(layer_table(toolkit.create_model("lenet5"))) == (
+        "61,706 parameters, 416,520 multiply-adds, receptive field of the last feature map 16×16, "
+        "peak activation memory 23,520 bytes"
+    )

@@ -19,7 +19,7 @@ def _modules_after(code: str) -> set[str]:
 
 
 def test_listing_and_metadata_import_no_framework():
-    code = "import toolkit\nfor name in toolkit.list_models(): assert toolkit.model_info(name).num_params > 0"
+    code = "import toolkit\nfor name in toolkit.list_models(): assert toolkit.model_info(name).macs > 0"
     modules = _modules_after(code)
     assert "toolkit.models.resnet" in modules
     assert modules.isdisjoint(HEAVY)

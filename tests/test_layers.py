@@ -109,3 +109,67 @@ def test_lrn_saves_and_computes_in_float32_under_half_precision(tmp_path):
 def test_lrn_refuses_an_even_window(size):
     with pytest.raises(ValueError, match=f"size must be odd and positive, got {size}"):
         layers.LocalResponseNormalization(size)
+
+
+def test_stochastic_depth_scales_at_test_and_is_the_identity_for_certain_branches():
+    x = RNG.normal(size=(3, 4, 4, 2)).astype("float32")
+    layer = layers.StochasticDepth(0.75)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(x)), 0.75 * x)
+    assert layer.compute_output_shape(x.shape) == x.shape
+    assert layer.weights == []
+    certain = layers.StochasticDepth(1.0)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(certain(x, training=True)), x)
+
+
+def test_stochastic_depth_drops_whole_batches_at_its_rate_and_by_its_seed():
+    x = np.ones((5, 1, 1, 1), "float32")
+
+    def draws(seed):
+        layer = layers.StochasticDepth(0.7, seed=seed)
+        return [keras.ops.convert_to_numpy(layer(x, training=True)).ravel() for _ in range(400)]
+
+    first = np.stack(draws(0))
+    assert set(first.ravel()) == {0.0, 1.0}
+    assert (first == first[:, :1]).all()  # a batch is kept or dropped as one
+    assert first.mean() == pytest.approx(0.7, abs=0.06)
+    np.testing.assert_array_equal(first, np.stack(draws(0)))
+    assert not np.array_equal(first, np.stack(draws(1)))
+
+
+def test_stochastic_depth_draws_anew_in_a_compiled_step():
+    inputs = keras.Input((1,))
+    dense = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)
+    model = keras.Model(inputs, layers.StochasticDepth(0.5, seed=3)(dense(inputs)))
+    model.compile(loss="mse", optimizer=keras.optimizers.SGD(0.0), jit_compile=False)
+    x = np.ones((1, 1), "float32")
+    assert {float(model.train_on_batch(x, x)) for _ in range(20)} == {0.0, 1.0}
+
+
+def test_stochastic_depth_saves_and_keeps_the_dtype(tmp_path):
+    inputs = keras.Input((4, 4, 8))
+    outputs = layers.StochasticDepth(0.9, seed=7, dtype="mixed_float16", name="stage1_block1_drop")(inputs)
+    model = keras.Model(inputs, outputs)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    model.save(tmp_path / "drop.keras")
+    again = keras.saving.load_model(tmp_path / "drop.keras", safe_mode=True).get_layer("stage1_block1_drop")
+    assert (again.survival, again.seed, again.compute_dtype) == (0.9, 7, "float16")
+
+
+@pytest.mark.parametrize("survival", [0.0, 1.5])
+def test_stochastic_depth_refuses_what_is_no_probability(survival):
+    with pytest.raises(ValueError, match=rf"survival must be in \(0, 1\], got {survival}"):
+        layers.StochasticDepth(survival)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT conversion starts from TensorFlow")
+def test_stochastic_depth_becomes_one_litert_multiplication(capfd):
+    import tensorflow as tf
+
+    layer = layers.StochasticDepth(0.75)
+    call = tf.function(layer, input_signature=[tf.TensorSpec((1, 6, 6, 4))]).get_concrete_function()
+    content = tf.lite.TFLiteConverter.from_concrete_functions([call], layer).convert()
+    capfd.readouterr()
+    tf.lite.experimental.Analyzer.analyze(model_content=content)
+    listing = capfd.readouterr().out
+    assert "MUL(" in listing
+    assert listing.count("Op#") == 1

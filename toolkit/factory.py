@@ -15,7 +15,8 @@ keras = lazy_module("keras")
 log = logging.getLogger("toolkit")
 
 Arrays = dict[str, list[Any]]
-_HEAD = "head_logits"
+# Where a classifier's weights lie: in Network in Network's, they are a convolution's.
+_HEADS = ("head_logits", "head_conv")
 _COMMON = {"input_shape", "num_classes", "include_top", "pooling", "name"}
 
 
@@ -71,7 +72,7 @@ def create_model(
 def load_weights(model: Any, path: str | os.PathLike[str], format: str = "auto") -> None:
     """Fill a model from a file, by layer name and shape, complete both ways or not at all.
 
-    Where only the number of classes differs, the ``head_logits`` layer keeps its fresh weights and the logger
+    Where only the number of classes differs, the classifier keeps its fresh weights and the logger
     ``toolkit`` says so.
 
     Args:
@@ -119,12 +120,13 @@ def _load(model: Any, path: Path, format: str, *, classifier_wanted: bool) -> No
     if not classifier_wanted:
         source = _without_classifier(model, source, path)
     target = {layer.name: layer.weights for layer in model.layers if layer.weights}
-    if _other_classes(source, target):
+    head = next((name for name in _HEADS if name in target), _HEADS[0])
+    if _other_classes(source, target, head):
         log.info(
             "%s: %s keeps its fresh weights: the file has %d classes, the model %d",
-            path, _HEAD, source[_HEAD][0].shape[-1], target[_HEAD][0].shape[-1],
+            path, head, source[head][0].shape[-1], target[head][0].shape[-1],
         )  # fmt: skip
-        source, target = ({k: v for k, v in side.items() if k != _HEAD} for side in (source, target))
+        source, target = ({k: v for k, v in side.items() if k != head} for side in (source, target))
     problems = _mismatches(source, target)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
@@ -142,11 +144,11 @@ def _without_classifier(model: Any, source: Arrays, path: Path) -> Arrays:
     return {name: arrays for name, arrays in source.items() if name not in dropped}
 
 
-def _other_classes(source: Arrays, target: Arrays) -> bool:
+def _other_classes(source: Arrays, target: Arrays, head: str) -> bool:
     """Whether the classifiers differ in nothing but their number of classes."""
-    if _HEAD not in source or _HEAD not in target:
+    if head not in source or head not in target:
         return False
-    ours, theirs = ([tuple(weight.shape) for weight in side[_HEAD]] for side in (target, source))
+    ours, theirs = ([tuple(weight.shape) for weight in side[head]] for side in (target, source))
     return ours != theirs and [shape[:-1] for shape in ours] == [shape[:-1] for shape in theirs]
 
 

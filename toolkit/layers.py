@@ -79,7 +79,8 @@ class LocalResponseNormalization(keras.layers.Layer):
     and ``d ** -0.75`` is ``rsqrt(d) · sqrt(rsqrt(d))``. It equals TensorFlow's own, which no other runtime has.
 
     *tf_keras*: needs a twin of the same name and configuration. It holds no weights. *LiteRT*: ``MUL``, ``CONV_2D``,
-    ``RSQRT`` and ``SQRT``, all builtin, float and int8.
+    ``RSQRT`` and ``SQRT``, all builtin. In an int8 file they stay in float: the divisor runs from 1 to hundreds with
+    a median near 2, and one int8 step of that range is about 1.
 
     Args:
         size: channels in the sum, odd.
@@ -92,6 +93,8 @@ class LocalResponseNormalization(keras.layers.Layer):
     >>> [round(float(y), 4) for y in layer(ops.ones((1, 1, 1, 3)))[0, 0, 0]]
     [0.4387, 0.3536, 0.4387]
     """
+
+    keep_float = True
 
     def __init__(self, size: int = 5, alpha: float = 1e-4, bias: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -120,3 +123,47 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "alpha": self.alpha, "bias": self.bias}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class StochasticDepth(keras.layers.Layer):
+    """Drop a residual branch for a whole mini-batch while training; scale it by its survival probability otherwise.
+
+    Huang, Sun, Liu, Sedra and Weinberger (ECCV 2016), equations 2 and 5: one draw for all pictures of a mini-batch, not
+    one for each as in later "drop path" layers, and no rescaling while training.
+
+    *tf_keras*: vanishes. It is a multiplication by a constant there, which the batch normalisation before it takes
+    into its gamma and beta. *LiteRT*: ``MUL``, builtin, float and int8.
+
+    Args:
+        survival: probability that the branch is kept, in (0, 1].
+        seed: for the draws; a random one where None.
+
+    Input and output are of the same shape and dtype.
+
+    >>> float(StochasticDepth(0.75)(ops.ones((1,)))[0])
+    0.75
+    """
+
+    def __init__(self, survival: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < survival <= 1:
+            raise ValueError(f"survival must be in (0, 1], got {survival}")
+        self.survival = survival
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs * ops.cast(self.survival, inputs.dtype)
+        kept = keras.random.uniform((), dtype="float32", seed=self.seed_generator) < self.survival
+        return inputs * ops.cast(kept, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "survival": self.survival, "seed": self.seed}

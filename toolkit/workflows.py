@@ -144,6 +144,11 @@ def finetune_folder(
     model = create_model(
         model_name, num_classes=len(folder.class_names), input_shape=preprocessing.input_shape, weights=path
     )
+    if not model.layers[-1].weights:
+        raise UserError(
+            f"{model_name} averages class maps and has no dense classifier to fit on features; "
+            f"train it as a whole, or fine-tune another network"
+        )
     subsets = [split.train, split.val]
     paths = [p for subset in subsets for p in subset.paths]
     features = extract_features(model, paths, preprocessing, cache_dir=cache_dir, progress=extract_progress)

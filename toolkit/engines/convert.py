@@ -31,10 +31,17 @@ def as_float32(model: keras.Model) -> keras.Model:
 def feature_tensor(model: keras.Model) -> Any:
     """The pooled embedding: the symbolic input of the network's last layer, its classifier.
 
+    Where the classifier is a convolution whose class maps are averaged (Network in Network), it is the average of what
+    that convolution sees.
+
     Raises:
-        ValueError: the last layer is not a ``Dense`` classifier on vectors.
+        ValueError: the network ends in neither.
     """
     last = model.layers[-1]
+    if last.name == "head_logits" and isinstance(last, keras.layers.GlobalAveragePooling2D):
+        return keras.layers.GlobalAveragePooling2D(dtype=last.dtype_policy, name="head_features")(
+            model.layers[-2].input
+        )
     if not isinstance(last, keras.layers.Dense) or len(last.input.shape) != 2:
         raise ValueError(
             f"the network ends in {type(last).__name__} {last.name!r}; expected a Dense classifier on pooled features"
@@ -55,7 +62,8 @@ def to_litert(
 
     Args:
         model: any functional network; it is converted in float32.
-        quantization: ``"dynamic"`` int8 weights, ``"float16"`` weights, ``"int8"`` weights and activations.
+        quantization: ``"dynamic"`` int8 weights, ``"float16"`` weights, ``"int8"`` weights and activations, but for
+            layers that say ``keep_float``.
         calibration: for ``"int8"``, batches of normalised input, drawn from the training pictures.
 
     Raises:
@@ -64,22 +72,54 @@ def to_litert(
     import tensorflow as tf
 
     model = as_float32(model)
-    spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="input")
-    function = tf.function(lambda x: {"logits": model(x, training=False)}, input_signature=[spec])
-    holder = tf.Module()
-    holder.tracked = [v.value for v in model.variables]  # the converter looks for variables on this object
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
-    if quantization != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
     if quantization == "int8":
         if calibration is None:
             raise ValueError("int8 needs calibration batches: without them activation ranges are unknown")
         examples = [example[None] for batch in calibration for example in np.asarray(batch, np.float32)]
-        converter.representative_dataset = lambda: ([example] for example in examples)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        return _to_int8(model, examples)
+    converter = _converter(model)
+    if quantization != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
     return converter.convert()
+
+
+def _converter(model: keras.Model) -> Any:
+    import tensorflow as tf
+
+    spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="input")
+    function = tf.function(lambda x: {"logits": model(x, training=False)}, input_signature=[spec])
+    holder = tf.Module()
+    holder.tracked = [v.value for v in model.variables]  # the converter looks for variables on this object
+    return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
+
+
+def _to_int8(model: keras.Model, examples: list[np.ndarray]) -> bytes:
+    import tensorflow as tf
+
+    def converter() -> Any:
+        made = _converter(model)
+        made.optimizations = [tf.lite.Optimize.DEFAULT]
+        made.representative_dataset = lambda: ([example] for example in examples)
+        made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        return made
+
+    content = converter().convert()
+    kept = [layer.name for layer in model.layers if getattr(layer, "keep_float", False)]
+    if not kept:
+        return content
+    # Only the converted file knows what the operations of a layer are called in it.
+    tensors = tf.lite.Interpreter(model_content=content).get_tensor_details()
+    names = [tensor["name"] for tensor in tensors if any(f"/{name}" in tensor["name"] for name in kept)]
+    mixed = converter()
+    mixed.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=mixed,
+        debug_dataset=lambda: ([example] for example in examples[:1]),
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=names),
+    )
+    return debugger.get_nondebug_quantized_model()
 
 
 def to_openvino(litert_file: str | Path) -> Any:

@@ -1,12 +1,12 @@
-"""Convolution arithmetic: output sizes, and what each layer of a network holds and computes.
-
-Works on a model through its public attributes only, so importing this module imports no framework.
-"""
+"""What each layer of a network holds, computes, sees and keeps in memory, as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
+
+from toolkit.arithmetic.graph import size
+from toolkit.arithmetic.memory import live_values
+from toolkit.arithmetic.receptive_field import receptive_fields
 
 # A kernel meets every output position once, so multiply-adds are output positions times kernel entries. That holds for
 # grouped and depthwise convolutions too: their kernels are as much smaller as each output looks at fewer channels.
@@ -22,7 +22,19 @@ _NORMALISATIONS = {f"{kind}Normalization" for kind in ("", "Batch", "Group", "La
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: shapes leave out the batch, ``params`` counts trainable parameters, ``macs`` is for one picture."""
+    """One layer; shapes leave out the batch.
+
+    Attributes:
+        name: the layer's.
+        type: its class.
+        output_shape: of its output.
+        activation_size: values in its output.
+        params: trainable parameters.
+        macs: multiply-adds for one picture.
+        receptive_field: height and width of what one output pixel sees of the picture; None where there are no pixels.
+        jump: steps in the picture from one output pixel to the next, down and across.
+        live_bytes: of float32 activations alive while the layer runs on one picture, its own output included.
+    """
 
     name: str
     type: str
@@ -30,33 +42,9 @@ class LayerRow:
     activation_size: int
     params: int
     macs: int
-
-
-def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) -> int:
-    """Side of what a convolution or pooling leaves of ``n`` pixels: floor((n + 2·padding - kernel) / stride) + 1.
-
-    Args:
-        n: side of the input.
-        kernel: side of the filter.
-        stride: step of the filter.
-        padding: pixels added on *each* side; (kernel - 1) / 2 keeps the size at stride 1.
-
-    Raises:
-        ValueError: an argument is out of range or the kernel is larger than the padded input.
-
-    >>> conv_output_size(7, 3, stride=2)
-    3
-    >>> conv_output_size(224, 7, stride=2, padding=3)
-    112
-    """
-    if min(n, kernel, stride) < 1 or padding < 0:
-        raise ValueError(
-            f"n, kernel and stride must be positive and padding not negative, "
-            f"got n={n}, kernel={kernel}, stride={stride}, padding={padding}"
-        )
-    if kernel > n + 2 * padding:
-        raise ValueError(f"a kernel of {kernel} does not fit into {n} pixels with padding {padding}; pad or enlarge")
-    return (n + 2 * padding - kernel) // stride + 1
+    receptive_field: tuple[int, int] | None = None
+    jump: tuple[int, int] | None = None
+    live_bytes: int = 0
 
 
 def layer_table(model: Any) -> list[LayerRow]:
@@ -65,12 +53,13 @@ def layer_table(model: Any) -> list[LayerRow]:
     Raises:
         ValueError: the table has no rule for a layer that holds weights; the message names it.
     """
-    return [_row(layer) for layer in model.layers]
+    fields, live = receptive_fields(model), live_values(model)
+    return [_row(layer, fields[layer.name], live[layer.name]) for layer in model.layers]
 
 
 def count_params(model: Any) -> int:
     """Trainable parameters; those of frozen layers are not counted."""
-    return sum(_size(weight.shape) for weight in model.trainable_weights)
+    return sum(size(weight.shape) for weight in model.trainable_weights)
 
 
 def count_macs(model: Any) -> int:
@@ -99,15 +88,47 @@ def format_table(rows: Sequence[LayerRow]) -> str:
     return "\n".join(_align(line, widths) for line in lines)
 
 
-def _row(layer: Any) -> LayerRow:
+def peak_memory(rows: Sequence[LayerRow]) -> int:
+    """Bytes of float32 activations that one picture needs at the worst moment, weights not counted.
+
+    See ``toolkit.arithmetic.memory`` for what counts as alive.
+    """
+    return max(row.live_bytes for row in rows)
+
+
+def summary(rows: Sequence[LayerRow]) -> str:
+    """One line: parameters, multiply-adds, receptive field of the last feature map, memory.
+
+    >>> summary([LayerRow("conv", "Conv2D", (3, 3, 8), 72, 80, 648, (3, 3), (2, 2), 484)])
+    '80 parameters, 648 multiply-adds, receptive field of the last feature map 3×3, peak activation memory 484 bytes'
+    """
+    field = next((row.receptive_field for row in reversed(rows) if row.receptive_field), None)
+    return ", ".join(
+        [
+            f"{sum(row.params for row in rows):,} parameters",
+            f"{sum(row.macs for row in rows):,} multiply-adds",
+            *([f"receptive field of the last feature map {field[0]}×{field[1]}"] if field else []),
+            f"peak activation memory {_bytes(peak_memory(rows))}",
+        ]
+    )
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count:,} bytes"
+
+
+def _row(layer: Any, field: Any, live: int) -> LayerRow:
     shape = tuple(layer.output.shape[1:])
     return LayerRow(
         name=layer.name,
         type=type(layer).__name__,
         output_shape=shape,
-        activation_size=_size(shape),
-        params=sum(_size(weight.shape) for weight in layer.trainable_weights),
+        activation_size=size(shape),
+        params=sum(size(weight.shape) for weight in layer.trainable_weights),
         macs=_macs(layer, shape),
+        receptive_field=field and field.size,
+        jump=field and field.jump,
+        live_bytes=4 * live,
     )
 
 
@@ -116,19 +137,13 @@ def _macs(layer: Any, shape: tuple[int | None, ...]) -> int:
     names = [cls.__name__ for cls in type(layer).__mro__]
     kernels = next((_KERNELS[name] for name in names if name in _KERNELS), None)
     if kernels is not None:
-        return _size(shape[:-1]) * sum(_size(getattr(layer, kernel).shape) for kernel in kernels)
+        return size(shape[:-1]) * sum(size(getattr(layer, kernel).shape) for kernel in kernels)
     if layer.weights and not _NORMALISATIONS.intersection(names):
         raise ValueError(
             f"no rule for the multiply-adds of layer {layer.name!r} of type {names[0]}; it holds weights and is "
             f"none of {', '.join(sorted({*_KERNELS, *_NORMALISATIONS}))}: add its rule to toolkit.arithmetic"
         )
     return 0
-
-
-def _size(shape: Sequence[int | None]) -> int:
-    if None in shape:
-        raise ValueError(f"shape {tuple(shape)} is not fully known; build the model for a fixed input size")
-    return prod(side for side in shape if side is not None)
 
 
 def _cells(row: LayerRow) -> tuple[str, ...]:

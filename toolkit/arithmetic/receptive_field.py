@@ -1,0 +1,96 @@
+"""What one pixel of a feature map sees of the picture.
+
+Output pixel ``o`` of a layer sees the input pixels ``jump · o + first`` to ``jump · o + last``. A window of ``k``
+pixels, ``d`` apart, that moves by ``s`` over an input padded by ``p`` in front adds ``-jump · p`` to ``first`` and
+``jump · (d · (k - 1) - p)`` to ``last``, and multiplies ``jump`` by ``s``. Where branches meet, what is seen is all
+that any of them sees. This is the field as designed: at a picture's border, part of it is padding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.arithmetic.graph import sources
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a pixel's view begins and ends relative to ``jump`` times its place; each is (down, across)."""
+
+    first: tuple[int, int] = (0, 0)
+    last: tuple[int, int] = (0, 0)
+    jump: tuple[int, int] = (1, 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the view."""
+        return self.last[0] - self.first[0] + 1, self.last[1] - self.first[1] + 1
+
+
+def receptive_fields(model: Any) -> dict[str, Field | None]:
+    """Each layer's field by its name; None where there are no pixels or all are mixed (flat vectors, global pooling).
+
+    Layers that keep height and width and have no window count as working pixel by pixel; so does normalisation,
+    though its statistics may come from everywhere.
+    """
+    fields: dict[str, Field | None] = {}
+    feeding = sources(model)
+    for layer in model.layers:
+        before = feeding[layer.name]
+        fields[layer.name] = _field(layer, before, [fields[source.name] for source in before])
+    return fields
+
+
+def _field(layer: Any, feeding: list[Any], seen: list[Field | None]) -> Field | None:
+    if len(layer.output.shape) != 4:
+        return None
+    # What nothing of the model feeds sees the picture itself: its input, or a Sequential model's first layer.
+    known = [field for field in seen if field is not None] if feeding else [Field()]
+    # A gate of one value per channel adds no pixels; branches of unlike jumps have no common grid.
+    if not known or len({field.jump for field in known}) > 1:
+        return None
+    field = Field(
+        first=_both(lambda *ends: min(ends), *(field.first for field in known)),
+        last=_both(lambda *ends: max(ends), *(field.last for field in known)),
+        jump=known[0].jump,
+    )
+    given = layer.input if isinstance(layer.input, list | tuple) else [layer.input]
+    shape = (given[0] if given else layer.output).shape[1:3]
+    window = _window(layer, shape)
+    if window is None:
+        return field if tuple(layer.output.shape[1:3]) == tuple(shape) else None
+    before, extent, stride = window
+    return Field(
+        first=_both(lambda first, jump, p: first - jump * p, field.first, field.jump, before),
+        last=_both(lambda last, jump, p, k: last + jump * (k - 1 - p), field.last, field.jump, before, extent),
+        jump=_both(lambda jump, s: jump * s, field.jump, stride),
+    )
+
+
+def _window(layer: Any, shape: Any) -> tuple[tuple[int, int], ...] | None:
+    """Padding in front, extent and stride of a layer that moves a window over its input."""
+    kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
+    if kernel is not None:
+        extent = _both(lambda k, d: d * (k - 1) + 1, kernel, getattr(layer, "dilation_rate", (1, 1)))
+        same = layer.padding == "same"
+        before = _both(_same_padding, shape, extent, layer.strides) if same else (0, 0)
+        return before, extent, tuple(layer.strides)
+    if type(layer).__name__ == "ZeroPadding2D":
+        (top, _), (left, _) = layer.padding
+        return (top, left), (1, 1), (1, 1)
+    if type(layer).__name__ == "Cropping2D":
+        (top, _), (left, _) = layer.cropping
+        return (-top, -left), (1, 1), (1, 1)
+    if type(layer).__name__ == "PadChannels":
+        return (0, 0), (1, 1), (layer.stride, layer.stride)
+    return None
+
+
+def _same_padding(n: int | None, extent: int, stride: int) -> int:
+    if n is None:
+        raise ValueError("the padding of 'same' follows from the size; build the model for a fixed input size")
+    return max((-(-n // stride) - 1) * stride + extent - n, 0) // 2
+
+
+def _both(function: Any, *pairs: Any) -> tuple[int, int]:
+    down, across = zip(*pairs, strict=True)
+    return function(*down), function(*across)

@@ -1,0 +1,28 @@
+"""Output sizes."""
+
+
+def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) -> int:
+    """Side of what a convolution or pooling leaves of ``n`` pixels: floor((n + 2·padding - kernel) / stride) + 1.
+
+    Args:
+        n: side of the input.
+        kernel: side of the filter.
+        stride: step of the filter.
+        padding: pixels added on *each* side; (kernel - 1) / 2 keeps the size at stride 1.
+
+    Raises:
+        ValueError: an argument is out of range or the kernel is larger than the padded input.
+
+    >>> conv_output_size(7, 3, stride=2)
+    3
+    >>> conv_output_size(224, 7, stride=2, padding=3)
+    112
+    """
+    if min(n, kernel, stride) < 1 or padding < 0:
+        raise ValueError(
+            f"n, kernel and stride must be positive and padding not negative, "
+            f"got n={n}, kernel={kernel}, stride={stride}, padding={padding}"
+        )
+    if kernel > n + 2 * padding:
+        raise ValueError(f"a kernel of {kernel} does not fit into {n} pixels with padding {padding}; pad or enlarge")
+    return (n + 2 * padding - kernel) // stride + 1

@@ -1,0 +1,154 @@
+"""The small residual networks for CIFAR (He, Zhang, Ren and Sun 2016, section 4.2), their plain twins, and networks of
+stochastic depth (Huang, Sun, Liu, Sedra and Weinberger, ECCV 2016).
+
+A network of n blocks a stage has 6n + 2 weighted layers. The blocks are in ``residual``.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from toolkit.lazy import lazy_module
+from toolkit.models import parts
+from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
+from toolkit.spec import Preprocessing, UserError
+
+layers = lazy_module("keras.layers")
+
+CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+ROWS = {
+    "resnet20": Row("ResNet-20", "basic", (3, 3, 3), 269_722, 40_551_040),
+    "resnet32": Row("ResNet-32", "basic", (5, 5, 5), 464_154, 68_862_592),
+    "resnet44": Row("ResNet-44", "basic", (7, 7, 7), 658_586, 97_174_144),
+    "resnet56": Row("ResNet-56", "basic", (9, 9, 9), 853_018, 125_485_696),
+    "resnet110": Row("ResNet-110", "basic", (18, 18, 18), 1_727_962, 252_887_680),
+}
+# Option A has no parameters and no multiply-adds, so twins have the counts of the residual network.
+PLAIN_ROWS = {
+    name.replace("resnet", "plain"): replace(row, title=row.title.replace("ResNet", "Plain"))
+    for name, row in ROWS.items()
+}
+STOCHASTIC_ROWS = {
+    f"{name}_sd": replace(ROWS[name], title=f"{ROWS[name].title} with stochastic depth")
+    for name in ("resnet56", "resnet110")
+}
+
+
+def stem(x: Any, style: Style) -> Any:
+    """One 3×3 convolution at full size."""
+    x = conv_bn(x, 16, 3, name="stem_{}", style=style)
+    return layers.ReLU(name="stem_relu")(x)
+
+
+FAMILY = Family(stem=stem, widths=(16, 32, 64), min_size=8, num_classes=10, preprocessing=CIFAR, recipe="resnet_cifar")
+
+
+def build_resnet(
+    row: Row,
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    include_top: bool = True,
+    pooling: str | None = None,
+    name: str,
+    shortcut: str = "A",
+    use_bias: bool = False,
+    epsilon: float = 1e-5,
+    zero_init_residual: bool = False,
+) -> Any:
+    """A 3×3 stem and three stages of basic blocks, output stride 4.
+
+    Args:
+        row: which network.
+        input_shape: ``(height, width, channels)``, at least 8×8.
+        num_classes: number of logits.
+        include_top: with pooling and logits, or only the backbone.
+        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
+        name: name of the model.
+        shortcut: where shapes change, ``"A"``, zero channels and no parameters, as in the paper, or ``"B"``,
+            1×1 projections.
+        use_bias: whether convolutions carry biases.
+        epsilon: of batch normalisation.
+        zero_init_residual: start every block as the identity.
+    """
+    parts.one_of("shortcut", shortcut, ["A", "B"])
+    style = Style("v1", shortcut, use_bias, epsilon, zero_init_residual)
+    return network(
+        row,
+        FAMILY,
+        style,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        name=name,
+    )
+
+
+def build_plain(
+    row: Row,
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    include_top: bool = True,
+    pooling: str | None = None,
+    name: str,
+    use_bias: bool = False,
+    epsilon: float = 1e-5,
+) -> Any:
+    """The same layers without shortcuts; arguments are those of ``build_resnet``."""
+    style = Style(shortcut="none", use_bias=use_bias, epsilon=epsilon)
+    return network(
+        row,
+        FAMILY,
+        style,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        name=name,
+    )
+
+
+def build_stochastic(
+    row: Row,
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    include_top: bool = True,
+    pooling: str | None = None,
+    name: str,
+    shortcut: str = "A",
+    survival: float = 0.5,
+) -> Any:
+    """The residual network whose blocks are dropped at random while it trains.
+
+    Arguments are those of ``build_resnet``, and ``survival``, the probability in (0, 1] that the last block survives
+    a mini-batch; that of the others rises linearly to 1 towards the input (Huang et al., section 3).
+    """
+    parts.one_of("shortcut", shortcut, ["A", "B"])
+    if not 0 < survival <= 1:
+        raise UserError(f"survival must be in (0, 1], got {survival}; the paper has 0.5")
+    return network(
+        row,
+        FAMILY,
+        Style(shortcut=shortcut, survival=survival),
+        input_shape=input_shape,
+        num_classes=num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        name=name,
+    )
+
+
+HUANG = "Huang, Sun, Liu, Sedra and Weinberger, Deep networks with stochastic depth, ECCV 2016"
+OPTION_A = "option A pads half of the zero channels on each side, as public checkpoints do: the paper does not say"
+TWIN = "the residual twin without shortcuts, head and normalisation included"
+DROPPED = (
+    "a dropped block is multiplied by zero: it is computed all the same, which saves no time, and its running averages "
+    "move; the paper skips it"
+)
+
+register_rows(ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_A,))
+register_rows(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,))
+register_rows(STOCHASTIC_ROWS, FAMILY, build_stochastic, paper=HUANG, deviations=(DROPPED, OPTION_A))
