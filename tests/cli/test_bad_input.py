@@ -113,8 +113,8 @@ def test_check_reports_what_train_refuses(folder):
 
 
 def test_unknown_model_suggests_the_nearest(folder):
-    result = run("train", folder, "--model", "resnet51", "--out", "run", cwd=folder.parent)
-    assert_one_clear_line(result, "unknown model 'resnet51'", "did you mean 'resnet50'")
+    result = run("train", folder, "--model", "lenet6", "--out", "run", cwd=folder.parent)
+    assert_one_clear_line(result, "unknown model 'lenet6'", "did you mean 'lenet5'")
     assert_nothing_written(folder)
 
 
@@ -228,3 +228,10 @@ def test_wrong_usage_exits_with_2(tmp_path):
 def test_huge_png_is_what_it_says():
     with pytest.raises(Image.DecompressionBombError, match="1600000000 pixels"):
         Image.open(io.BytesIO(huge_png()))
+
+
+def test_network_that_cannot_be_drawn_there(tmp_path):
+    assert_one_clear_line(run("models", "lenet5", "--draw", "a.pdf", cwd=tmp_path), "'a.pdf'", ".svg or .png")
+    assert_one_clear_line(run("models", "lenet5", "--draw", "no/a.svg", cwd=tmp_path), "no folder no")
+    assert_one_clear_line(run("models", "--draw", "a.svg", cwd=tmp_path), "give its name")
+    assert not list(tmp_path.iterdir())

@@ -174,7 +174,10 @@ def test_models_lists_and_shows(tmp_path):
     layers = json.loads(run("models", "lenet5", "--json", cwd=tmp_path))
     assert sum(layer["params"] for layer in layers) == 61706
     assert layers[0]["output_shape"] == [32, 32, 1]
-    assert "61,706" in run("models", "lenet5", cwd=tmp_path)
+    table = run("models", "lenet5", "--draw", "lenet5.svg", cwd=tmp_path)
+    assert "61,706" in table
+    assert "416,520 multiply-adds, receptive field of the last feature map 16×16, peak activation memory" in table
+    assert "5×5 conv, 16" in (tmp_path / "lenet5.svg").read_text()
 
 
 def test_help_is_quick_and_imports_no_framework(tmp_path):

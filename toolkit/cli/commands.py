@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.spec import UserError
 
 
 def models(arguments: Namespace) -> None:
@@ -15,6 +16,8 @@ def models(arguments: Namespace) -> None:
 
     if arguments.name:
         return _layer_table(arguments)
+    if arguments.draw:
+        raise UserError("--draw draws one network: give its name, as in `toolkit models resnet50 --draw resnet50.svg`")
     infos = [model_info(name) for name in list_models()]
     rows: list[dict[str, Any]] = [
         {
@@ -34,25 +37,34 @@ def models(arguments: Namespace) -> None:
     if arguments.json:
         return print_json(rows)
     table = [
-        [r["name"], r["title"], r["year"], "×".join(map(str, r["input_shape"])), r["num_params"], r["macs"]]
+        [r["name"], r["title"], str(r["year"]), "×".join(map(str, r["input_shape"])), r["num_params"], r["macs"]]
         for r in rows
     ]
     return print_table(table, ["name", "network", "year", "input", "parameters", "multiply-adds"])
 
 
 def _layer_table(arguments: Namespace) -> None:
-    from toolkit.arithmetic import format_table, layer_table
+    from toolkit.arithmetic import format_table, layer_table, summary
+    from toolkit.draw import check_path, draw_model
     from toolkit.factory import create_model
     from toolkit.registry import model_info
 
     info = model_info(arguments.name)
-    rows = layer_table(create_model(info.name))
+    if arguments.draw:
+        check_path(arguments.draw)
+    model = create_model(info.name)
+    rows = layer_table(model)
+    if arguments.draw:
+        draw_model(model, arguments.draw, title=info.title)
     if arguments.json:
         return print_json([asdict(row) for row in rows])
     print(f"{info.title}: {info.paper}\n")
     print(format_table(rows))
+    print(f"\n{summary(rows)}\n")
     for deviation in info.deviations:
         print(f"Differs from the paper: {deviation}")
+    if arguments.draw:
+        print(f"Drawn to {arguments.draw}")
     return None
 
 

@@ -48,6 +48,7 @@ def _command(commands, name: str, summary: str, *, json: bool = True) -> argpars
 def _add_models(commands) -> None:
     parser = _command(commands, "models", "list the networks, or show one network's layer table")
     parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
 
 
 def _add_samples(commands) -> None:
