@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 BUNDLE := saved_models/digits
 MANIFEST := $(BUNDLE)/1/assets.extra/manifest.json
 
-.PHONY: demo digits test test-all lint format clean
+.PHONY: demo digits test test-slow lint format clean
 
 demo: digits
 	@echo "== the web demo"
@@ -34,9 +34,9 @@ data/digits: | $(VENV)/installed-all
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# The default run and what takes minutes.
-test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile -m ''
+# What takes minutes: every network on every way it travels.
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

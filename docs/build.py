@@ -21,7 +21,8 @@ def networks() -> str:
         "recompute both. Written by `python docs/build.py`.",
     ]
     for (_, paper), infos in sorted(papers.items()):
-        lines += ["", f"## {paper}", "", "| name | network | input | parameters | multiply-adds |", "|---|---|---|---|---|"]
+        header = ["| name | network | input | parameters | multiply-adds |", "|---|---|---|---|---|"]
+        lines += ["", f"## {paper}", "", *header]
         infos.sort(key=lambda info: (info.title.split("-")[0], info.num_params, info.name))
         for info in infos:
             size = "×".join(map(str, info.input_shape))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def test_networks_are_those_registered():
         cells = [cell.strip() for cell in rows[name].split("|")]
         info = model_info(name)
         assert cells[-3:] == ["×".join(map(str, info.input_shape)), f"{info.num_params:,}", f"{info.macs:,}"]
+
+
+def test_page_of_networks_is_up_to_date():
+    build = runpy.run_path(str(ROOT / "docs" / "build.py"))
+    assert (ROOT / "docs" / "networks.md").read_text(encoding="utf-8") == build["networks"](), (
+        "run python docs/build.py"
+    )
 
 
 def test_figures_are_those_recorded():
