@@ -42,6 +42,7 @@ def test_command_lines_parse(line):
 
 
 def test_networks_are_those_registered():
+    assert f"{len(list_models())} networks" in README
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", README, re.MULTILINE))
     for name in set(rows) & set(list_models()):
         cells = [cell.strip() for cell in rows[name].split("|")]
