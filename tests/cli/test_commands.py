@@ -145,12 +145,18 @@ def test_compress_writes_the_next_version(home):
     ).stat().st_size
 
 
-def test_finetune_from_a_bundle_caches_features(home):
-    """The digits network, its classifier replaced for three of the ten classes."""
+@pytest.fixture(scope="module")
+def three(home) -> str:
+    """Three of the ten classes, as a folder of their own."""
     (home / "three").mkdir()
     for digit in "247":
         (home / "three" / digit).symlink_to(home / "digits" / digit)
-    command = ("finetune", "three", "--model", "lenet5", "--weights", "run", "--out", "saved_models/three", "--json")
+    return "three"
+
+
+def test_finetune_caches_features(home, three):
+    """The digits network, its classifier replaced for three of the ten classes."""
+    command = ("finetune", three, "--model", "lenet5", "--weights", "run", "--out", "saved_models/three", "--json")
     first = json.loads(run(*command, cwd=home))
     assert first["bundle"] == "saved_models/three/1"
     assert first["metrics"]["top1"] > 0.97
@@ -160,8 +166,8 @@ def test_finetune_from_a_bundle_caches_features(home):
     assert second["metrics"] == first["metrics"]
 
 
-def test_finetune_trains_unfrozen_stages_too(home):
-    command = ("finetune", "three", "--model", "lenet5", "--weights", "run", "--out", "saved_models/top", "--json")
+def test_finetune_trains_unfrozen_stages_too(home, three):
+    command = ("finetune", three, "--model", "lenet5", "--weights", "run", "--out", "saved_models/top", "--json")
     result = json.loads(run(*command, "--unfreeze", "stage2", "--epochs", 1, cwd=home))
     assert result["metrics"]["top1"] > 0.97
     run(*command, "--unfreeze", "stage9", cwd=home, code=2)

@@ -1,0 +1,8 @@
+"""Whole journeys, shared by the command line and the demo: a folder in, a bundle out."""
+
+from toolkit.workflows.compress import compress_bundle
+from toolkit.workflows.finetune import finetune_folder
+from toolkit.workflows.steps import ExportOptions
+from toolkit.workflows.train import train_folder
+
+__all__ = ["ExportOptions", "compress_bundle", "finetune_folder", "train_folder"]
