@@ -1,4 +1,4 @@
-"""Whole journeys, shared by the command line and the demo: a folder in, a bundle out."""
+"""Whole journeys, for whoever starts one: a folder in, a bundle out."""
 
 from toolkit.workflows.compress import compress_bundle
 from toolkit.workflows.finetune import finetune_folder
