@@ -118,6 +118,15 @@ def test_unknown_model_suggests_the_nearest(folder):
     assert_nothing_written(folder)
 
 
+def test_network_that_does_not_fit_the_folder(folder):
+    (folder / "birds").mkdir()
+    for path in (folder / "dogs").iterdir():
+        (folder / "birds" / path.name).write_bytes(path.read_bytes())
+    result = run("train", folder, "--model", "xo", "--out", "run", cwd=folder.parent)
+    assert_one_clear_line(result, "xo", "num_classes=2", "num_classes=3")
+    assert_nothing_written(folder)
+
+
 def test_unknown_setting_suggests_the_nearest(folder):
     assert_one_clear_line(train(folder, "--set", "optimizer.lrr=1"), "optimizer.lrr", "did you mean 'optimizer.lr'")
     assert_one_clear_line(train(folder, "--set", "run.epochs=many"), "run.epochs", "'many'")

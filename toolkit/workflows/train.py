@@ -5,6 +5,7 @@ import json
 import logging
 import platform
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from toolkit.workflows.steps import (
 
 if TYPE_CHECKING:
     import keras
+
+    from toolkit.training.run_dir import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +78,8 @@ def train_folder(
     from toolkit.training.run_dir import RunDirectory
 
     run = RunDirectory(out)
-    run.begin(_run_files(model_name, config, folder, split), resume=resume)
-    model = _trained_model(model_name, info.preprocessing, config, folder, split, run, epoch_report)
+    begin = partial(run.begin, _run_files(model_name, config, folder, split), resume=resume)
+    model = _trained_model(model_name, info.preprocessing, config, folder, split, run, begin, epoch_report)
     metrics = held_out_metrics(model, info.preprocessing, folder, split)
     run.write_text("result.json", json.dumps(metrics, indent=1) + "\n")
     result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
@@ -103,10 +106,12 @@ def _trained_model(
     config: TrainConfig,
     folder: ImageFolder,
     split: Split,
-    run: Any,
+    run: "RunDirectory",
+    begin: Callable[[], None],
     epoch_report: Callable[[dict[str, Any]], None] | None,
 ) -> "keras.Model":
     if run.model_file.exists():
+        begin()
         log.info("%s is finished already", run.path)
         return load_keras(run.model_file)
     import keras
@@ -119,6 +124,7 @@ def _trained_model(
     keras.config.set_dtype_policy(config.run.dtype_policy)
     try:
         model = create_model(model_name, num_classes=len(folder.class_names), input_shape=preprocessing.input_shape)
+        begin()  # only now: a network that cannot be built for this folder leaves no run behind
         train(model, split, preprocessing, config, run, on_epoch=epoch_report)
     finally:
         keras.config.set_dtype_policy("float32")
