@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data import read_classes, scan_folder
+from toolkit.data import scan_folder
 from toolkit.spec import UserError
 
 
@@ -223,13 +223,3 @@ def test_scan_does_not_depend_on_the_order_files_were_made(make_folder, tmp_path
             os.link(path, second / name / path.name)
     one, two = scan_folder(first), scan_folder(second)
     assert (one.paths, one.labels) == (two.paths, two.labels)
-
-
-def test_labels_file_gives_classes_in_order(tmp_path):
-    (tmp_path / "labels.txt").write_text("zebra\nÄffin\nthree words here\n", encoding="utf-8")
-    assert read_classes(tmp_path / "labels.txt") == ("zebra", "Äffin", "three words here")
-    (tmp_path / "none.txt").write_text("\n")
-    with pytest.raises(UserError, match="empty"):
-        read_classes(tmp_path / "none.txt")
-    with pytest.raises(UserError, match="no such labels file"):
-        read_classes(tmp_path / "nowhere.txt")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data.decode import decode_pixels, normalize
-from toolkit.data.pipeline import evaluation_batches, pixel_batches, steps_per_epoch, training_batches
+from toolkit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from toolkit.data.split import Subset
 from toolkit.spec import Preprocessing
 
@@ -127,9 +127,3 @@ def test_evaluation_sees_every_picture_once_in_order(subset, batch_size):
         batches = list(evaluation_batches(subset, PREPROCESSING, batch_size=batch_size))
         assert np.concatenate([y for _, y in batches]).tolist() == list(range(NUM))
         np.testing.assert_allclose(np.concatenate([x for x, _ in batches]), expected, atol=1e-5)
-
-
-def test_pixel_batches_are_the_decoded_pictures_in_order(subset):
-    batches = [batch.numpy() for batch in pixel_batches(subset.paths, PREPROCESSING, batch_size=10)]
-    assert [len(batch) for batch in batches] == [10, 10, 3]
-    np.testing.assert_array_equal(np.concatenate(batches), originals(subset))

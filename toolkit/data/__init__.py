@@ -1,7 +1,7 @@
 """From files on disk to pixels: scan, split, decode, preprocess, pipeline, bundled samples."""
 
 from toolkit.data.decode import ImageError, decode_pixels, normalize
-from toolkit.data.folder import ImageFolder, read_classes, scan_folder
+from toolkit.data.folder import ImageFolder, scan_folder
 from toolkit.data.split import Split, split_folder
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Split",
     "decode_pixels",
     "normalize",
-    "read_classes",
     "scan_folder",
     "split_folder",
 ]

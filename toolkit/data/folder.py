@@ -113,21 +113,6 @@ def scan_folder(
     return folder
 
 
-def read_classes(path: str | Path) -> tuple[str, ...]:
-    """Class names from a text file, one a line, as written into every run and bundle.
-
-    Raises:
-        UserError: no such file, or it is empty.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such labels file")
-    names = tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line)
-    if not names:
-        raise UserError(f"{path}: the labels file is empty")
-    return names
-
-
 def _class_dirs(root: Path) -> list[tuple[str, str, Path]]:
     if not root.exists():
         raise UserError(f"{root}: no such folder")

@@ -72,16 +72,6 @@ def evaluation_batches(subset: Subset, preprocessing: Preprocessing, *, batch_si
     return slices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def pixel_batches(paths: tuple[str, ...], preprocessing: Preprocessing, *, batch_size: int) -> tf.data.Dataset:
-    """Every picture once, in order, as uint8 batches (batch, height, width, 3)."""
-
-    def load(path):
-        return graph.decode_pixels(tf.io.read_file(path), preprocessing)
-
-    slices = tf.data.Dataset.from_tensor_slices(list(paths))
-    return slices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
 def steps_per_epoch(subset: Subset, batch_size: int) -> int:
     """Batches that show each picture once."""
     return -(-len(subset) // batch_size)

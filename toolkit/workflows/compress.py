@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle import KERAS_FILE, find_bundle, read_manifest, verify_files
+from toolkit.bundle import FLOAT_LITERT, KERAS_FILE, find_bundle, litert_file, read_manifest, verify_files
 from toolkit.data import scan_folder, split_folder
 from toolkit.registry import unknown_name
 from toolkit.spec import UserError
@@ -32,7 +32,6 @@ def compress_bundle(
     Returns:
         ``{"bundle", "method", "bytes", "float_bytes", "top1", "float_top1"}``.
     """
-    from toolkit.bundle import FLOAT_LITERT, litert_file
     from toolkit.compress import METHODS
     from toolkit.export import export_bundle
 
