@@ -1,4 +1,7 @@
-"""Write ``docs/networks.md`` from the registry: ``python docs/build.py``. A test holds the file to what this writes."""
+"""Write ``docs/networks.md`` and ``docs/weights.md`` from the registry: ``python docs/build.py``.
+
+A test holds the files to what this writes.
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 from toolkit.registry import list_models, model_info
 from toolkit.spec import ModelInfo
 
-OUT = Path(__file__).with_name("networks.md")
+DOCS = Path(__file__).parent
 
 
 def networks() -> str:
@@ -35,5 +38,35 @@ def networks() -> str:
     return "\n".join(lines) + "\n"
 
 
+def weights() -> str:
+    """The page of published weights as Markdown."""
+    lines = [
+        "# Published weights",
+        "",
+        "Tags for `create_model(NAME, weights=TAG)`; `imagenet` stands for the one in bold. Accuracies are those",
+        "published at the place named, not measured here. `toolkit weights list NAME` tells what is here. Written",
+        "by `python docs/build.py`.",
+        "",
+        "| network | tag | top-1 % | top-5 % | published in | licence |",
+        "|---|---|---|---|---|---|",
+    ]
+    without: defaultdict[str, list[str]] = defaultdict(list)
+    for info in map(model_info, list_models()):
+        best = info.weights["imagenet"].tag if "imagenet" in info.weights else ""
+        for tag, entry in sorted(info.weights.items()):
+            if tag == entry.tag:
+                shown = f"**`{tag}`**" if tag == best else f"`{tag}`"
+                top1, top5 = (f"{100 * share:.2f}" if share else "–" for share in (entry.top1, entry.top5))
+                lines.append(
+                    f"| `{info.name}` | {shown} | {top1} | {top5} | {entry.published_in} | {entry.licence or '–'} |"
+                )
+        if not info.weights:
+            without[info.weights_note].append(f"`{info.name}`")
+    lines += ["", "None were published, or none that fit:", ""]
+    lines += [f"- {', '.join(names)}: {note}" for note, names in without.items()]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    OUT.write_text(networks(), encoding="utf-8")
+    (DOCS / "networks.md").write_text(networks(), encoding="utf-8")
+    (DOCS / "weights.md").write_text(weights(), encoding="utf-8")

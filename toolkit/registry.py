@@ -1,9 +1,12 @@
-"""Network names and what stands behind each: one dictionary, filled by the families in ``toolkit.models``."""
+"""Network names and what stands behind each: one dictionary, filled by the families in ``toolkit.models`` and, with
+the weights published for them, by the tables in ``toolkit.weights.tables``."""
 
 import difflib
 import importlib
+from collections.abc import Iterable
+from dataclasses import replace
 
-from toolkit.spec import ModelInfo, UserError
+from toolkit.spec import ModelInfo, PretrainedWeights, UserError
 
 _MODELS: dict[str, ModelInfo] = {}
 
@@ -18,6 +21,37 @@ def register(info: ModelInfo) -> ModelInfo:
         raise ValueError(f"a network named {info.name!r} is already registered ({_MODELS[info.name].title})")
     _MODELS[info.name] = info
     return info
+
+
+def register_weights(
+    name: str, weights: Iterable[PretrainedWeights] = (), *, imagenet: str = "", note: str = ""
+) -> None:
+    """Say what weights were published for the network ``name``, or why there are none.
+
+    Args:
+        name: a registered network.
+        weights: the published weights, each under a tag of its own.
+        imagenet: the tag that ``"imagenet"`` stands for; none if empty.
+        note: what there is to say where nothing was published.
+
+    Raises:
+        ValueError: no such network, a tag twice, or one that is not among the weights.
+    """
+    importlib.import_module("toolkit.models")
+    if name not in _MODELS:
+        raise ValueError(f"weights for {name!r}, which is no registered network")
+    if _MODELS[name].weights or _MODELS[name].weights_note:
+        raise ValueError(f"the weights of {name!r} are already registered")
+    by_tag: dict[str, PretrainedWeights] = {}
+    for row in weights:
+        if row.tag in by_tag or row.tag == "imagenet":
+            raise ValueError(f"{name!r} has two sets of weights under the tag {row.tag!r}")
+        by_tag[row.tag] = row
+    if imagenet:
+        if imagenet not in by_tag:
+            raise ValueError(f"'imagenet' cannot stand for {imagenet!r}: {name!r} has {', '.join(by_tag) or 'none'}")
+        by_tag["imagenet"] = by_tag[imagenet]
+    _MODELS[name] = replace(_MODELS[name], weights=by_tag, weights_note=note)
 
 
 def list_models() -> list[str]:
@@ -62,3 +96,4 @@ def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -
 def _load_families() -> None:
     # By name, not by import statement: the registry stands below the families it lists.
     importlib.import_module("toolkit.models")
+    importlib.import_module("toolkit.weights.tables")

@@ -88,6 +88,19 @@ class Preprocessing:
         """Plain JSON-ready values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """What ``as_dict`` gave, back from JSON.
+
+        >>> square = Preprocessing(size=(8, 8))
+        >>> Preprocessing.from_dict(square.as_dict()) == square
+        True
+        """
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
+
     def resized(self, size: tuple[int, int]) -> "Preprocessing":
         """The same preprocessing for another input size."""
         return replace(self, size=size)
@@ -99,10 +112,14 @@ class PretrainedWeights:
 
     Attributes:
         tag: the name given to ``create_model(weights=…)``.
-        url: source address.
-        sha256: lower-case hex digest of the file.
-        num_bytes: size of the file.
+        url: source address; ``hf://OWNER/NAME/FILE`` is a file on the Hugging Face hub.
+        digest: the source's own checksum, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``; a shorter sha256 holds the
+            first digits only, as torchvision's file names do. Empty where the source tells it with the file (the hub)
+            or not at all.
+        num_bytes: size of the file, ``None`` where the source does not print it.
         num_classes: width of its classifier.
+        layout: whose names its tensors carry, one of ``toolkit.weights.naming``: ``"torchvision"``,
+            ``"keras.applications"``, ``"caffe"`` …
         preprocessing: what turns a picture into the input these weights were trained on.
         top1: published top-1 accuracy, a fraction; ``None`` where none was published.
         top5: published top-5 accuracy, a fraction.
@@ -113,9 +130,10 @@ class PretrainedWeights:
 
     tag: str
     url: str
-    sha256: str
-    num_bytes: int
+    digest: str
+    num_bytes: int | None
     num_classes: int
+    layout: str
     preprocessing: Preprocessing
     top1: float | None = None
     top5: float | None = None
@@ -144,7 +162,8 @@ class ModelInfo:
         stages: stage names, input to output; every layer's name starts with one of them.
         preprocessing: the default for training from scratch.
         recipe: name of the training recipe that suits it.
-        weights: published weights by tag.
+        weights: published weights by tag; ``"imagenet"`` stands for the best of them.
+        weights_note: why there are none, where none were ever published.
         deviations: every difference from the paper.
         build: the builder, ``build(*, input_shape, num_classes, include_top, pooling, **variant) -> keras.Model``.
     """
@@ -163,4 +182,5 @@ class ModelInfo:
     recipe: str
     build: Callable[..., Any] = field(repr=False, compare=False)
     weights: dict[str, PretrainedWeights] = field(default_factory=dict)
+    weights_note: str = ""
     deviations: tuple[str, ...] = ()

@@ -93,13 +93,13 @@ def test_a_file_that_lacks_layers_is_refused_and_changes_nothing(tmp_path, suffi
 
 def test_shapes_that_differ_are_shown(tmp_path):
     path = _save(toolkit.create_model("lenet5", input_shape=(28, 28, 1)), tmp_path / "small.weights.h5")
-    message = "layer 'head_fc1' has shapes 256×120 120 in the file and 400×120 120 in the model"
+    message = "head_fc1/kernel has shape 256×120 in the file and 400×120 in the model"
     with pytest.raises(UserError, match=message):
         toolkit.create_model("lenet5", weights=path)
 
 
 def test_long_lists_of_mismatches_are_cut(tmp_path):
-    path = _save(toolkit.create_model("lenet5"), tmp_path / "lenet.keras")
+    path = _save(toolkit.create_model("lenet5"), tmp_path / "lenet.weights.h5")
     # Lacking: 19 convolutions and as many normalisations; left over: 2 + 2 layers; head_logits differs. 43, 5 shown.
     with pytest.raises(UserError, match="and 38 more") as caught:
         toolkit.create_model("resnet20", weights=path)
@@ -134,7 +134,9 @@ def test_damaged_files_are_one_clear_line(tmp_path, suffix, content):
     if content is None:
         content = _save(toolkit.create_model("lenet5"), tmp_path / f"whole{suffix}").read_bytes()[:40_000]
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"broken{suffix} is not a readable {suffix} file: ") as caught:
+    with pytest.raises(
+        UserError, match=rf"broken{suffix}.*(is empty|is no weights file|damaged|truncated file)"
+    ) as caught:
         toolkit.create_model("lenet5", weights=path)
     assert "\n" not in str(caught.value)
 
@@ -143,14 +145,14 @@ def test_archive_without_weights_is_refused(tmp_path):
     whole = _save(toolkit.create_model("lenet5"), tmp_path / "whole.keras")
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "hollow.keras", "w") as hollow:
         hollow.writestr("config.json", source.read("config.json"))
-    with pytest.raises(UserError, match=r"hollow\.keras is not a readable \.keras file"):
+    with pytest.raises(UserError, match=r"hollow\.keras: the archive holds no 'model\.weights\.h5'"):
         toolkit.create_model("lenet5", weights=tmp_path / "hollow.keras")
 
 
 def test_code_in_an_archive_is_not_run(tmp_path):
     x = keras.Input((32, 32, 1), name="input")
     model = keras.Model(x, keras.layers.Lambda(lambda value: value * 2, output_shape=(32, 32, 1))(x))
-    with pytest.raises(UserError, match=r"lambda\.keras is not a readable \.keras file"):
+    with pytest.raises(UserError, match=r"lambda\.keras: holds no weights"):
         toolkit.create_model("lenet5", weights=_save(model, tmp_path / "lambda.keras"))
 
 
@@ -168,17 +170,16 @@ def test_weights_kept_in_another_file_are_not_followed(tmp_path):
 def test_h5_of_another_make_is_told_apart(tmp_path):
     with h5py.File(tmp_path / "old.weights.h5", "w") as file:
         file.create_group("model_weights")
-    with pytest.raises(UserError, match="holds no group 'layers'"):
+    with pytest.raises(UserError, match=r"old\.weights\.h5: .*not written by"):
         toolkit.create_model("lenet5", weights=tmp_path / "old.weights.h5")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weights": "imagenet"}, "unknown weights 'imagenet' for lenet5; tags: none; or give the path"),
+        ({"weights": "imagenet"}, "unknown weights 'imagenet' for lenet5; tags: none .*; or give the path"),
         ({"weights": "nowhere.keras"}, "no weights file at nowhere.keras"),
-        ({"weights": Path("imagenet")}, r"cannot read weights from 'imagenet'; formats: \.keras, \.weights\.h5"),
-        ({"weights": "model.pth"}, r"cannot read weights from 'model\.pth'; formats: \.keras, \.weights\.h5"),
+        ({"weights": Path("imagenet")}, "no weights file at imagenet"),
         ({"input_shape": (15, 32, 1)}, r"at least 16×16, got input_shape=\(15, 32, 1\)"),
         ({"input_shape": (32, 32)}, r"input_shape must be \(height, width, channels\).*got \(32, 32\)"),
         ({"input_shape": (None, None, 1)}, "three positive integers"),
@@ -203,7 +204,7 @@ def test_mistyped_variants_suggest_the_nearest():
 
 
 def test_unknown_format_lists_the_known(tmp_path):
-    with pytest.raises(UserError, match=r"'caffe'; formats: \.keras, \.weights\.h5"):
+    with pytest.raises(UserError, match=r"'caffe'; formats: keras, weights\.h5, h5, safetensors, torch, caffemodel"):
         toolkit.load_weights(toolkit.create_model("lenet5"), tmp_path / "a.keras", format="caffe")
 
 

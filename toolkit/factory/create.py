@@ -1,0 +1,248 @@
+"""``create_model`` and ``load_weights``: what is asked for, checked, built and filled."""
+
+import inspect
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from toolkit.factory.fill import fill
+from toolkit.factory.settings import check_settings
+from toolkit.factory.source import WeightsSource, open_source
+from toolkit.lazy import lazy_module
+from toolkit.registry import model_info, unknown_name
+from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights, UserError
+
+keras = lazy_module("keras")
+log = logging.getLogger("toolkit")
+
+_COMMON = {"input_shape", "num_classes", "include_top", "pooling", "name"}
+# What changes a network's answers without a trace in the shapes of its tensors.
+_UNSEEN = ("version", "layout", "epsilon")
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    include_top: bool = True,
+    pooling: str | None = None,
+    sum_channels: bool = False,
+    **variant: Any,
+) -> Any:
+    """Build a network by name.
+
+    ``preprocessing_of`` the result tells what turns a picture into its input. Weights bring their own: of the tag,
+    of the project whose names the file follows, or what ``save_weights`` wrote into it.
+
+    Args:
+        name: one of ``toolkit.list_models()``.
+        num_classes: number of logits, that of the network or its weights where None; without effect on a backbone.
+        input_shape: ``(height, width, channels)``, that of the network or its weights where None.
+        weights: None for fresh ones, a tag in ``model_info(name).weights`` (downloaded once, then read from the cache),
+            or the path of a weights file. The variant its tensors fit is chosen and named by the logger ``toolkit``.
+            A ``.weights.h5`` that Keras wrote tells nothing beside tensors: name the variant it was trained as.
+        include_top: with the classifier, giving float32 logits ``(N, num_classes)``, or only the backbone.
+        pooling: what makes a vector of a backbone's feature map: None, ``"avg"`` or ``"max"``.
+        sum_channels: where weights for colour meet an ``input_shape`` of one channel, sum the first convolution's
+            filters over their channels. A grey picture then answers as its colour version of equal channels, up to the
+            channels' own means and deviations, which are averaged.
+        **variant: keywords of the network's builder, such as ``version="v1"`` for ResNet-50.
+
+    Returns:
+        A flat functional ``keras.Model`` whose layer names start with a stage of ``model_info(name).stages``.
+
+    Raises:
+        UserError: an unknown name, keyword or tag, an impossible shape, weights that cannot be had, or that do not
+            fit; the message lists what does not.
+
+    >>> create_model("lenet5", num_classes=3).output_shape
+    (None, 3)
+    """
+    info = model_info(name)
+    _check_arguments(info, input_shape, num_classes, include_top, pooling)
+    _check_variant(info, variant)
+    source = None if weights is None else _source(info, locate_weights(info, weights))
+    preprocessing = info.preprocessing if source is None else source.preprocessing or info.preprocessing
+    shape = tuple(input_shape or preprocessing.input_shape)
+    arguments = variant if source is None else _accepted(info, source.variant, include_top) | variant
+    model = info.build(
+        input_shape=shape,
+        num_classes=num_classes or (source and source.num_classes) or info.num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        name=name,
+        **arguments,
+    )
+    model.preprocessing, model.variant = _fitted(preprocessing, shape), arguments
+    if source is not None:
+        check_settings(model, source)
+        fill(
+            model,
+            source,
+            backbone=not include_top,
+            fresh_head=num_classes is not None,
+            sum_channels=sum_channels,
+        )
+        _say(name, source, arguments)
+    return model
+
+
+def load_weights(model: Any, path: str | os.PathLike[str], format: str = "auto") -> None:
+    """Fill a model from a file, by layer name and shape, complete both ways or not at all.
+
+    Where only the number of classes differs, the classifier keeps its fresh weights and the logger ``toolkit`` says
+    so. ``preprocessing_of`` the model becomes what the file's weights were trained on, where the file tells.
+
+    Args:
+        model: a flat ``keras.Model``; for files of other projects one that ``create_model`` built and named.
+        path: a ``.keras``, ``.weights.h5``, keras.applications ``.h5``, ``.safetensors``, torch ``.pth``, ``.pt`` or
+            ``.th``, or ``.caffemodel`` file.
+        format: ``"keras"``, ``"weights.h5"``, ``"h5"``, ``"safetensors"``, ``"torch"``, ``"caffemodel"``, or
+            ``"auto"`` to go by the file's content.
+
+    Raises:
+        UserError: the file is missing or damaged, its format is unknown, or it does not fit the model, be it for
+            another variant of the network only.
+    """
+    source = open_source(Path(path), model.name, format, layers={layer.name for layer in model.layers})
+    _check_same_variant(model, source)
+    check_settings(model, source)
+    fill(model, source)
+    if source.preprocessing is not None:
+        model.preprocessing = _fitted(source.preprocessing, model.input_shape[1:])
+
+
+def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> PretrainedWeights | Path:
+    """What ``weights`` means for a network: a tag's entry, or the path of a file; nothing is read yet.
+
+    Raises:
+        UserError: neither a tag nor a path.
+    """
+    if isinstance(weights, str) and weights in info.weights:
+        return info.weights[weights]
+    path = Path(weights)
+    # A path object, a separator or a suffix says that a file is meant, whether or not it is there.
+    if not isinstance(weights, str) or path.suffix or path.parent != Path() or path.exists():
+        return path
+    tags = ", ".join(sorted(info.weights)) or "none"
+    note = f" ({info.weights_note})" if info.weights_note else ""
+    raise UserError(
+        f"unknown weights {weights!r} for {info.name}; tags: {tags}{note}; or give the path of a weights file"
+    )
+
+
+def preprocessing_of(model: Any) -> Preprocessing:
+    """What turns a picture into the input of a network that ``create_model`` built.
+
+    Raises:
+        UserError: the model was made otherwise, or saved and loaded since.
+
+    >>> preprocessing_of(create_model("lenet5")).size
+    (32, 32)
+    """
+    preprocessing = getattr(model, "preprocessing", None)
+    if not isinstance(preprocessing, Preprocessing):
+        raise UserError(
+            f"model {model.name!r} does not say how its pictures are prepared; give preprocessing=…, "
+            "such as toolkit.model_info(NAME).preprocessing"
+        )
+    return preprocessing
+
+
+def _check_arguments(
+    info: ModelInfo, shape: Any, num_classes: int | None, include_top: bool, pooling: str | None
+) -> None:
+    shape = info.input_shape if shape is None else shape
+    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise UserError(f"input_shape must be (height, width, channels), three positive integers, got {shape}")
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"num_classes must be at least 1, got {num_classes}")
+    if include_top and pooling is not None:
+        raise UserError(f"pooling={pooling!r} is for a backbone: give include_top=False with it, or leave it out")
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError("networks here are channels_last; call keras.config.set_image_data_format('channels_last')")
+
+
+def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
+    known = _keywords(info)
+    for keyword in variant:
+        if keyword not in known:
+            if not known:
+                raise UserError(f"unknown keyword {keyword!r}; {info.name} has no variants")
+            raise UserError(unknown_name("keyword", keyword, known, listing=f"{info.name} has {', '.join(known)}"))
+
+
+def _keywords(info: ModelInfo) -> list[str]:
+    return [keyword for keyword in inspect.signature(info.build).parameters if keyword not in _COMMON]
+
+
+def _accepted(info: ModelInfo, variant: dict[str, Any], include_top: bool) -> dict[str, Any]:
+    """What the builder takes and does not do by itself."""
+    defaults = inspect.signature(info.build).parameters
+    # A backbone has no auxiliary heads, whatever the file's network had.
+    accepted = [keyword for keyword in _keywords(info) if include_top or keyword != "aux_heads"]
+    return {
+        keyword: value
+        for keyword, value in variant.items()
+        if keyword in accepted and value != defaults[keyword].default
+    }
+
+
+def _check_same_variant(model: Any, source: WeightsSource) -> None:
+    """As in ``create_model``, a keyword that was given counts for more than what the file takes for granted."""
+    given = getattr(model, "variant", None)
+    if given is None:  # not of create_model: nothing tells
+        return
+    defaults = inspect.signature(model_info(model.name).build).parameters
+    needed = {
+        keyword: value
+        for keyword, value in source.variant.items()
+        if keyword in _UNSEEN and keyword in defaults and keyword not in given and value != defaults[keyword].default
+    }
+    if needed:
+        listed = ", ".join(f"{keyword}={value!r}" for keyword, value in sorted(needed.items()))
+        raise UserError(
+            f"{source.file.path} is for {model.name!r} with {listed}, and this model was built without; "
+            f"give create_model the same, or the file as weights"
+        )
+
+
+def _source(info: ModelInfo, weights: PretrainedWeights | Path) -> WeightsSource:
+    if isinstance(weights, Path):
+        return open_source(weights, info.name)
+    from toolkit.weights.download import fetch_weights
+
+    return _tagged(open_source(fetch_weights(weights), info.name), weights)
+
+
+def _tagged(source: WeightsSource, entry: PretrainedWeights) -> WeightsSource:
+    """What the table says of a file counts for more than what its kind takes for granted."""
+    return replace(
+        source,
+        preprocessing=entry.preprocessing,
+        variant=source.variant | entry.variant,
+    )
+
+
+def _fitted(preprocessing: Preprocessing, shape: tuple[int, ...]) -> Preprocessing | None:
+    """The same preprocessing for another input size, or for grey in place of colour; None for what is no picture."""
+    height, width, channels = shape
+    if channels not in (1, 3):
+        return None
+    if channels != preprocessing.channels:
+        mean, std = ((sum(values) / len(values),) * channels for values in (preprocessing.mean, preprocessing.std))
+        preprocessing = replace(preprocessing, channel_order="grey" if channels == 1 else "rgb", mean=mean, std=std)
+    return preprocessing.resized((height, width))
+
+
+def _say(name: str, source: WeightsSource, arguments: dict[str, Any]) -> None:
+    if source.naming.source == "toolkit" and not arguments:
+        return
+    listed = ", ".join(f"{keyword}={value!r}" for keyword, value in sorted(arguments.items())) or "no variant"
+    taken = source.preprocessing
+    pictures = "" if taken is None else f"; pictures {taken.channel_order}, mean {taken.mean}, std {taken.std}"
+    log.info("%s: weights by %s from %s, %s%s", name, source.naming.source, source.file.path, listed, pictures)

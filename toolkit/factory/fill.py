@@ -1,0 +1,200 @@
+"""The tensors of a file put into the variables of a model: every one has its place, or nothing changes."""
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.factory.source import AUXILIARY, CLASSIFIERS, WeightsSource
+from toolkit.lazy import lazy_module
+from toolkit.spec import UserError
+from toolkit.weights.naming import Address
+
+if TYPE_CHECKING:
+    import numpy as np
+
+keras = lazy_module("keras")
+log = logging.getLogger("toolkit")
+
+_AUXILIARY = tuple(f"{stage}_" for stage in AUXILIARY)
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A variable, the shapes its tensor may have in the file, and how such a tensor is turned to fit."""
+
+    variable: Any
+    shapes: tuple[Shape, ...]
+    turn: Callable[["np.ndarray"], "np.ndarray"]
+
+
+def fill(
+    model: Any,
+    source: WeightsSource,
+    *,
+    backbone: bool = False,
+    fresh_head: bool = False,
+    sum_channels: bool = False,
+) -> None:
+    """Assign every tensor to its variable, one after the other: no second copy of the network is held.
+
+    Args:
+        model: what to fill.
+        source: with what.
+        backbone: leave the file's classifier out if the model has none.
+        fresh_head: let the model keep its own classifier if the file has none.
+        sum_channels: sum the first convolution's filters over their channels for a model of one channel.
+
+    Raises:
+        UserError: a tensor or a variable is left over, or shapes differ. The model is unchanged then.
+    """
+    path, tensors = source.file.path, source.file.tensors
+    places = _by_number(source.places, model)
+    slots = _slots(model, source.naming.channels_first, sum_channels)
+    unused = _unused(_layers(places) - _layers(slots), backbone)
+    fresh = _fresh(source, places, slots, fresh_head)
+    places = {address: tensor for address, tensor in places.items() if address[0] not in unused | fresh}
+    slots = {address: slot for address, slot in slots.items() if address[0] not in fresh}
+    problems = _mismatches(source, places, slots)
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"{path} does not fit model {model.name!r}: {shown}")
+    for address, slot in slots.items():
+        slot.variable.assign(slot.turn(tensors[places[address]]).astype("float32", copy=False))
+    if unused:
+        log.info("%s: leaving out %s, which the model does not have", path, ", ".join(sorted(unused)))
+
+
+def _by_number(places: dict[Address, str], model: Any) -> dict[Address, str]:
+    """Files of this package call a layer's variables by name, others number them."""
+    numbers = {
+        (layer.name, variable.name): (layer.name, str(number))
+        for layer in model.layers
+        for number, variable in enumerate(layer.weights)
+    }
+    return {numbers.get(address, address): tensor for address, tensor in places.items()}
+
+
+def _slots(model: Any, channels_first: bool, sum_channels: bool) -> dict[Address, Slot]:
+    producers = {id(layer.output): layer for layer in model.layers}
+    slots, first = {}, True
+    for layer in model.layers:
+        for number, variable in enumerate(layer.weights):
+            before = producers.get(id(layer.input)) if len(variable.shape) == 2 else None
+            flattened = tuple(before.input.shape[1:]) if isinstance(before, keras.layers.Flatten) else ()
+            slot = _slot(variable, flattened) if channels_first else _same(variable)
+            if first and sum_channels and variable.shape[2:3] == (1,):
+                slot = _summed(slot)
+            slots[layer.name, str(number)] = slot
+            first = False
+    return slots
+
+
+def _same(variable: Any) -> Slot:
+    return Slot(variable, (tuple(variable.shape),), lambda tensor: tensor)
+
+
+def _slot(variable: Any, flattened: Shape) -> Slot:
+    """For files with channels first; ``flattened`` is the map (height, width, channels) a dense layer sees in a row."""
+    shape = tuple(variable.shape)
+    if len(shape) == 4:
+        height, width, channels, filters = shape
+        return Slot(variable, ((filters, channels, height, width),), lambda tensor: tensor.transpose(2, 3, 1, 0))
+    if len(shape) == 1:  # Caffe's old files have four dimensions throughout
+        return Slot(variable, (shape, (1, 1, 1, *shape)), lambda tensor: tensor.reshape(shape))
+    if len(shape) != 2:
+        return _same(variable)
+    height, width, channels = flattened or (1, 1, shape[0])
+    units = shape[1]
+
+    def turn(tensor: "np.ndarray") -> "np.ndarray":
+        return tensor.reshape(units, channels, height, width).transpose(2, 3, 1, 0).reshape(shape)
+
+    # A dense layer, the same in Caffe's old files, and the convolution that timm makes of it.
+    return Slot(variable, (shape[::-1], (1, 1, *shape[::-1]), (units, channels, height, width)), turn)
+
+
+def _summed(slot: Slot) -> Slot:
+    """A slot for one channel that takes filters of three as well."""
+    place = slot.shapes[0].index(1, 1)  # (filters, 1, height, width) or (height, width, 1, filters)
+    shape = tuple(3 if index == place else side for index, side in enumerate(slot.shapes[0]))
+    return Slot(slot.variable, (*slot.shapes, shape), lambda tensor: slot.turn(tensor).sum(axis=2, keepdims=True))
+
+
+def _unused(layers: set[str], backbone: bool) -> set[str]:
+    """Auxiliary heads that the model was built without, and the whole classifier for a backbone."""
+    return {layer for layer in layers if layer.startswith(_AUXILIARY) or (backbone and layer.startswith("head_"))}
+
+
+def _fresh(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot], fresh_head: bool) -> set[str]:
+    """Layers that keep what they were initialised with, each with its reason told."""
+    path, given, wanted = source.file.path, _layers(places), _layers(slots)
+    fresh = {layer for layer in wanted - given if layer.startswith(_AUXILIARY)}
+    if fresh:
+        log.info("%s: has no auxiliary heads; the model's keep their fresh weights", path)
+    if fresh_head and not any(layer.startswith("head_") for layer in given):
+        log.info("%s: has no classifier; the model's keeps its fresh weights", path)
+        return fresh | {layer for layer in wanted if layer.startswith("head_")}
+    for layer in (*CLASSIFIERS, "aux1_logits", "aux2_logits"):
+        if (layer, "1") not in places or (layer, "1") not in slots:
+            continue
+        theirs = source.file.tensors[places[layer, "1"]].size
+        ours = slots[layer, "1"].shapes[0][-1]
+        if theirs != ours:
+            log.info("%s: %s keeps its fresh weights: the file has %d classes, the model %d", path, layer, theirs, ours)
+            fresh.add(layer)
+    return fresh
+
+
+def _mismatches(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot]) -> list[str]:
+    given, wanted = _layers(places), _layers(slots)
+    missing = [f"the file lacks layer {layer!r}" for layer in _layers(slots, ordered=True) if layer not in given]
+    missing += [
+        f"the file lacks {'/'.join((address[0], slot.variable.name))}"
+        for address, slot in slots.items()
+        if address not in places and address[0] in given
+    ]
+    left_over = [f"the model lacks layer {layer!r}" for layer in _layers(places, ordered=True) if layer not in wanted]
+    left_over += [
+        f"the model has no place for tensor {tensor!r}"
+        for address, tensor in places.items()
+        if address not in slots and address[0] in wanted
+    ]
+    left_over += [f"the model has no place for tensor {tensor!r}" for tensor in source.strangers]
+    return missing + left_over + _other_shapes(source, places, slots)
+
+
+def _other_shapes(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot]) -> list[str]:
+    problems = []
+    for address, slot in slots.items():
+        theirs = tuple(source.file.tensors[places[address]].shape) if address in places else None
+        if theirs is None or theirs in slot.shapes:
+            continue
+        ours = slot.shapes[0]
+        problems.append(
+            f"{address[0]}/{slot.variable.name} has shape {_sides(theirs)} in the file and {_sides(ours)} in the model"
+            + _hint(ours, theirs, source.naming.channels_first)
+        )
+    return problems
+
+
+def _hint(ours: Shape, theirs: Shape, channels_first: bool) -> str:
+    """What people commonly do to come upon such a pair of shapes."""
+    incoming = 1 if channels_first else len(ours) - 2
+    if len(ours) != len(theirs) or [n for n in range(len(ours)) if ours[n] != theirs[n]] != [incoming]:
+        return ""
+    if len(ours) == 4 and (ours[incoming], theirs[incoming]) == (1, 3):
+        return " (colour filters for one channel: create_model's sum_channels=True sums them)"
+    if len(ours) == 2:
+        return " (dense layers hold for one input_shape only; include_top=False does without them)"
+    return ""
+
+
+def _layers(addresses: Collection[Address], *, ordered: bool = False) -> Any:
+    layers = dict.fromkeys(layer for layer, _ in addresses)
+    return list(layers) if ordered else set(layers)
+
+
+def _sides(shape: Shape) -> str:
+    return "×".join(map(str, shape)) or "scalar"

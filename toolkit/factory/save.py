@@ -1,0 +1,82 @@
+"""A model's weights to a file that tells what they need."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from toolkit.factory.source import METADATA_KEY
+from toolkit.lazy import lazy_module
+from toolkit.spec import Preprocessing, UserError
+
+keras = lazy_module("keras")
+
+SUFFIXES = (".safetensors", ".weights.h5")
+
+
+def save_weights(model: Any, path: str | os.PathLike[str], *, variant: dict[str, Any] | None = None) -> Path:
+    """Write a model's weights, its preprocessing and its variant beside them, all at once or not at all.
+
+    Args:
+        model: any flat ``keras.Model``.
+        path: ends in ``.safetensors`` (tensors named ``layer/variable``, readable in other frameworks) or
+            ``.weights.h5`` (Keras' own ``load_weights`` reads it too).
+        variant: builder arguments the weights need; those ``create_model`` was given or found where None.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: another suffix, or no place to write to.
+    """
+    suffix = require_target(path)
+    path = Path(path)
+    beside = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
+    preprocessing = getattr(model, "preprocessing", None)
+    note = json.dumps(
+        {
+            "network": model.name,
+            "variant": getattr(model, "variant", {}) if variant is None else variant,
+            "preprocessing": preprocessing.as_dict() if isinstance(preprocessing, Preprocessing) else None,
+        }
+    )
+    try:
+        (_write_safetensors if suffix == ".safetensors" else _write_h5)(model, beside, note)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def require_target(path: str | os.PathLike[str]) -> str:
+    """The one of ``SUFFIXES`` that the name of a file to write ends in.
+
+    Raises:
+        UserError: it ends otherwise, or its directory is not there.
+    """
+    name = Path(path).name
+    suffix = next((known for known in SUFFIXES if name.endswith(known)), None)
+    if suffix is None:
+        raise UserError(f"cannot write weights to {name!r}; the name must end in {' or '.join(SUFFIXES)}")
+    if not Path(path).parent.is_dir():
+        raise UserError(f"cannot write weights to {path}: there is no directory {Path(path).parent}; make it first")
+    return suffix
+
+
+def _write_safetensors(model: Any, path: Path, note: str) -> None:
+    from safetensors.numpy import save_file
+
+    tensors = {
+        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable.value)
+        for layer in model.layers
+        for variable in layer.weights
+    }
+    save_file(tensors, path, metadata={METADATA_KEY: note})
+
+
+def _write_h5(model: Any, path: Path, note: str) -> None:
+    import h5py
+
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs[METADATA_KEY] = note

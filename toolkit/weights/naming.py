@@ -1,0 +1,302 @@
+"""What other projects call the tensors of the networks here, and what else their files take for granted.
+
+A naming turns the name of a tensor in a file into an address: the layer's name here and the variable in it, by number
+(``"0"``, the order of a Keras layer's weights) or by name (``"kernel"``). Names only: shapes are compared, and
+arrays turned round, where a file meets a model (``toolkit.factory``).
+"""
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from toolkit.spec import Preprocessing
+
+Address = tuple[str, str]
+
+TORCH = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CAFFE = Preprocessing(
+    (224, 224), crop_fraction=0.875, channel_order="bgr", scale=1.0, mean=(103.939, 116.779, 123.68)
+)  # fmt: skip
+CAFFE_ROUNDED = replace(CAFFE, mean=(104.0, 117.0, 123.0))
+INCEPTION = replace(TORCH, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+CIFAR = replace(TORCH, size=(32, 32), resize="stretch", crop_fraction=1.0)
+
+# Both conventions name the variables of a convolution, a dense layer or a normalisation in the same order.
+_TORCH_VARIABLES = {"weight": "0", "bias": "1", "running_mean": "2", "running_var": "3"}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """One project's names for one network.
+
+    Attributes:
+        source: the project.
+        layer: its layer's name to the one here; None for a name it would not use.
+        channels_first: kernels are (out, in, height, width) and dense layers saw flattened (channels, height, width).
+        preprocessing: what its networks take; None for files that do not tell.
+        variant: builder arguments that the addresses found in a file call for.
+    """
+
+    source: str
+    layer: Callable[[str], str | None]
+    channels_first: bool
+    preprocessing: Preprocessing | None
+    variant: Callable[[Collection[Address]], dict[str, Any]]
+
+    def address(self, tensor: str) -> Address | None:
+        """Where the tensor of that name belongs here; None if the name is not one of this project's."""
+        if "/" in tensor:
+            layer, _, variable = tensor.rpartition("/")
+        else:
+            layer, _, torch_name = tensor.rpartition(".")
+            variable = _TORCH_VARIABLES.get(torch_name, "")
+        ours = self.layer(layer) if variable else None
+        return None if ours is None else (ours, variable)
+
+
+def namings(network: str) -> list[Naming]:
+    """Every naming that files for ``network`` may follow, that of this package's own files last.
+
+    >>> [naming.source for naming in namings("resnet50")]
+    ['torchvision', 'keras.applications', 'toolkit']
+    """
+    known = [naming for pattern, make in _FAMILIES if re.fullmatch(pattern, network) for naming in make(network)]
+    return [*known, Naming("toolkit", lambda layer: layer, False, None, _own_variant)]
+
+
+def _own_variant(found: Collection[Address]) -> dict[str, Any]:
+    """What this package's own names tell of a residual network; other networks have no such variants."""
+    layers = {layer for layer, _ in found}
+    if "stem_bn" not in layers:
+        return {}
+    return _residual_bias(found) | _shortcut(found)
+
+
+def variant_of_settings(layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Builder arguments that only the settings in a saved model of this package tell: its arrays are alike without.
+
+    >>> variant_of_settings({"stem_bn": {"epsilon": 1.001e-5}})
+    {'epsilon': 1.001e-05}
+    """
+    variant: dict[str, Any] = {}
+    first, middle, last = (layers.get(f"stage2_block1_conv{number}") for number in (1, 2, 3))
+    if first and middle and last:
+        variant["version"] = "v1" if first.get("strides") == (2, 2) else "v1.5"
+    if "stem_bn" in layers:
+        variant["epsilon"] = layers["stem_bn"].get("epsilon")
+    if "stage1_norm" in layers and "stage1_pool" in layers:
+        order = list(layers)
+        caffe = "bvlc_alexnet" if order.index("stage1_norm") < order.index("stage1_pool") else "bvlc_reference_caffenet"
+        variant["layout"] = "paper" if layers["stage1_norm"].get("bias") == 2.0 else caffe
+    return variant
+
+
+def _nothing(found: Collection[Address]) -> dict[str, Any]:
+    return {}
+
+
+def _residual_bias(found: Collection[Address]) -> dict[str, Any]:
+    return {"use_bias": True} if {("stem_conv", "1"), ("stem_conv", "bias")} & set(found) else {}
+
+
+def _shortcut(found: Collection[Address]) -> dict[str, Any]:
+    """Networks for ImageNet start at width 64 and always project; those for CIFAR, of three stages, may pad instead."""
+    layers = {layer for layer, _ in found}
+    cifar = not any(layer.startswith("stage4") for layer in layers)
+    return {"shortcut": "B"} if cifar and any("shortcut" in layer for layer in layers) else {}
+
+
+# --- Residual networks
+
+
+def _resnet(network: str) -> list[Naming]:
+    keras_variant = {"version": "v1", "epsilon": 1.001e-5} if network in _BOTTLENECK else {"epsilon": 1.001e-5}
+    return [
+        Naming("torchvision", _resnet_torch, True, TORCH, _residual_bias),
+        Naming("keras.applications", _resnet_keras, False, CAFFE, lambda found: keras_variant | _residual_bias(found)),
+    ]
+
+
+def _resnet_cifar(network: str) -> list[Naming]:
+    return [Naming("akamaster", _resnet_torch, True, CIFAR, lambda found: _residual_bias(found) | _shortcut(found))]
+
+
+_BOTTLENECK = ("resnet50", "resnet101", "resnet152")
+
+
+def _resnet_torch(layer: str) -> str | None:
+    if match := re.fullmatch(r"layer(\d)\.(\d+)\.(conv|bn)(\d)", layer):
+        stage, block, kind, number = match.groups()
+        return f"stage{stage}_block{int(block) + 1}_{kind}{number}"
+    if match := re.fullmatch(r"layer(\d)\.(\d+)\.(?:downsample|shortcut)\.([01])", layer):
+        stage, block, number = match.groups()
+        return f"stage{stage}_block{int(block) + 1}_shortcut_{('conv', 'bn')[int(number)]}"
+    return {"conv1": "stem_conv", "bn1": "stem_bn", "fc": "head_logits", "linear": "head_logits"}.get(layer)
+
+
+def _resnet_keras(layer: str) -> str | None:
+    if match := re.fullmatch(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer):
+        stage, block, number, kind = match.groups()
+        part = f"shortcut_{kind}" if number == "0" else f"{kind}{number}"
+        return f"stage{int(stage) - 1}_block{block}_{part}"
+    names = {"conv1_conv": "stem_conv", "conv1_bn": "stem_bn", "predictions": "head_logits", "probs": "head_logits"}
+    return names.get(layer)
+
+
+# --- VGG
+
+_VGG_DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+_VGG_HEADS = {
+    "torchvision": {"classifier.0": "head_fc1", "classifier.3": "head_fc2", "classifier.6": "head_logits"},
+    "timm": {"pre_logits.fc1": "head_fc1", "pre_logits.fc2": "head_fc2", "head.fc": "head_logits"},
+    "keras.applications": {"fc1": "head_fc1", "fc2": "head_fc2", "predictions": "head_logits"},
+    "caffe": {"fc6": "head_fc1", "fc7": "head_fc2", "fc8": "head_logits"},
+}
+
+
+def _vgg(network: str) -> list[Naming]:
+    features = _vgg_features(_VGG_DEPTHS[network.removesuffix("_bn")], batch_norm=network.endswith("_bn"))
+    heads = _VGG_HEADS
+    known = [
+        Naming(source, (features | heads[source]).get, True, TORCH, _nothing) for source in ("torchvision", "timm")
+    ]
+    if network in ("vgg16", "vgg19"):
+        known += [
+            Naming("keras.applications", partial(_vgg_block, r"block(\d)_conv(\d)", heads["keras.applications"]),
+                   False, CAFFE, _nothing),
+            Naming("caffe", partial(_vgg_block, r"conv(\d)_(\d)", heads["caffe"]), True, CAFFE, _nothing),
+        ]  # fmt: skip
+    return known
+
+
+def _vgg_features(depths: tuple[int, ...], *, batch_norm: bool) -> dict[str, str]:
+    """torch numbers whatever stands in a row: convolution, normalisation, ReLU, pooling."""
+    names, position = {}, 0
+    for stage, depth in enumerate(depths, start=1):
+        for number in range(1, depth + 1):
+            names[f"features.{position}"] = f"stage{stage}_conv{number}"
+            if batch_norm:
+                names[f"features.{position + 1}"] = f"stage{stage}_bn{number}"
+            position += 3 if batch_norm else 2
+        position += 1
+    return names
+
+
+def _vgg_block(pattern: str, head: dict[str, str], layer: str) -> str | None:
+    match = re.fullmatch(pattern, layer)
+    return f"stage{match[1]}_conv{match[2]}" if match else head.get(layer)
+
+
+# --- AlexNet, Network in Network
+
+
+def _alexnet(network: str) -> list[Naming]:
+    names = {f"conv{number}": f"stage{number}_conv" for number in range(1, 6)} | _VGG_HEADS["caffe"]
+    preprocessing = replace(CAFFE_ROUNDED, size=(227, 227), crop_fraction=227 / 256)
+    # Which of the two layouts a file has cannot be seen from it; CaffeNet's must be asked for.
+    return [Naming("caffe", names.get, True, preprocessing, lambda found: {"layout": "bvlc_alexnet"})]
+
+
+def _alexnet_owt(network: str) -> list[Naming]:
+    features = {f"features.{place}": f"stage{stage}_conv" for stage, place in enumerate((0, 3, 6, 8, 10), start=1)}
+    head = {"classifier.1": "head_fc1", "classifier.4": "head_fc2", "classifier.6": "head_logits"}
+    return [Naming("torchvision", (features | head).get, True, TORCH, _nothing)]
+
+
+def _nin(network: str) -> list[Naming]:
+    theirs = ["conv1", "cccp1", "cccp2", "conv2", "cccp3", "cccp4", "conv3", "cccp5", "cccp6"]
+    theirs += ["conv4-1024", "cccp7-1024", "cccp8-1024"]
+    ours = [f"stage{stage}_conv{number}" for stage in range(1, 5) for number in range(1, 4)]
+    if network == "nin_cifar":
+        theirs, ours = theirs[:9], ours[:9]
+    names = dict(zip(theirs, [*ours[:-1], "head_conv"], strict=True))
+    return [Naming("caffe", names.get, True, CAFFE_ROUNDED if network == "nin" else None, _nothing)]
+
+
+# --- GoogLeNet
+
+
+def _googlenet(network: str) -> list[Naming]:
+    return [Naming("caffe", _googlenet_caffe, True, CAFFE_ROUNDED, _nothing)]
+
+
+def _googlenet_bn(network: str) -> list[Naming]:
+    return [Naming("torchvision", _googlenet_torch, True, INCEPTION, _nothing)]
+
+
+_CAFFE_PARTS = {
+    "1x1": "conv1",
+    "3x3_reduce": "reduce3",
+    "3x3": "conv3",
+    "5x5_reduce": "reduce5",
+    "5x5": "conv5",
+    "pool_proj": "proj",
+}
+_CAFFE_NAMES = {
+    "conv1/7x7_s2": "stage1_conv",
+    "conv2/3x3_reduce": "stage2_reduce",
+    "conv2/3x3": "stage2_conv",
+    "loss3/classifier": "head_logits",
+} | {
+    f"loss{number}/{theirs}": f"aux{number}_{ours}"
+    for number in (1, 2)
+    for theirs, ours in {"conv": "conv", "fc": "fc", "classifier": "logits"}.items()
+}
+
+
+def _googlenet_caffe(layer: str) -> str | None:
+    if match := re.fullmatch(r"inception_(\d)([a-e])/(\w+)", layer):
+        stage, letter, part = match.groups()
+        return f"stage{stage}_{letter}_{_CAFFE_PARTS[part]}" if part in _CAFFE_PARTS else None
+    return _CAFFE_NAMES.get(layer)
+
+
+_TORCH_BRANCHES = {
+    "branch1": "conv1",
+    "branch2.0": "reduce3",
+    "branch2.1": "conv3",
+    "branch3.0": "reduce5",
+    "branch3.1": "conv5",
+    "branch4.1": "proj",
+}
+_TORCH_CONVOLUTIONS = {
+    "conv1": "stage1_conv",
+    "conv2": "stage2_reduce",
+    "conv3": "stage2_conv",
+    "aux1.conv": "aux1_conv",
+    "aux2.conv": "aux2_conv",
+}
+_TORCH_DENSE = {"fc": "head_logits"} | {
+    f"aux{number}.fc{place}": f"aux{number}_{ours}" for number in (1, 2) for place, ours in ((1, "fc"), (2, "logits"))
+}
+
+
+def _googlenet_torch(layer: str) -> str | None:
+    if layer in _TORCH_DENSE:
+        return _TORCH_DENSE[layer]
+    unit, _, kind = layer.rpartition(".")
+    suffix = {"conv": "", "bn": "_bn"}.get(kind)
+    ours = _TORCH_CONVOLUTIONS.get(unit)
+    if match := re.fullmatch(r"inception(\d)([a-e])\.(branch\d(?:\.\d)?)", unit):
+        stage, letter, branch = match.groups()
+        ours = f"stage{stage}_{letter}_{_TORCH_BRANCHES[branch]}" if branch in _TORCH_BRANCHES else None
+    return None if ours is None or suffix is None else ours + suffix
+
+
+_FAMILIES: tuple[tuple[str, Callable[[str], list[Naming]]], ...] = (
+    (r"resnet(18|34|50|101|152)", _resnet),
+    (r"resnet(20|32|44|56|110)(_sd)?", _resnet_cifar),
+    (r"vgg\d+(_bn)?", _vgg),
+    (r"alexnet", _alexnet),
+    (r"alexnet_owt", _alexnet_owt),
+    (r"nin(_cifar)?", _nin),
+    (r"googlenet", _googlenet),
+    (r"googlenet_bn", _googlenet_bn),
+)

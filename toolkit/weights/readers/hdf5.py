@@ -1,0 +1,79 @@
+"""HDF5 files as Keras writes them: ``save_weights`` of Keras 3, and the legacy files of keras.applications.
+
+A process of its own finds where the arrays lie (see ``hdf5_worker``); here they are taken from the mapped file.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from toolkit.spec import UserError
+from toolkit.weights.readers.mapped import map_file
+from toolkit.weights.readers.tensor_file import TensorFile
+
+#: The largest sum of arrays that is read from an HDF5 file.
+MAX_BYTES = 4 << 30
+#: How long finding the arrays may take. ResNet-152's 777 take a second.
+TIMEOUT_SECONDS = 60.0
+_WORKER = Path(__file__).with_name("hdf5_worker.py")
+
+
+def read_weights_h5(path: Path) -> TensorFile:
+    """A file of ``model.save_weights`` of Keras 3."""
+    return TensorFile(path, "weights.h5", *arrays_within(path, map_file(path), kind="weights.h5"))
+
+
+def read_legacy_h5(path: Path) -> TensorFile:
+    """A legacy file of weights, or the weights in a legacy file of a whole model."""
+    return TensorFile(path, "h5", *arrays_within(path, map_file(path), kind="h5"))
+
+
+def hdf5_format(data: memoryview) -> str:
+    """``"h5"`` or ``"weights.h5"``; without HDF5's library, which may stumble, by names that only legacy files hold."""
+    legacy = any(data.obj.find(name) >= 0 for name in (b"layer_names", b"model_weights"))  # type: ignore[attr-defined]
+    return "h5" if legacy else "weights.h5"
+
+
+def arrays_within(
+    path: Path, data: memoryview, *, kind: str, start: int = 0, stop: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of the HDF5 file that is a part of the mapped file ``data``."""
+    hdf5 = data[start:stop]
+    found = _find_arrays(path, kind, start, start + len(hdf5))
+    claimed = sum(math.prod(shape) * _dtype(dtype).itemsize for _, dtype, shape, _ in found["arrays"])
+    if claimed > min(len(hdf5), MAX_BYTES):
+        raise UserError(f"claims {claimed:,} bytes of arrays; at most {MAX_BYTES:,} are read, and what the file has")
+    arrays = {
+        name: np.frombuffer(hdf5, _dtype(dtype), math.prod(shape), offset).reshape(shape)
+        for name, dtype, shape, offset in found["arrays"]
+    }
+    return arrays, found["metadata"]
+
+
+def _find_arrays(path: Path, kind: str, start: int, stop: int) -> dict[str, Any]:
+    command = [sys.executable, "-P", str(_WORKER), kind, str(path), str(start), str(stop)]
+    # NumPy would set memory aside for each processor, and the process has little.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_SECONDS, env=environment
+        )
+        found = json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise UserError("is damaged: HDF5's library found no end to it; download or save it again") from error
+    except ValueError as error:
+        raise UserError("is damaged: HDF5's library failed on it; download or save it again") from error
+    if "error" in found:
+        raise UserError(found["error"])
+    return found
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)

@@ -1,0 +1,34 @@
+"""Networks nobody published weights for, and why: a tag that is missing should not look forgotten."""
+
+from toolkit.registry import register_weights
+
+CONTROL = "a control of He et al.'s comparison; no weights of it were published"
+HIGHWAY = "its authors published no weights"
+MINUTES = "no weights were published; it trains in minutes"
+OWN = "this toolkit's own exercise; no weights were published"
+
+NOTES = {
+    "exercise_cnn": OWN,
+    "highway_cnn19": HIGHWAY,
+    "highway_cnn32": HIGHWAY,
+    "highway_mlp": HIGHWAY,
+    "lenet5": MINUTES,
+    "lenet5_rgb": MINUTES,
+    "mlp": MINUTES,
+    "plain18": CONTROL,
+    "plain20": CONTROL,
+    "plain32": CONTROL,
+    "plain34": CONTROL,
+    "plain44": CONTROL,
+    "plain56": CONTROL,
+    "plain110": CONTROL,
+    "softmax_regression": MINUTES,
+    "xo": "its filters are fixed by hand: there is nothing to load",
+    "zfnet": (
+        "its authors published no weights; the ZF model of Faster R-CNN (ZF.v2.caffemodel) pads and normalises "
+        "otherwise and is not this network"
+    ),
+}
+
+for _name, _note in NOTES.items():
+    register_weights(_name, note=_note)
