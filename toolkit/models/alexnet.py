@@ -50,17 +50,17 @@ def conv(
     )(x)
 
 
-def pool(x: Any, *, name: str) -> Any:
-    """Overlapping pooling (section 3.4)."""
-    return layers.MaxPooling2D(3, strides=2, name=name)(x)
-
-
 def norm_and_pool(x: Any, layout: Layout, *, stage: str) -> Any:
-    """Response normalisation (section 3.3) and pooling, in the layout's order."""
+    """Response normalisation (section 3.3) and overlapping pooling (section 3.4), in the layout's order."""
     norm = custom.LocalResponseNormalization(5, layout.alpha, layout.bias, name=f"{stage}_norm")
     if layout.norm_first:
-        return pool(norm(x), name=f"{stage}_pool")
-    return norm(pool(x, name=f"{stage}_pool"))
+        return parts.max_pool_ceil(norm(x), name=f"{stage}_pool")
+    return norm(parts.max_pool_ceil(x, name=f"{stage}_pool"))
+
+
+def pool(x: Any, *, name: str) -> Any:
+    """Overlapping pooling of whole windows only, as torch's."""
+    return layers.MaxPooling2D(3, strides=2, name=name)(x)
 
 
 def six_by_six(x: Any, name: str) -> Any:
@@ -97,7 +97,7 @@ def build_alexnet(
     """Figure 2; the two towers are two groups of channels, which meet in the third convolution.
 
     Args:
-        input_shape: ``(height, width, channels)``, at least 67×67; the shapes beside the code are for 227×227.
+        input_shape: ``(height, width, channels)``, at least 39×39; the shapes beside the code are for 227×227.
         num_classes: number of logits.
         include_top: with the dense layers, or only the convolutions.
         pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
@@ -105,7 +105,7 @@ def build_alexnet(
         layout: ``"paper"``, or that of Caffe's weights: ``"bvlc_alexnet"`` or ``"bvlc_reference_caffenet"``.
     """
     parts.one_of("layout", layout, list(LAYOUTS))
-    inputs = parts.image_input(name, input_shape, min_size=67)
+    inputs = parts.image_input(name, input_shape, min_size=39)
     x = conv(inputs, 96, 11, stride=4, start=normal(), name="stage1_conv")  # 55×55×96
     x = norm_and_pool(x, LAYOUTS[layout], stage="stage1")  # 27×27×96
     x = conv(x, 256, 5, groups=2, start=normal("ones"), name="stage2_conv")
@@ -113,7 +113,7 @@ def build_alexnet(
     x = conv(x, 384, 3, start=normal(), name="stage3_conv")
     x = conv(x, 384, 3, groups=2, start=normal("ones"), name="stage4_conv")
     x = conv(x, 256, 3, groups=2, start=normal("ones"), name="stage5_conv")
-    x = pool(x, name="stage5_pool")  # 6×6×256
+    x = parts.max_pool_ceil(x, name="stage5_pool")  # 6×6×256
     if not include_top:
         return keras.Model(inputs, parts.pooled(x, pooling), name=name)
     x = parts.two_hidden_layers(x, **normal("ones"))  # with dropout, section 4.2
@@ -162,7 +162,7 @@ register(
         ),
         year=2012,
         input_shape=(227, 227, 3),
-        min_size=67,
+        min_size=39,
         num_classes=1000,
         num_params=60_965_224,
         macs=724_406_816,
@@ -175,7 +175,7 @@ register(
             "the towers on two GPUs are two groups of one convolution",
             "layout='bvlc_alexnet' has Caffe's normalisation constants (bias 1, alpha divided by the window), "
             "'bvlc_reference_caffenet' normalises after pooling; the default is the paper's",
-            "at sizes other than 227×227 pooling drops a last, partial window, which Caffe would keep",
+            "at sizes other than 227×227 pooling keeps a last, partial window, as Caffe does: the paper has one size",
             CENTRED,
             LOGITS,
         ),
