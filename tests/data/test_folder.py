@@ -214,6 +214,25 @@ def test_progress_counts_every_file_once(damaged):
     assert seen == [(done, 8) for done in range(1, 9)]
 
 
+def test_named_pipe_among_the_pictures_is_a_problem_and_not_waited_for(make_folder, tmp_path):
+    make_folder(tmp_path, {"cats": 1, "dogs": 1})
+    os.mkfifo(tmp_path / "cats" / "pipe.jpg")
+    assert scan_folder(tmp_path).problems == (("cats/pipe.jpg", "not a regular file"),)
+
+
+def test_links_to_folders_are_followed_but_not_in_circles_nor_out_to_other_classes(make_folder, tmp_path):
+    make_folder(tmp_path, {"data/cats": 1, "data/dogs": 1, "elsewhere/more": 2})
+    cats = tmp_path / "data" / "cats"
+    (cats / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(cats)
+    (cats / "self").symlink_to(".")
+    (cats / "all").symlink_to("..")
+    (cats / "again").symlink_to(tmp_path / "elsewhere" / "more")
+    (cats / "nowhere").symlink_to(tmp_path / "nothing")
+    folder = scan_folder(tmp_path / "data")
+    assert folder.paths == ("cats/000.png", "cats/again/000.png", "cats/again/001.png", "dogs/000.png")
+
+
 def test_scan_does_not_depend_on_the_order_files_were_made(make_folder, tmp_path):
     first = make_folder(tmp_path / "one", {"a": 6, "b": 6})
     second = tmp_path / "two"

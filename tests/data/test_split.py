@@ -1,6 +1,9 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from toolkit.data import scan_folder, split_folder
+from toolkit.data import ImageFolder, class_weights, scan_folder, split_folder
 from toolkit.data.split import default_fractions
 from toolkit.spec import UserError
 
@@ -104,3 +107,77 @@ def test_unreadable_pictures_are_in_no_subset(make_folder, tmp_path):
     folder = scan_folder(root)
     split = split_folder(folder)
     assert sum(map(len, parts(split))) == 12
+
+
+def grouped(labels, groups, splits=()) -> ImageFolder:
+    paths = tuple(f"{index:04d}.png" for index in range(len(labels)))
+    names = tuple(str(label) for label in range(max(labels) + 1))
+    return ImageFolder(Path("root"), names, paths, tuple(labels), tuple(splits), groups=tuple(groups))
+
+
+@pytest.fixture(scope="module")
+def patients() -> ImageFolder:
+    """Two hundred patients with one to thirty pictures each, of a common, a less common and a rare kind."""
+    rng = np.random.default_rng(3)
+    labels, groups = [], []
+    for patient in range(200):
+        count = int(rng.integers(1, 31))
+        labels += rng.choice(3, count, p=(0.7, 0.25, 0.05)).tolist()
+        groups += [f"p{patient}"] * count
+    return grouped(labels, groups)
+
+
+@pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.8, 0.2, 0.0), (0.96, 0.02, 0.02)])
+def test_no_group_is_in_two_subsets_and_the_classes_are_shared_out_all_the_same(patients, fractions):
+    split = split_folder(patients, fractions=fractions, seed=1)
+    group_of = {str((patients.root / p).absolute()): g for p, g in zip(patients.paths, patients.groups, strict=True)}
+    groups = [{group_of[path] for path in part} for part in parts(split)]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 200
+    totals = np.bincount(patients.labels)
+    for subset, share in zip((split.train, split.val, split.test), fractions, strict=True):
+        shares = np.bincount(subset.labels, minlength=3) / totals if len(subset) else np.zeros(3)
+        np.testing.assert_allclose(shares, share, atol=0.05)
+    assert parts(split) == parts(split_folder(patients, fractions=fractions, seed=1))
+    assert parts(split) != parts(split_folder(patients, fractions=fractions, seed=2))
+
+
+def test_pictures_without_a_group_are_on_their_own():
+    folder = grouped([0, 1] * 50, ["", ""] * 40 + ["together"] * 20)
+    split = split_folder(folder)
+    assert [len(part) for part in parts(split)] == [60, 20, 20]
+    together = {str((folder.root / path).absolute()) for path in folder.paths[80:]}
+    assert [len(together & set(part)) for part in parts(split)] in ([20, 0, 0], [0, 20, 0], [0, 0, 20])
+
+
+def test_class_in_too_few_groups_is_an_error():
+    folder = grouped([0] * 6 + [1] * 6, list("abcdef") + ["x"] * 3 + ["y"] * 3)
+    with pytest.raises(UserError, match="'1' is in fewer than 3 groups"):
+        split_folder(folder)
+
+
+def test_given_splits_that_tear_a_group_are_an_error():
+    splits = ["train", "train", "val", "val"]
+    with pytest.raises(UserError, match="group 'g' is in both train and val"):
+        split_folder(grouped([0, 1, 0, 1], ["a", "g", "b", "g"], splits))
+    split = split_folder(grouped([0, 1, 0, 1], ["a", "b", "c", ""], splits))
+    assert [len(part) for part in parts(split)] == [2, 2, 0]
+
+
+def test_missing_val_is_taken_from_train_by_group():
+    labels, groups = [0, 1] * 20, [f"g{i // 4}" for i in range(40)]
+    folder = grouped([*labels, 0, 1], [*groups, "t", "t"], ["train"] * 40 + ["test"] * 2)
+    split = split_folder(folder)
+    assert [len(part) for part in parts(split)] == [28, 12, 2] or [len(part) for part in parts(split)] == [32, 8, 2]
+    name = {str((folder.root / p).absolute()): g for p, g in zip(folder.paths, folder.groups, strict=True)}
+    assert not {name[p] for p in split.train.paths} & {name[p] for p in split.val.paths}
+
+
+def test_class_weights_are_those_of_scikit_learn():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.random.default_rng(0).choice(4, 500, p=(0.5, 0.3, 0.15, 0.05))
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    weights = class_weights(labels)
+    np.testing.assert_allclose([weights[label] for label in range(4)], expected)
+    assert np.mean([weights[label] for label in labels]) == pytest.approx(1)
+    assert set(class_weights([0, 2], 4)) == {0, 2}

@@ -1,15 +1,17 @@
 """From files on disk to pixels: scan, split, decode, preprocess, pipeline, bundled samples."""
 
 from toolkit.data.decode import ImageError, decode_pixels, normalize
-from toolkit.data.folder import ImageFolder, scan_folder
-from toolkit.data.split import Split, split_folder
+from toolkit.data.folder import ImageFolder, scan_arrays, scan_folder
+from toolkit.data.split import Split, class_weights, split_folder
 
 __all__ = [
     "ImageError",
     "ImageFolder",
     "Split",
+    "class_weights",
     "decode_pixels",
     "normalize",
+    "scan_arrays",
     "scan_folder",
     "split_folder",
 ]

@@ -1,70 +1,159 @@
-"""What is wrong with a folder of pictures, before a network is trained on it. Nothing is changed or deleted."""
+"""What is wrong with a data set, before a network is trained on it. Nothing is changed or deleted."""
 
-import hashlib
-from collections import defaultdict
-from pathlib import Path
+import os
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from toolkit.data.decode import FORMATS
+from toolkit.data.duplicates import equal_groups, near_groups
+from toolkit.data.facts import TRAITS
 from toolkit.data.folder import ImageFolder
+from toolkit.data.scan import inspect_files
+from toolkit.data.split import split_folder
+from toolkit.spec import UserError
 
 #: Fewer pictures than this in a class are too few to learn from and to measure on.
 FEW_PICTURES = 10
 #: The largest class over the smallest; beyond it plain accuracy misleads.
 IMBALANCE = 10.0
+#: A picture this many times as long as wide loses most of itself to a centre crop.
+LONG = 5.0
+#: In a picture smaller than this, in pixels, there is nothing to see.
+TINY = 4
+
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+}
+
+Groups = list[list[str]]
 
 
-def examine_folder(folder: ImageFolder) -> dict[str, Any]:
-    """Findings about a scanned folder.
+def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Findings about a scanned data set.
+
+    Args:
+        folder: a scanned data set.
+        input_size: height and width of the network to be trained; smaller pictures are told.
 
     Returns:
-        ``{"root", "n", "classes", "splits", "corrupt", "ignored", "duplicates", "leaks", "conflicts", "warnings"}``.
-        ``duplicates`` are groups of paths with equal bytes; ``leaks`` those that span splits; ``conflicts`` those
-        that span classes.
+        A JSON-ready dictionary. ``source``, ``root``, ``n``, ``classes``, ``splits``: what there is. ``split``:
+        pictures per subset and class that training would use. ``corrupt``, ``quarantined``: what is not used, and
+        why. ``ignored``: what claims to be no picture. ``mistyped``: whose format is not its extension's.
+        ``duplicates``: groups of paths with equal bytes, ``near_duplicates`` of pictures that look the same;
+        ``leaks`` and ``near_leaks``: those of them that span splits; ``conflicts`` and ``near_conflicts``: those that
+        span classes. ``traits``: how many pictures are greyscale, CMYK, 16-bit, EXIF-rotated, animated, transparent.
+        ``sizes``: smallest, median and largest height and width. ``odd_sizes``: paths, sizes and reasons.
+        ``warnings``: all of it in sentences.
     """
-    label_of = dict(zip(folder.paths, folder.labels, strict=True))
-    split_of = dict(zip(folder.paths, folder.splits, strict=True)) if folder.splits else {}
-    duplicates = _equal_files(folder.root, folder.paths)
-    leaks = [group for group in duplicates if len({split_of.get(path) for path in group}) > 1]
-    conflicts = [group for group in duplicates if len({label_of[path] for path in group}) > 1]
-    counts = folder.class_counts()
-    return {
+    facts = folder.facts
+    if facts is None:
+        facts, _ = inspect_files([folder.root.absolute() / path for path in folder.paths])
+    equal, near = equal_groups(facts), near_groups(facts)
+    subset_counts, complaint = _subset_counts(folder)
+    report: dict[str, Any] = {
+        "source": str(folder.source or folder.root),
         "root": str(folder.root),
         "n": len(folder),
-        "classes": counts,
+        "classes": folder.class_counts(),
         "splits": {name: folder.splits.count(name) for name in dict.fromkeys(folder.splits)},
+        "split": subset_counts,
         "corrupt": [{"path": path, "reason": reason} for path, reason in folder.problems],
+        "quarantined": [{"path": path, "reason": reason} for path, reason in folder.quarantined],
         "ignored": list(folder.ignored),
-        "duplicates": duplicates,
-        "leaks": leaks,
-        "conflicts": conflicts,
-        "warnings": _warnings(folder, counts, duplicates, leaks, conflicts),
+        "mistyped": _mistyped(folder.paths, facts),
+        "duplicates": _paths(folder, equal),
+        "leaks": _paths(folder, _spanning(equal, folder.splits)),
+        "conflicts": _paths(folder, _spanning(equal, folder.labels)),
+        "near_duplicates": _paths(folder, near),
+        "near_leaks": _paths(folder, _spanning(near, folder.splits)),
+        "near_conflicts": _paths(folder, _spanning(near, folder.labels)),
+        "traits": {name: int(np.sum(facts["traits"] >> bit & 1)) for bit, name in enumerate(TRAITS)},
+        "sizes": _sizes(facts),
+        "odd_sizes": _odd_sizes(folder.paths, facts, input_size),
     }
+    return report | {"warnings": _warnings(report) + ([complaint] if complaint else [])}
 
 
-def _warnings(folder: ImageFolder, counts: dict[str, int], duplicates, leaks, conflicts) -> list[str]:
+def _subset_counts(folder: ImageFolder) -> tuple[dict[str, dict[str, int]], str]:
+    try:
+        return split_folder(folder).counts(folder.class_names), ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def _paths(folder: ImageFolder, groups: Sequence[np.ndarray]) -> Groups:
+    return [[folder.paths[index] for index in group] for group in groups]
+
+
+def _spanning(groups: list[np.ndarray], values: Sequence[Any]) -> list[np.ndarray]:
+    """Groups whose members have more than one of ``values``; none where there are no values."""
+    return [group for group in groups if values and len({values[index] for index in group}) > 1]
+
+
+def _mistyped(paths: Sequence[str], facts: np.ndarray) -> list[dict[str, str]]:
+    formats = [FORMATS[index] for index in facts["format"]]
+    return [
+        {"path": path, "format": name}
+        for path, name in zip(paths, formats, strict=True)
+        if os.path.splitext(path)[1].lower() not in _SUFFIXES[name]
+    ]
+
+
+def _sizes(facts: np.ndarray) -> dict[str, list[int]]:
+    by_area = np.argsort(facts["height"].astype(np.int64) * facts["width"], kind="stable")
+    chosen = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
+    return {name: [int(facts["height"][i]), int(facts["width"][i])] for name, i in chosen.items()}
+
+
+def _odd_sizes(paths: Sequence[str], facts: np.ndarray, input_size: tuple[int, int] | None) -> list[dict[str, str]]:
+    height, width = facts["height"].astype(int), facts["width"].astype(int)
+    shorter, longer = np.minimum(height, width), np.maximum(height, width)
+    least_height, least_width = input_size or (0, 0)
+    oddities = [
+        (shorter <= TINY, f"{TINY} pixels or fewer on a side"),
+        (longer > LONG * shorter, f"more than {LONG:g} times as long as wide, or as wide as long"),
+        ((height < least_height) | (width < least_width), f"smaller than the network's {least_height} × {least_width}"),
+    ]
+    reasons: dict[int, str] = {}
+    for is_odd, reason in oddities:
+        for index in np.flatnonzero(is_odd):
+            reasons.setdefault(int(index), reason)
+    return [
+        {"path": paths[index], "size": f"{height[index]} × {width[index]}", "reason": reasons[index]}
+        for index in sorted(reasons)
+    ]
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    counts = report["classes"]
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEW_PICTURES]
+    traits = [f"{count} {name}" for name, count in report["traits"].items() if 0 < count < report["n"]]
+    held_out_flattered = "span training and held-out pictures: held-out figures will flatter"
     found = [
-        (folder.problems, f"{len(folder.problems)} unreadable pictures; training needs --skip-bad"),
-        (few, f"classes with fewer than {FEW_PICTURES} pictures: {', '.join(few)}"),
+        (report["corrupt"], "{n} unreadable pictures; training needs --skip-bad, or a list made with --quarantine"),
+        (report["quarantined"], "{n} pictures are left out on purpose"),
+        (bool(few), f"classes with fewer than {FEW_PICTURES} pictures: {', '.join(few)}"),
         (
             max(counts.values()) > IMBALANCE * max(1, min(counts.values())),
             f"imbalanced: the largest class has {max(counts.values())} pictures, the smallest {min(counts.values())}",
         ),
-        (duplicates, f"{len(duplicates)} groups of identical files"),
-        (leaks, f"{len(leaks)} of them span training and held-out pictures: held-out figures will flatter"),
-        (conflicts, f"{len(conflicts)} of them are in two classes: at most one can be right"),
-        (folder.ignored, f"{len(folder.ignored)} files are not pictures and were ignored"),
+        (report["mistyped"], "{n} files are in another format than their extension says"),
+        (report["duplicates"], "{n} groups of identical files"),
+        (report["leaks"], "{n} of them " + held_out_flattered),
+        (report["conflicts"], "{n} of them are in two classes: at most one can be right"),
+        (report["near_duplicates"], "{n} groups of pictures that look the same"),
+        (report["near_leaks"], "{n} of those groups " + held_out_flattered),
+        (report["near_conflicts"], "{n} of those groups are in two classes: at most one can be right"),
+        (bool(traits), f"some pictures are unlike the rest: {', '.join(traits)}"),
+        (report["odd_sizes"], "{n} pictures have a suspicious size"),
+        (report["ignored"], "{n} files are not pictures and were ignored"),
     ]
-    return [text for present, text in found if present]
-
-
-def _equal_files(root: Path, paths: tuple[str, ...]) -> list[list[str]]:
-    by_size: defaultdict[int, list[str]] = defaultdict(list)
-    for path in paths:
-        by_size[(root / path).stat().st_size].append(path)
-    by_digest: defaultdict[bytes, list[str]] = defaultdict(list)
-    for candidates in by_size.values():
-        if len(candidates) > 1:
-            for path in candidates:
-                by_digest[hashlib.sha256((root / path).read_bytes()).digest()].append(path)
-    return sorted(group for group in by_digest.values() if len(group) > 1)
+    return [
+        text.replace("{n}", f"{len(items):,}") if isinstance(items, list) else text for items, text in found if items
+    ]

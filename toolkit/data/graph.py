@@ -56,7 +56,11 @@ def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     else:
         values = pixels
     factor, offset = preprocessing.affine()
-    return tf.cast(values, tf.float32) * tf.constant(factor) + tf.constant(offset)
+    shape = tf.shape(values)
+    # A row of pixels at a time: broadcasting over the last axis, of three, is several times slower.
+    rows = tf.reshape(tf.cast(values, tf.float32), tf.concat([shape[:-2], [shape[-2] * shape[-1]]], axis=0))
+    rows = rows * tf.tile(tf.constant(factor), [shape[-2]]) + tf.tile(tf.constant(offset), [shape[-2]])
+    return tf.ensure_shape(tf.reshape(rows, shape), values.shape)
 
 
 def _announced_pixels(data: tf.Tensor) -> tf.Tensor:

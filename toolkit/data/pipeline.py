@@ -1,19 +1,19 @@
 """Batches for training and evaluation as ``tf.data`` pipelines.
 
-The order of a training epoch depends on the seed and the epoch's number alone, so a resumed run sees what the
-unbroken run would have seen. Evaluation sees every picture exactly once, in order.
+Order and augmentation of a training epoch depend on the seed and the epoch's number alone, so a resumed run sees what
+the unbroken run would have seen. Evaluation sees every picture exactly once, in order.
 """
 
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from toolkit.data import graph
+from toolkit.data.arrays import CACHE_BYTES, TrainingRecipe, cached_pixels, training_recipe
+from toolkit.data.order import epoch_plans
 from toolkit.data.split import Subset
 from toolkit.spec import Preprocessing
-
-Augment = Literal["none", "shift", "shift_flip"]
 
 
 def training_batches(
@@ -23,11 +23,16 @@ def training_batches(
     batch_size: int,
     seed: int,
     first_epoch: int = 0,
-    augment: Augment = "none",
+    first_step: int = 0,
+    augment: str | Sequence[str] = "none",
+    num_classes: int | None = None,
+    balanced: bool = False,
+    cache_bytes: int = CACHE_BYTES,
 ) -> tf.data.Dataset:
     """Endless shuffled batches ``(inputs, labels)``: float32 (batch, height, width, channels) and int32 (batch,).
 
     Take ``steps_per_epoch(subset, batch_size)`` batches for an epoch; its last batch holds what is left over.
+    ``toolkit.data.arrays.array_batches`` gives the same without TensorFlow.
 
     Args:
         subset: pictures and labels.
@@ -35,41 +40,81 @@ def training_batches(
         batch_size: pictures per batch.
         seed: with the epoch's number decides order and augmentation.
         first_epoch: where to go on from.
-        augment: ``"shift"`` moves the picture by up to an eighth, edges filled with zeros (CIFAR's pad and crop, He
-            et al. 2015 section 4.2); ``"shift_flip"`` also mirrors half of them.
+        first_step: the batch of that epoch to go on from; those before it are not read.
+        augment: names of augmentations with their parameters, see ``toolkit.data.augment.parse``. With ``mixup`` or
+            ``cutmix`` labels are float32 (batch, num_classes).
+        num_classes: width of such labels; by default the largest label and one.
+        balanced: show every class equally often, see ``toolkit.data.order.epoch_order``.
+        cache_bytes: decode every picture once, before the first batch, and keep the pixels in memory, if they take no
+            more than this.
     """
+    recipe = training_recipe(subset, preprocessing, augment, seed, num_classes)
     paths, labels = tf.constant(subset.paths), tf.constant(subset.labels, tf.int32)
+    cache = cached_pixels(subset, recipe.canvas, cache_bytes)
 
-    def load(key):
-        index = tf.cast(key[1], tf.int32)
-        pixels = graph.decode_pixels(tf.io.read_file(paths[index]), preprocessing)
-        if augment != "none":
-            example_seed = tf.stack([key[0] * 1_000_003 + seed, key[1]])
-            pixels = shift_pixels(pixels, example_seed, flip=augment == "shift_flip")
-        return graph.normalize(pixels, preprocessing), labels[index]
+    def plans() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        start = first_step * batch_size
+        for plan in epoch_plans(
+            subset.labels, seed=seed, first_epoch=first_epoch, first_position=start, balanced=balanced
+        ):
+            yield plan.epoch, plan.positions, plan.examples
 
-    def epoch_batches(epoch):
-        order = tf.random.experimental.index_shuffle(
-            tf.range(len(subset), dtype=tf.int64),
-            seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
-            max_index=tf.constant(len(subset) - 1, tf.int64),
-        )
-        keys = tf.stack([tf.fill([len(subset)], epoch), order], axis=1)
-        examples = tf.data.Dataset.from_tensor_slices(keys).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return examples.batch(batch_size)
+    def decode(position, example):
+        return position, example, graph.decode_pixels(tf.io.read_file(paths[example]), recipe.canvas)
 
-    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    def look_up(position, example):
+        return position, example, _on_host(lambda own: cache[own], [example], tf.uint8)
+
+    def epoch_batches(epoch, positions, examples):
+        order = tf.data.Dataset.from_tensor_slices((positions, examples))
+        if cache is None:
+            batches = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        else:
+            batches = order.batch(batch_size).map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
+
+    def finish(epoch, positions, examples, pixels):
+        if recipe.augmentations:
+            pixels = _on_host(recipe.augment, [pixels, epoch, positions], tf.uint8)
+        inputs = graph.normalize(tf.ensure_shape(pixels, [None, *preprocessing.size, 3]), preprocessing)
+        targets = tf.gather(labels, examples)
+        return _mixed(recipe, inputs, targets, epoch, positions) if recipe.is_mixed else (inputs, targets)
+
+    numbers = tf.TensorSpec([None], tf.int64)
+    epochs = tf.data.Dataset.from_generator(plans, output_signature=(tf.TensorSpec([], tf.int64), numbers, numbers))
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(subset: Subset, preprocessing: Preprocessing, *, batch_size: int) -> tf.data.Dataset:
-    """Every picture once, in order, as batches ``(inputs, labels)``."""
+def evaluation_batches(
+    subset: Subset, preprocessing: Preprocessing, *, batch_size: int, cache_bytes: int = 0
+) -> tf.data.Dataset:
+    """Every picture once, in order, as batches ``(inputs, labels)``.
 
-    def load(path, label):
-        return graph.normalize(graph.decode_pixels(tf.io.read_file(path), preprocessing), preprocessing), label
+    Args:
+        subset: pictures and labels.
+        preprocessing: from file to input.
+        batch_size: pictures per batch.
+        cache_bytes: decode every picture once, now, and keep the pixels in memory, if they take no more than this: for
+            subsets that are evaluated again and again.
+    """
+    paths, labels = tf.constant(subset.paths), tf.constant(subset.labels, tf.int32)
+    cache = cached_pixels(subset, preprocessing, cache_bytes)
 
-    slices = tf.data.Dataset.from_tensor_slices((list(subset.paths), np.asarray(subset.labels, np.int32)))
-    return slices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    def decode(index):
+        return graph.decode_pixels(tf.io.read_file(paths[index]), preprocessing), labels[index]
+
+    def look_up(index):
+        pixels = _on_host(lambda own: cache[own], [index], tf.uint8)
+        return tf.ensure_shape(pixels, [None, *preprocessing.size, 3]), tf.gather(labels, index)
+
+    indices = tf.data.Dataset.range(len(subset))
+    if cache is None:
+        batches = indices.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+    else:
+        batches = indices.batch(batch_size).map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.map(
+        lambda pixels, own: (graph.normalize(pixels, preprocessing), own), num_parallel_calls=tf.data.AUTOTUNE
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_epoch(subset: Subset, batch_size: int) -> int:
@@ -77,12 +122,12 @@ def steps_per_epoch(subset: Subset, batch_size: int) -> int:
     return -(-len(subset) // batch_size)
 
 
-def shift_pixels(pixels: tf.Tensor, seed: tf.Tensor, *, flip: bool) -> tf.Tensor:
-    """Shift uint8 (height, width, 3) by up to an eighth each way, and mirror half the time if ``flip``."""
-    height, width = pixels.shape[0], pixels.shape[1]
-    pad_height, pad_width = max(1, height // 8), max(1, width // 8)
-    padded = tf.pad(pixels, [[pad_height, pad_height], [pad_width, pad_width], [0, 0]])
-    shifted = tf.image.stateless_random_crop(padded, [height, width, 3], seed=seed)
-    if not flip:
-        return shifted
-    return tf.image.stateless_random_flip_left_right(shifted, seed=seed + 1)
+def _mixed(recipe: TrainingRecipe, inputs, targets, epoch, positions):
+    shape = inputs.shape
+    inputs, targets = _on_host(recipe.mix, [inputs, targets, epoch, positions], [tf.float32, tf.float32])
+    return tf.ensure_shape(inputs, shape), tf.ensure_shape(targets, [None, recipe.num_classes])
+
+
+def _on_host(function: Callable, inputs: list, dtype):
+    """Augmentation and the cache are NumPy's; both are pure, so several batches may be on their way at once."""
+    return tf.numpy_function(function, inputs, dtype, stateful=False)
