@@ -37,9 +37,13 @@ def test_overrides_leave_the_rest_alone():
         ("lr=1", "expected group.key=value"),
         ("optimizer.lr", "expected group.key=value"),
         ("optimizer.lr=fast", "optimizer.lr='fast'"),
-        ("optimizer.lr=-1", "must be positive"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: Input should be greater than 0"),
         ("optimizer.name=lion", "optimizer.name='lion'"),
-        ("run.epochs=0", "at least 1"),
+        ("run.epochs=0", "run.epochs=0: Input should be greater than or equal to 1"),
+        ("optimizer.lr=NaN", "finite number"),
+        ("optimizer.ema_epochs=true", "valid number"),
+        ("optimizer.schedule=manual", "needs optimizer.milestones"),
+        ("optimizer.milestones=[3, 2]", "must rise"),
         ("run.epochs=2.5", "run.epochs=2.5"),
     ],
 )
@@ -49,11 +53,43 @@ def test_bad_override_is_one_clear_line(override, message):
     assert message in str(caught.value)
 
 
-def test_recipes_hold_the_papers_figures():
-    cifar = recipe("resnet_cifar")  # He et al. 2015, section 4.2
-    assert (cifar.optimizer.lr, cifar.optimizer.momentum, cifar.run.batch_size) == (0.1, 0.9, 128)
-    assert cifar.run.epochs * (50_000 // 128) == pytest.approx(64_000, rel=0.01)
-    assert cifar.optimizer.weight_decay * (1 - cifar.optimizer.momentum) == pytest.approx(1e-4)
+@pytest.mark.parametrize(
+    ("name", "lr", "momentum", "l2", "batch_size", "schedule", "epochs"),
+    [
+        ("alexnet", 0.01, 0.9, 5e-4, 128, "plateau", 90),  # Krizhevsky et al. 2012, section 5
+        ("zfnet", 0.01, 0.9, 0.0, 128, "plateau", 70),  # Zeiler and Fergus 2014, section 3.1
+        ("vgg", 0.01, 0.9, 5e-4, 256, "plateau", 74),  # Simonyan and Zisserman 2015, section 3.1
+        ("resnet_imagenet", 0.1, 0.9, 1e-4, 256, "plateau", 120),  # He et al. 2016, section 3.4
+        ("resnet_cifar", 0.1, 0.9, 1e-4, 128, "step", 164),  # section 4.2
+        ("stochastic_depth", 0.1, 0.9, 1e-4, 128, "step", 500),  # Huang et al. 2016, section 4
+    ],
+)
+def test_recipes_hold_the_papers_figures(name, lr, momentum, l2, batch_size, schedule, epochs):
+    config = recipe(name)
+    optimizer, run = config.optimizer, config.run
+    assert (optimizer.lr, optimizer.momentum, optimizer.l2, optimizer.schedule) == (lr, momentum, l2, schedule)
+    assert (run.batch_size, run.epochs) == (batch_size, epochs)
+
+
+def test_lengths_are_the_papers_steps():
+    cifar, imagenet = recipe("resnet_cifar"), recipe("resnet_imagenet")
+    assert cifar.run.epochs * (50_000 // cifar.run.batch_size) == pytest.approx(64_000, rel=0.01)
+    assert imagenet.run.epochs * (1_281_167 // imagenet.run.batch_size) == pytest.approx(600_000, rel=0.01)
+
+
+def test_googlenet_trains_with_its_auxiliary_heads():
+    """Szegedy et al. 2015, sections 5 and 6: weight 0.3 each, 4 % less every 8 epochs, averaged weights."""
+    config = recipe("googlenet")
+    assert config.model.variant == {"aux_heads": True}
+    assert config.model.loss_weights == {"aux1": 0.3, "aux2": 0.3}
+    assert (config.optimizer.every, config.optimizer.decay) == (8, 0.96)
+    assert config.optimizer.ema_epochs > 0
+
+
+@pytest.mark.parametrize("text", ['{"data": {"augmentt": "none"}}', '{"optimizer": {"lr": "0.1"}}', "[1]", "{"])
+def test_document_with_a_wrong_key_or_type_is_one_clear_line(text):
+    with pytest.raises(UserError, match=r"^[^\n]*$"):
+        config_from_json(text)
 
 
 def test_smoke_is_two_epochs():

@@ -1,30 +1,77 @@
-"""The training loop: ``model.fit`` with a checkpoint after every epoch, from which a killed run goes on exactly."""
+"""The training loop: ``model.fit`` with checkpoints from which a killed run goes on exactly."""
 
 import logging
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import keras
+import numpy as np
 
 from toolkit.data.split import Split
 from toolkit.spec import Preprocessing, UserError
+from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
+from toolkit.training.callbacks import NotFiniteError, Row, SaveProgress, StopAtNotFinite, is_over
 from toolkit.training.config import TrainConfig
-from toolkit.training.losses import SparseCrossEntropy
-from toolkit.training.optimizers import build_optimizer, exclude_vectors_from_decay
-from toolkit.training.run_dir import RunDirectory
+from toolkit.training.devices import Shard, require_same_position, shared_batch_statistics
+from toolkit.training.gradients import Loss, layer_norms, loss_functions, values
+from toolkit.training.losses import SparseCrossEntropy, accuracy_metrics
+from toolkit.training.nonfinite import replay
+from toolkit.training.optimizers import build_optimizer, exclude_vectors_from_decay, set_l2
+from toolkit.training.prepare import LOGITS, classifier, num_classes, output_names, prepare
+from toolkit.training.run_dir import Position, RunDirectory
+from toolkit.training.schedules import best_epoch
 
 log = logging.getLogger(__name__)
 
+# Pictures whose gradients are looked at after every epoch.
+_NORM_EXAMPLES = 32
+
+OnEpoch = Callable[[Row], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all parts of a training run need."""
+
+    model: keras.Model
+    split: Split
+    preprocessing: Preprocessing
+    config: TrainConfig
+    run: RunDirectory
+    shard: Shard
+
+    @property
+    def steps(self) -> int:
+        return steps_per_epoch(self.split.train, self.config.run.batch_size, self.shard)
+
+    def batches(self, start: Position) -> Any:
+        return training_data(
+            self.split.train,
+            self.preprocessing,
+            self.config,
+            num_classes=num_classes(self.model),
+            outputs=output_names(self.model),
+            shard=self.shard,
+            start=start,
+        )
+
 
 def compile_model(model: keras.Model, config: TrainConfig, *, steps_per_epoch: int) -> None:
-    """Compile for classification from logits."""
+    """Compile for classification from logits, with the same loss at every output."""
     optimizer = build_optimizer(config.optimizer, config.run, steps_per_epoch=steps_per_epoch)
     exclude_vectors_from_decay(optimizer, model)
+    set_l2(model, config.optimizer.l2)
+    outputs = output_names(model)
+    loss = SparseCrossEntropy(config.optimizer.label_smoothing)
+    metrics = accuracy_metrics(num_classes(model))
+    single = not isinstance(model.output, dict)
     model.compile(
         optimizer=optimizer,
-        loss=SparseCrossEntropy(config.optimizer.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        loss=loss if single else dict.fromkeys(outputs, loss),
+        loss_weights=None if single else {name: config.model.loss_weights.get(name, 1.0) for name in outputs},
+        weighted_metrics=metrics if single else {LOGITS: metrics},
         jit_compile=_jit_compile(),
     )
 
@@ -36,73 +83,161 @@ def train(
     config: TrainConfig,
     run: RunDirectory,
     *,
+    shard: Shard | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> keras.Model:
     """Train ``model`` in place, from the run directory's last checkpoint if it has one.
 
     The weights after the last epoch are what an unbroken run would have reached: order and augmentation of every
-    epoch follow from the seed and its number, and checkpoints hold the optimizer's state.
+    epoch follow from the seed and its number, the learning rate from the step and the metrics of the epochs before,
+    and checkpoints hold the optimizer's state and that of random layers.
 
     Args:
-        model: answers logits; compiled here.
+        model: answers logits, or a dictionary of outputs with ``"logits"`` among them; compiled here.
         split: pictures to train and to validate on.
         preprocessing: from file to input.
         config: what to do.
         run: where checkpoints and metrics go.
+        shard: where ``model`` was built within ``all_devices``, what that gave.
         on_epoch: called with each epoch's metrics once they are on disk.
 
     Returns:
-        ``model``.
+        ``model``, or of a network with several outputs the part that answers logits.
 
     Raises:
         UserError: the loss is no longer a number.
     """
-    from toolkit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+    shard = shard or Shard()
+    shard.require_divisible(config.run.batch_size)
+    job = _Job(model, split, preprocessing, config, run, shard)
+    prepare(model, config.model, seed=config.run.seed)
+    compile_model(model, config, steps_per_epoch=job.steps)
+    model.optimizer.build(model.trainable_variables)  # its state is only loaded into variables that exist
+    position, segments = run.restore(model)
+    if shard.count > 1:
+        require_same_position(position)
+    if position > Position():
+        log.info("resuming after epoch %d of %d, step %d", position.epoch, config.run.epochs, position.step)
+    else:
+        run.save(model, position)
+    history = run.history()
+    was_over = is_over(config, history)
+    try:
+        if not was_over:
+            _fit(job, position, segments, history, on_epoch)
+    except NotFiniteError as error:
+        raise _diagnosis(job, error) from None
+    if was_over or config.run.early_stopping:
+        last = best_epoch(config.optimizer, history) if config.run.early_stopping else len(history)
+        run.load(model, Position(last))
+        model.optimizer.finalize_variable_values(model.trainable_variables)  # as fit does at its end
+    set_l2(model, 0.0)
+    return classifier(model)
 
-    steps = steps_per_epoch(split.train, config.run.batch_size)
-    compile_model(model, config, steps_per_epoch=steps)
-    first_epoch = run.restore(model)
-    if first_epoch:
-        log.info("resuming after epoch %d of %d", first_epoch, config.run.epochs)
-    if first_epoch >= config.run.epochs:
-        return model
-    model.fit(
-        training_batches(
-            split.train,
-            preprocessing,
-            batch_size=config.run.batch_size,
-            seed=config.run.seed,
-            first_epoch=first_epoch,
-            augment=config.data.augment,
-        ),
-        validation_data=evaluation_batches(split.val, preprocessing, batch_size=config.run.batch_size),
-        steps_per_epoch=steps,
-        epochs=config.run.epochs,
-        initial_epoch=first_epoch,
-        callbacks=[_SaveEpoch(run, config.run.epochs, on_epoch)],
-        verbose=0,
+
+def _fit(
+    job: _Job,
+    position: Position,
+    segments: list[Row],
+    history: list[Row],
+    on_epoch: OnEpoch | None,
+) -> None:
+    """Go on from ``position`` to the end, adding to ``history``."""
+    num_epochs = job.config.run.epochs
+    if position.step:
+        _fit_epochs(job, position, position.epoch + 1, segments, history, on_epoch)
+        if is_over(job.config, history):
+            return
+        position, _ = job.run.restore(job.model)  # fit has put averaged weights in the place of its own
+    _fit_epochs(job, position, num_epochs, [], history, on_epoch)
+
+
+def _fit_epochs(
+    job: _Job,
+    start: Position,
+    end: int,
+    segments: list[Row],
+    history: list[Row],
+    on_epoch: OnEpoch | None,
+) -> None:
+    model, config = job.model, job.config
+    progress = SaveProgress(
+        job.run,
+        config,
+        num_examples=num_examples(job.split.train, job.shard),
+        start=start,
+        segments=segments,
+        history=history,
+        gradient_norms=_gradient_norms(job) if config.run.gradient_norms else None,
+        on_epoch=on_epoch,
     )
-    return model
+    callbacks = [StopAtNotFinite(start, config.run.checkpoint_every_steps), progress]
+    if config.optimizer.ema_epochs:
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # validation sees the average
+    if config.run.tensorboard and job.run.writer:
+        callbacks.append(_tensorboard(job.run))
+    validation = validation_data(job.split.val, job.preprocessing, config, outputs=output_names(model), shard=job.shard)
+    with shared_batch_statistics(model, job.shard):
+        model.fit(
+            job.batches(start),
+            validation_data=validation,
+            steps_per_epoch=job.steps - start.step,
+            initial_epoch=start.epoch,
+            epochs=end,
+            callbacks=callbacks,
+            shuffle=False,  # the batches come shuffled
+            verbose=0,
+        )
 
 
-class _SaveEpoch(keras.callbacks.Callback):
-    def __init__(self, run: RunDirectory, num_epochs: int, on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
-        super().__init__()
-        self._run = run
-        self._num_epochs = num_epochs
-        self._on_epoch = on_epoch
+def _gradient_norms(job: _Job) -> Callable[[], dict[str, float]]:
+    """By layer, of the network as it is at the time of the call, on the first of the training pictures."""
+    from toolkit.data.arrays import load_pixels
+    from toolkit.data.decode import normalize
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        if not math.isfinite(row["loss"]):
-            raise UserError(
-                f"the training loss became {row['loss']} in epoch {epoch + 1}; the last good checkpoint is kept: "
-                "lower optimizer.lr or raise optimizer.warmup_epochs"
-            )
-        row["lr"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self._run.save_epoch(self.model, epoch + 1, row)
-        if self._on_epoch:
-            self._on_epoch({"epoch": epoch + 1, "epochs": self._num_epochs} | row)
+    labels = job.split.train.labels[:_NORM_EXAMPLES]
+    inputs = normalize(load_pixels(job.split.train.paths[:_NORM_EXAMPLES], job.preprocessing), job.preprocessing)
+    functions = loss_functions(job.model, _total_loss(job.config), training=True)
+
+    def norms() -> dict[str, float]:
+        return layer_norms(job.model, functions.gradients(*values(job.model), inputs, np.asarray(labels, np.int32)))
+
+    return norms
+
+
+def _tensorboard(run: RunDirectory) -> keras.callbacks.Callback:
+    try:
+        import tensorboard  # noqa: F401  (without it, TensorFlow has nothing to write a scalar with)
+    except ImportError:
+        raise UserError("run.tensorboard=true needs TensorBoard: pip install 'toolkit[tensorboard]'") from None
+    return keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False)
+
+
+def _total_loss(config: TrainConfig) -> Loss:
+    """Of all outputs, weighted, without weight decay."""
+    loss = SparseCrossEntropy(config.optimizer.label_smoothing)
+
+    def total(labels: Any, outputs: Any) -> Any:
+        if not isinstance(outputs, dict):
+            return loss(labels, outputs)
+        of = labels if isinstance(labels, dict) else dict.fromkeys(outputs, labels)
+        return sum(config.model.loss_weights.get(name, 1.0) * loss(of[name], outputs[name]) for name in outputs)
+
+    return total
+
+
+def _diagnosis(job: _Job, error: NotFiniteError) -> UserError:
+    """Which layer, found by doing again what was done since the last checkpoint."""
+    epoch, step = error.position.epoch, error.position.step
+    where = ""
+    if job.shard.count == 1:
+        start, _ = job.run.restore(job.model)
+        steps = (epoch - start.epoch) * job.steps + step - start.step
+        where = ", first " + replay(job.model, islice(job.batches(start), steps), _total_loss(job.config))
+    return UserError(
+        f"the training loss became {error.loss} in epoch {epoch + 1}{where}; the last good checkpoint is kept: "
+        "lower optimizer.lr, raise optimizer.warmup_epochs or set optimizer.clip_norm"
+    )
 
 
 def _jit_compile() -> bool | str:

@@ -1,14 +1,15 @@
-"""Losses that Keras lacks."""
+"""Losses and metrics that take labels both as integers and, mixed, as probabilities."""
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable("toolkit")
 class SparseCrossEntropy(keras.losses.Loss):
-    """Cross-entropy of integer labels (batch,) and logits (batch, classes), with label smoothing.
+    """Cross-entropy of labels and logits (batch, classes), with label smoothing.
 
-    Keras smooths one-hot labels only. Smoothing is that of Szegedy et al., *Rethinking the Inception Architecture*,
-    CVPR 2016, section 7.
+    Labels are integers (batch,), or probabilities (batch, classes) where pictures were mixed. Keras smooths the latter
+    only. Smoothing is that of Szegedy et al., *Rethinking the Inception Architecture*, CVPR 2016, section 7.
 
     Args:
         label_smoothing: probability in 0…1 moved from the true class and spread over all.
@@ -19,11 +20,36 @@ class SparseCrossEntropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        labels = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
-        targets = keras.ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
+        num_classes = y_pred.shape[-1]
+        if len(y_true.shape) < 2 or y_true.shape[-1] != num_classes:
+            y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), num_classes, dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(
-            targets, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+            y_true, y_pred, from_logits=True, label_smoothing=self.label_smoothing
         )
 
     def get_config(self):
         return super().get_config() | {"label_smoothing": self.label_smoothing}
+
+
+def accuracy_metrics(num_classes: int) -> list[keras.metrics.Metric]:
+    """Shares of examples whose class is the first, and where there are more than five classes among the first five."""
+    metrics = [keras.metrics.MeanMetricWrapper(_is_first, name="accuracy")]
+    if num_classes > 5:
+        metrics.append(keras.metrics.MeanMetricWrapper(_is_among_five, name="top5"))
+    return metrics
+
+
+@keras.saving.register_keras_serializable("toolkit")
+def _is_first(y_true, y_pred):
+    return ops.cast(ops.equal(_classes(y_true, y_pred), ops.argmax(y_pred, axis=-1)), "float32")
+
+
+@keras.saving.register_keras_serializable("toolkit")
+def _is_among_five(y_true, y_pred):
+    return keras.metrics.sparse_top_k_categorical_accuracy(_classes(y_true, y_pred), y_pred, k=5)
+
+
+def _classes(y_true, y_pred):
+    if len(y_true.shape) < 2 or y_true.shape[-1] != y_pred.shape[-1]:
+        return ops.cast(ops.reshape(y_true, (-1,)), "int32")
+    return ops.argmax(y_true, axis=-1)

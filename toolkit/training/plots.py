@@ -1,25 +1,103 @@
-"""Learning curves as a picture."""
+"""What a run shows, as PNG pictures."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: More classes than this make squares too small to tell apart.
+MAX_CONFUSION_CLASSES = 100
+_LABELLED_CLASSES = 40
+_COUNTED_CLASSES = 20
 
 
 def plot_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
-    """Draw loss and accuracy by epoch, training against validation, to a PNG."""
+    """Draw loss and accuracy by epoch, training against validation, and the learning rate."""
+    figure = _figure(12, 3.6)
+    epochs = [row["epoch"] for row in history]
+    *axes, rate = figure.subplots(1, 3)
+    for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
+        for key, name, style in ((metric, "training", "-"), (f"val_{metric}", "validation", "--")):
+            axis.plot(epochs, [row[key] for row in history], style, label=name)
+        axis.set_ylabel(metric)
+        axis.legend()
+    rate.plot(epochs, [row["lr"] for row in history], ".-", color="tab:grey")
+    rate.set_ylabel("learning rate")
+    for axis in (*axes, rate):
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Draw a confusion matrix; shades are shares of each true class, numbers are counts."""
+    size = min(12.0, 2.5 + 0.4 * len(matrix))
+    figure = _figure(size + 1, size)
+    axis = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the true class")
+    axis.set_xlabel("called")
+    axis.set_ylabel("true")
+    if len(matrix) <= _LABELLED_CLASSES:
+        axis.set_xticks(range(len(matrix)), class_names, rotation=90)
+        axis.set_yticks(range(len(matrix)), class_names)
+    if len(matrix) <= _COUNTED_CLASSES:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=colour)
+    _save(figure, path)
+
+
+def plot_gradient_norms(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw each layer's gradient norm, input to output, after the first, the middle and the last epoch."""
+    figure = _figure(12, 4)
+    axis = figure.subplots()
+    chosen = {rows[index]["epoch"]: rows[index]["norms"] for index in (0, len(rows) // 2, len(rows) - 1)}
+    for epoch, norms in chosen.items():
+        axis.semilogy(list(norms.values()), ".-", label=f"after epoch {epoch}")
+    names = list(rows[0]["norms"])
+    if len(names) <= _LABELLED_CLASSES:
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    else:
+        axis.set_xlabel("layer, input to output")
+    axis.set_ylabel("gradient norm")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    _save(figure, path)
+
+
+def plot_pictures(pixels: np.ndarray, captions: Sequence[str], path: Path, *, columns: int = 6) -> None:
+    """Draw pictures, uint8 (n, height, width, 3), each with a caption above."""
+    num_rows = max(1, math.ceil(len(pixels) / columns))
+    figure = _figure(2 * columns, 2.5 * num_rows)
+    axes = np.ravel(figure.subplots(num_rows, columns, squeeze=False))
+    for axis in axes:
+        axis.axis("off")
+    for axis, picture, caption in zip(axes, pixels, captions, strict=False):
+        axis.imshow(picture)
+        axis.set_title(caption, fontsize=8)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    epochs = [row["epoch"] for row in history]
-    for axis, metric, label in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss", "accuracy"), strict=True):
-        for key, name, style in ((metric, "training", "-"), (f"val_{metric}", "validation", "--")):
-            axis.plot(epochs, [row[key] for row in history], style, label=name)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.suptitle(title)
+    return figure
+
+
+def _save(figure: "Figure", path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(partial, dpi=120)
+    figure.savefig(partial, dpi=110, bbox_inches="tight", pad_inches=0.1)
     partial.replace(path)

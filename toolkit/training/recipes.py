@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from toolkit.registry import unknown_name
 from toolkit.spec import UserError
-from toolkit.training.config import DataConfig, OptimizerConfig, RunConfig, TrainConfig
+from toolkit.training.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def lenet() -> TrainConfig:
@@ -21,87 +21,128 @@ def lenet() -> TrainConfig:
     )
 
 
-def resnet_cifar() -> TrainConfig:
-    """He et al. 2015 section 4.2: SGD 0.1 with momentum 0.9, weight decay 1e-4, batch 128, rate divided by ten at
-    half and three quarters, pad-and-crop and mirroring. 164 epochs are their 64,000 steps.
-
-    Their decay is an L2 loss, which momentum multiplies by 1 / (1 - 0.9); Keras' decay bypasses momentum, so it is
-    ten times theirs."""
-    return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(name="sgd", lr=0.1, weight_decay=1e-3, schedule="step"),
-        run=RunConfig(epochs=164, batch_size=128),
-    )
-
-
-def resnet_imagenet() -> TrainConfig:
-    """He et al. 2015 section 3.4: SGD 0.1 with momentum 0.9, weight decay 1e-4, batch 256, 90 epochs; steps at
-    half and three quarters stand for their division on plateau, shifts and mirroring for their scale jitter. The
-    decay is ten times theirs for the reason given in ``resnet_cifar``."""
-    return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(name="sgd", lr=0.1, weight_decay=1e-3, schedule="step"),
-        run=RunConfig(epochs=90, batch_size=256),
-    )
-
-
 def alexnet() -> TrainConfig:
-    """Krizhevsky et al. 2012 section 5: SGD 0.01 with momentum 0.9, weight decay 5e-4, batch 128, about 90 epochs;
-    steps at half and three quarters stand for their three divisions by hand, shifts for their random crops. The
-    decay is ten times theirs for the reason given in ``resnet_cifar``."""
+    """Krizhevsky et al. 2012 section 5: SGD 0.01 with momentum 0.9, weight decay 5e-4, batch 128, about 90 epochs,
+    the rate divided by ten, three times, when the validation error stopped improving. Shifts stand for their random
+    crops."""
     return TrainConfig(
         data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(name="sgd", lr=0.01, weight_decay=5e-3, schedule="step"),
-        run=RunConfig(epochs=90, batch_size=128),
+        optimizer=OptimizerConfig(
+            name="sgd", lr=0.01, l2=5e-4, schedule="plateau", monitor="val_accuracy", min_share=1e-3
+        ),
+        run=RunConfig(epochs=90, batch_size=128, dtype_policy="auto"),
     )
 
 
 def zfnet() -> TrainConfig:
-    """Zeiler and Fergus 2014 section 3.1: SGD 0.01 with momentum 0.9, batch 128, 70 epochs; they name no weight
-    decay, so none. Steps and shifts stand for theirs as in ``alexnet``."""
+    """Zeiler and Fergus 2014 section 3.1: SGD 0.01 with momentum 0.9, batch 128, 70 epochs, the rate lowered by hand
+    when the validation error plateaus; they name no weight decay, so none. Shifts as in ``alexnet``."""
     return TrainConfig(
         data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(name="sgd", lr=0.01, schedule="step"),
-        run=RunConfig(epochs=70, batch_size=128),
+        optimizer=OptimizerConfig(name="sgd", lr=0.01, schedule="plateau", monitor="val_accuracy"),
+        run=RunConfig(epochs=70, batch_size=128, dtype_policy="auto"),
     )
 
 
 def vgg() -> TrainConfig:
-    """Simonyan and Zisserman 2015 section 3.1: SGD 0.01 with momentum 0.9, weight decay 5e-4, batch 256, 74 epochs.
-    Decay, steps and shifts stand for theirs as in ``alexnet``."""
+    """Simonyan and Zisserman 2015 section 3.1: SGD 0.01 with momentum 0.9, weight decay 5e-4, batch 256, 74 epochs,
+    the rate divided by ten, three times, when validation accuracy stopped improving. Shifts as in ``alexnet``."""
     return TrainConfig(
         data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(name="sgd", lr=0.01, weight_decay=5e-3, schedule="step"),
-        run=RunConfig(epochs=74, batch_size=256),
+        optimizer=OptimizerConfig(
+            name="sgd", lr=0.01, l2=5e-4, schedule="plateau", monitor="val_accuracy", min_share=1e-3
+        ),
+        run=RunConfig(epochs=74, batch_size=256, dtype_policy="auto"),
     )
 
 
 def nin() -> TrainConfig:
-    """Lin et al. 2014 section 4.1: batches of 128 and a rate that is divided by ten twice. They print no other
-    figures; rate, momentum and decay are those of ``alexnet``."""
+    """Lin et al. 2014 section 4: batches of 128, the rate divided by ten when training accuracy stops improving,
+    and once more, down to a hundredth. They print no other figures; rate, momentum and decay are ``alexnet``'s."""
     return TrainConfig(
         data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(name="sgd", lr=0.01, weight_decay=5e-3, schedule="step"),
+        optimizer=OptimizerConfig(name="sgd", lr=0.01, l2=5e-4, schedule="plateau", monitor="accuracy", min_share=1e-2),
         run=RunConfig(epochs=90, batch_size=128),
     )
 
 
-def modern() -> TrainConfig:
-    """A steady default for any network and a small folder: AdamW, warm-up, cosine, label smoothing."""
+def googlenet() -> TrainConfig:
+    """Szegedy et al. 2015 sections 5 and 6: SGD with momentum 0.9, the rate lowered by 4 % every 8 epochs, the
+    auxiliary heads' losses with weight 0.3, averaged weights at the end. They print no rate, decay, batch or length;
+    these are those of Caffe's ``bvlc_googlenet``: 0.01, 2e-4, 32, and 60 epochs of its 2,400,000 steps."""
     return TrainConfig(
         data=DataConfig(augment="shift_flip"),
-        optimizer=OptimizerConfig(lr=1e-3, weight_decay=1e-2, warmup_epochs=2, label_smoothing=0.1),
+        model=ModelConfig(variant={"aux_heads": True}, loss_weights={"aux1": 0.3, "aux2": 0.3}),
+        optimizer=OptimizerConfig(
+            name="sgd", lr=0.01, l2=2e-4, schedule="staircase", every=8, decay=0.96, ema_epochs=1
+        ),
+        run=RunConfig(epochs=60, batch_size=32, dtype_policy="auto"),
+    )
+
+
+def highway() -> TrainConfig:
+    """Srivastava et al. 2015 section 3: SGD with momentum and a rate that falls exponentially. They chose its figures
+    by random search and print none, so these are ours, for pictures as small as CIFAR's."""
+    return TrainConfig(
+        data=DataConfig(augment="shift_flip"),
+        optimizer=OptimizerConfig(name="sgd", lr=0.05, l2=1e-4, schedule="exponential", decay=0.95),
+        run=RunConfig(epochs=100, batch_size=128),
+    )
+
+
+def resnet_imagenet() -> TrainConfig:
+    """He et al. 2016 section 3.4: SGD 0.1 with momentum 0.9, weight decay 1e-4, batch 256, the rate divided by ten
+    when the error plateaus, 600,000 steps, which are 120 epochs; no dropout. Shifts and mirroring stand for their
+    scale jitter and crops."""
+    return TrainConfig(
+        data=DataConfig(augment="shift_flip"),
+        optimizer=OptimizerConfig(name="sgd", lr=0.1, l2=1e-4, schedule="plateau", monitor="val_accuracy"),
+        run=RunConfig(epochs=120, batch_size=256, dtype_policy="auto"),
+    )
+
+
+def resnet_cifar() -> TrainConfig:
+    """He et al. 2016 section 4.2: SGD 0.1 with momentum 0.9, weight decay 1e-4, batch 128, rate divided by ten at
+    half and three quarters, pad-and-crop and mirroring. 164 epochs are their 64,000 steps. For 110 layers they begin
+    with a lower rate: ``--set optimizer.warmup_epochs=1``."""
+    return TrainConfig(
+        data=DataConfig(augment="shift_flip"),
+        optimizer=OptimizerConfig(name="sgd", lr=0.1, l2=1e-4, schedule="step"),
+        run=RunConfig(epochs=164, batch_size=128),
+    )
+
+
+def stochastic_depth() -> TrainConfig:
+    """Huang et al. 2016 section 4: as ``resnet_cifar``, with Nesterov's momentum, for 500 epochs."""
+    return TrainConfig(
+        data=DataConfig(augment="shift_flip"),
+        optimizer=OptimizerConfig(name="nesterov", lr=0.1, l2=1e-4, schedule="step"),
+        run=RunConfig(epochs=500, batch_size=128),
+    )
+
+
+def modern() -> TrainConfig:
+    """A steady default for any network and a small folder: AdamW, warm-up, cosine, label smoothing, averaged
+    weights, clipped gradients."""
+    return TrainConfig(
+        data=DataConfig(augment="shift_flip"),
+        optimizer=OptimizerConfig(
+            lr=1e-3, weight_decay=1e-2, warmup_epochs=2, label_smoothing=0.1, ema_epochs=1, clip_norm=1.0
+        ),
         run=RunConfig(epochs=60, batch_size=64),
     )
 
 
 _RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "alexnet": alexnet,
+    "googlenet": googlenet,
+    "highway": highway,
     "lenet": lenet,
     "modern": modern,
     "nin": nin,
     "resnet_cifar": resnet_cifar,
     "resnet_imagenet": resnet_imagenet,
+    "stochastic_depth": stochastic_depth,
     "vgg": vgg,
     "zfnet": zfnet,
 }

@@ -1,29 +1,52 @@
 """A run's directory: what it was told, what it measured, and the state it can go on from after a kill.
 
-``config.json`` · ``labels.txt`` · ``splits.json`` · ``environment.json`` · ``metrics.jsonl``, a line an epoch ·
-``curves.png`` · ``checkpoints/`` · ``model.keras``, which marks the run as finished.
+``config.json`` · ``model.json`` · ``labels.txt`` · ``splits.json`` · ``environment.json`` · ``metrics.jsonl`` and
+``gradient_norms.jsonl``, a line an epoch · ``checkpoints/`` · ``model.keras``, which marks training as finished ·
+``result.json``, ``predictions.npz``, pictures and ``report.html``.
 """
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from toolkit.spec import UserError
 
+METRICS = "metrics.jsonl"
+GRADIENT_NORMS = "gradient_norms.jsonl"
+
 _KEEP_CHECKPOINTS = 2
+_CHECKPOINT = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.weights\.h5")
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """How far a run is: finished epochs, and finished steps of the next."""
+
+    epoch: int = 0
+    step: int = 0
 
 
 class RunDirectory:
-    """Reads and writes a run's files; every write is atomic."""
+    """Reads and writes a run's files; every write is atomic.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        path: the directory.
+        writer: whether this process writes: of several hosts' processes only one does.
+    """
+
+    def __init__(self, path: str | Path, *, writer: bool = True) -> None:
         self.path = Path(path)
         self.model_file = self.path / "model.keras"
-        self.metrics_file = self.path / "metrics.jsonl"
+        self.writer = writer
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -39,84 +62,172 @@ class RunDirectory:
         Raises:
             UserError: a run exists and ``resume`` is false; or it was told something else.
         """
+        if not self.writer:
+            return
         if self.exists():
             if not resume:
                 raise UserError(f"{self.path}: holds a run already; pass --resume to go on with it, or another --out")
             self._require_same(files)
             return
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path}: exists and is not a run; name a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            if name != "config.json":
-                self.write_text(name, text)
-        self.write_text("config.json", files["config.json"])  # last: it marks the run as begun
+        self._create(files)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is found whole or not at all."""
+        if not self.writer:
+            return
         partial = self.path / f".{name}.partial"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, self.path / name)
 
-    def save_epoch(self, model: keras.Model, epoch: int, metrics: dict[str, float]) -> None:
-        """Keep the state after ``epoch`` epochs, then note its metrics."""
-        directory = self.path / "checkpoints"
-        directory.mkdir(exist_ok=True)
-        partial = directory / ".partial.weights.h5"
-        model.save_weights(partial)
-        self._append_metrics({"epoch": epoch} | metrics)
-        os.replace(partial, directory / f"epoch-{epoch:04d}.weights.h5")
-        for old in self._checkpoints()[:-_KEEP_CHECKPOINTS]:
-            old.unlink()
+    def append_row(self, name: str, row: dict[str, Any]) -> None:
+        """Add a line to ``METRICS`` or ``GRADIENT_NORMS``; a checkpoint of the row's ``epoch`` has to follow."""
+        if self.writer:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
-    def restore(self, model: keras.Model) -> int:
-        """Load the last checkpoint, optimizer state included, into a compiled model.
-
-        Returns:
-            The number of epochs it has behind it, 0 if there is none.
-        """
-        checkpoints = self._checkpoints()
-        if not checkpoints:
-            self._keep_metrics_until(0)
-            return 0
-        model.optimizer.build(model.trainable_variables)  # its state is only loaded into variables that exist
-        model.load_weights(checkpoints[-1])
-        epoch = int(checkpoints[-1].name.split("-")[1].split(".")[0])
-        self._keep_metrics_until(epoch)
-        return epoch
-
-    def finish(self, model: keras.Model) -> None:
-        """Save the trained network; the checkpoints have served their purpose."""
-        partial = self.path / ".partial.keras"
-        model.save(partial)
-        os.replace(partial, self.model_file)
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of such a file."""
+        path = self.path / name
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def history(self) -> list[dict[str, Any]]:
         """The metrics of every finished epoch."""
-        if not self.metrics_file.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        return self.rows(METRICS)
 
-    def _append_metrics(self, row: dict[str, Any]) -> None:
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    def save(
+        self,
+        model: keras.Model,
+        position: Position,
+        *,
+        segments: list[dict[str, float]] | None = None,
+        best_epoch: int | None = None,
+    ) -> None:
+        """Keep weights, the optimizer's state and that of random layers; drop checkpoints nobody needs any more.
 
-    def _keep_metrics_until(self, epoch: int) -> None:
-        # A kill between the two writes of save_epoch leaves a line too many, perhaps half of one.
-        if not self.metrics_file.exists():
+        Args:
+            model: compiled.
+            position: how far it is.
+            segments: within an epoch, the metrics of its parts so far.
+            best_epoch: whose checkpoint is to stay.
+        """
+        if not self.writer:
             return
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
-        self.write_text(self.metrics_file.name, "".join(lines))
+        target = self._checkpoint(position)
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_name(".partial.weights.h5")
+        with _undistributed():
+            model.save_weights(partial)
+        beside = {"segments": segments or [], "random": [_as_list(variable) for variable in _random_states(model)]}
+        self._beside(position).write_text(json.dumps(beside))
+        os.replace(partial, target)
+        positions = self.positions()
+        for old in positions[:-_KEEP_CHECKPOINTS]:
+            if old != Position(best_epoch or -1):
+                self._checkpoint(old).unlink()
+                self._beside(old).unlink()
 
-    def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("epoch-*.weights.h5"))
+    def positions(self) -> list[Position]:
+        """Of all checkpoints, the latest last."""
+        names = [_CHECKPOINT.fullmatch(path.name) for path in (self.path / "checkpoints").glob("epoch-*")]
+        return sorted(Position(int(name[1]), int(name[2] or 0)) for name in names if name)
+
+    def restore(self, model: keras.Model) -> tuple[Position, list[dict[str, float]]]:
+        """Load the latest checkpoint and forget what was noted after it.
+
+        Returns:
+            How far it is, and the metrics of the parts of the epoch it is in.
+        """
+        positions = self.positions()
+        position = positions[-1] if positions else Position()
+        for name in (METRICS, GRADIENT_NORMS):
+            self._forget_after(name, position.epoch)
+        if not positions:
+            return position, []
+        return position, self.load(model, position)
+
+    def load(self, model: keras.Model, position: Position) -> list[dict[str, float]]:
+        """Load one checkpoint into a compiled model with its optimizer built, and return its segments."""
+        with _undistributed():
+            model.load_weights(self._checkpoint(position))
+        beside = json.loads(self._beside(position).read_text())
+        for variable, state in zip(_random_states(model), beside["random"], strict=True):
+            variable.assign(np.asarray(state, variable.dtype))
+        return beside["segments"]
+
+    def finish(self, model: keras.Model) -> None:
+        """Save the trained network; the checkpoints have served their purpose."""
+        if not self.writer:
+            return
+        partial = self.path / ".partial.keras"
+        with _undistributed():
+            model.save(partial)
+        os.replace(partial, self.model_file)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def _create(self, files: dict[str, str]) -> None:
+        # Beside, then renamed: a kill leaves no directory that is neither a run nor free for one.
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, text in files.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        os.replace(partial, self.path)
+
+    def _checkpoint(self, position: Position) -> Path:
+        step = f"-step-{position.step:06d}" if position.step else ""
+        return self.path / "checkpoints" / f"epoch-{position.epoch:04d}{step}.weights.h5"
+
+    def _beside(self, position: Position) -> Path:
+        return self._checkpoint(position).with_suffix("").with_suffix(".json")
+
+    def _forget_after(self, name: str, epoch: int) -> None:
+        # A kill between noting an epoch and keeping its checkpoint leaves a line too many, perhaps half of one.
+        if (self.path / name).exists():
+            rows = [row for row in self.rows(name) if row["epoch"] <= epoch]
+            self.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _require_same(self, files: dict[str, str]) -> None:
         for name, text in files.items():
             path = self.path / name
-            if name != "environment.json" and (not path.exists() or path.read_text(encoding="utf-8") != text):
-                raise UserError(
-                    f"{path}: differs from what this command would use, so the run cannot go on as it began; "
-                    "repeat the command it was begun with, or name another --out"
-                )
+            if name == "environment.json" or (path.exists() and path.read_text(encoding="utf-8") == text):
+                continue
+            what = _first_difference(path, text) if name == "config.json" and path.exists() else ""
+            raise UserError(
+                f"{path}: differs from what this command would use{what}, so the run cannot go on as it began; "
+                "repeat the command it was begun with, or name another --out"
+            )
+
+
+@contextmanager
+def _undistributed() -> Iterator[None]:
+    # Keras creates variables while it saves and loads. Distributed ones are created by all hosts together, and only one
+    # of them saves.
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def _random_states(model: keras.Model) -> list[keras.Variable]:
+    """What decides the next draws of dropout and the like; Keras does not save it with the weights."""
+    saved = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in saved]
+
+
+def _as_list(variable: keras.Variable) -> list[int]:
+    return keras.ops.convert_to_numpy(variable).tolist()
+
+
+def _first_difference(path: Path, text: str) -> str:
+    begun, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    for group, settings in now.items():
+        for key, value in settings.items():
+            before = begun.get(group, {}).get(key)
+            if before != value:
+                return f" ({group}.{key} was {json.dumps(before)} and would be {json.dumps(value)})"
+    return ""

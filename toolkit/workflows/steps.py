@@ -50,7 +50,7 @@ def scan(data: str | Path, skip_bad: bool, progress: Progress | None) -> ImageFo
     folder = scan_folder(data, progress=progress)
     if not skip_bad:
         folder.require_clean()
-    for path, reason in folder.problems:
+    for path, reason in folder.quarantined + folder.problems:
         log.warning("left out %s: %s", path, reason)
     return folder
 
@@ -72,7 +72,14 @@ def held_out_metrics(
 
 
 def export_held_out(
-    model: "keras.Model", folder: ImageFolder, split: Split, preprocessing: Preprocessing, options: ExportOptions
+    model: "keras.Model",
+    folder: ImageFolder,
+    split: Split,
+    preprocessing: Preprocessing,
+    options: ExportOptions,
+    *,
+    temperature: float | None = None,
+    reject_below: float | None = None,
 ) -> Path:
     """Export with the training pictures to calibrate on and the held-out ones to judge by."""
     from toolkit.export import export_bundle
@@ -86,6 +93,8 @@ def export_held_out(
         evaluation=split.held_out[1],
         num_examples=options.num_examples,
         force=options.force,
+        temperature=temperature,
+        reject_below=reject_below,
     )
 
 

@@ -1,0 +1,112 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import toolkit
+from toolkit.layers import StochasticDepth
+from toolkit.spec import UserError
+from toolkit.training.gradcheck import TOLERANCE, check_gradients, in_float64
+from toolkit.workflows.gradcheck import check_model_gradients
+
+RNG = np.random.default_rng(0)
+
+
+def scaled(factor: float):
+    """The identity, whose gradient is said to be ``factor`` times what it is."""
+
+    @ops.custom_gradient
+    def identity(x):
+        return ops.add(x, 0), lambda *args, upstream=None: factor * (args[0] if upstream is None else upstream)
+
+    return identity
+
+
+class Scaled(keras.layers.Layer):
+    def __init__(self, factor: float, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        return scaled(self.factor)(inputs)
+
+    def get_config(self):
+        return super().get_config() | {"factor": self.factor}
+
+
+def network(factor: float) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.layers.Input((12, 12, 2))
+    x = keras.layers.Conv2D(4, 3, name="stage1_conv")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="stage1_bn")(Scaled(factor)(x)))
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
+    return in_float64(keras.Model(inputs, keras.layers.Dense(3, name="head_logits")(x)))
+
+
+@pytest.mark.parametrize("batch_statistics", [True, False])
+@pytest.mark.parametrize("factor", [1.0, 1.01, -1.0])
+def test_wrong_gradient_is_found_and_named(factor, batch_statistics):
+    rows = check_gradients(
+        network(factor), RNG.normal(size=(4, 12, 12, 2)), np.arange(4) % 3, batch_statistics=batch_statistics
+    )
+    by_layer = {row.name: row.difference for row in rows}
+    wrong = {name for name, difference in by_layer.items() if difference > TOLERANCE}
+    if factor == 1.0:
+        assert not wrong
+        return
+    # What lies behind the wrong layer has no part in it; a bias before batch statistics has no gradient at all.
+    assert "stage1_conv/kernel" in wrong <= {"stage1_conv/kernel", "stage1_conv/bias"}
+    # The relative difference of the notes: |a − n| / (|a| + |n|), with a = factor · n.
+    expected = abs(factor - 1) / (abs(factor) + 1)
+    assert by_layer["stage1_conv/kernel"] == pytest.approx(expected, rel=0.02)
+    assert rows[0].name in wrong
+
+
+def test_rebuilt_network_is_the_same_in_float64_and_has_no_chance_in_it():
+    inputs = keras.layers.Input((64,))
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(64, name="stage1_fc")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(10, name="head_logits")(StochasticDepth(0.5)(x)))
+    rebuilt = in_float64(model)
+    data = RNG.normal(size=(2, 64))
+    answers = [np.asarray(rebuilt(data, training=True)) for _ in range(8)]
+    assert answers[0].dtype == np.float64
+    for answer in answers:
+        np.testing.assert_array_equal(answer, answers[0])
+    kernel, bias, head, head_bias = model.get_weights()
+    np.testing.assert_allclose(answers[0], (data @ kernel + bias) @ head + head_bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "nin_cifar", "highway_mlp"])
+def test_registered_network_passes(name):
+    report = check_model_gradients(name, num_entries=1, batch_size=2)
+    assert report["passed"], report["variables"][0]
+    assert len(report["variables"]) == len(toolkit.create_model(name).trainable_variables)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", ["batch", "running"])
+@pytest.mark.parametrize("name", [name for name in toolkit.list_models() if name not in ("xo", "resnet152")])
+def test_every_network_passes(name, batch_norm):
+    report = check_model_gradients(name, num_entries=1, batch_size=2, batch_norm=batch_norm)
+    assert report["passed"], report["variables"][0]
+
+
+def test_network_without_parameters_is_refused():
+    with pytest.raises(UserError, match="no trainable parameters"):
+        check_model_gradients("xo")
+
+
+def test_command_prints_the_worst(capsys):
+    from toolkit.cli.parser import build_parser
+
+    arguments = build_parser().parse_args(["gradcheck", "lenet5", "--entries", "1", "--json"])
+    from toolkit.cli import commands
+
+    getattr(commands, arguments.handler)(arguments)
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is True
+    differences = [row["difference"] for row in report["variables"]]
+    assert report["worst"] == report["variables"][0]["name"]
+    assert differences == sorted(differences, reverse=True)

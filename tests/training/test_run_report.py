@@ -1,0 +1,109 @@
+import csv
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit.data.split import Split, Subset
+from toolkit.spec import Preprocessing
+from toolkit.training import analysis, plots
+from toolkit.training.report import write_report
+from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, RunDirectory
+
+# Six examples of three classes: true 0, 0, 0, 1, 1, 2, called 0, 0, 1, 1, 1, 1.
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PROBABILITIES = np.array(
+    [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.1, 0.7, 0.2], [0.2, 0.6, 0.2], [0.05, 0.9, 0.05]]
+)
+
+
+def test_class_table_is_worked_by_hand():
+    zero, one, two = analysis.class_table(PROBABILITIES, LABELS, ["zero", "one", "two"])
+    assert (zero.precision, zero.recall) == pytest.approx((1.0, 2 / 3))
+    assert (one.precision, one.recall) == pytest.approx((2 / 4, 1.0))
+    assert (two.precision, two.recall, two.f1, two.num_examples) == (0.0, 0.0, 0.0, 1)
+    assert zero.f1 == pytest.approx(0.8)
+    means = analysis.macro_means([zero, one, two])
+    assert means["macro_recall"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert means["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+
+
+def test_confusions_and_mistakes_are_worked_by_hand():
+    matrix = analysis.confusion_matrix(PROBABILITIES, LABELS)
+    np.testing.assert_array_equal(matrix, [[2, 1, 0], [0, 2, 0], [0, 1, 0]])
+    assert analysis.confused_pairs(matrix, 5) == [(0, 1, 1), (2, 1, 1)]
+    np.testing.assert_array_equal(analysis.worst_mistakes(PROBABILITIES, LABELS, 5), [5, 2])
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(dict.fromkeys(("config.json", "model.json", "environment.json"), "{}"), resume=False)
+    for epoch in (1, 2):
+        row = {"loss": 1 / epoch, "val_loss": 1.1 / epoch, "accuracy": 0.5, "val_accuracy": 0.4, "lr": 0.1}
+        directory.append_row(METRICS, {"epoch": epoch} | row)
+        directory.append_row(GRADIENT_NORMS, {"epoch": epoch, "norms": {"stage1_conv": 0.1, "head_logits": 1.0}})
+    return directory
+
+
+@pytest.fixture
+def split(tmp_path) -> Split:
+    """Pictures that are nothing but a grey level, dark or bright, of which one is in the wrong class."""
+    paths, labels = [], []
+    for index, (level, label) in enumerate([(20, 0), (40, 0), (230, 0), (210, 1), (250, 1)]):
+        paths.append(str(tmp_path / f"{index}.png"))
+        labels.append(label)
+        Image.new("L", (8, 8), level).save(paths[-1])
+    return Split(Subset((), ()), Subset((), ()), Subset(tuple(paths), tuple(labels)))
+
+
+def brightness() -> keras.Model:
+    """Calls a picture by its brightness: class 0 below the middle grey, class 1 above."""
+    inputs = keras.layers.Input((8, 8, 1))
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head_logits")(x))
+    model.layers[-1].set_weights([np.array([[-8.0, 8.0]]), np.array([4.0, -4.0])])
+    return model
+
+
+def test_report_is_one_page_with_everything_in_it(run, split):
+    preprocessing = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
+    names = ["<dark>", "bright"]
+    metrics = write_report(brightness(), split, preprocessing, names, run, title="A & B")
+    assert metrics["subset"] == "test"
+    assert metrics["top1"] == pytest.approx(4 / 5)
+    assert metrics["macro_recall"] == pytest.approx((2 / 3 + 1) / 2)
+    assert json.loads((run.path / "result.json").read_text()) == metrics
+
+    rows = csv.DictReader((run.path / "classes.csv").read_text().splitlines())
+    assert [row["name"] for row in rows] == names
+    confusion = list(csv.reader((run.path / "confusion.csv").read_text().splitlines()))
+    assert confusion[1:] == [["<dark>", "2", "1"], ["bright", "0", "2"]]
+
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is fetched from anywhere
+    assert page.count('src="data:image/png;base64,') == 4
+    assert "A &amp; B" in page
+    assert "&lt;dark&gt;" in page
+    assert "<dark>" not in page
+    assert "80.00 %" in page
+    for name in ("curves", "confusion", "gradient_norms", "mistakes"):
+        with Image.open(run.path / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+
+
+def test_matrix_of_many_classes_is_left_to_its_table(run, tmp_path):
+    many = plots.MAX_CONFUSION_CLASSES + 1
+    path = tmp_path / "0.png"
+    Image.new("L", (8, 8), 250).save(path)
+    split = Split(Subset((), ()), Subset((str(path),), (1,)), Subset((), ()))
+    inputs = keras.layers.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Dense(many)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    preprocessing = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
+    names = [str(index) for index in range(many)]
+    assert write_report(model, split, preprocessing, names, run, title="many")["subset"] == "val"
+    assert not (run.path / "confusion.png").exists()
+    assert len((run.path / "confusion.csv").read_text().splitlines()) == many + 1

@@ -1,0 +1,165 @@
+"""What happens beside the steps: checkpoints, notes, the rate of an epoch, stopping."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from toolkit.training.config import TrainConfig
+from toolkit.training.prepare import LOGITS
+from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory
+from toolkit.training.schedules import best_epoch, epoch_rate
+
+# Reading the loss waits for the device.
+_LOOK_EVERY = 25
+
+Row = dict[str, Any]
+
+
+class NotFiniteError(Exception):
+    """The loss is no longer a number; ``position`` is the first step known to be wrong."""
+
+    def __init__(self, position: Position, loss: float) -> None:
+        super().__init__(f"loss {loss} at {position}")
+        self.position = position
+        self.loss = loss
+
+
+class StopAtNotFinite(keras.callbacks.Callback):
+    """Raise ``NotFiniteError`` soon after the loss stops being a number, and before it gets into a checkpoint.
+
+    Args:
+        start: where the run goes on.
+        every: steps between checkpoints within an epoch.
+    """
+
+    def __init__(self, start: Position, every: int | None) -> None:
+        super().__init__()
+        self._start = start
+        self._position = start
+        self._every = every or _LOOK_EVERY
+
+    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
+        self._position = self._start if epoch == self._start.epoch else Position(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Row | None = None) -> None:
+        self._position = Position(self._position.epoch, self._position.step + 1)
+        if self._position.step % _LOOK_EVERY == 0 or self._position.step % self._every == 0:
+            self._look(logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
+        self._look(logs or {})
+
+    def _look(self, logs: Row) -> None:
+        # The last step's harm shows in validation first.
+        for name in ("loss", "val_loss"):
+            loss = float(logs.get(name, 0.0))
+            if not math.isfinite(loss):
+                raise NotFiniteError(self._position, loss)
+
+
+class SaveProgress(keras.callbacks.Callback):
+    """Note every epoch's metrics and keep a checkpoint after it, and within it where that is asked for.
+
+    An epoch's metrics are put together from those of its segments, the steps between two checkpoints, whether or not
+    it was ever interrupted: then both ways give the same figures.
+
+    Args:
+        run: where to.
+        config: of the run.
+        num_examples: in an epoch.
+        start: where the run goes on.
+        segments: metrics of the parts of the first epoch that were done before.
+        history: of the epochs before.
+        gradient_norms: of the network as it is, by layer; None not to note them.
+        on_epoch: called with every epoch's metrics once they are on disk.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: TrainConfig,
+        *,
+        num_examples: int,
+        start: Position,
+        segments: list[Row],
+        history: list[Row],
+        gradient_norms: Callable[[], Row] | None,
+        on_epoch: Callable[[Row], None] | None,
+    ) -> None:
+        super().__init__()
+        self._run = run
+        self._config = config
+        self._num_examples = num_examples
+        self._start = start
+        self._position = start
+        self._segments = segments
+        self._history = history
+        self._gradient_norms = gradient_norms
+        self._on_epoch = on_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
+        if epoch != self._start.epoch:
+            self._position, self._segments = Position(epoch), []
+        if self._config.optimizer.schedule == "plateau":
+            self.model.optimizer.learning_rate = epoch_rate(self._config.optimizer, self._history)
+
+    def on_train_batch_end(self, batch: int, logs: Row | None = None) -> None:
+        self._position = Position(self._position.epoch, self._position.step + 1)
+        every = self._config.run.checkpoint_every_steps
+        steps = -(-self._num_examples // self._config.run.batch_size)
+        if every and self._position.step % every == 0 and self._position.step < steps:
+            self._close_segment(logs or {})
+            self.model.reset_metrics()
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
+        self._position = Position(epoch + 1)
+        row: Row = {"epoch": epoch + 1} | self._joined(_plain(logs or {}))
+        row["lr"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._history.append(row)
+        if self._gradient_norms:
+            self._run.append_row(GRADIENT_NORMS, {"epoch": epoch + 1, "norms": self._gradient_norms()})
+        self._run.append_row(METRICS, row)
+        self._segments = []
+        self._save()
+        if self._on_epoch:
+            self._on_epoch({"epochs": self._config.run.epochs} | row)
+        if is_over(self._config, self._history):
+            self.model.stop_training = True
+
+    def _save(self) -> None:
+        keep = self._config.run.early_stopping and self._history
+        best = best_epoch(self._config.optimizer, self._history) if keep else None
+        self._run.save(self.model, self._position, segments=self._segments, best_epoch=best)
+
+    def _close_segment(self, logs: Row) -> None:
+        done = sum(segment["examples"] for segment in self._segments)
+        examples = min(self._position.step * self._config.run.batch_size, self._num_examples) - done
+        self._segments = [*self._segments, {"examples": examples} | _plain(logs)]
+
+    def _joined(self, row: Row) -> Row:
+        """Training metrics of all segments together; ``row`` has those of the last one, and of validation."""
+        done = sum(segment["examples"] for segment in self._segments)
+        if not done:
+            return row
+        parts = [*self._segments, {"examples": self._num_examples - done} | row]
+        names = [name for name in self._segments[0] if name != "examples"]
+        return row | {n: sum(part["examples"] * part[n] for part in parts) / self._num_examples for n in names}
+
+
+def is_over(config: TrainConfig, history: list[Row]) -> bool:
+    """Whether all epochs are done, or so many without a better one that early stopping ends the run."""
+    if len(history) >= config.run.epochs:
+        return True
+    patience = config.run.early_stopping
+    return bool(patience and history and len(history) - best_epoch(config.optimizer, history) >= patience)
+
+
+def _plain(logs: Row) -> Row:
+    """Floats by name; the accuracy of the output that classifies goes by the name it has in other networks."""
+    return {
+        name.replace(f"{LOGITS}_accuracy", "accuracy").replace(f"{LOGITS}_top5", "top5"): float(value)
+        for name, value in logs.items()
+    }

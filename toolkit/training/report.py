@@ -1,0 +1,154 @@
+"""What came of a run: figures, tables and pictures, and one HTML page that holds them all."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import keras
+import numpy as np
+
+from toolkit.data.arrays import load_pixels
+from toolkit.data.split import Split, Subset
+from toolkit.engines.convert import as_float32
+from toolkit.engines.runtimes import KerasEngine
+from toolkit.metrics import accuracy_report
+from toolkit.spec import Preprocessing
+from toolkit.training import analysis, plots
+from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
+
+_BATCH = 64
+_MISTAKES = 24
+_PAIRS = 15
+
+
+def write_report(
+    model: keras.Model,
+    split: Split,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    run: RunDirectory,
+    *,
+    title: str,
+) -> dict[str, Any]:
+    """Measure the network on held-out pictures, and write ``result.json``, tables, pictures and ``report.html``.
+
+    Returns:
+        ``accuracy_report``'s figures with the subset's name and macro means over the classes.
+    """
+    name, subset = split.held_out
+    labels = np.asarray(subset.labels)
+    probabilities = predict(model, subset, preprocessing)
+    rows = analysis.class_table(probabilities, labels, class_names)
+    matrix = analysis.confusion_matrix(probabilities, labels)
+    metrics = {"subset": name} | accuracy_report(probabilities, labels, tuple(class_names)) | analysis.macro_means(rows)
+
+    run.write_text("classes.csv", _csv([[f.name for f in fields(analysis.ClassRow)], *(astuple(row) for row in rows)]))
+    run.write_text("confusion.csv", _csv([["true \\ called", *class_names], *_named(class_names, matrix)]))
+    pictures = _draw(run, title, matrix, class_names)
+    mistakes = analysis.worst_mistakes(probabilities, labels, _MISTAKES)
+    if len(mistakes):
+        pixels = load_pixels([subset.paths[i] for i in mistakes], preprocessing)
+        captions = [_caption(probabilities[i], labels[i], class_names) for i in mistakes]
+        plots.plot_pictures(pixels, captions, run.path / "mistakes.png")
+        pictures["Surest mistakes"] = run.path / "mistakes.png"
+    page = _page(run, title, split, metrics, pictures, rows, analysis.confused_pairs(matrix, _PAIRS))
+    run.write_text("report.html", page)
+    run.write_text("result.json", json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def predict(model: keras.Model, subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
+    """Probabilities in float32, (pictures, classes), of the network computing in float32."""
+    engine = KerasEngine(as_float32(model), preprocessing)
+    chunks = (subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH))
+    return np.concatenate([engine.probabilities(load_pixels(chunk, preprocessing)) for chunk in chunks])
+
+
+def _draw(run: RunDirectory, title: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Path]:
+    pictures = {"Learning curves": run.path / "curves.png"}
+    plots.plot_curves(run.history(), pictures["Learning curves"], title=title)
+    if len(matrix) <= plots.MAX_CONFUSION_CLASSES:
+        pictures["Confusion matrix"] = run.path / "confusion.png"
+        plots.plot_confusion(matrix, class_names, pictures["Confusion matrix"])
+    norms = run.rows(GRADIENT_NORMS)
+    if norms:
+        pictures["Gradient norms by layer"] = run.path / "gradient_norms.png"
+        plots.plot_gradient_norms(norms, pictures["Gradient norms by layer"])
+    return pictures
+
+
+def _caption(probabilities: np.ndarray, label: int, class_names: Sequence[str]) -> str:
+    called = int(probabilities.argmax())
+    return (
+        f"called {class_names[called]}, {100 * probabilities[called]:.0f} %\n"
+        f"is {class_names[label]}, {100 * probabilities[label]:.0f} %"
+    )
+
+
+def _page(
+    run: RunDirectory,
+    title: str,
+    split: Split,
+    metrics: dict[str, Any],
+    pictures: dict[str, Path],
+    rows: list[analysis.ClassRow],
+    pairs: list[tuple[int, int, int]],
+) -> str:
+    sizes = f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test pictures"
+    figures = {
+        f"{metrics['subset']} top-1": metrics["top1"],
+        f"{metrics['subset']} top-5": metrics["top5"],
+        "macro precision": metrics["macro_precision"],
+        "macro recall": metrics["macro_recall"],
+        "macro F1": metrics["macro_f1"],
+    }
+    sections = [_picture(heading, path) for heading, path in pictures.items()]
+    table = [[row.name, row.num_examples, *(f"{100 * v:.2f}" for v in astuple(row)[2:])] for row in rows]
+    sections.append(_table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], table))
+    if pairs:
+        named = [[rows[true].name, rows[called].name, count] for true, called, count in pairs]
+        sections.append(_table("Most frequent mistakes", ["is", "was called", "times"], named))
+    for name in ("config.json", "model.json", "environment.json"):
+        text = (run.path / name).read_text(encoding="utf-8")
+        sections.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
+    template = resources.files("toolkit.training").joinpath("report.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=escape(title),
+        subtitle=f"{escape(str(run.path))} · {len(run.history())} epochs · {sizes}",
+        figures="".join(f"<li><b>{100 * v:.2f} %</b>{escape(k)}</li>" for k, v in figures.items()),
+        sections="\n".join(sections),
+    )
+
+
+def _picture(heading: str, path: Path) -> str:
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{content}">'
+
+
+def _table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    kinds = ['class="number"' if column else "" for column in range(len(header))]
+    kinds[1] = "" if header[1] == "was called" else kinds[1]
+    head = "".join(f"<th {kind}>{name}</th>" for kind, name in zip(kinds, header, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td {k}>{escape(str(v))}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f"<details open><summary>{heading}</summary><table><tr>{head}</tr>\n{body}</table></details>"
+
+
+def _named(class_names: Sequence[str], matrix: np.ndarray) -> list[list[Any]]:
+    return [[name, *(int(count) for count in row)] for name, row in zip(class_names, matrix, strict=True)]
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
