@@ -1,5 +1,6 @@
 """The feature cache: whole after any kill, shared by processes and threads, found by content and context alone."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -7,134 +8,188 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import lmdb
 import numpy as np
 import pytest
+from caches import CONTEXT, picture, rewrite, store_file, vector
 
-from toolkit.spec import Preprocessing
-from toolkit.transfer.cache import FeatureCache, feature_context
-
-PREPROCESSING = Preprocessing(size=(8, 8))
+from toolkit.spec import UserError
+from toolkit.transfer.cache import FeatureCache
 
 
 @pytest.fixture
 def cache(tmp_path):
-    cache = FeatureCache(tmp_path / "cache", "context")
+    cache = FeatureCache(tmp_path / "cache", CONTEXT)
     yield cache
     cache.close()
 
 
-def vector(seed: int, size: int = 64) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=size).astype(np.float16)
-
-
-def test_features_come_back_as_float16(cache):
-    stored = {cache.key(bytes([i])): vector(i) for i in range(5)}
+def test_features_come_back_as_they_were_stored(cache):
+    stored = {cache.key(picture(bytes([i]))): vector(i) for i in range(5)}
     cache.put({key: value.astype(np.float32) for key, value in stored.items()})
-    found = cache.get([*stored, cache.key(b"other")])
+    other = cache.key(picture("other"))
+    found = cache.get([*stored, other])
     assert set(found) == set(stored)
     for key, value in stored.items():
         assert found[key].dtype == np.float16
         np.testing.assert_array_equal(found[key], value)
+    out = np.zeros((6, 64), np.float16)
+    assert cache.read_into(out, [*stored, other]) == [5]
+    np.testing.assert_array_equal(out[:5], np.stack(list(stored.values())))
+    assert cache.missing([other, *stored, other]) == [other]
     assert len(cache) == 5
 
 
+def test_maps_and_float32_keep_shape_and_value(tmp_path):
+    context = dataclasses.replace(CONTEXT, shape=(3, 3, 7), dtype="float32")
+    cache = FeatureCache(tmp_path / "cache", context)
+    value = np.random.default_rng(0).normal(size=(3, 3, 7)).astype(np.float32)
+    cache.put({cache.key(picture("a")): value})
+    np.testing.assert_array_equal(cache.get([cache.key(picture("a"))])[cache.key(picture("a"))], value)
+    with pytest.raises(ValueError, match=r"shape \(7,\), expected \(3, 3, 7\)"):
+        cache.put({cache.key(picture("b")): value[0, 0]})
+    cache.close()
+
+
+def test_what_float16_cannot_hold_is_refused_and_nothing_is_stored(cache):
+    good, bad = cache.key(picture("good")), cache.key(picture("bad"))
+    with pytest.raises(UserError, match=r"not finite in float16.*cache them as float32"):
+        cache.put({good: vector(1), bad: np.full(64, 1e5)})
+    assert cache.missing([good, bad]) == [good, bad]
+
+
 def test_features_are_there_in_another_process(cache, tmp_path):
-    cache.put({cache.key(b"picture"): vector(1)})
-    script = (
-        "import sys; from toolkit.transfer.cache import FeatureCache; cache = FeatureCache(sys.argv[1], 'context');"
-        "print(next(iter(cache.get([cache.key(b'picture')]).values())).tobytes().hex())"
+    cache.put({cache.key(picture("picture")): vector(1)})
+    script = WRITER_CONTEXT + (
+        "key = cache.key(picture('picture')); print(cache.get([key])[key].tobytes().hex()); cache.close()"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "cache")]
+    command = [sys.executable, "-c", script, str(tmp_path / "cache"), "64"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert bytes.fromhex(answer) == vector(1).tobytes()
 
 
-def test_another_context_or_picture_is_another_key(cache, tmp_path):
-    cache.put({cache.key(b"picture"): vector(1)})
-    other = FeatureCache(tmp_path / "cache", "another context")
-    assert other.get([other.key(b"picture")]) == {}
-    assert cache.get([cache.key(b"picture.")]) == {}
-    assert len(cache.get([cache.key(b"picture")])) == 1
+def test_another_context_view_or_picture_is_another_key(cache, tmp_path):
+    cache.put({cache.key(picture("picture")): vector(1)})
+    other = FeatureCache(tmp_path / "cache", dataclasses.replace(CONTEXT, cut="another"))
+    assert other.get([other.key(picture("picture"))]) == {}
+    assert cache.get([cache.key(picture("picture."))]) == {}
+    assert cache.get([cache.key(picture("picture"), "mirrored")]) == {}
+    assert len(cache.get([cache.key(picture("picture"))])) == 1
+    assert (len(cache), len(other)) == (1, 0)
     other.close()
 
 
 def test_context_follows_everything_features_depend_on():
-    contexts = [
-        feature_context("digest", "pool", PREPROCESSING),
-        feature_context("other digest", "pool", PREPROCESSING),
-        feature_context("digest", "other", PREPROCESSING),
-        feature_context("digest", "pool", PREPROCESSING, view="flipped"),
-        feature_context("digest", "pool", PREPROCESSING.resized((8, 9))),
-        feature_context("digest", "pool", Preprocessing(size=(8, 8), std=(0.5, 0.5, 0.5))),
-        feature_context("digest", "pool", Preprocessing(size=(8, 8), interpolation="bicubic")),
-        feature_context("digest", "pool", Preprocessing(size=(8, 8), crop_fraction=0.9)),
+    preprocessing = CONTEXT.preprocessing
+    changes = [
+        {},
+        {"weights": "other"},
+        {"architecture": "other"},
+        {"cut": "other"},
+        {"shape": (8, 8)},
+        {"dtype": "float32"},
+        {"preprocessing": preprocessing.resized((8, 9))},
+        {"preprocessing": dataclasses.replace(preprocessing, std=(0.5, 0.5, 0.5))},
+        {"preprocessing": dataclasses.replace(preprocessing, interpolation="bicubic")},
+        {"preprocessing": dataclasses.replace(preprocessing, crop_fraction=0.9)},
+        {"preprocessing": dataclasses.replace(preprocessing, channel_order="bgr")},
     ]
-    assert len(set(contexts)) == len(contexts)
-    assert contexts[0] == feature_context("digest", "pool", Preprocessing(size=(8, 8)))
+    digests = [dataclasses.replace(CONTEXT, **change).digest for change in changes]
+    assert len(set(digests)) == len(digests)
+    assert dataclasses.replace(CONTEXT, network="renamed").digest == digests[0]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "swap"])
 def test_damaged_entry_counts_as_missing(cache, tmp_path, damage):
-    keys = [cache.key(b"one"), cache.key(b"two")]
+    keys = [cache.key(picture("one")), cache.key(picture("two"))]
     cache.put({key: vector(i) for i, key in enumerate(keys)})
+    whole = vector(1).tobytes()
     cache.close()
-    with lmdb.open(str(tmp_path / "cache"), map_size=1 << 30) as environment, environment.begin(write=True) as write:
-        entry = bytearray(write.get(keys[0]))
-        entry[40] ^= 1
-        write.put(keys[0], {"flip": bytes(entry), "cut": bytes(entry[:-2]), "empty": b""}[damage])
-    again = FeatureCache(tmp_path / "cache", "context")
+
+    def change(entry):
+        flipped = bytearray(entry)
+        flipped[40] ^= 1
+        return {"flip": bytes(flipped), "cut": bytes(entry[:-2]), "empty": b"", "swap": bytes(entry[:4]) + whole}[
+            damage
+        ]
+
+    rewrite(tmp_path, keys[0], change)
+    again = FeatureCache(tmp_path / "cache", CONTEXT)
     found = again.get(keys)
+    assert again.missing(keys) == keys[:1]
     again.close()
     assert list(found) == [keys[1]]
     np.testing.assert_array_equal(found[keys[1]], vector(1))
 
 
-def test_write_that_fails_half_way_leaves_nothing(cache):
-    good, bad = cache.key(b"good"), cache.key(b"bad")
-    with pytest.raises(ValueError, match="could not convert"):
-        cache.put({good: vector(1), bad: ["no number"]})
-    assert cache.get([good, bad]) == {}
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_damaged_file_is_one_clear_error_that_says_what_to_do(cache, tmp_path, damage):
+    for batch in range(20):
+        cache.put({cache.key(picture(f"{batch} {i}")): vector(i) for i in range(50)})
+    cache.close()
+    file = store_file(tmp_path) / "data.mdb"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == "cut short" else b"\x55" * len(content))
+    with pytest.raises(UserError, match=r"features-\d: the feature cache is damaged \(.*\); delete this folder"):
+        FeatureCache(tmp_path / "cache", CONTEXT)
+
+
+def test_place_that_cannot_hold_a_cache_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/features-\d: cannot hold the feature cache .*; give another folder"):
+        FeatureCache(tmp_path / "file", CONTEXT)
 
 
 def test_threads_of_one_process_share_a_directory(tmp_path):
     def work(worker):
-        cache = FeatureCache(tmp_path / "cache", "context")
-        for index in range(20):
-            cache.put({cache.key(f"{worker} {index}".encode()): vector(index)})
-        found = cache.get([cache.key(f"{worker} {index}".encode()) for index in range(20)])
+        cache = FeatureCache(tmp_path / "cache", CONTEXT)
+        keys = [cache.key(picture(f"{worker} {index}")) for index in range(20)]
+        for index, key in enumerate(keys):
+            cache.put({key: vector(index)})
+        found = cache.get(keys)
         cache.close()
         cache.close()
         return len(found)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [20] * 4
-    cache = FeatureCache(tmp_path / "cache", "context")
+    cache = FeatureCache(tmp_path / "cache", CONTEXT)
     assert len(cache) == 80
     cache.close()
 
 
-WRITER = """
-import sys, numpy as np
-from toolkit.transfer.cache import FeatureCache
-cache = FeatureCache(sys.argv[1], "context")
+WRITER_CONTEXT = """
+import hashlib, sys
+import numpy as np
+from toolkit.spec import Preprocessing
+from toolkit.transfer.cache import FeatureCache, FeatureContext
+picture = lambda content: hashlib.sha256(content.encode()).digest()
+context = FeatureContext("net", "pool", (int(sys.argv[2]),), "weights", "graph", Preprocessing(size=(8, 8)))
+cache = FeatureCache(sys.argv[1], context)
+"""
+
+WRITER = (
+    WRITER_CONTEXT
+    + """
 batch = 0
-while batch != int(sys.argv[3]):
-    contents = [f"{sys.argv[2]} {batch} {i}" for i in range(32)]
-    cache.put({cache.key(c.encode()): np.random.default_rng(i).normal(size=512) for i, c in enumerate(contents)})
+while batch != int(sys.argv[4]):
+    keys = [cache.key(picture(f"{sys.argv[3]} {batch} {i}")) for i in range(32)]
+    cache.put({key: np.random.default_rng(i).normal(size=512) for i, key in enumerate(keys)})
     print(batch, flush=True)
     batch += 1
 cache.close()
 """
+)
+
+WIDE = dataclasses.replace(CONTEXT, shape=(512,))
 
 
 def writer(directory, name, batches):
-    command = [sys.executable, "-c", WRITER, str(directory), name, str(batches)]
+    command = [sys.executable, "-c", WRITER, str(directory), "512", name, str(batches)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def keys_of(cache, name, batch):
-    return [cache.key(f"{name} {batch} {i}".encode()) for i in range(32)]
+    return [cache.key(picture(f"{name} {batch} {i}")) for i in range(32)]
 
 
 def test_two_processes_write_at_once(tmp_path):
@@ -142,7 +197,7 @@ def test_two_processes_write_at_once(tmp_path):
     for worker in workers:
         worker.communicate()
         assert worker.returncode == 0
-    cache = FeatureCache(tmp_path / "cache", "context")
+    cache = FeatureCache(tmp_path / "cache", WIDE)
     assert len(cache) == 2 * 25 * 32
     for name in ("one", "two"):
         for batch in range(25):
@@ -160,10 +215,11 @@ def test_killed_writer_leaves_whole_batches_and_a_cache_to_go_on_with(tmp_path):
         os.kill(worker.pid, signal.SIGKILL)
         rest = worker.communicate()[0].split()
         last = int(rest[-1]) if rest else printed
-        cache = FeatureCache(tmp_path / "cache", "context")
+        cache = FeatureCache(tmp_path / "cache", WIDE)
         counts = [len(cache.get(keys_of(cache, f"run{attempt}", batch))) for batch in range(last + 3)]
         assert counts[: last + 1] == [32] * (last + 1)
         assert set(counts[last + 1 :]) <= {0, 32}
-        cache.put({cache.key(b"after"): vector(9)})
-        assert len(cache.get([cache.key(b"after")])) == 1
+        after = cache.key(picture("after"))
+        cache.put({after: np.zeros(512)})
+        assert len(cache.get([after])) == 1
         cache.close()

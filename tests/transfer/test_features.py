@@ -1,20 +1,33 @@
 import dataclasses
+import random
 import shutil
+import time
 from pathlib import Path
 
 import keras
-import lmdb
+import killable
 import numpy as np
 import pytest
+from caches import rewrite
 
 from toolkit import create_model, model_info
 from toolkit.data import ImageError
 from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
-from toolkit.engines.convert import feature_tensor
-from toolkit.transfer import extract_features
+from toolkit.engines.extract import TOLERANCE, relative_difference
+from toolkit.spec import UserError
+from toolkit.transfer import Extraction, FeatureCache, FeatureExtractor, Views
+from toolkit.transfer.cut import cut_tensor
+from toolkit.transfer.features import NUM_TRIALS
 
-PREPROCESSING = model_info("resnet20").preprocessing
+PREPROCESSING = model_info("lenet5").preprocessing
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network that computes in no time. Not to be changed."""
+    keras.utils.set_random_seed(1)
+    return create_model("lenet5", num_classes=3)
 
 
 @pytest.fixture
@@ -25,38 +38,53 @@ def pictures(digits, tmp_path):
 
 
 @pytest.fixture
-def extract(residual, tmp_path):
+def extract(small, tmp_path):
     """Extract with a cache of one's own; answers the features and how many were computed."""
 
-    def run(paths, *, model=residual, preprocessing=PREPROCESSING, batch_size=4):
-        steps = []
-        features = extract_features(
-            *(model, paths, preprocessing),
-            cache_dir=tmp_path / "cache",
-            batch_size=batch_size,
-            progress=lambda done, total: steps.append((done, total)),
-        )
-        assert steps == [
-            (min(i + batch_size, steps[-1][1]), steps[-1][1]) for i in range(0, len(steps) * batch_size, batch_size)
-        ]
-        return features, steps[-1][0] if steps else 0
+    def run(paths, *, model=small, preprocessing=PREPROCESSING, views=None, **how):
+        seen = []
+        with FeatureExtractor(
+            model, preprocessing, cache_dir=tmp_path / "cache", how=Extraction(**{"batch_size": 2, **how})
+        ) as extractor:
+            found = extractor.extract(paths, views=views, progress=lambda done, total: seen.append((done, total)))
+        assert [total for _, total in seen] == [found.num_computed] * len(seen)
+        assert not seen or seen[-1][0] == found.num_computed
+        assert bool(found.engine) == bool(seen)
+        return found.values if views else found.plain, found.num_computed
 
     return run
 
 
-def expected_features(model, paths, preprocessing=PREPROCESSING):
+def expected_features(model, paths, preprocessing=PREPROCESSING, stage=None):
     inputs = normalize(load_pixels(paths, preprocessing), preprocessing)
-    return keras.Model(model.input, feature_tensor(model))(inputs, training=False).numpy()
+    frozen = keras.Model(model.input, cut_tensor(model, stage))
+    return keras.ops.convert_to_numpy(frozen(inputs, training=False))
 
 
-def test_features_are_the_networks_within_float16(extract, residual, pictures):
-    features, computed = extract(pictures)
-    expected = expected_features(residual, pictures)
+def assert_close(features, expected):
+    assert relative_difference(features, expected) <= max(TOLERANCE.values())
+
+
+def test_features_are_the_networks(extract, residual, pictures):
+    preprocessing = model_info("resnet20").preprocessing
+    features, computed = extract(pictures, model=residual, preprocessing=preprocessing)
+    expected = expected_features(residual, pictures, preprocessing)
     assert computed == len(pictures) == 11
     assert features.dtype == np.float16
     assert features.shape == expected.shape == (11, 64)
     assert expected.std(axis=0).max() > 0.01
-    np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
+    assert_close(features, expected)
+
+
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_maps_at_a_stage_are_the_networks(extract, residual, pictures, engine):
+    preprocessing = model_info("resnet20").preprocessing
+    how = {"stage": "stage2", "dtype": "float32", "engine": engine}
+    features, _ = extract(pictures, model=residual, preprocessing=preprocessing, **how)
+    expected = expected_features(residual, pictures, preprocessing, stage="stage2")
+    assert features.shape == expected.shape == (11, 16, 16, 32)
+    assert features.dtype == np.float32
+    assert relative_difference(features, expected) <= (1e-5 if engine == "keras" else max(TOLERANCE.values()))
 
 
 def test_second_time_nothing_is_computed_and_the_answer_is_the_same(extract, pictures):
@@ -66,11 +94,12 @@ def test_second_time_nothing_is_computed_and_the_answer_is_the_same(extract, pic
     np.testing.assert_array_equal(first, second)
 
 
-def test_only_what_is_missing_is_computed_and_order_is_kept(extract, pictures):
-    some, _ = extract(pictures[3:7])
-    everything, computed = extract(pictures[::-1])
-    assert computed == 7
-    np.testing.assert_array_equal(everything[::-1][3:7], some)
+def test_ten_added_pictures_are_ten_computed_and_order_is_kept(extract, pictures, digits):
+    some, _ = extract(pictures)
+    added = [str(path) for path in sorted(digits.glob("*/*.png"))[5:1700:170]]
+    everything, computed = extract([*added, *pictures[::-1]])
+    assert computed == len(added) == 10
+    np.testing.assert_array_equal(everything[10:], some[::-1])
 
 
 def test_renamed_and_repeated_pictures_are_found_by_content(extract, pictures, tmp_path):
@@ -87,47 +116,154 @@ def test_equal_pictures_are_computed_once(extract, pictures):
     np.testing.assert_array_equal(features[0], features[2])
 
 
-def test_other_content_weights_or_preprocessing_are_computed_anew(extract, residual, pictures):
+def test_other_content_weights_graph_cut_or_preprocessing_are_computed_anew(extract, small, pictures):
     extract(pictures)
     shutil.copy(pictures[1], pictures[0])
     assert extract(pictures)[1] == 0  # its new content is known from the other file
     data = Path(pictures[0]).read_bytes()
     Path(pictures[0]).write_bytes(data + b"\0")
     assert extract(pictures)[1] == 1
-    changed = keras.models.clone_model(residual)
-    changed.set_weights(residual.get_weights())
+    changed = keras.models.clone_model(small)
+    changed.set_weights(small.get_weights())
     changed.layers[1].kernel.assign(changed.layers[1].kernel * 1.5)
     features, computed = extract(pictures, model=changed)
     assert computed == 11
-    np.testing.assert_allclose(features, expected_features(changed, pictures), rtol=2e-3, atol=1e-3)
-    assert (
-        extract(pictures, preprocessing=dataclasses.replace(PREPROCESSING, crop_fraction=0.9, resize="crop"))[1] == 11
-    )
+    assert_close(features, expected_features(changed, pictures))
+    assert extract(pictures, stage="stage1")[1] == 11
+    assert extract(pictures, dtype="float32")[1] == 11
+    cropped = dataclasses.replace(PREPROCESSING, crop_fraction=0.9, resize="crop")
+    assert extract(pictures, preprocessing=cropped)[1] == 11
 
 
-def test_new_classifier_finds_the_features_of_the_old_one(extract, residual, pictures):
+def test_equal_weights_in_another_graph_are_another_network(extract, pictures):
+    def network(strides):
+        x = inputs = keras.Input((32, 32, 1))
+        for number, stride in enumerate(strides, start=1):
+            x = keras.layers.Conv2D(4, 3, strides=stride, activation="relu", name=f"stage{number}_conv")(x)
+        x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+        return keras.Model(inputs, keras.layers.Dense(2, name="head_logits")(x))
+
+    keras.utils.set_random_seed(3)
+    one, other = network((2, 1)), network((1, 2))
+    other.set_weights(one.get_weights())
+    first, _ = extract(pictures[:3], model=one)
+    second, computed = extract(pictures[:3], model=other)
+    assert computed == 3
+    assert relative_difference(second, first) > 0.01
+
+
+def test_new_classifier_finds_the_features_of_the_old_one(extract, small, pictures):
     first, _ = extract(pictures)
-    other = create_model("resnet20", num_classes=7)
-    for ours, theirs in zip(other.layers[:-1], residual.layers[:-1], strict=True):
+    other = create_model("lenet5", num_classes=7)
+    for ours, theirs in zip(other.layers[:-1], small.layers[:-1], strict=True):
         ours.set_weights(theirs.get_weights())
     second, computed = extract(pictures, model=other)
     assert computed == 0
     np.testing.assert_array_equal(first, second)
 
 
-def test_damaged_entry_is_computed_again(extract, pictures, tmp_path):
+def test_views_are_cached_each_and_the_first_is_the_plain_picture(extract, pictures):
+    plain, _ = extract(pictures)
+    three, computed = extract(pictures, views=Views(3, seed=1))
+    assert (computed, three.shape) == (22, (3, 11, 84))
+    np.testing.assert_array_equal(three[0], plain)
+    assert all(relative_difference(three[i], three[j]) > 0.01 for i, j in ((0, 1), (0, 2), (1, 2)))
+    two, computed = extract(pictures[::-1], views=Views(2, seed=1))
+    assert computed == 0
+    np.testing.assert_array_equal(two[:, ::-1], three[:2])
+    _, computed = extract(pictures, views=Views(3, seed=2))
+    assert computed == 22
+
+
+def test_answer_beyond_the_budget_lies_on_disk_and_leaves_nothing_behind(extract, pictures, tmp_path):
+    small, _ = extract(pictures)
+    large, computed = extract(pictures, memory_budget=100)
+    assert computed == 0
+    assert isinstance(large.base if large.base is not None else large, np.memmap)
+    assert not isinstance(small.base, np.memmap)
+    np.testing.assert_array_equal(large, small)
+    names = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert names == {"data.mdb", "lock.mdb", "in-use"}
+
+
+def test_damaged_entry_is_computed_again(extract, small, pictures, tmp_path):
     first, _ = extract(pictures)
-    with lmdb.open(str(tmp_path / "cache"), map_size=1 << 30) as environment, environment.begin(write=True) as write:
-        key, entry = next(iter(write.cursor()))
-        write.put(key, entry[:-1] + bytes([entry[-1] ^ 255]))
+    with FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / "cache") as extractor:
+        context = extractor.context
+    cache = FeatureCache(tmp_path / "cache", context)
+    key = next(cache.store.keys(b""))
+    cache.close()
+    rewrite(tmp_path, key, lambda entry: bytes(entry[:-1]) + bytes([entry[-1] ^ 255]))
     second, computed = extract(pictures)
     assert computed == 1
-    np.testing.assert_allclose(first.astype(np.float32), second, rtol=2e-3, atol=1e-3)
+    np.testing.assert_array_equal(second, first)
     assert extract(pictures)[1] == 0
 
 
-def test_batches_done_before_a_failure_are_kept(extract, pictures):
-    Path(pictures[9]).write_text("no picture")
-    with pytest.raises(ImageError):
-        extract(pictures, batch_size=3)
-    assert extract(pictures[:6], batch_size=3)[1] == 0
+def test_what_was_done_before_a_failure_is_kept(extract, pictures, digits):
+    good = [str(path) for path in sorted(digits.glob("*/*.png"))[: 60 + NUM_TRIALS]]
+    Path(pictures[0]).write_text("no picture")
+    with pytest.raises(ImageError, match="not a picture in a supported format"):
+        extract([*good, pictures[0]])
+    assert extract(good)[1] < len(good)
+
+
+def test_missing_picture_and_impossible_settings_are_said(extract, pictures):
+    with pytest.raises(ImageError, match=r"gone\.png: no such file"):
+        extract(["gone.png"])
+    with pytest.raises(UserError, match="unknown stage 'stage9'"):
+        extract(pictures, stage="stage9")
+    with pytest.raises(UserError, match="cached as float16 or float32, got dtype 'int8'"):
+        extract(pictures, dtype="int8")
+    with pytest.raises(UserError, match="unknown engine"):
+        extract(pictures, engine="abacus")
+
+
+@pytest.fixture(scope="module")
+def many(digits_folder):
+    """Paths and labels of two hundred pictures."""
+    chosen = range(0, len(digits_folder), len(digits_folder) // 200)
+    return [str(digits_folder.root / digits_folder.paths[i]) for i in chosen], [digits_folder.labels[i] for i in chosen]
+
+
+@pytest.fixture(scope="module")
+def unbroken(many, tmp_path_factory):
+    """What a run that nobody disturbs comes to, and how many seconds it takes."""
+    directory = tmp_path_factory.mktemp("unbroken")
+    started = time.time()
+    process = killable.start(directory / "cache", *many, directory / "result.npz", 0.03)
+    process.join()
+    assert process.exitcode == 0
+    return dict(np.load(directory / "result.npz")), time.time() - started
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_run_killed_again_and_again_comes_to_the_unbroken_runs_result(many, unbroken, tmp_path, num_kills):
+    expected, seconds = unbroken
+    rng = random.Random(num_kills)
+    sizes = []
+    for _ in range(num_kills):
+        process = killable.start(tmp_path / "cache", *many, tmp_path / "killed.npz", 0.03)
+        process.join(rng.uniform(0.3, 1.0) * seconds)
+        process.kill()
+        process.join()
+        sizes.append(sum(path.stat().st_size for path in (tmp_path / "cache").rglob("data.mdb")))
+    assert sizes == sorted(sizes)
+    process = killable.start(tmp_path / "cache", *many, tmp_path / "result.npz", 0.0)
+    process.join()
+    result = dict(np.load(tmp_path / "result.npz"))
+    for name in ("features", "kernel", "bias"):
+        np.testing.assert_array_equal(result[name], expected[name])
+
+
+def test_two_processes_that_fill_one_cache_share_the_work(many, unbroken, tmp_path):
+    processes = [killable.start(tmp_path / "cache", *many, tmp_path / f"{i}.npz", 0.03) for i in range(2)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    results = [dict(np.load(tmp_path / f"{i}.npz")) for i in range(2)]
+    for result in results:
+        for name in ("features", "kernel", "bias"):
+            np.testing.assert_array_equal(result[name], unbroken[0][name])
+    num_views = len(many[0])
+    assert sum(int(result["seen"]) for result in results) < 1.6 * num_views

@@ -7,16 +7,17 @@ block the identity is a branch whose last normalisation has gamma and beta zero,
 
 from typing import Any
 
-import keras
-
 from toolkit.factory import create_model
+from toolkit.lazy import lazy_module
 from toolkit.spec import UserError
+
+keras = lazy_module("keras")
 
 # What a layer starts from or is pulled towards while training does not change what it answers.
 _NO_MATTER = ("initializer", "regularizer", "constraint", "trainable", "dtype", "seed")
 
 
-def deepen(model: keras.Model, name: str, **variant: Any) -> keras.Model:
+def deepen(model: Any, name: str, **variant: Any) -> Any:
     """The deeper network ``name`` with the weights of ``model``, giving the same answers.
 
     The added blocks compute nothing yet, but their last gammas and betas have gradients: training sets out from the
@@ -50,7 +51,7 @@ def deepen(model: keras.Model, name: str, **variant: Any) -> keras.Model:
     return deeper
 
 
-def _arguments(model: keras.Model) -> dict[str, Any]:
+def _arguments(model: Any) -> dict[str, Any]:
     last = model.layers[-1]
     arguments = {"input_shape": tuple(model.input_shape[1:])}
     if last.name == "head_logits":
@@ -65,7 +66,7 @@ def _block(layer_name: str) -> str:
     return f"{stage}_{rest[0]}" if len(rest) > 1 and rest[0].startswith("block") else layer_name
 
 
-def _check_rest(model: keras.Model, deeper: keras.Model, added: set[str]) -> None:
+def _check_rest(model: Any, deeper: Any, added: set[str]) -> None:
     """Refuse unless ``deeper`` without its added blocks is ``model``, layer for layer."""
     ours = {layer.name: _essence(layer) for layer in model.layers}
     theirs = {layer.name: _essence(layer) for layer in deeper.layers if _block(layer.name) not in added}
@@ -90,7 +91,7 @@ def _essence(layer: Any) -> dict[str, Any]:
     return {"type": type(layer).__name__, **config}
 
 
-def _last_normalization(model: keras.Model, block: str) -> Any:
+def _last_normalization(model: Any, block: str) -> Any:
     """The normalisation that ends the branch of an added block; what it is added to must come straight from outside."""
     producer = {id(layer.output): layer for layer in model.layers}
     for layer in model.layers:

@@ -1,87 +1,250 @@
-"""What the frozen part of a network answers, computed once per picture."""
+"""What the frozen part of a network answers, computed once per picture and view."""
 
+import random
+import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
-from toolkit.engines.convert import feature_tensor, weights_digest
-from toolkit.spec import Preprocessing
-from toolkit.transfer.cache import FeatureCache, feature_context
+from toolkit.data.decode import read_rgb
+from toolkit.engines.extract import Extractor, open_extractor
+from toolkit.engines.runtimes import num_threads
+from toolkit.lazy import lazy_module
+from toolkit.spec import Preprocessing, UserError
+from toolkit.transfer.cache import FeatureCache, FeatureContext
+from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part
+from toolkit.transfer.digests import architecture_digest, file_digests
+from toolkit.transfer.views import Views, view_pixels
+
+convert = lazy_module("toolkit.engines.convert")
+
+Progress = Callable[[int, int], None]
+
+#: Pictures that an engine has to answer as Keras does before it is used.
+NUM_TRIALS = 4
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are extracted and kept.
+
+    Attributes:
+        stage: the last frozen stage, whose output is cached; None for the pooled features before the classifier.
+        dtype: ``"float16"`` or ``"float32"``, on disk and in the answer.
+        engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
+        batch_size: pictures per call of the engine.
+        memory_budget: bytes; a larger answer is a file on disk that looks like an array (``numpy.memmap``).
+    """
+
+    stage: str | None = None
+    dtype: str = "float16"
+    engine: str = "auto"
+    batch_size: int = 8
+    memory_budget: int = 512 << 20
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float16", "float32"):
+            raise UserError(f"features are cached as float16 or float32, got dtype {self.dtype!r}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of every picture and view.
+
+    Attributes:
+        values: (views, pictures, …), the plain pictures first.
+        num_computed: how many of them were not in the cache.
+        engine: what computed those, in words; empty where all were there.
+    """
+
+    values: np.ndarray
+    num_computed: int
+    engine: str
+
+    @property
+    def plain(self) -> np.ndarray:
+        """Features of the plain pictures, (pictures, …)."""
+        return self.values[0]
 
 
 def extract_features(
-    model: keras.Model,
+    model: Any,
     paths: Sequence[str | Path],
     preprocessing: Preprocessing,
     *,
     cache_dir: str | Path,
-    batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """The input of the network's classifier for every picture, from the cache where it is there.
+    views: Views | None = None,
+    how: Extraction | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """One ``FeatureExtractor``, used once: see there."""
+    with FeatureExtractor(model, preprocessing, cache_dir=cache_dir, how=how) as extractor:
+        return extractor.extract(paths, views=views, progress=progress)
 
-    Missing features are computed in batches, each stored as soon as it is done, while the next one's pictures are
-    decoded.
+
+class FeatureExtractor:
+    """The output of a network's frozen part for pictures, from the cache where it is there.
+
+    What is missing is computed by the fastest engine of this machine, while further pictures are decoded, and stored
+    batch by batch: whatever ends the process, the next one goes on from there. Several processes that fill one cache
+    share the work. The engine is opened when something is missing, and serves until ``close``.
 
     Args:
-        model: a classifier; everything before its last layer is the frozen part.
-        paths: picture files.
+        model: a flat functional classifier.
         preprocessing: what the network was trained with.
         cache_dir: see ``FeatureCache``.
-        batch_size: pictures per forward pass.
-        progress: called with (done, total) over the missing ones.
+        how: cut, dtype, engine.
 
-    Returns:
-        float16 of shape (len(paths), features).
+    Raises:
+        UserError: an impossible cut or cache directory.
     """
-    features = feature_tensor(model)
-    backbone = keras.Model(model.inputs, features)
-    cut = backbone.layers[-1].name
-    cache = FeatureCache(cache_dir, feature_context(weights_digest(backbone), cut, preprocessing))
-    try:
-        with ThreadPoolExecutor() as pool:
-            keys = list(pool.map(lambda path: cache.key(Path(path).read_bytes()), paths))
-        found = cache.get(keys)
-        missing = {key: path for key, path in zip(keys, paths, strict=True) if key not in found}
-        num_done = 0
-        for batch in _compute(backbone, missing, preprocessing, batch_size):
-            cache.put(batch)
-            found |= {key: np.asarray(value, np.float16) for key, value in batch.items()}
-            num_done += len(batch)
-            if progress:
-                progress(num_done, len(missing))
-        return np.stack([found[key] for key in keys])
-    finally:
-        cache.close()
+
+    def __init__(
+        self, model: Any, preprocessing: Preprocessing, *, cache_dir: str | Path, how: Extraction | None = None
+    ) -> None:
+        self._how = how or Extraction()
+        self._preprocessing = preprocessing
+        cut = cut_tensor(model, self._how.stage)
+        self._frozen = convert.as_float32(frozen_part(model, cut))
+        self.context = FeatureContext(
+            network=model.name,
+            cut=cut_name(model, cut),
+            shape=tuple(self._frozen.output_shape[1:]),
+            weights=convert.weights_digest(self._frozen),
+            architecture=architecture_digest(self._frozen),
+            preprocessing=preprocessing,
+            dtype=self._how.dtype,
+        )
+        self._cache = FeatureCache(cache_dir, self.context)
+        self._engine: Extractor | None = None
+
+    def extract(
+        self, paths: Sequence[str | Path], *, views: Views | None = None, progress: Progress | None = None
+    ) -> Features:
+        """Features of every picture and view.
+
+        Args:
+            paths: picture files.
+            views: by default the plain picture alone.
+            progress: called with (done, total) over the missing views.
+
+        Raises:
+            ImageError: a picture cannot be read; what was computed before is kept.
+            UserError: the engine asked for is not here.
+        """
+        views = views or Views()
+        digests = file_digests(paths, self._cache.store)
+        names = [views.name(number) for number in range(views.count)]
+        keys = [self._cache.key(digest, name) for name in names for digest in digests]
+        missing = set(self._cache.missing(keys))
+        if missing:
+            self._fill(_tasks(paths, digests, keys, missing), views, progress)
+        values = _empty((len(keys), *self.context.shape), self._how, self._cache.store.path)
+        if self._cache.read_into(values, keys):
+            raise UserError(f"{self._cache.store.path}: features vanish while they are read; is somebody pruning them?")
+        values = values.reshape(views.count, len(paths), *self.context.shape)
+        return Features(values, len(missing), str(self._engine) if missing else "")
+
+    def close(self) -> None:
+        """Release the cache and the engine; closing twice does nothing."""
+        self._cache.close()
+        self._engine = None
+
+    def __enter__(self) -> "FeatureExtractor":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _fill(self, tasks: list["_Task"], views: Views, progress: Progress | None) -> None:
+        """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small."""
+        total, num_done = sum(len(task.views) for task in tasks), 0
+        waiting = _chunks(tasks, max(1, 2 * self._how.batch_size // views.count))
+        running: set[Future[tuple[int, dict[bytes, np.ndarray]]]] = set()
+        with ThreadPoolExecutor(num_threads() + 1) as pool:
+            engine = pool.submit(self._open, tasks)  # pictures are decoded meanwhile
+            try:
+                while waiting or running:
+                    while waiting and len(running) < num_threads() + 1:
+                        running.add(pool.submit(self._compute, waiting.pop(), engine, views.seed))
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        num_views, features = future.result()
+                        self._cache.put(features)
+                        num_done += num_views
+                        if progress:
+                            progress(num_done, total)
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _open(self, tasks: list["_Task"]) -> Extractor:
+        if self._engine is None:
+            rgb = [read_rgb(task.path, self._preprocessing) for task in tasks[:NUM_TRIALS]]
+            trial = np.stack([view_pixels(picture, self._preprocessing) for picture in rgb])
+            self._engine = open_extractor(
+                self._frozen, self._preprocessing, trial, engine=self._how.engine, batch_size=self._how.batch_size
+            )
+        return self._engine
+
+    def _compute(
+        self, chunk: list["_Task"], engine: Future[Extractor], seed: int
+    ) -> tuple[int, dict[bytes, np.ndarray]]:
+        """How many views the chunk has, and the features of those that nobody has stored meanwhile."""
+        still_missing = set(self._cache.missing(key for task in chunk for key in task.views))
+        keys, pixels = [], []
+        for task in chunk:
+            views = {key: number for key, number in task.views.items() if key in still_missing}
+            if not views:
+                continue
+            rgb = read_rgb(task.path, self._preprocessing)
+            for key, number in views.items():
+                keys.append(key)
+                pixels.append(view_pixels(rgb, self._preprocessing, number=number, seed=seed, picture=task.digest))
+        extractor = engine.result()
+        found: dict[bytes, np.ndarray] = {}
+        for start in range(0, len(keys), extractor.batch_size):
+            stop = start + extractor.batch_size
+            found |= dict(zip(keys[start:stop], extractor(np.stack(pixels[start:stop])), strict=True))
+        return sum(len(task.views) for task in chunk), found
 
 
-def _compute(backbone: keras.Model, missing: dict[bytes, str | Path], preprocessing: Preprocessing, batch_size: int):
-    forward = _compiled(backbone)
-    keys, paths = list(missing), list(missing.values())
-    starts = range(0, len(keys), batch_size)
+@dataclass(frozen=True)
+class _Task:
+    """A picture with those of its views that are missing, by key."""
 
-    def load(start: int) -> np.ndarray:
-        return normalize(load_pixels(paths[start : start + batch_size], preprocessing), preprocessing)
-
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        upcoming = ahead.submit(load, 0) if keys else None
-        for start in starts:
-            assert upcoming is not None
-            inputs = upcoming.result()
-            upcoming = ahead.submit(load, start + batch_size) if start + batch_size < len(keys) else None
-            yield dict(zip(keys[start : start + batch_size], forward(inputs), strict=True))
+    path: str | Path
+    digest: bytes
+    views: dict[bytes, int]
 
 
-def _compiled(backbone: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    if keras.backend.backend() != "tensorflow":
-        return lambda inputs: keras.ops.convert_to_numpy(backbone.predict_on_batch(inputs))
-    import tensorflow as tf
+def _tasks(
+    paths: Sequence[str | Path], digests: Sequence[bytes], keys: Sequence[bytes], missing: set[bytes]
+) -> list[_Task]:
+    tasks: dict[bytes, _Task] = {}
+    for index, key in enumerate(keys):
+        if key in missing:
+            number, picture = divmod(index, len(paths))
+            task = tasks.setdefault(digests[picture], _Task(paths[picture], digests[picture], {}))
+            task.views[key] = number
+    return list(tasks.values())
 
-    spec = tf.TensorSpec([None, *backbone.input_shape[1:]], tf.float32)
-    function = tf.function(lambda inputs: backbone(inputs, training=False), input_signature=[spec])
-    return lambda inputs: function(inputs).numpy()
+
+def _chunks(tasks: list[_Task], size: int) -> list[list[_Task]]:
+    """In an order of this process's own: two that fill one cache seldom meet."""
+    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    random.Random().shuffle(chunks)
+    return chunks
+
+
+def _empty(shape: tuple[int, ...], how: Extraction, directory: Path) -> np.ndarray:
+    """Room for the answer: in memory within the budget, else in a file that is gone when the array is."""
+    num_bytes = int(np.prod(shape)) * np.dtype(how.dtype).itemsize
+    if num_bytes <= how.memory_budget:
+        return np.empty(shape, how.dtype)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return np.memmap(file, how.dtype, mode="w+", shape=shape)

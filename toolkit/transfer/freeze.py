@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import keras
-
+from toolkit.lazy import lazy_module
 from toolkit.registry import unknown_name
 from toolkit.spec import UserError
+
+keras = lazy_module("keras")
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class FreezeReport:
         return f"{self.trainable:,} of {self.trainable + self.frozen:,} parameters train, in: {stages}"
 
 
-def stages_of(model: keras.Model) -> tuple[str, ...]:
+def stages_of(model: Any) -> tuple[str, ...]:
     """Stage names from input to output: what stands before the first underscore of each layer's name."""
-    return tuple(dict.fromkeys(_stage(layer) for layer in model.layers if not _is_input(layer)))
+    return tuple(dict.fromkeys(stage_of(layer.name) for layer in model.layers if not _is_input(layer)))
 
 
-def freeze(model: keras.Model, upto: str, *, train_batch_norm: bool = False) -> FreezeReport:
+def freeze(model: Any, upto: str, *, train_batch_norm: bool = False) -> FreezeReport:
     """Freeze every stage from the input through ``upto``, and train those behind it.
 
     A compiled model is compiled again, which resets its optimizer. Batch normalisation keeps its statistics *and*
@@ -43,7 +45,7 @@ def freeze(model: keras.Model, upto: str, *, train_batch_norm: bool = False) -> 
     return _set_trainable(model, set(stages[stages.index(upto) + 1 :]), train_batch_norm)
 
 
-def unfreeze(model: keras.Model, from_stage: str | None = None, *, train_batch_norm: bool = False) -> FreezeReport:
+def unfreeze(model: Any, from_stage: str | None = None, *, train_batch_norm: bool = False) -> FreezeReport:
     """Train every stage from ``from_stage`` on, by default all; batch normalisation as in ``freeze``."""
     stages = stages_of(model)
     first = stages[0] if from_stage is None else from_stage
@@ -52,12 +54,12 @@ def unfreeze(model: keras.Model, from_stage: str | None = None, *, train_batch_n
     return _set_trainable(model, set(stages[stages.index(first) :]), train_batch_norm)
 
 
-def _set_trainable(model: keras.Model, trainable_stages: set[str], train_batch_norm: bool) -> FreezeReport:
+def _set_trainable(model: Any, trainable_stages: set[str], train_batch_norm: bool) -> FreezeReport:
     # compile_from_config builds a fresh optimizer, whose variables fit what trains from now on.
     compile_config = model.get_compile_config() if model.compiled else None
     for layer in model.layers:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = _stage(layer) in trainable_stages and (train_batch_norm or not is_batch_norm)
+        layer.trainable = stage_of(layer.name) in trainable_stages and (train_batch_norm or not is_batch_norm)
     if compile_config is not None:
         model.compile_from_config(compile_config)
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
@@ -65,9 +67,14 @@ def _set_trainable(model: keras.Model, trainable_stages: set[str], train_batch_n
     return FreezeReport(trainable, model.count_params() - trainable, stages)
 
 
-def _stage(layer: keras.layers.Layer) -> str:
-    return layer.name.split("_")[0]
+def stage_of(layer_name: str) -> str:
+    """The stage that a layer's name starts with.
+
+    >>> stage_of("stage2_block1_conv2")
+    'stage2'
+    """
+    return layer_name.split("_")[0]
 
 
-def _is_input(layer: keras.layers.Layer) -> bool:
+def _is_input(layer: Any) -> bool:
     return isinstance(layer, keras.layers.InputLayer)

@@ -1,34 +1,94 @@
-"""A linear classifier on cached features."""
+"""A classifier on cached features, fitted in moments, its regularisation chosen on validation."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
+from toolkit.data.split import class_weights
 from toolkit.metrics import top_k_accuracy
+from toolkit.registry import unknown_name
+from toolkit.spec import UserError
+from toolkit.transfer.minibatch import single, train_layers
 
-#: Inverse regularisation strengths that the validation pictures choose from.
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+Solver = Literal["auto", "lbfgs", "adam", "ridge"]
+Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+#: Inverse regularisation strengths that the validation pictures choose from, strongest first. For ``ridge`` they are
+#: in units of the features' total variance.
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "lbfgs": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    "adam": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    "ridge": (0.1, 1.0, 10.0, 100.0, 1e3),
+}
+
+
+#: Features of more bytes, as float32, are not copied whole for a fit.
+WHOLE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class LinearHead:
-    """``logits = features @ kernel + bias``.
+class HeadOptions:
+    """How a head is fitted.
 
     Attributes:
-        kernel: float32 (features, classes).
-        bias: float32 (classes,).
-        strength: the inverse regularisation strength that was chosen.
-        val_accuracy: its accuracy on validation, a fraction.
+        solver: ``"lbfgs"``, multinomial logistic regression to convergence; ``"adam"``, the same or a deeper head by
+            mini-batches, for features that do not fit into memory; ``"ridge"``, least squares in closed form.
+            ``"auto"`` is ``lbfgs`` up to ``WHOLE_BYTES`` of features and without hidden layers, else ``adam``.
+        strengths: to choose from; by default the solver's ``STRENGTHS``.
+        balanced: weigh every class alike, whatever its share of the pictures.
+        hidden: widths of further ReLU layers before the logits (``adam`` only).
+        epochs: passes over the features (``adam`` only).
+        batch_size: examples per step (``adam`` only).
+        learning_rate: at the start; it falls to zero along a cosine (``adam`` only).
+        seed: of initial weights and order (``adam`` only).
     """
 
-    kernel: np.ndarray
-    bias: np.ndarray
+    solver: Solver = "auto"
+    strengths: tuple[float, ...] = ()
+    balanced: bool = False
+    hidden: tuple[int, ...] = ()
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("auto", *STRENGTHS):
+            raise UserError(unknown_name("head", self.solver, ["auto", *STRENGTHS]))
+        if self.hidden and self.solver not in ("auto", "adam"):
+            raise UserError(f"hidden layers are trained by the head 'adam', not by {self.solver!r}")
+        if min((*self.hidden, self.epochs, self.batch_size)) < 1:
+            raise UserError("a head's hidden widths, epochs and batch size must be at least 1")
+
+
+@dataclass(frozen=True)
+class Head:
+    """``features @ kernel + bias``, layer by layer, with ReLU between them.
+
+    Attributes:
+        layers: float32 (kernel, bias) of shapes (inputs, outputs) and (outputs,), the last giving logits.
+        solver: what fitted it.
+        strength: the inverse regularisation strength that was chosen.
+        val_accuracy: its accuracy on validation, a fraction.
+        sweep: validation accuracy by strength.
+    """
+
+    layers: Layers
+    solver: str
     strength: float
     val_accuracy: float
+    sweep: dict[float, float] = field(default_factory=dict)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """float32 (examples, classes)."""
-        return features.astype(np.float32) @ self.kernel + self.bias
+        return apply_layers(self.layers, features)
+
+    def scaled(self, factor: float) -> "Head":
+        """The head whose logits are ``factor`` times as large."""
+        kernel, bias = self.layers[-1]
+        return replace(self, layers=(*self.layers[:-1], (kernel * np.float32(factor), bias * np.float32(factor))))
 
 
 def fit_head(
@@ -38,46 +98,113 @@ def fit_head(
     val_labels: np.ndarray,
     *,
     num_classes: int,
-) -> LinearHead:
-    """Multinomial logistic regression by L-BFGS, its strength chosen on validation.
+    options: HeadOptions | None = None,
+) -> Head:
+    """Fit a head for every strength and keep the one that is best on validation.
 
-    Features are standardised for the fit; that is folded into the returned kernel and bias, so the head applies to
-    features as they are. Ties go to the stronger regularisation.
+    Features are standardised for the fit; that is folded into the returned layers, so the head applies to features as
+    they are. Ties go to the stronger regularisation.
 
     Args:
-        train_features: (examples, features), any float dtype.
+        train_features: (examples, features), float16 or float32; for ``adam``, ``numpy.memmap`` will do.
         train_labels: integer class per example; every class must occur.
         val_features: as ``train_features``.
         val_labels: as ``train_labels``.
         num_classes: width of the head.
+        options: solver and its settings.
     """
+    from threadpoolctl import threadpool_limits
+
+    options = _decided(options or HeadOptions(), train_features)
+    train_labels, val_labels = np.asarray(train_labels), np.asarray(val_labels)
+    weights = np.ones(num_classes, np.float32)
+    if options.balanced:
+        for label, weight in class_weights(train_labels.tolist(), num_classes).items():
+            weights[label] = weight
+    best: Head | None = None
+    sweep: dict[float, float] = {}
+    # Products with so few columns are over before a second thread has started: with two it took twenty times as long.
+    with threadpool_limits(1):
+        for strength, layers in _fits(train_features, train_labels, num_classes, weights, options):
+            accuracy = top_k_accuracy(apply_layers(layers, val_features), val_labels, 1)
+            sweep[strength] = accuracy
+            if best is None or accuracy > best.val_accuracy:
+                best = Head(layers, options.solver, strength, accuracy)
+    assert best is not None
+    return replace(best, sweep=sweep)
+
+
+def _decided(options: HeadOptions, features: np.ndarray) -> HeadOptions:
+    if options.solver != "auto":
+        return options
+    is_small = features.size * 4 <= WHOLE_BYTES
+    return replace(options, solver="lbfgs" if is_small and not options.hidden else "adam")
+
+
+def apply_layers(layers: Layers, features: np.ndarray, *, chunk: int = 4096) -> np.ndarray:
+    """float32 logits (examples, classes), some thousand examples at a time."""
+    outputs = []
+    for start in range(0, len(features), chunk):
+        x = single(features[start : start + chunk])
+        for kernel, bias in layers[:-1]:
+            x = np.maximum(x @ kernel + bias, 0)
+        outputs.append(x @ layers[-1][0] + layers[-1][1])
+    return np.concatenate(outputs) if outputs else np.empty((0, len(layers[-1][1])), np.float32)
+
+
+def _fits(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, weights: np.ndarray, options: HeadOptions
+) -> Iterator[tuple[float, Layers]]:
+    strengths = options.strengths or STRENGTHS[options.solver]
+    if options.solver == "adam":
+        for strength in strengths:
+            yield strength, train_layers(features, labels, num_classes, weights, options, strength)
+        return
+    mean, std = moments(features)
+    standardised = (single(features) - mean) / std
+    path = _lbfgs_path if options.solver == "lbfgs" else _ridge_path
+    for strength, kernel, bias in path(standardised, labels, num_classes, weights, strengths):
+        kernel = (kernel / std[:, None]).astype(np.float32)
+        yield strength, ((kernel, (bias - mean @ kernel).astype(np.float32)),)
+
+
+def moments(features: np.ndarray, *, chunk: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, float32, some hundred examples at a time."""
+    pivot = single(features[:chunk]).mean(axis=0)  # without it, a small deviation on a large mean would cancel
+    total, squares = np.zeros(len(pivot)), np.zeros(len(pivot))
+    for start in range(0, len(features), chunk):
+        part = single(features[start : start + chunk]) - pivot
+        total += part.sum(axis=0)
+        squares += np.square(part, out=part).sum(axis=0)
+    shift = total / len(features)
+    variance = np.maximum(squares / len(features) - shift**2, 0)
+    return (pivot + shift).astype(np.float32), (np.sqrt(variance) + 1e-6).astype(np.float32)
+
+
+def _lbfgs_path(x: np.ndarray, labels: np.ndarray, num_classes: int, weights: np.ndarray, strengths):
+    """Logistic regression from the strongest regularisation to the weakest, each starting from the one before."""
     from sklearn.linear_model import LogisticRegression
 
-    train = train_features.astype(np.float64)
-    mean, std = train.mean(axis=0), train.std(axis=0) + 1e-6
-    standardised = (train - mean) / std
-    best: LinearHead | None = None
-    for strength in STRENGTHS:
-        probe = LogisticRegression(C=strength, max_iter=500).fit(standardised, train_labels)
-        head = _fold(probe.coef_, probe.intercept_, mean, std, num_classes, strength)
-        accuracy = top_k_accuracy(head.logits(val_features), np.asarray(val_labels), 1)
-        if best is None or accuracy > best.val_accuracy:
-            best = LinearHead(head.kernel, head.bias, strength, accuracy)
-    assert best is not None
-    return best
+    probe = LogisticRegression(max_iter=500, warm_start=True)
+    for strength in strengths:
+        probe.set_params(C=strength).fit(x, labels, sample_weight=weights[labels])
+        kernel, bias = probe.coef_.T, probe.intercept_
+        if kernel.shape[1] == 1 and num_classes == 2:  # two classes come as one set of log odds
+            kernel, bias = np.concatenate([-kernel, kernel], axis=1) / 2, np.concatenate([-bias, bias]) / 2
+        yield strength, kernel, bias
 
 
-def _fold(
-    coefficients: np.ndarray,
-    intercept: np.ndarray,
-    mean: np.ndarray,
-    std: np.ndarray,
-    num_classes: int,
-    strength: float,
-) -> LinearHead:
-    if len(coefficients) == 1 and num_classes == 2:  # two classes come as one set of log odds
-        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        intercept = np.concatenate([-intercept / 2, intercept / 2])
-    kernel = (coefficients / std).T
-    bias = intercept - mean @ kernel
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, 0.0)
+def _ridge_path(x: np.ndarray, labels: np.ndarray, num_classes: int, weights: np.ndarray, strengths):
+    """Least squares towards one-hot targets, all strengths from one decomposition of the smaller Gram matrix."""
+    share = (weights[labels] / weights[labels].sum())[:, None]
+    targets = np.eye(num_classes, dtype=np.float32)[labels]
+    offset, centre = (targets * share).sum(axis=0), (x * share).sum(axis=0)
+    root = np.sqrt(share)
+    a, b = (x - centre) * root, (targets - offset) * root
+    is_wide = a.shape[0] < a.shape[1]
+    eigenvalues, basis = np.linalg.eigh((a @ a.T if is_wide else a.T @ a).astype(np.float64))
+    projected = basis.T @ (b if is_wide else a.T @ b)
+    for strength in strengths:
+        solution = basis @ (projected / (np.maximum(eigenvalues, 0) + x.shape[1] / strength)[:, None])
+        kernel = a.T @ solution if is_wide else solution
+        yield strength, kernel, offset - centre @ kernel

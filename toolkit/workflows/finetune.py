@@ -1,7 +1,5 @@
 """A folder of pictures and a pretrained network to a bundle."""
 
-import logging
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle import KERAS_FILE, MANIFEST, find_bundle, read_manifest, verify_files
-from toolkit.data import Split, split_folder
+from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.registry import model_info
-from toolkit.spec import Preprocessing, UserError
-from toolkit.training.config import TrainConfig
+from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.workflows.steps import (
     ExportOptions,
     Progress,
@@ -23,9 +20,7 @@ from toolkit.workflows.steps import (
 )
 
 if TYPE_CHECKING:
-    import keras
-
-log = logging.getLogger(__name__)
+    from toolkit.transfer import FinetuneOptions
 
 
 def finetune_folder(
@@ -35,8 +30,8 @@ def finetune_folder(
     weights: str | Path,
     export: ExportOptions,
     cache_dir: str | Path,
-    unfreeze_from: str | None = None,
-    epochs: int = 5,
+    options: "FinetuneOptions | None" = None,
+    report: Path | None = None,
     skip_bad: bool = False,
     scan_progress: Progress | None = None,
     epoch_report: Callable[[dict[str, Any]], None] | None = None,
@@ -50,86 +45,85 @@ def finetune_folder(
         weights: a tag, a weights file, a run directory or a bundle.
         export: where the bundle goes.
         cache_dir: the feature cache.
-        unfreeze_from: once the classifier is fitted, also train the stages from this one on, gently.
-        epochs: how long.
+        options: what trains and how, see ``toolkit.transfer.FinetuneOptions``.
+        report: an HTML file to write: a map of the pictures, near duplicates, labels to look at again.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         scan_progress: called with (done, total) files.
         epoch_report: called with each epoch's metrics while unfrozen stages train.
         extract_progress: called with (done, total) pictures that are not in the cache.
 
     Returns:
-        ``{"bundle", "metrics", "val_accuracy", "strength", "num_params"}``.
+        ``{"bundle", "metrics", "val_accuracy", "num_params"}`` and, under ``"finetuning"``, how it came about.
     """
     info = model_info(model_name)
     require_writable(export.directory)
-    path, preprocessing = _pretrained(weights, info.preprocessing)
+    weights, preprocessing = _pretrained(weights, info)
     folder = scan(data, skip_bad, scan_progress)
     split = split_folder(folder)
 
-    from toolkit.factory import create_model
-    from toolkit.transfer import extract_features, fit_head
+    from toolkit.factory import create_model, preprocessing_of
+    from toolkit.transfer import finetune
 
     model = create_model(
-        model_name, num_classes=len(folder.class_names), input_shape=preprocessing.input_shape, weights=path
-    )
-    if not model.layers[-1].weights:
-        raise UserError(
-            f"{model_name} averages class maps and has no dense classifier to fit on features; "
-            f"train it as a whole, or fine-tune another network"
-        )
-    subsets = [split.train, split.val]
-    paths = [p for subset in subsets for p in subset.paths]
-    features = extract_features(model, paths, preprocessing, cache_dir=cache_dir, progress=extract_progress)
-    head = fit_head(
-        features[: len(split.train)],
-        np.asarray(split.train.labels),
-        features[len(split.train) :],
-        np.asarray(split.val.labels),
+        model_name,
         num_classes=len(folder.class_names),
+        input_shape=None if preprocessing is None else preprocessing.input_shape,
+        weights=weights,
     )
-    model.layers[-1].set_weights([head.kernel, head.bias])
-    if unfreeze_from:
-        _train_unfrozen(model, unfreeze_from, epochs, preprocessing, split, epoch_report)
-    metrics = held_out_metrics(model, preprocessing, folder, split)
-    bundle = export_held_out(model, folder, split, preprocessing, export)
+    preprocessing = preprocessing or preprocessing_of(model)
+    result = finetune(
+        model,
+        split,
+        preprocessing,
+        cache_dir=cache_dir,
+        options=options,
+        progress=extract_progress,
+        on_epoch=epoch_report,
+    )
+    if report and result.features:
+        _write_report(report, folder, split, result.features)
+    metrics = held_out_metrics(result.model, preprocessing, folder, split)
+    bundle = export_held_out(
+        result.model,
+        folder,
+        split,
+        preprocessing,
+        export,
+        temperature=result.temperature,
+        reject_below=result.reject_below,
+    )
     return {
         "bundle": str(bundle),
         "metrics": metrics,
-        "val_accuracy": head.val_accuracy,
-        "strength": head.strength,
-        "num_params": model.count_params(),
+        "val_accuracy": result.val_accuracy,
+        "num_params": result.model.count_params(),
+        "finetuning": result.as_document(),
     }
 
 
-def _train_unfrozen(
-    model: "keras.Model",
-    from_stage: str,
-    epochs: int,
-    preprocessing: Preprocessing,
-    split: Split,
-    epoch_report: Callable[[dict[str, Any]], None] | None,
-) -> None:
-    """A hundredth of the usual rate: the classifier already fits, and the rest should stay near what it was."""
-    from toolkit.training.config import OptimizerConfig, RunConfig
-    from toolkit.training.loop import train
-    from toolkit.training.run_dir import RunDirectory
-    from toolkit.transfer import unfreeze
+def _write_report(path: Path, folder: ImageFolder, split: Split, features: tuple[np.ndarray, np.ndarray]) -> None:
+    from toolkit.transfer.report import write_report
 
-    log.info("%s", unfreeze(model, from_stage))
-    optimizer = OptimizerConfig(name="adamw", lr=1e-5, warmup_epochs=1)
-    config = TrainConfig(optimizer=optimizer, run=RunConfig(epochs=epochs, batch_size=16))
-    with tempfile.TemporaryDirectory() as directory:
-        train(model, split, preprocessing, config, RunDirectory(directory), on_epoch=epoch_report)
+    write_report(
+        path,
+        pictures=[*split.train.paths, *split.val.paths],
+        labels=[*split.train.labels, *split.val.labels],
+        class_names=folder.class_names,
+        features=np.concatenate(features),
+    )
 
 
-def _pretrained(weights: str | Path, default: Preprocessing) -> tuple[str | Path, Preprocessing]:
-    """A bundle brings its own preprocessing; a run directory stands for its trained network."""
+def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Preprocessing | None]:
+    """A bundle brings its own preprocessing, a run was trained with the network's; tags and files tell when loaded."""
     path = Path(weights)
     if path.is_dir() and (path / "model.keras").exists():
-        return path / "model.keras", default
+        return path / "model.keras", info.preprocessing
     if path.is_dir():
         version_dir = find_bundle(path)
         manifest = read_manifest(version_dir)
         verify_files(version_dir, manifest, (KERAS_FILE, MANIFEST))
         return version_dir / KERAS_FILE, manifest.preprocessing
-    return weights, default
+    from toolkit.factory import locate_weights
+
+    locate_weights(info, weights)  # a mistyped tag is told before a large folder is read
+    return weights, None

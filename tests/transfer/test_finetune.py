@@ -1,0 +1,207 @@
+"""From pictures to a calibrated classifier: what trains, what stays, and that the parts make one network."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit import create_model, model_info
+from toolkit.data.arrays import load_pixels
+from toolkit.data.decode import normalize
+from toolkit.data.split import Split, Subset
+from toolkit.engines.runtimes import softmax
+from toolkit.spec import UserError
+from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views, finetune, plan_freezing
+from toolkit.transfer.policy import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
+from toolkit.transfer.rates import StageRates, stage_factors
+from toolkit.transfer.rest import _phases
+
+PREPROCESSING = model_info("resnet20").preprocessing
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    """Three classes of noisy stripes: lying, standing, none."""
+    root = tmp_path_factory.mktemp("stripes")
+    rng = np.random.default_rng(0)
+    wave = 60 * np.sin(np.arange(32))
+    patterns = [wave[:, None] + np.zeros((1, 32)), wave[None] + np.zeros((32, 1)), np.zeros((32, 32))]
+    paths, labels = [], []
+    for index in range(90):
+        pixels = 128 + patterns[index % 3][..., None] + rng.normal(0, 25, (32, 32, 3))
+        paths.append(str(root / f"{index}.png"))
+        labels.append(index % 3)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(paths[-1])
+    return Split(
+        Subset(tuple(paths[:60]), tuple(labels[:60])), Subset(tuple(paths[60:]), tuple(labels[60:])), Subset((), ())
+    )
+
+
+@pytest.fixture
+def model(residual):
+    copy = keras.models.clone_model(residual)
+    copy.set_weights(residual.get_weights())
+    return copy
+
+
+@pytest.fixture
+def run(stripes, tmp_path):
+    def run(model, **options):
+        options.setdefault("unfreeze", "none")
+        return finetune(model, stripes, PREPROCESSING, cache_dir=tmp_path / "cache", options=FinetuneOptions(**options))
+
+    return run
+
+
+def logits_of(model, subset, preprocessing=PREPROCESSING):
+    inputs = normalize(load_pixels(subset.paths, preprocessing), preprocessing)
+    return keras.ops.convert_to_numpy(model(inputs, training=False))
+
+
+def values(model):
+    return {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.variables}
+
+
+def moved(model, before):
+    return {name.split("_")[0] for name, value in values(model).items() if not np.array_equal(value, before[name])}
+
+
+@pytest.mark.parametrize("head", [HeadOptions(), HeadOptions("ridge"), HeadOptions(hidden=(16, 8), epochs=40)])
+def test_stitched_network_is_head_of_features_in_one_flat_graph(run, model, stripes, head):
+    result = run(model, head=head, extraction=Extraction(dtype="float32", engine="keras"))
+    flat = result.model
+    assert not any(isinstance(layer, keras.Model) for layer in flat.layers)
+    assert len({layer.name for layer in flat.layers}) == len(flat.layers)
+    assert [layer.units for layer in flat.layers if isinstance(layer, keras.layers.Dense)] == [*head.hidden, 3]
+    frozen = keras.Model(flat.input, flat.get_layer("head_pool").output)
+    features = logits_of(frozen, stripes.val)
+    np.testing.assert_allclose(features, result.features[1], atol=1e-5)
+    logits = logits_of(flat, stripes.val)
+    np.testing.assert_allclose(logits, result.head.logits(features), atol=1e-5 * max(1, np.abs(logits).max()))
+    accuracy = np.mean(logits.argmax(axis=1) == np.asarray(stripes.val.labels))
+    assert accuracy == pytest.approx(result.val_accuracy)
+    assert accuracy > 0.8
+
+
+def test_only_the_classifier_moves_and_a_repeat_computes_nothing(run, model):
+    before = values(model)
+    first = run(model)
+    assert (first.num_computed, first.engine != "") == (90, True)
+    assert moved(first.model, before) == {"head"}
+    assert {layer.name for layer in first.model.layers if layer.trainable_weights} == {"head_logits"}
+    again = run(model)
+    assert (again.num_computed, again.engine) == (0, "")
+    for ours, theirs in zip(first.head.layers[0], again.head.layers[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_probabilities_are_calibrated_in_the_weights_and_the_threshold_fits_them(run, model, stripes):
+    result = run(model)
+    probabilities = softmax(logits_of(result.model, stripes.val))
+    labels = np.asarray(stripes.val.labels)
+    right = probabilities.argmax(axis=1) == labels
+    assert np.mean(probabilities.max(axis=1)[right] >= result.reject_below - 0.02) >= 0.95
+    assert abs(probabilities.max(axis=1).mean() - right.mean()) < 0.12
+    document = result.as_document()
+    assert document["temperature"] == result.temperature > 0
+    assert document["steps"] == [
+        {"name": "classifier on plain pictures", "val_accuracy": result.val_accuracy, "kept": True}
+    ]
+
+
+def test_views_are_reported_beside_the_plain_pictures_and_the_better_is_kept(run, model):
+    result = run(model, views=Views(3))
+    assert result.num_computed == 3 * 60 + 30
+    assert [step.name for step in result.steps] == ["classifier on plain pictures", "classifier on 3 views"]
+    assert [step.kept for step in result.steps].count(True) == 1
+    assert result.val_accuracy == max(step.val_accuracy for step in result.steps)
+
+
+@pytest.mark.parametrize("gradual", [False, True])
+def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes, gradual):
+    before = values(model)
+    rest = RestOptions(epochs=2, learning_rate=3e-3, gradual=gradual)
+    result = run(model, unfreeze="stage2", rest=rest, head=HeadOptions(strengths=(1e-4,)))
+    assert moved(result.model, before) <= {"stage2", "stage3", "head"}
+    batch_norms = [name for name in before if "_bn" in name]
+    for name in batch_norms:
+        np.testing.assert_array_equal(values(result.model)[name], before[name])
+    step = result.steps[-1]
+    assert step.name == "training from stage2 on"
+    assert step.kept == (step.val_accuracy > result.steps[0].val_accuracy)
+    assert result.val_accuracy == max(step.val_accuracy for step in result.steps)
+    accuracy = np.mean(logits_of(result.model, stripes.val).argmax(axis=1) == np.asarray(stripes.val.labels))
+    assert accuracy == pytest.approx(result.val_accuracy, abs=0.04)
+
+
+def test_training_that_makes_it_worse_is_undone_and_said(run, model):
+    reference = run(model).val_accuracy
+    result = run(model, unfreeze="stage3", rest=RestOptions(epochs=1, learning_rate=30.0))
+    assert (result.val_accuracy, result.steps[-1].kept) == (reference, False)
+    assert result.steps[-1].val_accuracy < reference
+    assert result.steps[0].kept
+
+
+def test_network_that_averages_class_maps_trains_its_last_convolution(stripes, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = create_model("nin_cifar", num_classes=3)
+    before = values(model)
+    preprocessing = model_info("nin_cifar").preprocessing
+    options = FinetuneOptions(rest=RestOptions(epochs=2, learning_rate=1e-2))
+    result = finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=options)
+    assert result.plan.unfreeze_from == "head"
+    assert (result.head, result.features) == (None, None)
+    assert moved(result.model, before) == {"head"}
+    hidden = FinetuneOptions(head=HeadOptions(hidden=(4,)))
+    with pytest.raises(UserError, match="no classifier to put hidden layers in front of"):
+        finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=hidden)
+
+
+def test_whole_network_trains_from_the_pictures(stripes, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = create_model("lenet5_rgb", num_classes=3)
+    before = values(model)
+    options = FinetuneOptions(unfreeze="stage1", rest=RestOptions(epochs=2, learning_rate=1e-2, stage_decay=1.0))
+    result = finetune(
+        model, stripes, model_info("lenet5_rgb").preprocessing, cache_dir=tmp_path / "cache", options=options
+    )
+    if result.steps[-1].kept:
+        assert moved(result.model, before) == {"stage1", "stage2", "head"}
+    assert result.steps[-1].name == "training from stage1 on"
+
+
+def test_more_pictures_free_more_stages_and_a_wish_overrides():
+    stages = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+    numbers = [LAST_STAGE_FROM - 1, LAST_STAGE_FROM, HALF_FROM, ALL_FROM]
+    plans = [plan_freezing(stages, number) for number in numbers]
+    assert [plan.unfreeze_from for plan in plans] == [None, "stage4", "stage2", "stem"]
+    assert str(plans[0]) == "only the classifier will train (1,999 training pictures, fewer than 2,000)"
+    assert plan_freezing(stages, 10, "stage1").unfreeze_from == "stage1"
+    assert plan_freezing(stages, 10**6, "none").unfreeze_from is None
+    with pytest.raises(UserError, match="unknown stage 'stag1'; did you mean 'stage1'"):
+        plan_freezing(stages, 10, "stag1")
+
+
+def test_each_stage_learns_at_its_own_rate():
+    inputs = keras.Input((1,))
+    x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage1_fc")(inputs)
+    x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage2_fc")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="head_fc")(x))
+    factors = stage_factors(("stage1", "stage2", "head"), 0.1)
+    model.compile(StageRates(factors, learning_rate=1e-2, weight_decay=0.0), "mse")
+    model.train_on_batch(np.ones((1, 1)), np.zeros((1, 1)))
+    # Adam's first step is the learning rate, whatever the gradient's size.
+    steps = [1 - float(keras.ops.convert_to_numpy(variable)[0, 0]) for variable in model.trainable_variables]
+    assert steps == pytest.approx([1e-4, 1e-3, 1e-2], rel=1e-2)
+    assert StageRates.from_config(model.optimizer.get_config()).factors == factors
+
+
+def test_gradual_phases_share_the_epochs():
+    assert _phases(["stage4", "stage3", "stage2"], 5) == [("stage4", 1), ("stage3", 2), ("stage2", 2)]
+    assert _phases(["stage4", "stage3", "stage2"], 2) == [("stage3", 1), ("stage2", 1)]
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"learning_rate": 0.0}, {"stage_decay": 1.5}])
+def test_impossible_rest_options(options):
+    with pytest.raises(UserError, match="epochs and batch size must be at least 1"):
+        RestOptions(**options)

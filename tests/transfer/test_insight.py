@@ -1,0 +1,84 @@
+"""Copies and wrong labels planted among features are found, and shown."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit.spec import UserError
+from toolkit.transfer.insight import label_doubts, map_of, near_duplicates
+from toolkit.transfer.report import write_report
+
+RNG = np.random.default_rng(0)
+LABELS = np.arange(150) % 3
+FEATURES = (6 * np.eye(3, 32)[LABELS] + RNG.normal(size=(150, 32))).astype(np.float16)
+WRONG = [4, 50, 99]
+
+
+def planted():
+    features = FEATURES.copy()
+    features[20] = features[10] * np.float16(1.5)  # brighter, say
+    features[31] = features[30] + RNG.normal(0, 0.05, 32).astype(np.float16)
+    return features
+
+
+def mislabelled():
+    labels = LABELS.copy()
+    labels[WRONG] = (labels[WRONG] + 1) % 3
+    return labels
+
+
+def test_copies_are_found_and_nothing_else():
+    pairs = near_duplicates(planted())
+    assert [(first, second) for first, second, _ in pairs] == [(10, 20), (30, 31)]
+    assert pairs[0][2] == pytest.approx(1, abs=1e-3)
+    assert near_duplicates(FEATURES) == near_duplicates(FEATURES[:1]) == []
+
+
+def test_wrong_labels_are_doubted_first_and_the_right_one_is_suggested():
+    doubts = label_doubts(FEATURES, mislabelled(), strength=0.1)
+    assert {doubt.index for doubt in doubts[:5]} >= set(WRONG)
+    assert all(doubt.suggested == LABELS[doubt.index] for doubt in doubts if doubt.index in WRONG)
+    assert all(doubt.given == mislabelled()[doubt.index] for doubt in doubts)
+    assert not set(WRONG) & {doubt.index for doubt in label_doubts(FEATURES, LABELS, strength=0.1)}
+
+
+def test_classes_too_small_to_divide_are_left_out():
+    labels = np.where(np.arange(150) < 3, 7, LABELS)
+    assert not {0, 1, 2} & {doubt.index for doubt in label_doubts(FEATURES, labels)}
+    assert label_doubts(FEATURES[:4], [0, 0, 1, 1]) == []
+
+
+def test_map_puts_like_pictures_together():
+    drawn, points = map_of(FEATURES)
+    assert points.shape == (150, 2)
+    assert drawn.tolist() == list(range(150))
+    centres = np.stack([points[label == LABELS].mean(axis=0) for label in range(3)])
+    nearest = np.linalg.norm(points[:, None] - centres, axis=2).argmin(axis=1)
+    assert np.mean(nearest == LABELS) > 0.95
+    assert map_of(FEATURES[:3])[1].shape == (3, 2)
+
+
+def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
+    paths = []
+    for index in range(150):
+        paths.append(tmp_path / f"<{index}>.png")
+        Image.new("RGB", (40, 30), (index, 0, 255 - index)).save(paths[-1])
+    arguments = {"pictures": paths, "labels": mislabelled(), "class_names": ["a&b", "c", "d"], "features": planted()}
+    counts = write_report(tmp_path / "report.html", **arguments)
+    page = (tmp_path / "report.html").read_text()
+    assert (counts["near_duplicates"], counts["pictures"]) == (2, 150)
+    assert page.count("<circle") == 150
+    assert "a&amp;b" in page
+    assert "<10>" not in page
+    assert "&lt;10&gt;.png and a&amp;b/" not in page  # 10 and 20 are of other classes
+    assert "c/&lt;10&gt;.png and d/&lt;20&gt;.png, cosine 1.000" in page
+    first = re.search(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    with Image.open(io.BytesIO(base64.b64decode(first[1]))) as image:
+        red, _, blue = np.asarray(image).mean(axis=(0, 1))
+        assert (red, blue) == pytest.approx((10, 245), abs=4)
+    with pytest.raises(UserError, match=r"report\.html: cannot be written"):
+        write_report(tmp_path / "nowhere" / "report.html", **arguments)

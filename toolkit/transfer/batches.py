@@ -1,0 +1,143 @@
+"""Batches for training what stands behind the cut: from cached features, or from the pictures themselves."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+
+from toolkit.data.decode import normalize, read_rgb
+from toolkit.engines.runtimes import num_threads
+from toolkit.spec import Preprocessing
+from toolkit.transfer.minibatch import single
+from toolkit.transfer.views import view_pixels
+
+
+class _Batches(keras.utils.PyDataset):
+    """Every picture once in an epoch, in an order that follows from the seed and the epoch's number.
+
+    Args:
+        labels: integer class per picture.
+        batch_size: pictures in a batch.
+        seed: None keeps the pictures in order and plain, for validation.
+    """
+
+    def __init__(self, labels: Sequence[int], batch_size: int, seed: int | None) -> None:
+        super().__init__()
+        self._labels = np.asarray(labels, np.int32)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = -1
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return self._inputs(chosen), self._labels[chosen]
+
+    def on_epoch_end(self) -> None:
+        self._epoch += 1
+        self._order = np.arange(len(self._labels))
+        if self._seed is not None:
+            np.random.default_rng([self._seed, self._epoch]).shuffle(self._order)
+
+    def _inputs(self, chosen: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class FeatureBatches(_Batches):
+    """Cached features, in training of a random view each.
+
+    Args:
+        features: (views, pictures, …), the plain one first; may lie on disk.
+        labels: see above, as the rest.
+    """
+
+    def __init__(self, features: np.ndarray, labels: Sequence[int], batch_size: int, seed: int | None) -> None:
+        self._features = features
+        super().__init__(labels, batch_size, seed)
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        self._views = np.zeros(len(self._labels), int)
+        if self._seed is not None:
+            rng = np.random.default_rng([self._seed, self._epoch, 1])
+            self._views = rng.integers(len(self._features), size=len(self._labels))
+
+    def _inputs(self, chosen: np.ndarray) -> np.ndarray:
+        return single(self._features[self._views[chosen], chosen])
+
+
+class PictureBatches(_Batches):
+    """Pictures decoded anew, in training each epoch of another view.
+
+    Args:
+        paths: picture files.
+        preprocessing: what the network was trained with.
+        labels: see above, as the rest.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        preprocessing: Preprocessing,
+        labels: Sequence[int],
+        batch_size: int,
+        seed: int | None,
+    ) -> None:
+        self._paths = paths
+        self._preprocessing = preprocessing
+        super().__init__(labels, batch_size, seed)
+
+    def _inputs(self, chosen: np.ndarray) -> np.ndarray:
+        with ThreadPoolExecutor(num_threads()) as pool:
+            return normalize(np.stack(list(pool.map(self._pixels, chosen))), self._preprocessing)
+
+    def _pixels(self, index: int) -> np.ndarray:
+        rgb = read_rgb(self._paths[index], self._preprocessing)
+        if self._seed is None:
+            return view_pixels(rgb, self._preprocessing)
+        picture = int(index).to_bytes(8, "little")
+        return view_pixels(rgb, self._preprocessing, number=self._epoch + 1, seed=self._seed, picture=picture)
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Remembers the weights of the epoch with the best validation accuracy, if it beats what was there before.
+
+    Args:
+        val_accuracy: before the first epoch.
+        weights: the variables to remember.
+
+    Attributes:
+        val_accuracy: of what is remembered.
+        best_epoch: when it was reached, counted from 1; 0 for what was there before.
+        reached: the best of any epoch.
+    """
+
+    def __init__(self, val_accuracy: float, weights: list[Any]) -> None:
+        super().__init__()
+        self.val_accuracy = val_accuracy
+        self.best_epoch = 0
+        self.reached = 0.0
+        self._num_epochs = 0
+        self._weights = weights
+        self._best = self._values()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._num_epochs += 1  # Keras counts from 0 again at every call of ``fit``
+        accuracy = float((logs or {})["val_accuracy"])
+        self.reached = max(self.reached, accuracy)
+        if accuracy > self.val_accuracy:
+            self.val_accuracy, self.best_epoch = accuracy, self._num_epochs
+            self._best = self._values()
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        for weight, value in zip(self._weights, self._best, strict=True):
+            weight.assign(value)
+
+    def _values(self) -> list[np.ndarray]:
+        return [keras.ops.convert_to_numpy(weight) for weight in self._weights]

@@ -1,0 +1,65 @@
+"""Where a network is cut in two: the frozen part, whose answers are cached, and the rest, which trains on them."""
+
+from typing import Any
+
+from toolkit.lazy import lazy_module
+from toolkit.registry import unknown_name
+from toolkit.spec import UserError
+from toolkit.transfer.freeze import stage_of, stages_of
+
+keras = lazy_module("keras")
+convert = lazy_module("toolkit.engines.convert")
+
+
+def cut_tensor(model: Any, stage: str | None = None) -> Any:
+    """The symbolic tensor at which the frozen part ends.
+
+    Args:
+        model: a flat functional network.
+        stage: the last frozen stage; its output, a feature map, is the cut. None cuts before the classifier, at the
+            pooled features.
+
+    Raises:
+        UserError: no such stage, nothing behind it, or more than one tensor leads out of it.
+    """
+    if stage is None:
+        return convert.feature_tensor(model)
+    stages = stages_of(model)
+    if stage not in stages[:-1]:
+        raise UserError(unknown_name("stage", stage, list(stages[:-1])))
+    frozen = set(stages[: stages.index(stage) + 1])
+    inside = {id(layer.output): layer for layer in model.layers if stage_of(layer.name) in frozen or _is_input(layer)}
+    crossing = {
+        id(tensor): tensor
+        for layer in model.layers
+        if id(layer.output) not in inside
+        for tensor in _inputs(layer)
+        if id(tensor) in inside
+    }
+    if len(crossing) != 1:
+        names = ", ".join(sorted(inside[key].name for key in crossing))
+        raise UserError(f"{model.name} cannot be cut after {stage!r}: {len(crossing)} tensors leave it ({names})")
+    return next(iter(crossing.values()))
+
+
+def frozen_part(model: Any, cut: Any) -> Any:
+    """From the network's input to ``cut``, with the same layers and weights."""
+    return keras.Model(model.input, cut, name=model.name)
+
+
+def trainable_part(model: Any, cut: Any) -> Any:
+    """From ``cut`` to the logits, with the same layers and weights: training it trains ``model``."""
+    return keras.Model(cut, model.outputs[0], name=f"{model.name}_rest")
+
+
+def cut_name(model: Any, cut: Any) -> str:
+    """Name of the layer that gives ``cut``; the pooling that Network in Network lacks is called ``head_features``."""
+    return next((layer.name for layer in model.layers if layer.output is cut), "head_features")
+
+
+def _is_input(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.InputLayer)
+
+
+def _inputs(layer: Any) -> list[Any]:
+    return layer.input if isinstance(layer.input, list) else [layer.input]

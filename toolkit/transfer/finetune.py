@@ -1,0 +1,279 @@
+"""Fine-tuning from pictures to a calibrated classifier, the frozen part running once per picture, ever."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.split import Split
+from toolkit.engines.runtimes import softmax
+from toolkit.lazy import lazy_module
+from toolkit.spec import Preprocessing, UserError
+from toolkit.transfer.calibrate import fit_temperature, reject_threshold
+from toolkit.transfer.features import Extraction, FeatureExtractor, Progress
+from toolkit.transfer.freeze import freeze, stages_of
+from toolkit.transfer.head import Head, HeadOptions, fit_head
+from toolkit.transfer.neighbours import knn_accuracy
+from toolkit.transfer.policy import FreezePlan, plan_freezing
+from toolkit.transfer.rest import Pictures, RestOptions, train_rest
+from toolkit.transfer.views import Views
+
+keras = lazy_module("keras")
+log = logging.getLogger("toolkit")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune.
+
+    Attributes:
+        unfreeze: ``"auto"`` follows the number of pictures, ``"none"`` trains the classifier alone, a stage's name
+            trains from that one on.
+        views: of each training picture; 1 is the plain picture alone.
+        head: solver, class weights, hidden layers.
+        rest: epochs and rates of the unfrozen stages.
+        extraction: dtype, engine and budgets of the cached features.
+    """
+
+    unfreeze: str = "auto"
+    views: Views = field(default_factory=Views)
+    head: HeadOptions = field(default_factory=HeadOptions)
+    rest: RestOptions = field(default_factory=RestOptions)
+    extraction: Extraction = field(default_factory=Extraction)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was tried, the validation accuracy it reached, and whether the model is what it left."""
+
+    name: str
+    val_accuracy: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A fine-tuned classifier and how it came about.
+
+    Attributes:
+        model: the flat network, head and all: the one given, or one with more layers where hidden ones were asked for.
+        plan: what stayed frozen and why.
+        head: fitted on the cached features; None for a network without a dense classifier.
+        steps: validation accuracy after each step, in order.
+        val_accuracy: of the model.
+        knn_val_accuracy: of the 10 nearest training pictures' vote, which learns nothing: what the features are worth.
+        temperature: what the logits were divided by, so that probabilities are calibrated; it is in the weights.
+        reject_below: refusing less probable answers costs 5 % of the right ones.
+        features: of the plain training and validation pictures, for ``toolkit.transfer.insight``.
+        num_computed: views that were not in the cache.
+        engine: what computed them.
+        seconds: by step.
+    """
+
+    model: Any
+    plan: FreezePlan
+    head: Head | None
+    steps: list[Step]
+    val_accuracy: float
+    knn_val_accuracy: float | None
+    temperature: float
+    reject_below: float
+    features: tuple[np.ndarray, np.ndarray] | None
+    num_computed: int
+    engine: str
+    seconds: dict[str, float]
+
+    def as_document(self) -> dict[str, Any]:
+        """What there is to tell, JSON-ready."""
+        return {
+            "plan": str(self.plan),
+            "steps": [asdict(step) for step in self.steps],
+            "head": self.head
+            and {"solver": self.head.solver, "strength": self.head.strength, "sweep": self.head.sweep},
+            "knn_val_accuracy": self.knn_val_accuracy,
+            "temperature": self.temperature,
+            "reject_below": self.reject_below,
+            "num_computed": self.num_computed,
+            "engine": self.engine,
+            "seconds": self.seconds,
+        }
+
+
+def finetune(
+    model: Any,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    cache_dir: str | Path,
+    options: FinetuneOptions | None = None,
+    progress: Progress | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> FinetuneResult:
+    """Fit a new classifier on cached features, then train further stages if there are pictures enough.
+
+    Args:
+        model: a flat functional classifier with pretrained weights and a classifier for the classes at hand, whatever
+            its weights; changed in place.
+        split: training and validation pictures.
+        preprocessing: what the network was trained with.
+        cache_dir: of features.
+        options: what to train, and how.
+        progress: called with (done, total) while features are extracted.
+        on_epoch: called with the metrics of each epoch in which unfrozen stages train.
+
+    Raises:
+        UserError: an unknown stage or engine, or an option the network cannot take.
+    """
+    options = options or FinetuneOptions()
+    clock = _Clock()
+    plan = _plan(model, split, options)
+    log.info("%s", plan)
+    fitted = _Fitted(model)
+    if isinstance(model.layers[-1], keras.layers.Dense):
+        fitted = _fit(model, split, preprocessing, cache_dir, options, progress, clock)
+        clock.lap("head")
+    model, logits, val_accuracy = fitted.model, fitted.val_logits, fitted.val_accuracy
+    steps = list(fitted.steps)
+    if plan.unfreeze_from is None:
+        freeze(model, stages_of(model)[-2])
+    else:
+        pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
+        trained = train_rest(
+            model,
+            pictures,
+            plan.unfreeze_from,
+            val_accuracy=val_accuracy,
+            options=options.rest,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
+        improved = trained.best_epoch > 0
+        steps = [*(replace(step, kept=step.kept and not improved) for step in steps)]
+        steps.append(Step(f"training from {plan.unfreeze_from} on", trained.reached, improved))
+        val_accuracy, logits = trained.val_accuracy, trained.val_logits
+        clock.lap("unfrozen stages")
+    labels = np.asarray(split.val.labels)
+    temperature = fit_temperature(logits, labels)
+    divide_logits(model, temperature)
+    return FinetuneResult(
+        model=model,
+        plan=plan,
+        head=fitted.head and fitted.head.scaled(1 / temperature),
+        steps=steps,
+        val_accuracy=val_accuracy,
+        knn_val_accuracy=fitted.knn_val_accuracy,
+        temperature=temperature,
+        reject_below=reject_threshold(softmax(logits / temperature), labels),
+        features=fitted.features,
+        num_computed=fitted.num_computed,
+        engine=fitted.engine,
+        seconds=clock.seconds,
+    )
+
+
+def divide_logits(model: Any, temperature: float) -> None:
+    """Scale the layer that gives the logits: a dense one, or a rectified convolution whose maps are averaged."""
+    last = next(layer for layer in reversed(model.layers) if layer.weights)
+    last.set_weights([weight / temperature for weight in last.get_weights()])
+
+
+def stitch(model: Any, head: Head) -> Any:
+    """The network with ``head`` for its classifier: itself, or one with further dense layers for a deeper head."""
+    last = model.layers[-1]
+    if len(head.layers) > 1:
+        x = last.input
+        for number, (kernel, _) in enumerate(head.layers[:-1], start=1):
+            x = keras.layers.Dense(kernel.shape[1], activation="relu", name=f"head_hidden{number}")(x)
+        logits = keras.layers.Dense(last.units, dtype="float32", name=last.name)(x)
+        model = keras.Model(model.input, logits, name=model.name)
+    for layer, weights in zip(model.layers[-len(head.layers) :], head.layers, strict=True):
+        layer.set_weights(weights)
+    return model
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What the first phase leaves: a network whose head has converged."""
+
+    model: Any
+    head: Head | None = None
+    val_accuracy: float = 0.0
+    val_logits: np.ndarray = field(default_factory=lambda: np.empty(0))
+    knn_val_accuracy: float | None = None
+    steps: tuple[Step, ...] = ()
+    features: tuple[np.ndarray, np.ndarray] | None = None
+    num_computed: int = 0
+    engine: str = ""
+
+
+def _plan(model: Any, split: Split, options: FinetuneOptions) -> FreezePlan:
+    stages = stages_of(model)
+    plan = plan_freezing(stages, len(split.train), options.unfreeze)
+    if isinstance(model.layers[-1], keras.layers.Dense):
+        return plan
+    if options.head.hidden:
+        raise UserError(f"{model.name} averages class maps and has no classifier to put hidden layers in front of")
+    if plan.unfreeze_from is None:  # its class maps are a convolution's, which trains like any other layer
+        return FreezePlan(stages[-1], f"{model.name} averages class maps instead of fitting a dense classifier")
+    return plan
+
+
+def _fit(
+    model: Any,
+    split: Split,
+    preprocessing: Preprocessing,
+    cache_dir: str | Path,
+    options: FinetuneOptions,
+    progress: Progress | None,
+    clock: "_Clock",
+) -> _Fitted:
+    """The head on pooled features: on the plain pictures, on all views, whichever is better on validation."""
+    how = replace(options.extraction, stage=None)
+    with FeatureExtractor(model, preprocessing, cache_dir=cache_dir, how=how) as extractor:
+        train = extractor.extract(split.train.paths, views=options.views, progress=progress)
+        val = extractor.extract(split.val.paths, progress=progress)
+    clock.lap("features")
+    labels, val_labels = np.asarray(split.train.labels), np.asarray(split.val.labels)
+    candidates = []
+    for count in sorted({1, options.views.count}):
+        views = train.values[:count].reshape(-1, train.values.shape[-1])
+        candidates.append(
+            fit_head(
+                views,
+                np.tile(labels, count),
+                val.plain,
+                val_labels,
+                num_classes=model.output_shape[-1],
+                options=options.head,
+            )
+        )
+    best = max(candidates, key=lambda head: head.val_accuracy)
+    names = ["classifier on plain pictures", f"classifier on {options.views.count} views"]
+    return _Fitted(
+        model=stitch(model, best),
+        head=best,
+        val_accuracy=best.val_accuracy,
+        val_logits=best.logits(val.plain),
+        knn_val_accuracy=knn_accuracy(train.plain, split.train.labels, val.plain, split.val.labels),
+        steps=tuple(Step(name, head.val_accuracy, head is best) for name, head in zip(names, candidates, strict=False)),
+        features=(train.plain, val.plain),
+        num_computed=train.num_computed + val.num_computed,
+        engine=train.engine or val.engine,
+    )
+
+
+class _Clock:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step] = now - self._last
+        self._last = now

@@ -1,0 +1,126 @@
+"""What cached features tell of a data set: copies, labels that look wrong, and a map to see it whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.transfer.minibatch import single
+from toolkit.transfer.neighbours import nearest
+
+#: Cosine from which two pictures are shown as near duplicates.
+SAME = 0.97
+
+_NUM_FOLDS = 5
+_MAX_ON_MAP = 5000  # t-SNE takes minutes beyond
+_MAX_DIMENSIONS = 50
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A picture whose label the others of its class do not bear out.
+
+    Attributes:
+        index: of the picture.
+        given: its label.
+        suggested: what a classifier that never saw it says.
+        margin: probability of the suggestion less that of the label.
+    """
+
+    index: int
+    given: int
+    suggested: int
+    margin: float
+
+
+def near_duplicates(features: np.ndarray, *, same: float = SAME, limit: int = 100) -> list[tuple[int, int, float]]:
+    """Pairs of pictures whose features point nearly the same way, the most alike first.
+
+    Args:
+        features: (pictures, features), pooled.
+        same: the smallest cosine to tell of.
+        limit: the most pairs to tell of.
+
+    Returns:
+        (index, larger index, cosine), of each picture's five nearest.
+    """
+    if len(features) < 2:
+        return []
+    indices, cosines = nearest(features, features, 5, exclude_self=True)
+    pairs = {
+        (min(i, int(j)), max(i, int(j))): float(cosine)
+        for i, (row, values) in enumerate(zip(indices, cosines, strict=True))
+        for j, cosine in zip(row, values, strict=True)
+        if cosine >= same
+    }
+    ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [(first, second, cosine) for (first, second), cosine in ordered[:limit]]
+
+
+def label_doubts(
+    features: np.ndarray, labels: Sequence[int], *, strength: float = 0.01, limit: int = 100, seed: int = 0
+) -> list[Doubt]:
+    """Pictures that classifiers fitted without them would label otherwise, the surest first.
+
+    Five-fold cross-validated logistic regression. A label is doubted where another class is more probable, and the
+    doubts are ordered by how much more: the margin by which *Confident Learning* ranks them (Northcutt, Jiang and
+    Chuang, JAIR 2021, section 3.2).
+
+    Args:
+        features: (pictures, features), pooled.
+        labels: integer class per picture; classes of fewer than five pictures are left out.
+        strength: inverse regularisation strength.
+        limit: the most to tell of.
+        seed: of the folds.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    given = np.asarray(labels)
+    classes, counts = np.unique(given, return_counts=True)
+    usable = np.flatnonzero(np.isin(given, classes[counts >= _NUM_FOLDS]))
+    classes = classes[counts >= _NUM_FOLDS]
+    if len(classes) < 2:
+        return []
+    given = given[usable]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+    folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=seed)
+    with threadpool_limits(1):
+        probabilities = cross_val_predict(model, single(features[usable]), given, cv=folds, method="predict_proba")
+    own = np.searchsorted(classes, given)
+    suggested = probabilities.argmax(axis=1)
+    rows = np.arange(len(given))
+    margins = probabilities[rows, suggested] - probabilities[rows, own]
+    doubted = np.flatnonzero(margins > 0)
+    ordered = doubted[np.argsort(-margins[doubted], kind="stable")][:limit]
+    return [Doubt(int(usable[i]), int(given[i]), int(classes[suggested[i]]), float(margins[i])) for i in ordered]
+
+
+def map_of(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two coordinates for each picture such that pictures with like features lie together.
+
+    Principal components, then t-SNE (van der Maaten and Hinton, JMLR 2008) from their first two; distances between far
+    groups mean little. Of more than five thousand pictures a seeded sample is drawn.
+
+    Returns:
+        Indices of the pictures drawn, and their coordinates, float32 (drawn, 2).
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    drawn = np.arange(len(features))
+    if len(drawn) > _MAX_ON_MAP:
+        drawn = np.sort(np.random.default_rng(seed).choice(drawn, _MAX_ON_MAP, replace=False))
+    values = single(features[drawn])
+    num_components = min(_MAX_DIMENSIONS, *values.shape)
+    if len(values) < 5 or num_components < 2:
+        return drawn, np.zeros((len(drawn), 2), np.float32)
+    perplexity = min(30.0, (len(values) - 1) / 3)
+    # So few points are moved faster by one thread than by several that wait for each other.
+    with threadpool_limits(1):
+        components = PCA(num_components, svd_solver="randomized", random_state=seed).fit_transform(values)
+        return drawn, TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
