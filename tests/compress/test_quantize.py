@@ -1,10 +1,11 @@
 import pytest
 
 from toolkit.bundle import FLOAT_LITERT, litert_file
-from toolkit.compress import METHODS, quantize
+from toolkit.compress import METHODS, operator_report, quantize
 from toolkit.data.arrays import load_pixels
 from toolkit.data.split import Subset
 from toolkit.engines import open_engine
+from toolkit.engines.runtimes import LiteRTEngine
 from toolkit.metrics import top_k_accuracy
 from toolkit.spec import UserError
 
@@ -17,14 +18,15 @@ def files(lenet, lenet_preprocessing, digits_split):
     }
 
 
-def test_three_methods_in_order_of_size(files, bundle):
-    assert set(files) == {"float16", "dynamic", "int8"}
+def test_methods_in_order_of_size(files, bundle):
+    assert set(files) == {"float16", "dynamic", "int8", "int16x8"}
     float32 = (bundle / FLOAT_LITERT).stat().st_size
     assert float32 > 1.8 * len(files["float16"]) > 1.8 * 1.3 * len(files["dynamic"])
-    assert len(files["int8"]) < 0.4 * float32
+    assert len(files["int8"]) < 0.27 * float32
+    assert len(files["int8"]) < len(files["int16x8"]) < 0.28 * float32
 
 
-@pytest.mark.parametrize(("method", "points"), [("float16", 0), ("dynamic", 1), ("int8", 1)])
+@pytest.mark.parametrize(("method", "points"), [("float16", 0), ("dynamic", 1), ("int8", 0.5), ("int16x8", 0.3)])
 def test_quantized_network_keeps_its_accuracy(
     files, lenet_preprocessing, digits_split, bundle, tmp_path, method, points
 ):
@@ -32,20 +34,37 @@ def test_quantized_network_keeps_its_accuracy(
     pixels = load_pixels(test.paths, lenet_preprocessing)
     (tmp_path / litert_file(method)).parent.mkdir()
     (tmp_path / litert_file(method)).write_bytes(files[method])
-    answers = open_engine(f"litert-{method}", tmp_path, lenet_preprocessing).probabilities(pixels)
+    answers = LiteRTEngine(tmp_path / litert_file(method), lenet_preprocessing).probabilities(pixels)
     reference = open_engine("litert", bundle, lenet_preprocessing).probabilities(pixels)
     lost = top_k_accuracy(reference, test.labels, 1) - top_k_accuracy(answers, test.labels, 1)
     assert abs(lost) <= points / 100 + 1e-9
 
 
 @pytest.mark.parametrize("calibration", [None, Subset((), ())])
-def test_int8_needs_pictures(lenet, lenet_preprocessing, calibration):
-    with pytest.raises(UserError, match="int8 needs training pictures"):
-        quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=calibration)
+@pytest.mark.parametrize("method", ["int8", "int16x8"])
+def test_integers_need_pictures(lenet, lenet_preprocessing, method, calibration):
+    with pytest.raises(UserError, match=f"{method} needs training pictures"):
+        quantize(lenet, method, preprocessing=lenet_preprocessing, calibration=calibration)
+
+
+def test_files_hold_no_float_operators_but_in_layers_named(lenet, lenet_preprocessing, digits_split, files):
+    assert operator_report(files["int8"]).float_outputs == ()
+    assert set(operator_report(files["int16x8"]).by_type) == {"convert", "int16", "int32"}
+    mixed = quantize(
+        lenet,
+        "int8",
+        preprocessing=lenet_preprocessing,
+        calibration=digits_split.train,
+        keep_float=("stage2_conv", "head_logits"),
+    )
+    kept = {name.split("/")[0] for name in operator_report(mixed).float_outputs}
+    assert kept == {"stage2_conv", "StatefulPartitionedCall:0"}
+    with pytest.raises(UserError, match="keep_float is for int8, got it with dynamic"):
+        quantize(lenet, "dynamic", preprocessing=lenet_preprocessing, keep_float=("stage2_conv",))
 
 
 def test_unknown_method_is_named_with_the_known(lenet, lenet_preprocessing):
-    with pytest.raises(UserError, match=r"unknown method 'int4'; known: dynamic, float16, int8"):
+    with pytest.raises(UserError, match=r"unknown method 'int4'; known: dynamic, float16, int8, int16x8"):
         quantize(lenet, "int4", preprocessing=lenet_preprocessing)
 
 

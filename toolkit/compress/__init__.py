@@ -1,5 +1,31 @@
 """Smaller and faster forms of a trained network."""
 
+from toolkit.compress.bridge import from_tf_keras, to_tf_keras
+from toolkit.compress.job import Retraining
+from toolkit.compress.operators import OperatorReport, operator_report
+from toolkit.compress.page import report_page
 from toolkit.compress.quantize import METHODS, Method, quantize
+from toolkit.compress.report import compression_report
+from toolkit.compress.retrain import Clustering, Pruning, cluster, prune, quantize_aware_train
+from toolkit.compress.sensitivity import float_layers, layer_sensitivity, range_report
 
-__all__ = ["METHODS", "Method", "quantize"]
+__all__ = [
+    "METHODS",
+    "Clustering",
+    "Method",
+    "OperatorReport",
+    "Pruning",
+    "Retraining",
+    "cluster",
+    "compression_report",
+    "float_layers",
+    "from_tf_keras",
+    "layer_sensitivity",
+    "operator_report",
+    "prune",
+    "quantize",
+    "quantize_aware_train",
+    "range_report",
+    "report_page",
+    "to_tf_keras",
+]

@@ -1,46 +1,65 @@
 """Post-training quantization to LiteRT files."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal, get_args
 
-from toolkit.data.arrays import calibration_batches
+from toolkit.compress.examples import Examples, spread
+from toolkit.compress.operators import require_integer, require_layers
+from toolkit.compress.slim import slimmed
 from toolkit.data.split import Subset
 from toolkit.spec import Preprocessing, UserError
 
 if TYPE_CHECKING:
     import keras
 
-Method = Literal["dynamic", "float16", "int8"]
+Method = Literal["dynamic", "float16", "int8", "int16x8"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-#: Calibration pictures for int8; many more only widen the ranges by outliers.
+#: Calibration pictures; many more only widen the ranges by outliers.
 NUM_CALIBRATION = 200
 
 
 def quantize(
-    model: "keras.Model", method: Method, *, preprocessing: Preprocessing, calibration: Subset | None = None
+    model: "keras.Model",
+    method: Method,
+    *,
+    preprocessing: Preprocessing,
+    calibration: Examples | None = None,
+    keep_float: Collection[str] = (),
 ) -> bytes:
     """Quantize a trained network after training.
 
     Args:
         model: a classifier that answers logits.
         method: ``"dynamic"`` stores weights in int8 and computes activations in float; ``"float16"`` stores weights
-            in half precision; ``"int8"`` computes in int8 throughout, with one scale per output channel.
+            in half precision; ``"int8"`` computes in int8 throughout, with one scale per channel of a convolution;
+            ``"int16x8"`` has int8 weights and int16 activations, nearly as exact as float and slower than int8.
         preprocessing: what the network was trained with; calibration pictures pass through it.
-        calibration: *training* pictures for ``"int8"``, of which ``NUM_CALIBRATION`` are drawn evenly.
+        calibration: *training* pictures for ``"int8"`` and ``"int16x8"``, of which ``NUM_CALIBRATION`` are drawn
+            evenly.
+        keep_float: for ``"int8"``, names of layers to leave in float (see ``layer_sensitivity``). Layers whose class
+            says ``keep_float`` stay in float anyhow: the divisor of a local response normalisation has no int8 form.
 
     Returns:
         A LiteRT file: normalised float32 input of any batch size, float32 logits out.
 
     Raises:
-        UserError: an unknown method, or int8 without calibration pictures.
+        UserError: an unknown method, an integer method without calibration pictures, or an int8 file in which other
+            layers than those stayed in float.
     """
     from toolkit.engines.convert import to_litert
 
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    if method != "int8":
+    if keep_float and method != "int8":
+        raise UserError(f"keep_float is for int8, got it with {method}")
+    require_layers(model, keep_float)
+    if method in ("dynamic", "float16"):
         return to_litert(model, quantization=method)
-    if calibration is None or not len(calibration):
-        raise UserError("int8 needs training pictures to learn activation ranges from; pass data")
-    batches = calibration_batches(calibration, preprocessing, NUM_CALIBRATION)
-    return to_litert(model, quantization="int8", calibration=batches)
+    if calibration is None or (isinstance(calibration, Subset) and not len(calibration)):
+        raise UserError(f"{method} needs training pictures to learn activation ranges from; pass data")
+    examples = spread(calibration, preprocessing, NUM_CALIBRATION)
+    content = to_litert(model, quantization=method, calibration=[examples], keep_float=keep_float)
+    if method == "int8":
+        require_integer(content, model, keep_float)
+    return slimmed(content, [layer.name for layer in model.layers])

@@ -1,0 +1,94 @@
+import gzip
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from toolkit.compress import compression_report, quantize, report_page
+from toolkit.compress.report import verdict
+from toolkit.data.arrays import load_pixels
+from toolkit.engines.convert import to_litert
+from toolkit.engines.runtimes import KerasEngine
+from toolkit.spec import UserError
+
+
+@pytest.fixture(scope="module")
+def files(lenet, lenet_preprocessing, digits_split):
+    return {
+        method: quantize(lenet, method, preprocessing=lenet_preprocessing, calibration=digits_split.train)
+        for method in ("int8", "int16x8")
+    }
+
+
+@pytest.fixture(scope="module")
+def report(lenet, lenet_preprocessing, digits_split, files):
+    return compression_report(lenet, files, preprocessing=lenet_preprocessing, evaluation=digits_split.test)
+
+
+def test_figures_are_those_of_the_files(report, files, lenet, lenet_preprocessing, digits_split):
+    reference, int8, int16 = report["rows"]
+    assert [row["method"] for row in report["rows"]] == ["float", "int8", "int16x8"]
+    assert report["n"] == len(digits_split.test)
+    assert int8["bytes"] == len(files["int8"])
+    assert int8["gzip_bytes"] == len(gzip.compress(files["int8"], mtime=0))
+    assert reference["bytes"] == len(to_litert(lenet))
+    pixels = load_pixels(digits_split.test.paths, lenet_preprocessing)
+    labels = np.asarray(digits_split.test.labels)
+    answers = KerasEngine(lenet, lenet_preprocessing).probabilities(pixels)
+    assert reference["top1"] == np.mean(answers.argmax(1) == labels)
+    assert reference["top5"] == np.mean(
+        [label in row.argsort()[-5:] for row, label in zip(answers, labels, strict=True)]
+    )
+    assert reference["agreement"] == 1
+    assert reference["worst_change"] == 0
+    assert 0 < int16["worst_change"] < int8["worst_change"] < 0.5
+    assert int8["mean_change"] < int8["worst_change"]
+
+
+def test_every_engine_is_timed_and_compared(report):
+    openvino = pytest.importorskip("openvino")
+    reference, int8, int16 = report["rows"]
+    assert openvino
+    for row in (reference, int8):
+        assert {(t["engine"], t["batch"]) for t in row["latency"]} == {
+            (engine, batch) for engine in ("litert", "openvino") for batch in (1, 16)
+        }
+        assert all(t["p50_ms"] > 0 for t in row["latency"])
+    assert reference["engines"]["openvino"] < 1e-4
+    assert int8["engines"]["openvino"] < 0.1
+    assert int8["operators"]["float_outputs"] == ()
+    assert int16["operators"]["by_type"]["int16"] > 5
+
+
+def test_the_page_stands_alone(report):
+    page = report_page(report)
+    assert page.count("<svg") == 1
+    assert re.findall(r'(?:src|href)="(?!#)[^"]*', page) == []
+    for row in report["rows"][1:]:
+        assert row["verdict"] in page.replace("&#x27;", "'")
+    ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+
+
+REFERENCE = {"method": "float", "bytes": 400, "gzip_bytes": 360, "top1": 0.98, "speedup": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ((100, 90, 0.98, 0.5), "m is 4.0× smaller, but 2.0× slower and keeps the accuracy: use it where bytes count."),
+        ((100, 90, 0.9795, 1.0), "m is 4.0× smaller, no faster and keeps the accuracy: use it where bytes count."),
+        ((100, 90, 0.95, 9.0), "m costs 3.0 points of top-1: train on with qat, or keep the worst layers in float."),
+        ((400, 350, 0.98, 1.0), "m saves neither bytes nor time here: leave it."),
+        ((400, 350, 0.975, 2.0), "m is 2.0× faster here for 0.5 points of top-1: use it."),
+    ],
+)
+def test_verdicts_follow_the_figures(row, sentence):
+    keys = ("bytes", "gzip_bytes", "top1", "speedup")
+    assert verdict({"method": "m", **dict(zip(keys, row, strict=True))}, REFERENCE, 1000) == sentence
+
+
+def test_normalised_inputs_are_refused(lenet, lenet_preprocessing):
+    floats = (np.zeros((4, 32, 32, 1), np.float32), np.zeros(4, int))
+    with pytest.raises(UserError, match="needs pictures as files or uint8 pixels"):
+        compression_report(lenet, {}, preprocessing=lenet_preprocessing, evaluation=floats)

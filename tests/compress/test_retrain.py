@@ -1,0 +1,317 @@
+"""Quantization-aware training, pruning and clustering: each test runs the worker process, so most are slow."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from toolkit import create_model
+from toolkit.compress import Clustering, Pruning, Retraining, cluster, operator_report, prune, quantize_aware_train
+from toolkit.data.arrays import load_pixels
+from toolkit.engines.runtimes import KerasEngine, LiteRTEngine, OpenVINOEngine
+from toolkit.metrics import top_k_accuracy
+from toolkit.spec import Preprocessing, UserError
+
+# Importing it here would turn this process's tf.keras into tf_keras.
+if importlib.util.find_spec("tensorflow_model_optimization") is None:
+    pytest.skip("needs toolkit[compress]", allow_module_level=True)
+layers = keras.layers
+GREY = Preprocessing((32, 32), channel_order="grey", mean=(0.5,), std=(0.5,))
+RGB = Preprocessing((16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def int8_weights(content: bytes) -> dict[str, np.ndarray]:
+    """Kernels of an int8 file, by layer."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    kernels = {}
+    for detail in interpreter.get_tensor_details():
+        if detail["dtype"] == np.int8 and len(detail["shape"]) >= 2 and detail["shape_signature"][0] != -1:
+            kernels[detail["name"].split("/")[0]] = interpreter.get_tensor(detail["index"])
+    return kernels
+
+
+def engine_for(content: bytes, directory: Path, preprocessing: Preprocessing, engine_class=LiteRTEngine):
+    file = directory / "model.tflite"
+    file.write_bytes(content)
+    return engine_class(file, preprocessing)
+
+
+@pytest.fixture(scope="module")
+def test_pixels(digits_split, lenet_preprocessing):
+    return load_pixels(digits_split.test.paths, lenet_preprocessing), np.asarray(digits_split.test.labels)
+
+
+@pytest.fixture(scope="module")
+def aware(lenet, lenet_preprocessing, digits_split):
+    """LeNet-5 after an epoch of quantization-aware training, and what the worker told."""
+    told: list[dict] = []
+    content = quantize_aware_train(
+        lenet,
+        preprocessing=lenet_preprocessing,
+        train=digits_split.train,
+        validation=digits_split.val,
+        retraining=Retraining(epochs=1, progress=told.append),
+    )
+    return content, told
+
+
+@pytest.mark.slow
+def test_aware_training_ends_in_an_int8_file_for_both_runtimes(
+    aware, lenet, lenet_preprocessing, test_pixels, tmp_path
+):
+    content, _ = aware
+    pixels, labels = test_pixels
+    report = operator_report(content)
+    assert report.float_outputs == ()
+    assert report.by_type["int8"] >= 7
+    assert "MUL" not in report.by_name
+    answers = engine_for(content, tmp_path, lenet_preprocessing).probabilities(pixels)
+    expected = KerasEngine(lenet, lenet_preprocessing).probabilities(pixels)
+    assert top_k_accuracy(answers, labels, 1) >= top_k_accuracy(expected, labels, 1) - 0.01
+    pytest.importorskip("openvino")
+    other = engine_for(content, tmp_path, lenet_preprocessing, OpenVINOEngine)
+    for batch in (1, 16):
+        np.testing.assert_allclose(other.probabilities(pixels[:batch]), answers[:batch], atol=0.05)
+
+
+@pytest.mark.slow
+def test_aware_training_tells_how_far_it_is(aware):
+    _, told = aware
+    assert [event.get("stage", event.get("epoch")) for event in told] == ["calibrating", 1, "converting"]
+    assert told[1]["epochs"] == 1
+    assert told[1]["val_accuracy"] > 0.8
+
+
+@pytest.mark.slow
+def test_the_parent_keeps_its_keras_and_its_network(aware, lenet):
+    import tensorflow as tf
+
+    assert tf.keras.layers.Dense is keras.layers.Dense
+    assert "tensorflow_model_optimization" not in sys.modules
+
+
+@pytest.mark.slow
+def test_ranges_come_from_pictures_so_few_steps_suffice(lenet, lenet_preprocessing, test_pixels, tmp_path):
+    """Left at -6…6 and moved by a thousandth a step, as the library has it, they would ruin a short training."""
+    pixels, labels = test_pixels
+    content = quantize_aware_train(
+        lenet, preprocessing=lenet_preprocessing, train=(pixels[:64], labels[:64]), retraining=Retraining(epochs=0)
+    )
+    answers = engine_for(content, tmp_path, lenet_preprocessing).probabilities(pixels)
+    expected = KerasEngine(lenet, lenet_preprocessing).probabilities(pixels)
+    assert np.mean(answers.argmax(1) == expected.argmax(1)) >= 0.98
+
+
+@pytest.fixture(scope="module")
+def pruned(lenet, lenet_preprocessing, digits_split):
+    return prune(
+        lenet,
+        Pruning(0.6, skip=("head_logits",)),
+        preprocessing=lenet_preprocessing,
+        train=digits_split.train,
+        retraining=Retraining(epochs=2, learning_rate=1e-3),
+    )
+
+
+def kernels_of(model: keras.Model) -> dict[str, np.ndarray]:
+    return {layer.name: layer.get_weights()[0] for layer in model.layers if layer.weights}
+
+
+@pytest.mark.slow
+def test_pruning_leaves_the_share_of_zeros_asked_for(pruned, lenet):
+    zeros = {name: float(np.mean(kernel == 0)) for name, kernel in kernels_of(pruned).items()}
+    for name in ("stage2_conv", "head_fc1", "head_fc2"):
+        assert zeros[name] == pytest.approx(0.6, abs=0.01)
+    assert zeros["stage1_conv"] == zeros["head_logits"] == 0  # too small, and skipped
+    assert all(np.all(kernel != 0) for kernel in kernels_of(lenet).values())
+    assert isinstance(pruned, keras.Model)
+
+
+@pytest.mark.slow
+def test_two_in_four_zeros_lie_along_the_input_channels(lenet, lenet_preprocessing, digits_split):
+    model = prune(
+        lenet,
+        Pruning(pattern="2:4"),
+        preprocessing=lenet_preprocessing,
+        train=digits_split.train,
+        retraining=Retraining(epochs=1),
+    )
+    kernel = kernels_of(model)["head_fc1"]  # 400 inputs, 120 units
+    groups = kernel.reshape(100, 4, 120)
+    assert np.all(np.sum(groups == 0, axis=1) >= 2)
+
+
+@pytest.mark.slow
+def test_blocks_are_zero_as_a_whole(lenet, lenet_preprocessing, digits_split):
+    model = prune(
+        lenet,
+        Pruning(0.5, pattern="block", block=(2, 4), schedule="constant"),
+        preprocessing=lenet_preprocessing,
+        train=digits_split.train,
+        retraining=Retraining(epochs=1),
+    )
+    kernels = kernels_of(model)
+    blocks = kernels["head_fc1"].reshape(200, 2, 30, 4).transpose(0, 2, 1, 3).reshape(-1, 8) == 0
+    assert np.all(blocks.all(axis=1) | ~blocks.any(axis=1))
+    assert blocks.mean() == pytest.approx(0.5, abs=0.01)
+    assert np.all(kernels["stage2_conv"] != 0)
+
+
+@pytest.mark.slow
+def test_clusters_and_zeros_survive_quantization_aware_training(pruned, lenet_preprocessing, digits_split):
+    data = {"preprocessing": lenet_preprocessing, "train": digits_split.train}
+    brief = Retraining(epochs=1)
+    clustered = cluster(pruned, Clustering(8, preserve_sparsity=True), retraining=brief, **data)
+    for name, kernel in kernels_of(clustered).items():
+        if name not in ("stage1_conv", "head_logits"):
+            assert len(np.unique(kernel)) <= 8
+            assert np.mean(kernel == 0) >= 0.59
+    for preserve in ("sparsity", "both"):
+        kernels = int8_weights(
+            quantize_aware_train(
+                pruned if preserve == "sparsity" else clustered, preserve=preserve, retraining=brief, **data
+            )
+        )
+        for name in ("stage2_conv", "head_fc1", "head_fc2"):
+            assert np.mean(kernels[name] == 0) >= 0.59
+            if preserve == "both" and name != "stage2_conv":  # a scale per channel moves the values apart
+                assert len(np.unique(kernels[name])) <= 8
+
+
+def gated_and_normalised() -> keras.Model:
+    """What 8-bit training has no rule for: normalisation behind a sum, a gate, local response normalisation."""
+    from toolkit.layers import LocalResponseNormalization, PadChannels
+
+    inputs = keras.Input((16, 16, 3), name="input")
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    x = layers.BatchNormalization(name="before_bn")(layers.Activation("relu", name="stem_relu")(x))
+    y = layers.Conv2D(8, 3, padding="same", name="branch")(x)
+    x = layers.BatchNormalization(name="sum_bn")(layers.Add(name="sum")([x, y]))
+    x = LocalResponseNormalization(5, 1.0, 1.0, name="norm")(x)
+    gate = layers.Conv2D(8, 1, activation="sigmoid", name="gate")(x)
+    x = layers.Multiply(name="gated")([gate, layers.Subtract(name="difference")([y, x])])
+    x = layers.ReLU(name="pad_relu")(PadChannels(12, 2, name="pad")(x))
+    x = layers.Conv2D(8, 3, activation="relu", name="last")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(4, name="logits")(x), name="rules")
+    rng = np.random.default_rng(0)
+    for name in ("before_bn", "sum_bn"):
+        layer = model.get_layer(name)
+        layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.mark.slow
+def test_gates_lone_normalisations_and_lrn_become_int8(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = gated_and_normalised()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 16, 16, 3), np.uint8)
+    content = quantize_aware_train(
+        model, preprocessing=RGB, train=(pixels, rng.integers(0, 4, 64)), retraining=Retraining(epochs=0)
+    )
+    report = operator_report(content)
+    assert report.by_name["DEPTHWISE_CONV_2D"] == {"int8": 2}  # the lone normalisations
+    assert {name.split("/")[0] for name in report.float_outputs} == {"norm"}
+    assert report.by_name["LOGISTIC"] == {"int8": 1}
+    answers = engine_for(content, tmp_path, RGB).probabilities(pixels)
+    assert np.abs(answers - KerasEngine(model, RGB).probabilities(pixels)).max() < 0.05
+
+
+@pytest.mark.slow
+def test_an_activation_that_has_no_int8_form_is_named():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, activation="elu", name="odd")(inputs)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(4, name="logits")(x), name="elu")
+    data = {"preprocessing": RGB, "train": (np.zeros((8, 16, 16, 3), np.uint8), np.zeros(8, int))}
+    with pytest.raises(UserError, match=r"'odd'.* keep_float"):
+        quantize_aware_train(model, retraining=Retraining(epochs=0), **data)
+    content = quantize_aware_train(model, keep_float=("odd",), retraining=Retraining(epochs=0), **data)
+    assert operator_report(content).by_type["float32"] >= 1
+
+
+@pytest.mark.slow
+def test_the_worker_ends_with_its_parent(tmp_path):
+    """Even if the parent is killed and can say nothing."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from toolkit import create_model, model_info\n"
+        "from toolkit.compress import Retraining, quantize_aware_train\n"
+        "pixels, labels = np.zeros((2000, 32, 32, 3), np.uint8), np.zeros(2000, int)\n"
+        "quantize_aware_train(create_model('lenet5'), preprocessing=model_info('lenet5').preprocessing,\n"
+        "    train=(pixels, labels), retraining=Retraining(epochs=10_000, progress=lambda e: print(e, flush=True)))\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True)
+    with parent.stdout:
+        assert "calibrating" in parent.stdout.readline()
+    (worker,) = children_of(parent.pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while running(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not running(worker)
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def running(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda kw: quantize_aware_train(preserve="zeros", **kw), "unknown preserve 'zeros'"),
+        (lambda kw: quantize_aware_train(keep_float=("conv",), **kw), "unknown layer 'conv'"),
+        (lambda kw: quantize_aware_train(**kw | {"train": []}), "got no pictures"),
+        (
+            lambda kw: quantize_aware_train(**kw | {"train": (np.zeros((2, 8, 8, 3), np.uint8), [0, 1])}),
+            "expected uint8",
+        ),
+        (lambda kw: prune(**kw, retraining=Retraining(epochs=0)), "at least one epoch"),
+        (lambda kw: prune(pruning=Pruning(1.5), **kw), "sparsity must lie between 0 and 1, got 1.5"),
+        (lambda kw: prune(pruning=Pruning(0.6, pattern="2:4"), **kw), "are a sparsity of 0.5, got 0.6"),
+        (lambda kw: cluster(clustering=Clustering(1), **kw), "at least 2, got 1"),
+        (lambda kw: cluster(**kw, retraining=Retraining(learning_rate=0)), "learning_rate positive, got .*=0"),
+        (lambda kw: cluster(**kw, retraining=Retraining(augment="blur")), "unknown augmentation 'blur'"),
+        (lambda kw: cluster(**kw, retraining=Retraining(augment="mixup")), "mixup and cutmix are for training from"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_starts(lenet, call, message):
+    data = {"model": lenet, "preprocessing": GREY, "train": (np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int))}
+    with pytest.raises(UserError, match=message):
+        call(data)
+
+
+def test_what_is_missing_is_named_with_how_to_install_it(lenet, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"not installed: pip install 'toolkit\[compress\]'"):
+        cluster(lenet, preprocessing=GREY, train=(np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int)))
+
+
+def test_pixels_of_a_transfer_learned_network_need_no_labels_file():
+    """Batches from any source do: here two of them, of floats that are normalised already."""
+    from toolkit.compress.examples import batches_of, spread
+
+    model = create_model("lenet5", num_classes=2)
+    batches = [(np.full((3, 32, 32, 1), value, np.float32), np.array([0, 1, 0])) for value in (0.0, 1.0)]
+    assert sum(len(labels) for _, labels in batches_of(iter(batches), GREY)) == 6
+    assert spread(iter(batches), GREY, 4).mean(axis=(1, 2, 3)).tolist() == [0, 0, 0, 1]
+    assert model.input_shape[1:] == batches[0][0].shape[1:]

@@ -1,0 +1,149 @@
+"""The pictures a compression method learns from, in whichever form they are at hand."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.arrays import array_batches, load_pixels, training_recipe
+from toolkit.data.decode import normalize
+from toolkit.data.order import batch_plans, epoch_plans
+from toolkit.data.split import Subset
+from toolkit.spec import Preprocessing, UserError
+
+#: Files with labels; arrays ``(inputs, labels)``; or a finite iterable of such batches. Inputs in uint8 are pixels
+#: ``(N, height, width, 3)``, which the preprocessing normalises; in float they are taken as normalised already.
+Examples = Subset | tuple[np.ndarray, np.ndarray] | Iterable[tuple[np.ndarray, np.ndarray]]
+
+_BATCH_SIZE = 32
+
+
+def batches_of(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of inputs and labels in order: uint8 pixels where pictures are files, otherwise what was given.
+
+    Raises:
+        UserError: empty, of another kind, or not of the size that ``preprocessing`` gives.
+    """
+    batch = None
+    for batch in _batches(examples, preprocessing):
+        _check(*batch, preprocessing)
+        yield batch
+    if batch is None:
+        raise UserError("got no pictures; give training pictures with their labels")
+
+
+def normalized(inputs: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Network input, float32, from pixels or from what is normalised already."""
+    return normalize(inputs, preprocessing) if inputs.dtype == np.uint8 else np.asarray(inputs, np.float32)
+
+
+def spread(examples: Examples, preprocessing: Preprocessing, count: int) -> np.ndarray:
+    """``count`` normalised inputs, or all there are, spread evenly over what can be counted (a stream: its first)."""
+    if isinstance(examples, Subset):
+        chosen = _every(len(examples), count)
+        examples = Subset(tuple(examples.paths[i] for i in chosen), tuple(examples.labels[i] for i in chosen))
+    elif isinstance(examples, tuple):
+        chosen = _every(len(examples[0]), count)
+        examples = (examples[0][chosen], examples[1][chosen])
+    taken: list[np.ndarray] = []
+    for inputs, _ in batches_of(examples, preprocessing):
+        taken.extend(normalized(inputs, preprocessing))
+        if len(taken) >= count:
+            break
+    return np.stack(taken[:count])
+
+
+def write_examples(examples: Examples, preprocessing: Preprocessing, directory: Path, name: str) -> dict[str, Any]:
+    """Leave examples where another process can read them.
+
+    Returns:
+        What to hand over: the paths and labels of files, or that ``NAME-inputs.npy`` and ``NAME-labels.npy`` hold them.
+    """
+    if isinstance(examples, Subset):
+        if not len(examples):
+            raise UserError("got no pictures; give training pictures with their labels")
+        return {"paths": list(examples.paths), "labels": [int(label) for label in examples.labels]}
+    batches = list(batches_of(examples, preprocessing))
+    np.save(directory / f"{name}-inputs.npy", np.concatenate([inputs for inputs, _ in batches]))
+    np.save(directory / f"{name}-labels.npy", np.concatenate([labels for _, labels in batches]).astype(np.int32))
+    return {"arrays": name}
+
+
+class StoredExamples:
+    """What ``write_examples`` left, read in the other process."""
+
+    def __init__(self, directory: Path, name: str, described: dict[str, Any], preprocessing: Preprocessing) -> None:
+        self._preprocessing = preprocessing
+        self._subset: Subset | None = None
+        if "paths" in described:
+            self._subset = Subset(tuple(described["paths"]), tuple(described["labels"]))
+            self._labels = np.asarray(described["labels"], np.int32)
+        else:
+            self._inputs = np.load(directory / f"{name}-inputs.npy", mmap_mode="r")
+            self._labels = np.load(directory / f"{name}-labels.npy")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Every example once, as normalised float32 inputs and int32 labels."""
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
+            if self._subset is not None:
+                inputs = load_pixels(self._subset.paths[part], self._preprocessing)
+            else:
+                inputs = self._inputs[part]
+            yield normalized(inputs, self._preprocessing), self._labels[part]
+
+    def shuffled(self, batch_size: int, *, seed: int, augment: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Epoch after epoch in the order, and with the augmentation, of training."""
+        if self._subset is not None:
+            yield from array_batches(
+                self._subset, self._preprocessing, batch_size=batch_size, seed=seed, augment=augment
+            )
+            return
+        recipe = training_recipe(Subset((), ()), self._preprocessing, augment, seed, None)
+        if recipe.augmentations and (self._inputs.dtype != np.uint8 or recipe.canvas.size != recipe.preprocessing.size):
+            raise UserError(f"augmentation {augment!r} needs pictures as files, or others than crops uint8 pixels")
+        for plan in batch_plans(epoch_plans(self._labels.tolist(), seed=seed), batch_size):
+            inputs = self._inputs[plan.examples]
+            if recipe.augmentations:
+                inputs = recipe.augment(inputs, plan.epoch, plan.positions)
+            yield normalized(inputs, self._preprocessing), self._labels[plan.examples]
+
+
+def _batches(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if isinstance(examples, Subset):
+        for start in range(0, len(examples), _BATCH_SIZE):
+            part = slice(start, start + _BATCH_SIZE)
+            yield load_pixels(examples.paths[part], preprocessing), np.asarray(examples.labels[part])
+    elif isinstance(examples, tuple) and len(examples) == 2:
+        inputs, labels = np.asarray(examples[0]), np.asarray(examples[1])
+        if len(inputs) != len(labels):
+            raise UserError(f"got {len(inputs)} pictures and {len(labels)} labels; give one label for each")
+        for start in range(0, len(inputs), _BATCH_SIZE):
+            yield inputs[start : start + _BATCH_SIZE], labels[start : start + _BATCH_SIZE]
+    elif isinstance(examples, Iterable):
+        for batch in examples:
+            if not isinstance(batch, tuple | list) or len(batch) != 2:
+                raise UserError(f"expected batches (inputs, labels), got {type(batch).__name__}")
+            yield np.asarray(batch[0]), np.asarray(batch[1])
+    else:
+        raise UserError(f"expected a Subset, arrays (inputs, labels) or batches of them, got {type(examples).__name__}")
+
+
+def _check(inputs: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing) -> None:
+    expected = (*preprocessing.size, 3) if inputs.dtype == np.uint8 else preprocessing.input_shape
+    if inputs.shape[1:] != expected or (inputs.dtype != np.uint8 and not np.issubdtype(inputs.dtype, np.floating)):
+        raise UserError(
+            f"expected uint8 pixels (N, {preprocessing.size[0]}, {preprocessing.size[1]}, 3) or normalised float "
+            f"inputs (N, {', '.join(map(str, preprocessing.input_shape))}), got {inputs.dtype} {inputs.shape}"
+        )
+    if labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"expected one integer label per picture, got {labels.dtype} {labels.shape}")
+
+
+def _every(total: int, count: int) -> list[int]:
+    count = min(total, count)
+    return [i * total // count for i in range(count)]

@@ -1,0 +1,254 @@
+"""Quantization-aware training with TensorFlow Model Optimization. Runs in the worker only: it imports that package.
+
+What 8-bit training of that package has no rule for gets one here: gates (``Multiply``, ``Subtract``), local response
+normalisation, padded shortcuts, and batch normalisation that stands behind no convolution.
+"""
+
+import functools
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from toolkit.spec import UserError
+
+#: What 8-bit training has a rule for: as a layer's own activation, and as a layer.
+_OWN_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish")
+_ACTIVATION_LAYERS = (*_OWN_ACTIVATIONS, "relu6")
+
+
+def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
+    """A copy of a tf_keras network that computes as its int8 form will.
+
+    Args:
+        model: flat, with its twins of the custom layers; not changed.
+        preserve: ``"none"``, or what must survive training: ``"sparsity"``, ``"clusters"``, ``"both"``.
+        keep_float: names of layers that stay in float.
+
+    Raises:
+        UserError: a layer or activation that 8-bit training does not know.
+    """
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    from toolkit.compress.twins import twin_layers
+
+    keras_api = tfmot.quantization.keras
+    model = _without_lone_normalizations(model)
+    configs = _configs()
+    normalized = _inputs_of_normalizations(model)
+
+    def annotate(layer: Any) -> Any:
+        if isinstance(layer, tf_keras.layers.InputLayer):
+            return layer
+        if layer.name in keep_float:
+            # What reads it is int8 again; a normalisation behind it belongs to it.
+            return keras_api.quantize_annotate_layer(
+                layer, output_config_class()(layer.name not in normalized.values())
+            )
+        if normalized.get(layer.name) in keep_float:
+            return keras_api.quantize_annotate_layer(layer, output_config_class()())
+        _require_known_activation(layer)
+        config = configs.get(type(layer).__name__)
+        return keras_api.quantize_annotate_layer(layer, config and config())
+
+    scope = {**twin_layers(), "OutputConfig": output_config_class()}
+    with keras_api.quantize_scope(scope):
+        annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+        annotated.set_weights(model.get_weights())
+        try:
+            network = keras_api.quantize_apply(annotated, **_scheme(preserve))
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"quantization-aware training does not know a layer ({str(error).splitlines()[0]}); "
+                "name it in keep_float to leave it in float"
+            ) from error
+    # Statistics were learned in float; moving them on a few pictures would only add noise.
+    for layer in network.layers:
+        inner = getattr(layer, "layer", layer)
+        if isinstance(inner, tf_keras.layers.BatchNormalization):
+            inner.trainable = False
+    return network
+
+
+def calibrate(network: Any, batches: Iterable[Any]) -> None:
+    """Set every range from what the network shows on a few batches, as averages over the batches' extremes.
+
+    Ranges start at -6…6 otherwise and move by a thousandth a step: on a small data set, training would end long
+    before they have arrived.
+    """
+    from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
+
+    seen: dict[int, tuple[Any, Any, list[tuple[float, float]]]] = {}
+
+    def observe(inputs: Any, min_var: Any, max_var: Any, **_: Any) -> Any:
+        low, high = float(np.min(inputs)), float(np.max(inputs))
+        seen.setdefault(id(min_var), (min_var, max_var, []))[2].append((min(0.0, low), max(0.0, high)))
+        return inputs
+
+    # There is no public way to see what a quantizer is handed; the functions are put back at once.
+    originals = {name: getattr(quant_ops, name) for name in ("AllValuesQuantize", "MovingAvgQuantize")}
+    weights = quant_ops.LastValueQuantize
+    for name in originals:
+        setattr(quant_ops, name, observe)
+    quant_ops.LastValueQuantize = lambda *values, **options: weights(*values, **{**options, "is_training": True})
+    try:
+        for inputs in batches:
+            network(inputs, training=False)
+    finally:
+        quant_ops.LastValueQuantize = weights
+        for name, original in originals.items():
+            setattr(quant_ops, name, original)
+    for min_var, max_var, extremes in seen.values():
+        low, high = np.mean(extremes, axis=0)
+        min_var.assign(low)
+        max_var.assign(high)
+
+
+def zero_masks(model: Any) -> dict[str, np.ndarray]:
+    """By layer, where a pruned kernel is not zero."""
+    return {layer.name: np.asarray(layer.kernel) != 0 for layer in model.layers if hasattr(layer, "kernel")}
+
+
+def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> bytes:
+    """The int8 LiteRT file, float32 in and out, of any batch size.
+
+    Args:
+        network: made by ``quantization_aware`` and trained.
+        masks: of ``zero_masks``: where zeros were to be preserved. Training that preserves clusters too lets the
+            centroid at zero drift by a step in some channels.
+    """
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+
+    network = tfmot.experimental.combine.strip_clustering_cqat(network)  # nothing to do where clusters were not kept
+    for name, mask in (masks or {}).items():
+        for weight in network.get_layer(f"quant_{name}").weights:
+            if weight.shape == mask.shape:
+                weight.assign(weight * mask)
+    converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return converter.convert()
+
+
+@functools.cache
+def output_config_class() -> type:
+    """The class of a rule for layers without weights: fake-quantize the output, or let the input's range pass."""
+    import tensorflow_model_optimization as tfmot
+
+    api: Any = tfmot.quantization.keras
+
+    class OutputConfig(api.QuantizeConfig):
+        def __init__(self, quantize_output: bool = True) -> None:
+            self.quantize_output = quantize_output
+
+        def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
+            return []
+
+        def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+            return []
+
+        def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
+            pass
+
+        def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
+            pass
+
+        def get_output_quantizers(self, layer: Any) -> list[Any]:
+            if not self.quantize_output:
+                return []
+            return [
+                api.quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+            ]
+
+        def get_config(self) -> dict[str, Any]:
+            return {"quantize_output": self.quantize_output}
+
+    return OutputConfig
+
+
+def _require_known_activation(layer: Any) -> None:
+    activation = getattr(getattr(layer, "activation", None), "__name__", None)
+    known = _ACTIVATION_LAYERS if type(layer).__name__ == "Activation" else _OWN_ACTIVATIONS
+    if activation is not None and activation not in known:
+        raise UserError(
+            f"layer {layer.name!r} ({type(layer).__name__}): quantization-aware training does not know the activation "
+            f"{activation!r}; known: {', '.join(known)}. Name the layer in keep_float to leave it in float"
+        )
+
+
+def _configs() -> dict[str, Any]:
+    """Rules by layer class, where TensorFlow Model Optimization has none."""
+    quantized = output_config_class()
+    return {
+        "Multiply": quantized,
+        "Subtract": quantized,
+        "LocalResponseNormalization": quantized,  # its inside stays in float, see toolkit.layers
+        "PadChannels": functools.partial(quantized, False),  # zeros and every second pixel: the same range
+    }
+
+
+def _scheme(preserve: str) -> dict[str, Any]:
+    import tensorflow_model_optimization as tfmot
+
+    combine = tfmot.experimental.combine
+    schemes = {
+        "none": dict,
+        "sparsity": lambda: {"scheme": combine.Default8BitPrunePreserveQuantizeScheme()},
+        "clusters": lambda: {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=False)},
+        "both": lambda: {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)},
+    }
+    return schemes[preserve]()
+
+
+def _inputs_of_normalizations(model: Any) -> dict[str, str]:
+    """By batch normalisation, the layer before it."""
+    import tf_keras
+
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            found[layer.name] = layer.inbound_nodes[0].inbound_layers.name
+    return found
+
+
+def _without_lone_normalizations(model: Any) -> Any:
+    """Batch normalisations that no convolution can take in, as 1×1 depthwise convolutions with a bias.
+
+    One behind an addition or a concatenation would become a multiplication and an addition in the file, with a float
+    tensor between them.
+    """
+    import tf_keras
+
+    lone = {layer.name for layer in model.layers if _is_lone(layer)}
+    if not lone:
+        return model
+
+    def replace(layer: Any) -> Any:
+        if layer.name not in lone:
+            return layer.__class__.from_config(layer.get_config())
+        return tf_keras.layers.DepthwiseConv2D(1, name=layer.name)
+
+    rewritten = tf_keras.models.clone_model(model, clone_function=replace)
+    for layer in model.layers:
+        weights = _as_depthwise(layer) if layer.name in lone else layer.get_weights()
+        rewritten.get_layer(layer.name).set_weights(weights)
+    return rewritten
+
+
+def _is_lone(layer: Any) -> bool:
+    import tf_keras
+
+    if not isinstance(layer, tf_keras.layers.BatchNormalization) or len(layer.input.shape) != 4:
+        return False
+    (node,) = layer.inbound_nodes
+    before = node.inbound_layers
+    absorbs = isinstance(before, tf_keras.layers.Conv2D | tf_keras.layers.DepthwiseConv2D)
+    return not (absorbs and before.activation is tf_keras.activations.linear and len(before.outbound_nodes) == 1)
+
+
+def _as_depthwise(layer: Any) -> list[np.ndarray]:
+    mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
+    factor = (np.asarray(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
+    offset = (np.asarray(layer.beta) if layer.center else 0.0) - mean * factor
+    return [factor.reshape(1, 1, -1, 1), offset]

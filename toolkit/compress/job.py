@@ -1,0 +1,136 @@
+"""Hands a job to the worker process and follows it: the parent's side of ``toolkit.compress.worker``."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.compress.bridge import INSTALL, save_twin, to_tf_keras
+from toolkit.compress.examples import Examples, write_examples
+from toolkit.data import augment
+from toolkit.spec import Preprocessing, UserError
+
+if TYPE_CHECKING:
+    import keras
+
+#: Called with what the worker tells: ``{"event": "epoch", "epoch", "epochs", "loss", "accuracy", …}`` after each
+#: epoch, and ``{"event": "stage", "stage"}`` before something that takes a while.
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """How a trained network is trained on while it is being compressed.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        learning_rate: Adam's, falling to a hundredth of it along a cosine.
+        batch_size: pictures a step.
+        augment: as in training, see ``toolkit.data.augment.parse``; not those that mix pictures, and none for inputs
+            that are normalised already.
+        seed: of order and augmentation.
+        progress: told what the worker tells.
+    """
+
+    epochs: int = 3
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    augment: str = "none"
+    seed: int = 0
+    progress: Progress | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise UserError(
+                "epochs must be at least 0, batch_size at least 1 and learning_rate positive, got "
+                f"epochs={self.epochs}, batch_size={self.batch_size}, learning_rate={self.learning_rate}"
+            )
+        if augment.mixing_of(augment.parse(self.augment)):
+            raise UserError(f"mixup and cutmix are for training from scratch, got augment={self.augment!r}")
+
+
+@contextmanager
+def finished_job(
+    method: str,
+    model: "keras.Model",
+    options: dict[str, Any],
+    *,
+    preprocessing: Preprocessing,
+    train: Examples,
+    validation: Examples | None,
+    retraining: Retraining,
+) -> Iterator[Path]:
+    """Run a job to its end; inside the ``with``, the directory with its result.
+
+    Raises:
+        UserError: TensorFlow Model Optimization is not installed, or the worker said what is wrong with its input.
+        RuntimeError: the worker failed otherwise.
+    """
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise UserError(f"this needs TensorFlow Model Optimization, which is not installed: {INSTALL}")
+    with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as name:
+        directory = Path(name)
+        job = {
+            "method": method,
+            "options": options,
+            "settings": asdict(replace(retraining, progress=None)),
+            "preprocessing": preprocessing.as_dict(),
+            "train": write_examples(train, preprocessing, directory, "train"),
+            "validation": validation and write_examples(validation, preprocessing, directory, "validation"),
+        }
+        save_twin(to_tf_keras(model), directory / "model.h5")
+        (directory / "job.json").write_text(json.dumps(job))
+        _run(directory, retraining.progress)
+        yield directory
+
+
+def _run(directory: Path, progress: Progress | None) -> None:
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_USE_LEGACY_KERAS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # The worker must find this very package, wherever it was imported from.
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-m", "toolkit.compress.worker", str(directory)]
+    error: dict[str, Any] = {}
+    with (directory / "worker.log").open("w") as log_file:
+        # The worker ends when its stdin closes, even if this process is killed before it can say so.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, env=environment, text=True
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "error":
+                    error = event
+                elif progress:
+                    progress(event)
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    pipe.close()
+    if error.get("users"):
+        raise UserError(error["message"])
+    if status:
+        raise RuntimeError(f"the compression worker failed: {error.get('message') or _last_words(status, directory)}")
+
+
+def _last_words(status: int, directory: Path) -> str:
+    if status == -signal.SIGKILL:
+        return "it was killed, probably because memory ran out: lower the batch size"
+    lines = [line.strip() for line in (directory / "worker.log").read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), f"exit status {status}")

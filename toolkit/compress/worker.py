@@ -1,0 +1,203 @@
+"""The process in which TensorFlow Model Optimization runs: ``python -m toolkit.compress.worker JOB``.
+
+TensorFlow Model Optimization works on tf_keras only, and importing it turns ``tf.keras`` into tf_keras for the whole
+process; hence a process of its own. ``toolkit.compress.job`` starts it. ``JOB`` is a directory with ``job.json``,
+``model.h5`` (the twin made by ``to_tf_keras``) and the examples. Progress leaves on stdout, a JSON document a line; the
+result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained).
+
+The process ends when its stdin closes, so it never outlives the one that started it.
+"""
+
+import functools
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from toolkit.compress.bridge import load_twin, save_twin
+from toolkit.compress.examples import StoredExamples
+from toolkit.spec import Preprocessing, UserError
+
+#: Training batches that activation ranges are first set from.
+NUM_CALIBRATION_BATCHES = 16
+
+
+def main(directory: Path) -> None:
+    """Do the job in ``directory``; the process's exit status is 0 on success."""
+    events = _claim_stdout()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job = json.loads((directory / "job.json").read_text())
+    try:
+        Worker(job, directory, events).run()
+    except Exception as error:  # whatever it is, the parent prints one line of it
+        traceback.print_exc()
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        _emit(events, {"event": "error", "message": reason, "users": isinstance(error, UserError)})
+        raise SystemExit(1) from None
+
+
+class Worker:
+    """One job: its model, its examples, its way of telling how far it is."""
+
+    def __init__(self, job: dict[str, Any], directory: Path, events: TextIO) -> None:
+        self.method = job["method"]
+        self.options = job["options"]
+        self.settings = job["settings"]
+        self.directory = directory
+        self.events = events
+        self.preprocessing = Preprocessing(**job["preprocessing"])
+        self.job = job
+
+    def run(self) -> None:
+        import tensorflow_model_optimization  # noqa: F401  (first, so that everything after it sees tf_keras)
+        import tf_keras
+
+        tf_keras.utils.set_random_seed(self.settings["seed"])
+        model = load_twin(self.directory / "model.h5")
+        self.train, self.steps = self._examples("train", training=True)
+        self.validation, _ = self._examples("validation", training=False)
+        getattr(self, f"run_{self.method}")(model)
+
+    def run_qat(self, model: Any) -> None:
+        from toolkit.compress.fake_quantization import calibrate, convert, quantization_aware, zero_masks
+
+        masks = zero_masks(model) if self.options["preserve"] in ("sparsity", "both") else None
+        network = quantization_aware(model, preserve=self.options["preserve"], keep_float=self.options["keep_float"])
+        self.tell({"event": "stage", "stage": "calibrating"})
+        calibrate(network, self._inputs(NUM_CALIBRATION_BATCHES))
+        self.fit(network, keep_best=True)
+        self.tell({"event": "stage", "stage": "converting"})
+        (self.directory / "result.tflite").write_bytes(convert(network, masks))
+
+    def run_prune(self, model: Any) -> None:
+        from toolkit.compress.sparsity import prunable, pruned, strip_pruning
+
+        total = self.steps * self.settings["epochs"]
+        network, callback = pruned(model, total_steps=total, **self.options)
+        if not prunable(network):
+            raise UserError("the network has no layer this kind of pruning applies to")
+        self.fit(network, callbacks=[callback])
+        save_twin(strip_pruning(network), self.directory / "result.h5")
+
+    def run_cluster(self, model: Any) -> None:
+        from toolkit.compress.sparsity import clustered, strip_clustering
+
+        network = clustered(model, **self.options)
+        self.fit(network)
+        save_twin(strip_clustering(network), self.directory / "result.h5")
+
+    def fit(self, network: Any, *, callbacks: list[Any] | None = None, keep_best: bool = False) -> None:
+        """Train on from the weights there are; ``keep_best`` ends with the epoch best on validation, or the start."""
+        import tf_keras
+
+        epochs = self.settings["epochs"]
+        logits = not _ends_in_softmax(network)
+        schedule = tf_keras.optimizers.schedules.CosineDecay(
+            self.settings["learning_rate"], max(1, self.steps * epochs), alpha=0.01
+        )
+        network.compile(
+            tf_keras.optimizers.Adam(schedule),
+            tf_keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
+            metrics=[tf_keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        best = _Best(network, self.validation) if keep_best and self.validation is not None else None
+        report = tf_keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self._epoch(epoch + 1, epochs, logs, best),
+        )
+        if epochs:
+            network.fit(
+                self.train,
+                steps_per_epoch=self.steps,
+                epochs=epochs,
+                validation_data=self.validation,
+                callbacks=[*(callbacks or []), report],
+                verbose=0,
+            )
+        if best:
+            best.restore()
+
+    def _epoch(self, epoch: int, epochs: int, logs: dict[str, float], best: "_Best | None") -> None:
+        row = {key: float(value) for key, value in logs.items()}
+        if not np.isfinite(row["loss"]):
+            raise UserError(f"the training loss became {row['loss']} in epoch {epoch}: lower the learning rate")
+        if best:
+            best.offer(row["val_accuracy"])
+        self.tell({"event": "epoch", "epoch": epoch, "epochs": epochs, **row})
+
+    def _examples(self, name: str, *, training: bool) -> tuple[Any, int]:
+        """A ``tf.data`` pipeline of normalised batches, and its batches per epoch."""
+        import tensorflow as tf
+
+        if self.job[name] is None:
+            return None, 0
+        stored = StoredExamples(self.directory, name, self.job[name], self.preprocessing)
+        batch_size, seed, augment = (self.settings[key] for key in ("batch_size", "seed", "augment"))
+        batches = functools.partial(stored.in_order, batch_size)
+        if training:
+            batches = functools.partial(stored.shuffled, batch_size, seed=seed, augment=augment)
+        kinds = (
+            tf.TensorSpec([None, *self.preprocessing.input_shape], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+        )
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=kinds).prefetch(tf.data.AUTOTUNE)
+        return dataset, -(-len(stored) // batch_size)
+
+    def _inputs(self, num_batches: int) -> Any:
+        return (inputs for inputs, _ in self.train.take(num_batches))
+
+    def tell(self, event: dict[str, Any]) -> None:
+        _emit(self.events, event)
+
+
+class _Best:
+    """The weights that were best on validation so far."""
+
+    def __init__(self, network: Any, validation: Any) -> None:
+        self._network = network
+        self._accuracy = network.evaluate(validation, verbose=0, return_dict=True)["accuracy"]
+        self._weights = network.get_weights()
+
+    def offer(self, accuracy: float) -> None:
+        if accuracy >= self._accuracy:
+            self._accuracy, self._weights = accuracy, self._network.get_weights()
+
+    def restore(self) -> None:
+        self._network.set_weights(self._weights)
+
+
+def _ends_in_softmax(network: Any) -> bool:
+    """Whether the network answers probabilities instead of logits."""
+    last = network.layers[-1]
+    last = getattr(last, "layer", last)  # without the wrapper of a method
+    if type(last).__name__ == "Softmax":
+        return True
+    activation = getattr(last, "activation", None)
+    activation = getattr(activation, "activation", activation)  # fake quantization wraps it once more
+    return getattr(activation, "__name__", "") == "softmax"
+
+
+def _claim_stdout() -> TextIO:
+    """Keep stdout for events: what libraries print, from C++ too, goes to stderr."""
+    sys.stdout.flush()
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return events
+
+
+def _emit(events: TextIO, event: dict[str, Any]) -> None:
+    print(json.dumps(event), file=events, flush=True)
+
+
+def _end_with_parent() -> None:
+    # The parent holds the other end and never writes: reading returns when it closes it or dies.
+    os.read(0, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
