@@ -50,11 +50,10 @@ def test_networks_are_those_registered():
         assert cells[-3:] == ["×".join(map(str, info.input_shape)), f"{info.num_params:,}", f"{info.macs:,}"]
 
 
-def test_page_of_networks_is_up_to_date():
+@pytest.mark.parametrize("page", ["networks", "weights"])
+def test_pages_are_up_to_date(page):
     build = runpy.run_path(str(ROOT / "docs" / "build.py"))
-    assert (ROOT / "docs" / "networks.md").read_text(encoding="utf-8") == build["networks"](), (
-        "run python docs/build.py"
-    )
+    assert (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") == build[page](), "run python docs/build.py"
 
 
 def test_figures_are_those_recorded():

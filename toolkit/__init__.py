@@ -9,19 +9,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from toolkit.factory import create_model, load_weights
+    from toolkit.factory import create_model, load_weights, preprocessing_of, save_weights
     from toolkit.inference import Predictor
     from toolkit.registry import list_models, model_info
 
 _HOME = {
     "create_model": "toolkit.factory",
     "load_weights": "toolkit.factory",
+    "preprocessing_of": "toolkit.factory",
+    "save_weights": "toolkit.factory",
     "Predictor": "toolkit.inference",
     "list_models": "toolkit.registry",
     "model_info": "toolkit.registry",
 }
 
-__all__ = ["Predictor", "__version__", "create_model", "list_models", "load_weights", "model_info"]
+__all__ = [
+    "Predictor",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "model_info",
+    "preprocessing_of",
+    "save_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,10 @@ class Manifest:
         recommended_engine: the fastest within the accuracy budget where it was made.
         forced: what the parity gate objected to before ``--force`` wrote it all the same.
         schema_version: of this document.
+        temperature: what fine-tuning divided the logits by so that probabilities are calibrated. It is in the weights:
+            nothing is left to divide.
+        reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
+            answer in twenty; None where it was not fitted.
     """
 
     name: str
@@ -67,6 +71,8 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     forced: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
+    temperature: float | None = None
+    reject_below: float | None = None
 
 
 def find_bundle(path: str | Path) -> Path:

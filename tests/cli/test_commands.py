@@ -44,7 +44,8 @@ def test_run_directory_holds_what_the_run_was_told_and_what_it_measured(home):
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {
         *("config.json", "model.json", "labels.txt", "splits.json", "environment.json", "metrics.jsonl"),
-        *("curves.png", "model.keras", "result.json"),
+        *("curves.png", "model.keras", "result.json", "report.html", "classes.csv", "confusion.csv"),
+        *("confusion.png", "mistakes.png", "gradient_norms.jsonl", "gradient_norms.png"),
     }
     config = json.loads((home / "run" / "config.json").read_text())
     assert config["run"]["epochs"] == 6
@@ -160,7 +161,7 @@ def test_finetune_caches_features(home, three):
     first = json.loads(run(*command, cwd=home))
     assert first["bundle"] == "saved_models/three/1"
     assert first["metrics"]["top1"] > 0.97
-    assert (home / "cache" / "features" / "data.mdb").exists()
+    assert list((home / "cache" / "features").rglob("data.mdb"))
     second = json.loads(run(*command, cwd=home))
     assert second["bundle"] == "saved_models/three/2"
     assert second["metrics"] == first["metrics"]

@@ -20,10 +20,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
         _add_models,
+        _add_weights,
         _add_samples,
         _add_check,
         _add_train,
+        _add_gradcheck,
         _add_finetune,
+        _add_cache,
         _add_evaluate,
         _add_predict,
         _add_compress,
@@ -51,6 +54,30 @@ def _add_models(commands) -> None:
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
 
 
+def _add_weights(commands) -> None:
+    parser = _command(commands, "weights", "list, download, verify and convert pretrained weights", json=False)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _action(actions, "list", "what was published for every network, or for one, and what is here")
+    listing.add_argument("model", nargs="?", metavar="M", help="see `toolkit models`")
+    download = _action(actions, "download", "bring a file into the cache and check it; prints its path")
+    verify = _action(actions, "verify", "check a downloaded file, or any file, and load it into the network")
+    for action in (download, verify):
+        action.add_argument("model", metavar="M", help="see `toolkit models`")
+    download.add_argument("tag", nargs="?", default="imagenet", metavar="TAG", help="default imagenet, the best")
+    verify.add_argument("weights", nargs="?", default="imagenet", metavar="TAG|FILE", help="default imagenet")
+    convert = _action(actions, "convert", "write any supported file as .safetensors or .weights.h5")
+    convert.add_argument("source", metavar="TAG|FILE")
+    convert.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors or .weights.h5")
+    convert.add_argument("--model", required=True, metavar="M", help="the network the weights are for")
+
+
+def _action(actions, name: str, summary: str) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
+    return parser
+
+
 def _add_samples(commands) -> None:
     parser = _command(commands, "samples", "write bundled real pictures as an image folder")
     parser.add_argument("name", metavar="NAME", help="digits: 1,797 handwritten digits")
@@ -60,6 +87,18 @@ def _add_samples(commands) -> None:
 def _add_check(commands) -> None:
     parser = _command(commands, "check", "examine a folder of pictures: corrupt, duplicate, leaking, imbalanced")
     _add_data(parser)
+    parser.add_argument("--model", metavar="M", help="also tell which pictures are smaller than this network's input")
+    parser.add_argument(
+        "--quarantine",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)",
+    )
+    parser.add_argument(
+        "--augment-preview", type=Path, metavar="FILE", help="draw what augmentation makes of the pictures, to a .png"
+    )
+    parser.add_argument("--augment", default="", metavar="SPEC", help="such as mirror,resized_crop:0.25/1; else each")
 
 
 def _add_train(commands) -> None:
@@ -71,9 +110,24 @@ def _add_train(commands) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run's directory")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
     parser.add_argument("--smoke", action="store_true", help="two epochs, to see that it works")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of host 0, where several hosts train together")
+    parser.add_argument("--num-hosts", type=_positive, metavar="N", help="how many they are; run this on each of them")
+    parser.add_argument("--host-id", type=int, metavar="I", help="which of them this is, from 0")
     parser.add_argument("--export", type=Path, metavar="saved_models/NAME", help="write a bundle's next version")
     _add_export(parser)
     _add_skip_bad(parser)
+
+
+def _add_gradcheck(commands) -> None:
+    parser = _command(commands, "gradcheck", "hold a network's gradients against numerical ones, in float64")
+    parser.add_argument("model", metavar="MODEL", help="see `toolkit models`")
+    parser.add_argument("--size", type=_positive, metavar="N", help="of the pictures (default 32, or what it needs)")
+    parser.add_argument("--batch", type=_positive, default=4, metavar="N", help="pictures (default 4)")
+    parser.add_argument("--entries", type=_positive, default=3, metavar="N", help="per variable (default 3)")
+    parser.add_argument(
+        "--batch-norm", choices=["batch", "running"], default="batch", help="whose statistics (default batch)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
 
 
 def _add_finetune(commands) -> None:
@@ -82,11 +136,35 @@ def _add_finetune(commands) -> None:
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
-    parser.add_argument("--unfreeze", metavar="STAGE", help="afterwards train the stages from this one on as well")
-    parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="how long to (default 5)")
+    parser.add_argument("--head", default="auto", metavar="H", help="auto, lbfgs, adam or ridge (default auto)")
+    parser.add_argument(
+        "--hidden", type=_positive, nargs="+", default=[], metavar="N", help="widths of hidden layers before the logits"
+    )
+    parser.add_argument("--views", type=_positive, default=1, metavar="K", help="of each picture, cached (default 1)")
+    parser.add_argument("--balanced", action="store_true", help="weigh all classes alike, whatever their sizes")
+    parser.add_argument(
+        "--unfreeze", default="auto", metavar="STAGE", help="then train from this stage on; none, or auto by data size"
+    )
+    parser.add_argument("--gradual", action="store_true", help="unfreeze one stage after another")
+    parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="of unfrozen stages (default 5)")
+    parser.add_argument("--lr", type=float, default=1e-4, metavar="R", help="of unfrozen stages (default 0.0001)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a page: map, near duplicates, doubtful labels")
     _add_export(parser)
     _add_skip_bad(parser)
+
+
+def _add_cache(commands) -> None:
+    parser = _command(commands, "cache", "list, verify and prune the features cached on disk", json=False)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _action(actions, "list", "what is cached, how much of it, and when it was last used")
+    verify = _action(actions, "verify", "check every entry, and remove the damaged ones")
+    prune = _action(actions, "prune", "remove what is no longer wanted, and shrink the file")
+    prune.add_argument("contexts", nargs="*", default=[], metavar="ID", help="beginnings of identifiers, see list")
+    prune.add_argument("--unused-days", type=float, metavar="N", help="whatever was not used for so long")
+    prune.add_argument("--all", action="store_true", help="everything")
+    for action in (listing, verify, prune):
+        action.add_argument("--cache", type=Path, metavar="DIR", help="by default in the user's cache")
 
 
 def _add_evaluate(commands) -> None:
@@ -106,10 +184,27 @@ def _add_predict(commands) -> None:
 
 
 def _add_compress(commands) -> None:
-    parser = _command(commands, "compress", "quantize a bundle's network and write the bundle's next version")
+    parser = _command(commands, "compress", "compress a bundle's network and write the bundle's next version")
     _add_bundle(parser)
-    parser.add_argument("--method", required=True, metavar="dynamic|float16|int8")
+    parser.add_argument(
+        "--method",
+        required=True,
+        metavar="M",
+        help="dynamic, float16, int8, int16x8; with more training qat, prune, cluster; joined as in prune+cluster+qat",
+    )
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
+    parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
+    parser.add_argument("--sparsity", type=float, default=0.5, metavar="S", help="share of zeros (default 0.5)")
+    parser.add_argument("--pattern", default="any", metavar="any|2:4|block", help="where zeros may be (default any)")
+    parser.add_argument("--clusters", type=int, default=16, metavar="N", help="values per kernel (default 16)")
+    parser.add_argument(
+        "--keep-float", action="append", default=[], metavar="LAYER", help="leave it in float under int8 and qat"
+    )
+    parser.add_argument(
+        "--keep-worst", type=int, default=0, metavar="N", help="leave the N layers in float that int8 hurts most"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as an HTML page")
     parser.add_argument("--force", action="store_true", help="write it even if too much accuracy is lost")
     _add_skip_bad(parser)
 

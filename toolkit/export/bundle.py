@@ -49,6 +49,8 @@ def export_bundle(
     num_examples: int = 0,
     metrics: Mapping[str, float] | None = None,
     budget: AccuracyBudget | None = None,
+    temperature: float | None = None,
+    reject_below: float | None = None,
     force: bool = False,
 ) -> Path:
     """Write ``model`` as the next version of the bundle ``directory``.
@@ -65,6 +67,8 @@ def export_bundle(
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured here on ``evaluation``.
         budget: how much accuracy int8 may cost.
+        temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
+        reject_below: the probability under which an answer may be refused; for the manifest.
         force: write the bundle even if its engines disagree; the manifest then says so.
 
     Returns:
@@ -102,6 +106,8 @@ def export_bundle(
             versions=_versions(),
             recommended_engine=_fastest_trusted(engines, comparison, preprocessing),
             forced=objections,
+            temperature=temperature,
+            reject_below=reject_below,
         )
         write_manifest(staging, manifest)
         return publish(staging, directory)

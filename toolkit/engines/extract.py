@@ -1,0 +1,199 @@
+"""The frozen part of a network in the fastest engine of this machine, held against Keras before it is believed."""
+
+import importlib.util
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.decode import luma, normalize
+from toolkit.engines.runtimes import num_threads
+from toolkit.lazy import lazy_module
+from toolkit.registry import unknown_name
+from toolkit.spec import Preprocessing, UserError
+
+keras = lazy_module("keras")
+log = logging.getLogger("toolkit")
+
+#: How far features may stand from Keras' own, ‖ours - Keras'‖ / ‖Keras'‖ of any one picture, by precision.
+#: Bfloat16 keeps eight bits; what the networks here lose by that is 0.3 to 0.8 %.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
+
+#: By choice, in this order; ``auto`` takes the first that is installed, translates the network and is right.
+EXTRACTORS = ("openvino", "keras")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network that answers features for pixels.
+
+    Attributes:
+        name: the engine.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        batch_size: pictures per call.
+        num_parallel: calls that may usefully run at the same time.
+        difference: largest distance from Keras' features on the pictures it was tried on; 0 for Keras itself.
+    """
+
+    name: str
+    precision: str
+    batch_size: int
+    num_parallel: int
+    difference: float
+    call: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 RGB (n ≤ batch_size, height, width, 3) to float32 features (n, …).
+
+        A smaller batch is filled up, so that a picture's features do not depend on how many were left over.
+        """
+        missing = self.batch_size - len(pixels)
+        full = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]) if missing else pixels
+        return self.call(full)[: len(pixels)]
+
+    def __str__(self) -> str:
+        proof = f", within {100 * self.difference:.2g} % of Keras" if self.difference else ""
+        return f"{self.name} {self.precision}{proof}"
+
+
+def open_extractor(
+    model: Any, preprocessing: Preprocessing, trial: np.ndarray, *, engine: str = "auto", batch_size: int = 8
+) -> Extractor:
+    """Load ``model`` into the fastest engine whose features are Keras' within ``TOLERANCE``.
+
+    On a GPU that is Keras itself. On a CPU it is OpenVINO, in bfloat16 where the processor computes in it, else in
+    float32; an engine that fails or strays is logged and passed over.
+
+    Args:
+        model: from input to cut, computed in float32.
+        preprocessing: what the network was trained with.
+        trial: uint8 RGB (n, height, width, 3), a few real pictures to compare the engines on.
+        engine: ``"auto"`` or one of ``EXTRACTORS``.
+        batch_size: pictures per call.
+
+    Raises:
+        UserError: an engine asked for by name is unknown, not installed, or not equal to Keras.
+    """
+    if engine not in ("auto", *EXTRACTORS):
+        raise UserError(unknown_name("engine", engine, ["auto", *EXTRACTORS]))
+    reference = _keras_extractor(model, preprocessing, batch_size)
+    if engine == "keras" or (engine == "auto" and on_gpu()):
+        return reference
+    if importlib.util.find_spec("openvino") is None:
+        if engine == "openvino":
+            raise UserError("engine 'openvino' is not installed: pip install 'toolkit[openvino]'")
+        return reference
+    trial = trial[:batch_size]
+    # One at a time: called without compiling, Keras keeps every layer's output until the last is done.
+    inputs = normalize(trial, preprocessing)
+    answers = [model(inputs[i : i + 1], training=False) for i in range(len(inputs))]
+    expected = np.concatenate([np.asarray(keras.ops.convert_to_numpy(answer)) for answer in answers])
+    reasons: list[str] = []
+    for candidate in _openvino_extractors(model, preprocessing, batch_size, reasons):
+        difference = relative_difference(candidate(trial), expected)
+        if difference <= TOLERANCE[candidate.precision]:
+            return Extractor(**{**vars(candidate), "difference": difference})
+        reasons.append(f"{candidate.precision} features differ by {100 * difference:.2g} %")
+    message = f"OpenVINO is not used for {model.name}: {'; '.join(reasons)}"
+    if engine == "openvino":
+        raise UserError(message)
+    log.warning("%s; Keras computes the features", message)
+    return reference
+
+
+def relative_difference(features: np.ndarray, expected: np.ndarray) -> float:
+    """Largest ‖features - expected‖ / ‖expected‖ over the pictures.
+
+    >>> relative_difference(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[3.0, 4.0], [1.0, 0.1]]))
+    0.0995...
+    """
+    rows, references = (np.reshape(x, (len(x), -1)).astype(np.float64) for x in (features, expected))
+    norms = np.linalg.norm(references, axis=1)
+    distances = np.linalg.norm(rows - references, axis=1)
+    return float(np.max(distances / np.maximum(norms, 1e-12)))
+
+
+def on_gpu() -> bool:
+    """Whether Keras computes on a GPU here."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def _openvino_extractors(
+    model: Any, preprocessing: Preprocessing, batch_size: int, reasons: list[str]
+) -> Iterator[Extractor]:
+    """The network in OpenVINO's own choice of precision, then in float32 if that was another."""
+    import openvino
+
+    from toolkit.engines.openvino_graph import UntranslatableError, openvino_graph
+
+    try:
+        graph = openvino_graph(model, preprocessing, batch_size=batch_size)
+    except UntranslatableError as error:
+        reasons.append(str(error))
+        return
+    # A stream per core beats one call over all cores: no thread waits for another between layers.
+    streams = num_threads()
+    options: dict[str, Any] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
+    for precision in ({}, {"INFERENCE_PRECISION_HINT": "f32"}):
+        compiled = openvino.Core().compile_model(graph, "CPU", options | precision)
+        bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+        name = "bfloat16" if bfloat16 else "float32"
+        yield Extractor("OpenVINO", name, batch_size, streams, 0.0, _openvino_call(compiled, preprocessing))
+        if not bfloat16:
+            return
+
+
+def _openvino_call(compiled: Any, preprocessing: Preprocessing) -> Callable[[np.ndarray], np.ndarray]:
+    requests = threading.local()
+
+    def call(pixels: np.ndarray) -> np.ndarray:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        values = np.ascontiguousarray(_in_channel_order(pixels, preprocessing))
+        return np.array(requests.own.infer([values], share_inputs=True)[0])
+
+    return call
+
+
+def _in_channel_order(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    if preprocessing.channel_order == "grey":
+        return luma(pixels)
+    return pixels[..., ::-1] if preprocessing.channel_order == "bgr" else pixels
+
+
+def _keras_extractor(model: Any, preprocessing: Preprocessing, batch_size: int) -> Extractor:
+    forward = _compiled(model, batch_size)
+    lock = threading.Lock()
+
+    def call(pixels: np.ndarray) -> np.ndarray:
+        inputs = normalize(pixels, preprocessing)
+        with lock:
+            return forward(inputs)
+
+    return Extractor("Keras", "float32", batch_size, 1, 0.0, call)
+
+
+def _compiled(model: Any, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    if keras.backend.backend() != "tensorflow":
+        return lambda inputs: keras.ops.convert_to_numpy(model.predict_on_batch(inputs))
+    import tensorflow as tf
+
+    spec = tf.TensorSpec([batch_size, *model.input_shape[1:]], tf.float32)
+    function = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec])
+    return lambda inputs: function(inputs).numpy()
