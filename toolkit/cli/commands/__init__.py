@@ -1,0 +1,25 @@
+"""One function per command: call, then print. Imports stand inside, so that each command pays for its own only."""
+
+from toolkit.cli.commands.bundles import benchmark, compress, demo, evaluate, predict, serve, verify
+from toolkit.cli.commands.folders import check
+from toolkit.cli.commands.networks import models, samples, weights
+from toolkit.cli.commands.training import gradcheck, train
+from toolkit.cli.commands.transfer import cache, finetune
+
+__all__ = [
+    "benchmark",
+    "cache",
+    "check",
+    "compress",
+    "demo",
+    "evaluate",
+    "finetune",
+    "gradcheck",
+    "models",
+    "predict",
+    "samples",
+    "serve",
+    "train",
+    "verify",
+    "weights",
+]

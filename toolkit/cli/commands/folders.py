@@ -1,0 +1,61 @@
+"""A folder of pictures, looked at."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from toolkit.cli.output import print_json, print_table, progress_bar
+
+_SHOWN = 10  # findings of each kind, in text
+
+
+def check(arguments: Namespace) -> None:
+    from toolkit.data import scan_folder
+    from toolkit.data.doctor import examine_folder
+    from toolkit.data.quarantine import quarantine_file, write_quarantine
+    from toolkit.registry import model_info
+
+    preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
+    folder = scan_folder(arguments.data, progress=progress_bar("reading"))
+    report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
+    if arguments.quarantine:
+        given = arguments.quarantine
+        file = quarantine_file(arguments.data) if given is True else Path(given)
+        write_quarantine(file, dict(folder.quarantined + folder.problems))
+        report["quarantine_file"] = str(file)
+    if arguments.augment_preview:
+        from toolkit.data.preview import write_preview
+        from toolkit.spec import Preprocessing
+
+        shown_as = preprocessing or Preprocessing(size=(224, 224))
+        write_preview(folder, shown_as, arguments.augment_preview, augment=arguments.augment)
+        report["augment_preview"] = str(arguments.augment_preview)
+    return print_json(report) if arguments.json else _print_findings(report)
+
+
+def _print_findings(report: dict[str, Any]) -> None:
+    print(f"{report['source']}: {report['n']:,} readable pictures in {len(report['classes'])} classes\n")
+    subsets = report["split"]
+    header = ["class", "pictures", *subsets]
+    print_table([[name, n, *(s[name] for s in subsets.values())] for name, n in report["classes"].items()], header)
+    print()
+    findings = [
+        ("unreadable", [f"{row['path']}: {row['reason']}" for row in report["corrupt"]]),
+        ("left out", [f"{row['path']}: {row['reason']}" for row in report["quarantined"]]),
+        ("mistyped", [f"{row['path']}: is a {row['format']}" for row in report["mistyped"]]),
+        ("leaking", [", ".join(group) for group in report["leaks"] + report["near_leaks"]]),
+        ("identical", [", ".join(group) for group in report["duplicates"]]),
+        ("alike", [", ".join(group) for group in report["near_duplicates"]]),
+        ("odd size", [f"{row['path']}: {row['size']}, {row['reason']}" for row in report["odd_sizes"]]),
+    ]
+    for kind, lines in findings:
+        for line in lines[:_SHOWN]:
+            print(f"{kind}: {line}")
+        if len(lines) > _SHOWN:
+            print(f"{kind}: … and {len(lines) - _SHOWN:,} more; --json lists them all")
+    for warning in report["warnings"] or ["nothing found to complain about"]:
+        print(f"- {warning}")
+    if "quarantine_file" in report:
+        print(f"list of pictures to leave out: {report['quarantine_file']}")
+    if "augment_preview" in report:
+        print(f"contact sheet: {report['augment_preview']}")

@@ -1,0 +1,115 @@
+"""What there is: networks, their weights, bundled samples."""
+
+from argparse import Namespace
+from dataclasses import asdict
+from typing import Any
+
+from toolkit.cli.output import print_json, print_table
+from toolkit.spec import UserError
+
+
+def models(arguments: Namespace) -> None:
+    from toolkit.registry import list_models, model_info
+
+    if arguments.name:
+        return _layer_table(arguments)
+    if arguments.draw:
+        raise UserError("--draw draws one network: give its name, as in `toolkit models resnet50 --draw resnet50.svg`")
+    infos = [model_info(name) for name in list_models()]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": info.name,
+            "title": info.title,
+            "year": info.year,
+            "input_shape": list(info.input_shape),
+            "num_params": info.num_params,
+            "macs": info.macs,
+            "stages": list(info.stages),
+            "weights": sorted(info.weights),
+            "deviations": list(info.deviations),
+            "paper": info.paper,
+        }
+        for info in infos
+    ]
+    if arguments.json:
+        return print_json(rows)
+    table = [
+        [r["name"], r["title"], str(r["year"]), "×".join(map(str, r["input_shape"])), r["num_params"], r["macs"]]
+        for r in rows
+    ]
+    return print_table(table, ["name", "network", "year", "input", "parameters", "multiply-adds"])
+
+
+def _layer_table(arguments: Namespace) -> None:
+    from toolkit.arithmetic import format_table, layer_table, summary
+    from toolkit.draw import check_path, draw_model
+    from toolkit.factory import create_model
+    from toolkit.registry import model_info
+
+    info = model_info(arguments.name)
+    if arguments.draw:
+        check_path(arguments.draw)
+    model = create_model(info.name)
+    rows = layer_table(model)
+    if arguments.draw:
+        draw_model(model, arguments.draw, title=info.title)
+    if arguments.json:
+        return print_json([asdict(row) for row in rows])
+    print(f"{info.title}: {info.paper}\n")
+    print(format_table(rows))
+    print(f"\n{summary(rows)}\n")
+    for deviation in info.deviations:
+        print(f"Differs from the paper: {deviation}")
+    if arguments.draw:
+        print(f"Drawn to {arguments.draw}")
+    return None
+
+
+def weights(arguments: Namespace) -> None:
+    from toolkit.workflows import weights as journeys
+
+    if arguments.action == "list":
+        rows = journeys.list_weights(arguments.model)
+        if arguments.json:
+            return print_json(rows)
+        return _print_weights(rows, arguments.model)
+    if arguments.action == "download":
+        path = journeys.download_weights(arguments.model, arguments.tag)
+        return print_json({"path": str(path)}) if arguments.json else print(path)
+    if arguments.action == "verify":
+        report = journeys.verify_weights(arguments.model, arguments.weights)
+        if arguments.json:
+            return print_json(report)
+        checked = report["digest"] or "no digest published"
+        return print(f"{report['path']}: {report['num_tensors']:,} tensors fit {arguments.model} ({checked})")
+    report = journeys.convert_weights(arguments.source, arguments.target, arguments.model)
+    return print_json(report) if arguments.json else print(report["path"])
+
+
+def _print_weights(rows: list[dict[str, Any]], name: str | None) -> None:
+    from toolkit.registry import model_info
+
+    if name and not rows:
+        return print(f"{name}: {model_info(name).weights_note}")
+    best = {(row["name"], row["stands_for"]) for row in rows if row["tag"] != row["stands_for"]}
+    table = []
+    for row in rows:
+        if row["tag"] == row["stands_for"]:
+            default = "default" if (row["name"], row["tag"]) in best else ""
+            accuracies = _percent(row["top1"]), _percent(row["top5"])
+            here = "yes" if row["cached"] else "no"
+            table.append([row["name"], row["tag"], default, *accuracies, row["published_in"], row["licence"], here])
+    return print_table(table, ["network", "tag", "", "top-1 %", "top-5 %", "published in", "licence", "here"])
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
+
+
+def samples(arguments: Namespace) -> None:
+    from toolkit.data.samples import write_samples
+
+    count = write_samples(arguments.name, arguments.directory)
+    if arguments.json:
+        return print_json({"path": str(arguments.directory), "n": count})
+    return print(f"{count:,} pictures written to {arguments.directory}")

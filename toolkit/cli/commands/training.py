@@ -1,0 +1,82 @@
+"""Training from scratch, and what belongs to it."""
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from toolkit.cli.commands.shown import print_epoch, print_metrics
+from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.spec import UserError
+
+if TYPE_CHECKING:
+    from toolkit.training.hosts import Hosts
+
+
+def train(arguments: Namespace) -> None:
+    from toolkit.training.hosts import is_supervised, supervise
+    from toolkit.workflows import ExportOptions, train_folder
+
+    hosts = _hosts(arguments)
+    if hosts and not is_supervised():
+        raise SystemExit(supervise(hosts, sys.argv[1:]))
+    export = arguments.export and ExportOptions(arguments.export, arguments.examples, arguments.force)
+    result = train_folder(
+        arguments.data,
+        arguments.model,
+        out=arguments.out,
+        recipe_name=arguments.recipe,
+        overrides=arguments.set,
+        smoke_run=arguments.smoke,
+        resume=arguments.resume,
+        skip_bad=arguments.skip_bad,
+        export=export,
+        hosts=hosts,
+        scan_progress=progress_bar("reading"),
+        epoch_report=print_epoch,
+    )
+    if arguments.json:
+        return print_json(result)
+    if "metrics" in result:
+        print_metrics(result["metrics"])
+    print(result["run"])
+    if "bundle" in result:
+        print(result["bundle"])
+    return None
+
+
+def _hosts(arguments: Namespace) -> "Hosts | None":
+    from toolkit.training.hosts import Hosts
+
+    given = (arguments.coordinator, arguments.num_hosts, arguments.host_id)
+    if given == (None, None, None):
+        return None
+    if None in given:
+        raise UserError("--coordinator, --num-hosts and --host-id belong together: give all three on every host")
+    return Hosts(*given)
+
+
+def gradcheck(arguments: Namespace) -> None:
+    from toolkit.workflows.gradcheck import check_model_gradients
+
+    report = check_model_gradients(
+        arguments.model,
+        size=arguments.size,
+        batch_size=arguments.batch,
+        num_entries=arguments.entries,
+        batch_norm=arguments.batch_norm,
+        seed=arguments.seed,
+        progress=progress_bar("variables"),
+    )
+    if arguments.json:
+        print_json(report)
+    else:
+        columns = ["name", "num_checked", "norm", "difference"]
+        print_table([[row[c] for c in columns] for row in report["variables"][:10]], columns)
+        verdict = "equal to" if report["passed"] else "DIFFERENT from"
+        print(
+            f"{report['model']} at {'×'.join(map(str, report['input_shape']))}, {report['batch_norm']} statistics: "
+            f"gradients of {len(report['variables'])} variables are {verdict} numerical ones; "
+            f"worst {report['worst']}, up to {report['tolerance']:g} is rounding"
+        )
+    if not report["passed"]:
+        raise SystemExit(1)

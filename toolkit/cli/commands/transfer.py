@@ -1,0 +1,81 @@
+"""Fine-tuning and its cache of features."""
+
+from argparse import Namespace
+from typing import Any
+
+from toolkit.cli.commands.shown import print_epoch, print_metrics
+from toolkit.cli.output import print_json, print_table, progress_bar
+
+
+def finetune(arguments: Namespace) -> None:
+    from toolkit.data.memory import cache_dir
+    from toolkit.workflows import ExportOptions, finetune_folder
+
+    result = finetune_folder(
+        arguments.data,
+        arguments.model,
+        weights=arguments.weights,
+        export=ExportOptions(arguments.out, arguments.examples, arguments.force),
+        cache_dir=arguments.cache or cache_dir() / "features",
+        options=_finetune_options(arguments),
+        report=arguments.report,
+        epoch_report=print_epoch,
+        skip_bad=arguments.skip_bad,
+        scan_progress=progress_bar("reading"),
+        extract_progress=progress_bar("features"),
+    )
+    if arguments.json:
+        return print_json(result)
+    how = result["finetuning"]
+    print(how["plan"])
+    for step in how["steps"]:
+        print(f"{step['name']}: {100 * step['val_accuracy']:.2f} % of val" + ("" if step["kept"] else ", not kept"))
+    print_metrics(result["metrics"])
+    return print(result["bundle"])
+
+
+def _finetune_options(arguments: Namespace) -> Any:
+    from toolkit.transfer import FinetuneOptions, HeadOptions, RestOptions, Views
+
+    head = HeadOptions(solver=arguments.head, hidden=tuple(arguments.hidden), balanced=arguments.balanced)
+    rest = RestOptions(
+        epochs=arguments.epochs, learning_rate=arguments.lr, gradual=arguments.gradual, balanced=arguments.balanced
+    )
+    return FinetuneOptions(unfreeze=arguments.unfreeze, views=Views(arguments.views), head=head, rest=rest)
+
+
+def cache(arguments: Namespace) -> None:
+    from toolkit.data.memory import cache_dir
+    from toolkit.transfer.maintenance import list_cache, prune_cache, verify_cache
+
+    directory = arguments.cache or cache_dir() / "features"
+    if arguments.action == "list":
+        report = list_cache(directory)
+        return print_json(report) if arguments.json else _print_cache(report)
+    if arguments.action == "verify":
+        report = verify_cache(directory, progress=progress_bar("verifying"))
+        told = f"{report['path']}: {report['damaged']:,} of {report['entries']:,} entries were damaged, and are removed"
+    else:
+        report = prune_cache(
+            directory,
+            contexts=tuple(arguments.contexts),
+            unused_days=arguments.unused_days,
+            everything=arguments.all,
+        )
+        shrunk = "" if report["compacted"] else "; in use elsewhere, so it does not shrink yet"
+        told = f"{report['path']}: {report['entries']:,} entries removed, {report['bytes']:,} bytes left{shrunk}"
+    return print_json(report) if arguments.json else print(told)
+
+
+def _print_cache(report: dict[str, Any]) -> None:
+    import time
+
+    def row(context: dict[str, Any]) -> list[Any]:
+        shape = "×".join(map(str, context["shape"]))
+        last_used = time.strftime("%Y-%m-%d %H:%M", time.localtime(context["last_used"]))
+        identity = [context["id"][:8], context["network"], context["cut"], shape, context["dtype"]]
+        return [*identity, context["entries"], context["bytes"], last_used]
+
+    rows = [row(context) for context in report["contexts"]]
+    print_table(rows, ["id", "network", "cut", "shape", "dtype", "entries", "bytes", "last used"])
+    print(f"{report['bytes']:,} bytes in {report['path']}")
