@@ -87,7 +87,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         alpha: weight of the mean square.
         bias: what keeps the divisor from zero; 2 in the paper, 1 in Caffe's models.
 
-    Input and output ``(N, H, W, C)`` of the same dtype; computed in float32, because half precision loses the sum.
+    Input and output ``(N, H, W, C)`` of the same dtype; computed in float32 or wider: half precision loses the sum.
 
     >>> layer = LocalResponseNormalization(size=3, alpha=3.0, bias=1.0)
     >>> [round(float(y), 4) for y in layer(ops.ones((1, 1, 1, 3)))[0, 0, 0]]
@@ -111,9 +111,9 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        x = ops.cast(inputs, "float32")
+        x = ops.cast(inputs, "float64" if inputs.dtype == "float64" else "float32")
         sums = ops.conv(
-            x * x, ops.convert_to_tensor(self._band), strides=1, padding="valid", data_format="channels_last"
+            x * x, ops.convert_to_tensor(self._band, x.dtype), strides=1, padding="valid", data_format="channels_last"
         )
         root = ops.rsqrt(self.bias + (self.alpha / self.size) * sums)
         return ops.cast(x * (root * ops.sqrt(root)), inputs.dtype)

@@ -97,7 +97,7 @@ class _Recording(keras.optimizers.Adam):
         super().apply(grads, trainable_variables)
 
 
-@pytest.mark.parametrize("dtype_policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype_policy", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_training_step_reaches_every_variable(name, dtype_policy, policy):
     policy(dtype_policy)

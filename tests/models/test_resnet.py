@@ -39,7 +39,12 @@ def _our_name(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("resnet50", (96, 80, 3)), ("resnet101", (64, 64, 3)), ("resnet152", (64, 64, 3))]
+    ("name", "shape"),
+    [
+        ("resnet50", (96, 80, 3)),
+        pytest.param("resnet101", (64, 64, 3), marks=pytest.mark.slow),
+        pytest.param("resnet152", (64, 64, 3), marks=pytest.mark.slow),
+    ],
 )
 def test_v1_answers_as_keras_applications_with_its_weights(name, shape):
     reference = getattr(keras.applications, name.replace("resnet", "ResNet"))

@@ -219,17 +219,15 @@ TORCHVISION = (
 REGISTERED = {
     "googlenet": (
         Preprocessing((224, 224), crop_fraction=0.875, channel_order="bgr", scale=1.0, mean=(104.0, 117.0, 123.0)),
-        "modern",
         CAFFE,
     ),
     "googlenet_bn": (
         Preprocessing((224, 224), crop_fraction=0.875, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        "resnet_imagenet",
         TORCHVISION,
     ),
 }
 
-for _name, (_preprocessing, _recipe, _deviations) in REGISTERED.items():
+for _name, (_preprocessing, _deviations) in REGISTERED.items():
     register(
         ModelInfo(
             name=_name,
@@ -243,7 +241,7 @@ for _name, (_preprocessing, _recipe, _deviations) in REGISTERED.items():
             macs=ROWS[_name].macs,
             stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
             preprocessing=_preprocessing,
-            recipe=_recipe,
+            recipe="googlenet",
             build=partial(build_googlenet, ROWS[_name]),
             deviations=(*_deviations, *DEVIATIONS),
         )

@@ -207,7 +207,7 @@ for _name, _row in CNN_ROWS.items():
             macs=_row.macs,
             stages=("stage1", "stage2", "stage3", "head"),
             preprocessing=CIFAR,
-            recipe="modern",
+            recipe="highway",
             build=partial(build_cnn, _row),
             deviations=(*((CNN32_DEVIATION,) if _name == "highway_cnn32" else ()), *CNN_DEVIATIONS, *DEVIATIONS),
         )

@@ -151,4 +151,10 @@ DROPPED = (
 
 register_rows(ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_A,))
 register_rows(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,))
-register_rows(STOCHASTIC_ROWS, FAMILY, build_stochastic, paper=HUANG, deviations=(DROPPED, OPTION_A))
+register_rows(
+    STOCHASTIC_ROWS,
+    replace(FAMILY, recipe="stochastic_depth"),
+    build_stochastic,
+    paper=HUANG,
+    deviations=(DROPPED, OPTION_A),
+)

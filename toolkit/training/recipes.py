@@ -23,10 +23,10 @@ def lenet() -> TrainConfig:
 
 def alexnet() -> TrainConfig:
     """Krizhevsky et al. 2012 section 5: SGD 0.01 with momentum 0.9, weight decay 5e-4, batch 128, about 90 epochs,
-    the rate divided by ten, three times, when the validation error stopped improving. Shifts stand for their random
-    crops."""
+    the rate divided by ten, three times, when the validation error stopped improving; section 4.1: random 224 out of
+    256, mirrored, colours moved along their principal axes."""
     return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
+        data=DataConfig(augment="random_crop:0.875, mirror, pca_colour:0.1"),
         optimizer=OptimizerConfig(
             name="sgd", lr=0.01, l2=5e-4, schedule="plateau", monitor="val_accuracy", min_share=1e-3
         ),
@@ -36,9 +36,10 @@ def alexnet() -> TrainConfig:
 
 def zfnet() -> TrainConfig:
     """Zeiler and Fergus 2014 section 3.1: SGD 0.01 with momentum 0.9, batch 128, 70 epochs, the rate lowered by hand
-    when the validation error plateaus; they name no weight decay, so none. Shifts as in ``alexnet``."""
+    when the validation error plateaus; they name no weight decay, so none. Their ten fixed crops of 224 out of 256,
+    five of them mirrored, are random places here."""
     return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
+        data=DataConfig(augment="random_crop:0.875, mirror"),
         optimizer=OptimizerConfig(name="sgd", lr=0.01, schedule="plateau", monitor="val_accuracy"),
         run=RunConfig(epochs=70, batch_size=128, dtype_policy="auto"),
     )
@@ -46,9 +47,10 @@ def zfnet() -> TrainConfig:
 
 def vgg() -> TrainConfig:
     """Simonyan and Zisserman 2015 section 3.1: SGD 0.01 with momentum 0.9, weight decay 5e-4, batch 256, 74 epochs,
-    the rate divided by ten, three times, when validation accuracy stopped improving. Shifts as in ``alexnet``."""
+    the rate divided by ten, three times, when validation accuracy stopped improving. Crops of 224 out of pictures
+    whose shorter side is 256 to 512, which are 0.19 to 0.77 of their area, mirrored, with ``alexnet``'s colours."""
     return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
+        data=DataConfig(augment="resized_crop:0.19/0.77, mirror, pca_colour:0.1"),
         optimizer=OptimizerConfig(
             name="sgd", lr=0.01, l2=5e-4, schedule="plateau", monitor="val_accuracy", min_share=1e-3
         ),
@@ -58,9 +60,10 @@ def vgg() -> TrainConfig:
 
 def nin() -> TrainConfig:
     """Lin et al. 2014 section 4: batches of 128, the rate divided by ten when training accuracy stops improving,
-    and once more, down to a hundredth. They print no other figures; rate, momentum and decay are ``alexnet``'s."""
+    and once more, down to a hundredth. They print no other figures; rate, momentum, decay, crops and mirroring are
+    ``alexnet``'s."""
     return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
+        data=DataConfig(augment="random_crop:0.875, mirror"),
         optimizer=OptimizerConfig(name="sgd", lr=0.01, l2=5e-4, schedule="plateau", monitor="accuracy", min_share=1e-2),
         run=RunConfig(epochs=90, batch_size=128),
     )
@@ -68,10 +71,11 @@ def nin() -> TrainConfig:
 
 def googlenet() -> TrainConfig:
     """Szegedy et al. 2015 sections 5 and 6: SGD with momentum 0.9, the rate lowered by 4 % every 8 epochs, the
-    auxiliary heads' losses with weight 0.3, averaged weights at the end. They print no rate, decay, batch or length;
+    auxiliary heads' losses with weight 0.3, averaged weights at the end; windows of 8 to 100 % of the picture, 3:4 to
+    4:3. Of their photometric distortions ``alexnet``'s colours are here. They print no rate, decay, batch or length;
     these are those of Caffe's ``bvlc_googlenet``: 0.01, 2e-4, 32, and 60 epochs of its 2,400,000 steps."""
     return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
+        data=DataConfig(augment="resized_crop:0.08/1, mirror, pca_colour:0.1"),
         model=ModelConfig(variant={"aux_heads": True}, loss_weights={"aux1": 0.3, "aux2": 0.3}),
         optimizer=OptimizerConfig(
             name="sgd", lr=0.01, l2=2e-4, schedule="staircase", every=8, decay=0.96, ema_epochs=1
@@ -92,10 +96,10 @@ def highway() -> TrainConfig:
 
 def resnet_imagenet() -> TrainConfig:
     """He et al. 2016 section 3.4: SGD 0.1 with momentum 0.9, weight decay 1e-4, batch 256, the rate divided by ten
-    when the error plateaus, 600,000 steps, which are 120 epochs; no dropout. Shifts and mirroring stand for their
-    scale jitter and crops."""
+    when the error plateaus, 600,000 steps, which are 120 epochs; no dropout. Crops of 224 out of pictures whose
+    shorter side is 256 to 480, which are 0.22 to 0.77 of their area, mirrored, with ``alexnet``'s colours."""
     return TrainConfig(
-        data=DataConfig(augment="shift_flip"),
+        data=DataConfig(augment="resized_crop:0.22/0.77, mirror, pca_colour:0.1"),
         optimizer=OptimizerConfig(name="sgd", lr=0.1, l2=1e-4, schedule="plateau", monitor="val_accuracy"),
         run=RunConfig(epochs=120, batch_size=256, dtype_policy="auto"),
     )
