@@ -17,8 +17,7 @@ NUM_DRAWS = 7
 
 _TILE = 112
 _GAP = 4
-_LABEL_WIDTH = 170
-_LABEL_LETTERS = 20
+_MAX_LABEL_WIDTH = 300
 
 
 def write_preview(
@@ -80,15 +79,25 @@ def _tile(pixels: np.ndarray) -> Image.Image:
 
 def _sheet(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
     step = _TILE + _GAP
-    sheet = Image.new("RGB", (_LABEL_WIDTH + step * (1 + NUM_DRAWS) + _GAP, step * len(rows) + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
-    for number, (title, tiles) in enumerate(rows):
+    labels = [_shortened(title, font) for title, _ in rows]
+    left = max(round(font.getlength(label)) for label in labels) + 3 * _GAP
+    sheet = Image.new("RGB", (left + step * (1 + NUM_DRAWS), step * len(rows) + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (label, (_, tiles)) in enumerate(zip(labels, rows, strict=True)):
         top = _GAP + number * step
-        draw.text((_GAP, top + _TILE // 2), title[:_LABEL_LETTERS], fill="black", font=font, anchor="lm")
+        draw.text((_GAP, top + _TILE // 2), label, fill="black", font=font, anchor="lm")
         for column, tile in enumerate(tiles):
-            sheet.paste(tile, (_LABEL_WIDTH + column * step, top))
+            sheet.paste(tile, (left + column * step, top))
     return sheet
+
+
+def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    label = title
+    while font.getlength(label) > _MAX_LABEL_WIDTH:
+        title = title[:-1]
+        label = f"{title}…"
+    return label
 
 
 def _save(sheet: Image.Image, file: Path) -> None:
