@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 
+import toolkit
+from toolkit.data.augment import parse
 from toolkit.spec import UserError
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json, config_from_json
 from toolkit.training.recipes import list_recipes, recipe, smoke
@@ -90,6 +92,21 @@ def test_googlenet_trains_with_its_auxiliary_heads():
 def test_document_with_a_wrong_key_or_type_is_one_clear_line(text):
     with pytest.raises(UserError, match=r"^[^\n]*$"):
         config_from_json(text)
+
+
+def test_every_network_names_a_recipe_and_its_augmentations_exist():
+    for name in toolkit.list_models():
+        assert parse(recipe(toolkit.model_info(name).recipe).data.augment)
+    assert toolkit.model_info("resnet110_sd").recipe == "stochastic_depth"
+    assert toolkit.model_info("highway_cnn19").recipe == "highway"
+
+
+def test_crops_of_the_recipes_are_the_papers_share_of_the_picture():
+    """A side of 224 in a shorter side of 256 to 512 for VGG (section 3.1), of 256 to 480 for ResNet (section 3.4)."""
+    for name, longest in [("vgg", 512), ("resnet_imagenet", 480)]:
+        crop = parse(recipe(name).data.augment)[0]
+        assert (crop.min_area, crop.max_area) == pytest.approx(((224 / longest) ** 2, (224 / 256) ** 2), abs=0.005)
+    assert parse(recipe("alexnet").data.augment)[0].share == 224 / 256
 
 
 def test_smoke_is_two_epochs():
