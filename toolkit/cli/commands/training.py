@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.commands.shown import print_epoch, print_metrics
 from toolkit.cli.output import print_json, print_table, progress_bar
@@ -53,6 +53,56 @@ def _hosts(arguments: Namespace) -> "Hosts | None":
     if None in given:
         raise UserError("--coordinator, --num-hosts and --host-id belong together: give all three on every host")
     return Hosts(*given)
+
+
+def tune(arguments: Namespace) -> None:
+    from toolkit.workflows.tune import SearchOptions, tune_folder
+
+    result = tune_folder(
+        arguments.data,
+        arguments.model,
+        out=arguments.out,
+        options=SearchOptions(
+            tuple(arguments.search),
+            arguments.trials,
+            arguments.jobs,
+            arguments.seed,
+            arguments.metric,
+            arguments.prune,
+        ),
+        recipe_name=arguments.recipe,
+        overrides=arguments.set,
+        resume=arguments.resume,
+        skip_bad=arguments.skip_bad,
+        scan_progress=progress_bar("reading"),
+        on_trial=_print_trial,
+    )
+    if arguments.json:
+        return print_json(result)
+    best, metric = result["best"], result["metric"]
+    keys = list(best["settings"])
+    rows = [
+        [row["trial"], row["state"], row["value"], row["epochs"], *(row["settings"][key] for key in keys)]
+        for row in result["trials"]
+    ]
+    print_table(rows, ["trial", "state", metric, "epochs", *keys])
+    for row in result["trials"]:
+        if row["error"]:
+            print(f"trial {row['trial']} failed: {row['error']}")
+    print(f"best: trial {best['trial']}, {metric} {best['value']:.4f}, its settings in {best['config']}")
+    if "held_out" in best:
+        print_metrics(best["held_out"])
+    print(f"picture: {result['plot']}")
+    print(best["command"])
+    return None
+
+
+def _print_trial(row: dict[str, Any]) -> None:
+    value = row["error"] if row["value"] is None else f"{row['metric']} {row['value']:.4f}"
+    settings = " ".join(f"{key}={setting}" for key, setting in row["settings"].items())
+    print(
+        f"{row['ended']:>3}/{row['total']}  trial {row['trial']} {row['state']}: {value}  {settings}", file=sys.stderr
+    )
 
 
 def gradcheck(arguments: Namespace) -> None:
