@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from networks import small_residual
 from PIL import Image
 
 from toolkit import create_model, model_info
@@ -38,10 +39,8 @@ def stripes(tmp_path_factory):
 
 
 @pytest.fixture
-def model(residual):
-    copy = keras.models.clone_model(residual)
-    copy.set_weights(residual.get_weights())
-    return copy
+def model():
+    return small_residual()
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def moved(model, before):
     return {name.split("_")[0] for name, value in values(model).items() if not np.array_equal(value, before[name])}
 
 
-@pytest.mark.parametrize("head", [HeadOptions(), HeadOptions("ridge"), HeadOptions(hidden=(16, 8), epochs=40)])
+@pytest.mark.parametrize("head", [HeadOptions(), HeadOptions("ridge"), HeadOptions(hidden=(16, 8), epochs=150)])
 def test_stitched_network_is_head_of_features_in_one_flat_graph(run, model, stripes, head):
     result = run(model, head=head, extraction=Extraction(dtype="float32", engine="keras"))
     flat = result.model
@@ -81,6 +80,32 @@ def test_stitched_network_is_head_of_features_in_one_flat_graph(run, model, stri
     accuracy = np.mean(logits.argmax(axis=1) == np.asarray(stripes.val.labels))
     assert accuracy == pytest.approx(result.val_accuracy)
     assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_classifier_with_hidden_layers_is_replaced_whole(run, model, hidden):
+    deep = run(model, head=HeadOptions(hidden=(16, 8), strengths=(1.0,), epochs=2)).model
+    again = run(deep, head=HeadOptions(hidden=hidden, strengths=(1.0,), epochs=2))
+    assert again.num_computed == 0  # the pooled features before all hidden layers
+    assert [layer.units for layer in again.model.layers if isinstance(layer, keras.layers.Dense)] == [*hidden, 3]
+    assert again.model.layers[-1].name == "head_logits"
+
+
+def test_network_saved_with_hidden_layers_is_a_backbone_for_others(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = create_model("lenet5", num_classes=3)
+    features = model.layers[-1].input
+    x = keras.layers.Dense(5, activation="relu", name="head_hidden1")(features)
+    deep = keras.Model(model.input, keras.layers.Dense(3, name="head_logits")(x), name="lenet5")
+    deep.save(tmp_path / "deep.keras")
+    for num_classes in (3, 4):
+        again = create_model("lenet5", num_classes=num_classes, weights=tmp_path / "deep.keras")
+        assert again.layers[-1].kernel.shape == (84, num_classes)
+        for layer in again.layers[:-1]:
+            for ours, theirs in zip(layer.get_weights(), deep.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match="the model lacks layer 'head_hidden1'"):
+        create_model("lenet5", weights=tmp_path / "deep.keras")
 
 
 def test_only_the_classifier_moves_and_a_repeat_computes_nothing(run, model):
@@ -117,7 +142,7 @@ def test_views_are_reported_beside_the_plain_pictures_and_the_better_is_kept(run
     assert result.val_accuracy == max(step.val_accuracy for step in result.steps)
 
 
-@pytest.mark.parametrize("gradual", [False, True])
+@pytest.mark.parametrize("gradual", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes, gradual):
     before = values(model)
     rest = RestOptions(epochs=2, learning_rate=3e-3, gradual=gradual)

@@ -1,13 +1,9 @@
-import keras
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
-from toolkit.engines.convert import feature_tensor
 from toolkit.spec import UserError
 from toolkit.transfer import HeadOptions, fit_head
 from toolkit.transfer import head as head_module
@@ -178,17 +174,3 @@ def test_moments_survive_a_large_mean():
 def test_impossible_options(options, message):
     with pytest.raises(UserError, match=message):
         HeadOptions(**options)
-
-
-def test_head_on_features_equals_the_network_it_is_put_into(lenet, lenet_preprocessing, digits_split):
-    inputs = normalize(load_pixels(digits_split.train.paths[::4], lenet_preprocessing), lenet_preprocessing)
-    labels = np.asarray(digits_split.train.labels[::4])
-    model = keras.models.clone_model(lenet)
-    model.set_weights(lenet.get_weights())
-    features = keras.Model(model.input, feature_tensor(model)).predict(inputs, verbose=0)
-    half = features.astype(np.float16)
-    head = fit_head(half[::2], labels[::2], half[1::2], labels[1::2], num_classes=10)
-    model.layers[-1].set_weights(list(head.layers[0]))
-    logits = model.predict(inputs, verbose=0)
-    np.testing.assert_allclose(logits, head.logits(features), atol=1e-5)
-    assert np.mean(logits.argmax(1) == labels) > 0.9

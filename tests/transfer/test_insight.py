@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from toolkit.spec import UserError
+from toolkit.transfer.finetune import Step
 from toolkit.transfer.insight import label_doubts, map_of, near_duplicates
 from toolkit.transfer.report import write_report
 
@@ -68,10 +69,13 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
         paths.append(tmp_path / f"<{index}>.png")
         Image.new("RGB", (40, 30), (index, 0, 255 - index)).save(paths[-1])
     arguments = {"pictures": paths, "labels": mislabelled(), "class_names": ["a&b", "c", "d"], "features": planted()}
-    counts = write_report(tmp_path / "report.html", **arguments)
+    steps = [Step("classifier on <plain> pictures", 0.9, False), Step("classifier on 4 views", 0.9321, True)]
+    counts = write_report(tmp_path / "report.html", **arguments, steps=steps)
     page = (tmp_path / "report.html").read_text()
     assert (counts["near_duplicates"], counts["pictures"]) == (2, 150)
     assert page.count("<circle") == 150
+    assert "<td>classifier on 4 views<td>93.21 %<td>kept" in page
+    assert "<td>classifier on &lt;plain&gt; pictures<td>90.00 %<td>\n" in page
     assert "a&amp;b" in page
     assert "<10>" not in page
     assert "&lt;10&gt;.png and a&amp;b/" not in page  # 10 and 20 are of other classes

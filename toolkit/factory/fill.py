@@ -17,6 +17,8 @@ keras = lazy_module("keras")
 log = logging.getLogger("toolkit")
 
 _AUXILIARY = tuple(f"{stage}_" for stage in AUXILIARY)
+#: Layers that fine-tuning puts before the logits: with them, a classifier is another one.
+_HIDDEN = "head_hidden"
 Shape = tuple[int, ...]
 
 
@@ -52,8 +54,10 @@ def fill(
     path, tensors = source.file.path, source.file.tensors
     places = _by_number(source.places, model)
     slots = _slots(model, source.naming.channels_first, sum_channels)
-    unused = _unused(_layers(places) - _layers(slots), backbone)
-    fresh = _fresh(source, places, slots, fresh_head)
+    left_over = _layers(places) - _layers(slots)
+    hidden = {layer for layer in left_over if fresh_head and layer.startswith(_HIDDEN)}
+    unused = _unused(left_over, backbone) | hidden
+    fresh = _fresh(source, places, slots, fresh_head) | ({"head_logits"} if hidden else set())
     places = {address: tensor for address, tensor in places.items() if address[0] not in unused | fresh}
     slots = {address: slot for address, slot in slots.items() if address[0] not in fresh}
     problems = _mismatches(source, places, slots)

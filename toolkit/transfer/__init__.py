@@ -6,6 +6,7 @@ from toolkit.transfer.features import Extraction, FeatureExtractor, Features, ex
 from toolkit.transfer.finetune import FinetuneOptions, FinetuneResult, finetune
 from toolkit.transfer.freeze import FreezeReport, freeze, stages_of, unfreeze
 from toolkit.transfer.head import Head, HeadOptions, fit_head
+from toolkit.transfer.network import Network
 from toolkit.transfer.policy import FreezePlan, plan_freezing
 from toolkit.transfer.rest import RestOptions
 from toolkit.transfer.views import Views
@@ -22,6 +23,7 @@ __all__ = [
     "FreezeReport",
     "Head",
     "HeadOptions",
+    "Network",
     "RestOptions",
     "Views",
     "deepen",

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from toolkit.data.decode import normalize, read_rgb
+from toolkit.data.decode import normalize, read_rgb, resize_pixels
 from toolkit.engines.runtimes import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer.minibatch import single
-from toolkit.transfer.views import view_pixels
+from toolkit.transfer.views import Views
 
 
 class _Batches(keras.utils.PyDataset):
@@ -99,9 +99,9 @@ class PictureBatches(_Batches):
     def _pixels(self, index: int) -> np.ndarray:
         rgb = read_rgb(self._paths[index], self._preprocessing)
         if self._seed is None:
-            return view_pixels(rgb, self._preprocessing)
+            return resize_pixels(rgb, self._preprocessing)
         picture = int(index).to_bytes(8, "little")
-        return view_pixels(rgb, self._preprocessing, number=self._epoch + 1, seed=self._seed, picture=picture)
+        return Views(seed=self._seed).pixels(rgb, self._preprocessing, self._epoch + 1, picture)
 
 
 class KeepBest(keras.callbacks.Callback):

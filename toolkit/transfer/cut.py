@@ -5,10 +5,13 @@ from typing import Any
 from toolkit.lazy import lazy_module
 from toolkit.registry import unknown_name
 from toolkit.spec import UserError
-from toolkit.transfer.freeze import stage_of, stages_of
+from toolkit.transfer.freeze import is_input, stage_of, stages_of
 
 keras = lazy_module("keras")
 convert = lazy_module("toolkit.engines.convert")
+
+#: How the names of hidden layers begin that stand between pooled features and logits.
+HIDDEN = "head_hidden"
 
 
 def cut_tensor(model: Any, stage: str | None = None) -> Any:
@@ -17,18 +20,18 @@ def cut_tensor(model: Any, stage: str | None = None) -> Any:
     Args:
         model: a flat functional network.
         stage: the last frozen stage; its output, a feature map, is the cut. None cuts before the classifier, at the
-            pooled features.
+            pooled features; hidden layers that fine-tuning put there belong to the classifier.
 
     Raises:
         UserError: no such stage, nothing behind it, or more than one tensor leads out of it.
     """
     if stage is None:
-        return convert.feature_tensor(model)
+        return _before_hidden(model, convert.feature_tensor(model))
     stages = stages_of(model)
     if stage not in stages[:-1]:
         raise UserError(unknown_name("stage", stage, list(stages[:-1])))
     frozen = set(stages[: stages.index(stage) + 1])
-    inside = {id(layer.output): layer for layer in model.layers if stage_of(layer.name) in frozen or _is_input(layer)}
+    inside = {id(layer.output): layer for layer in model.layers if stage_of(layer.name) in frozen or is_input(layer)}
     crossing = {
         id(tensor): tensor
         for layer in model.layers
@@ -57,8 +60,12 @@ def cut_name(model: Any, cut: Any) -> str:
     return next((layer.name for layer in model.layers if layer.output is cut), "head_features")
 
 
-def _is_input(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.InputLayer)
+def _before_hidden(model: Any, tensor: Any) -> Any:
+    """What the first hidden layer of a classifier of one's own sees, where there are any."""
+    producers = {id(layer.output): layer for layer in model.layers}
+    while id(tensor) in producers and producers[id(tensor)].name.startswith(HIDDEN):
+        tensor = producers[id(tensor)].input
+    return tensor
 
 
 def _inputs(layer: Any) -> list[Any]:

@@ -4,13 +4,14 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.data.decode import read_rgb
+from toolkit.data.decode import read_rgb, resize_pixels
 from toolkit.engines.extract import Extractor, open_extractor
 from toolkit.engines.runtimes import num_threads
 from toolkit.lazy import lazy_module
@@ -18,8 +19,9 @@ from toolkit.spec import Preprocessing, UserError
 from toolkit.transfer.cache import FeatureCache, FeatureContext
 from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part
 from toolkit.transfer.digests import architecture_digest, file_digests
-from toolkit.transfer.views import Views, view_pixels
+from toolkit.transfer.views import Views
 
+cluster = lazy_module("toolkit.transfer.cluster")
 convert = lazy_module("toolkit.engines.convert")
 
 Progress = Callable[[int, int], None]
@@ -38,6 +40,7 @@ class Extraction:
         engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
         batch_size: pictures per call of the engine.
         memory_budget: bytes; a larger answer is a file on disk that looks like an array (``numpy.memmap``).
+        cluster: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.cluster``.
     """
 
     stage: str | None = None
@@ -45,6 +48,7 @@ class Extraction:
     engine: str = "auto"
     batch_size: int = 8
     memory_budget: int = 512 << 20
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "float32"):
@@ -86,6 +90,32 @@ def extract_features(
         return extractor.extract(paths, views=views, progress=progress)
 
 
+def pooled_context(model: Any, preprocessing: Preprocessing) -> FeatureContext:
+    """What a network's pooled features, as float16, depend on beside the picture."""
+    return _frozen(model, preprocessing, Extraction())[1]
+
+
+def cached_features(
+    context: FeatureContext,
+    paths: Sequence[str | Path],
+    *,
+    cache_dir: str | Path,
+    views: Views | None = None,
+    how: Extraction | None = None,
+) -> Features | None:
+    """What a ``FeatureExtractor`` of this context gives where all of it is in the cache: no network is needed then.
+
+    Returns:
+        None if any view is missing.
+    """
+    views, how = views or Views(), how or Extraction()
+    with closing(FeatureCache(cache_dir, context)) as cache:
+        keys = _keys(cache, file_digests(paths, cache.store), views)
+        if cache.missing(keys):
+            return None
+        return Features(_read(cache, keys, views, how), 0, "")
+
+
 class FeatureExtractor:
     """The output of a network's frozen part for pictures, from the cache where it is there.
 
@@ -108,17 +138,7 @@ class FeatureExtractor:
     ) -> None:
         self._how = how or Extraction()
         self._preprocessing = preprocessing
-        cut = cut_tensor(model, self._how.stage)
-        self._frozen = convert.as_float32(frozen_part(model, cut))
-        self.context = FeatureContext(
-            network=model.name,
-            cut=cut_name(model, cut),
-            shape=tuple(self._frozen.output_shape[1:]),
-            weights=convert.weights_digest(self._frozen),
-            architecture=architecture_digest(self._frozen),
-            preprocessing=preprocessing,
-            dtype=self._how.dtype,
-        )
+        self._frozen, self.context = _frozen(model, preprocessing, self._how)
         self._cache = FeatureCache(cache_dir, self.context)
         self._engine: Extractor | None = None
 
@@ -138,16 +158,13 @@ class FeatureExtractor:
         """
         views = views or Views()
         digests = file_digests(paths, self._cache.store)
-        names = [views.name(number) for number in range(views.count)]
-        keys = [self._cache.key(digest, name) for name in names for digest in digests]
+        keys = _keys(self._cache, digests, views)
         missing = set(self._cache.missing(keys))
+        engine = ""
         if missing:
-            self._fill(_tasks(paths, digests, keys, missing), views, progress)
-        values = _empty((len(keys), *self.context.shape), self._how, self._cache.store.path)
-        if self._cache.read_into(values, keys):
-            raise UserError(f"{self._cache.store.path}: features vanish while they are read; is somebody pruning them?")
-        values = values.reshape(views.count, len(paths), *self.context.shape)
-        return Features(values, len(missing), str(self._engine) if missing else "")
+            fill = self._fill_on_cluster if self._how.cluster else self._fill
+            engine = fill(_tasks(paths, digests, keys, missing), views, progress)
+        return Features(_read(self._cache, keys, views, self._how), len(missing), engine)
 
     def close(self) -> None:
         """Release the cache and the engine; closing twice does nothing."""
@@ -160,8 +177,12 @@ class FeatureExtractor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _fill(self, tasks: list["_Task"], views: Views, progress: Progress | None) -> None:
-        """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small."""
+    def _fill(self, tasks: list["_Task"], views: Views, progress: Progress | None) -> str:
+        """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small.
+
+        Returns:
+            What computed it, in words.
+        """
         total, num_done = sum(len(task.views) for task in tasks), 0
         waiting = _chunks(tasks, max(1, 2 * self._how.batch_size // views.count))
         running: set[Future[tuple[int, dict[bytes, np.ndarray]]]] = set()
@@ -170,7 +191,7 @@ class FeatureExtractor:
             try:
                 while waiting or running:
                     while waiting and len(running) < num_threads() + 1:
-                        running.add(pool.submit(self._compute, waiting.pop(), engine, views.seed))
+                        running.add(pool.submit(self._compute, waiting.pop(), engine, views))
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         num_views, features = future.result()
@@ -181,30 +202,61 @@ class FeatureExtractor:
             finally:
                 for future in running:
                     future.cancel()
+        return str(self._engine)
+
+    def _fill_on_cluster(self, tasks: list["_Task"], views: Views, progress: Progress | None) -> str:
+        """The same by all nodes of a cluster; what they answer is stored here, as it comes."""
+        how, engine = self._how, ""
+        total, num_done = sum(len(task.views) for task in tasks), 0
+        with cluster.connected(how.cluster):
+            job = cluster.ExtractionJob(
+                cluster.network_to_bytes(self._frozen),
+                self._preprocessing,
+                self._trial(tasks),
+                how.engine,
+                how.batch_size,
+                views,
+            )
+            notes = [cluster.Task(str(task.path), cluster.ViewsNote(task.digest, task.views)) for task in tasks]
+            for answers in cluster.map_pictures(cluster.ExtractionWorker, job, notes):
+                found = {key: row for _, features in answers.values() for key, row in features.items()}
+                self._cache.put(found)
+                num_done += len(found)
+                engine = next(engine for engine, _ in answers.values())
+                if progress:
+                    progress(num_done, total)
+        return engine
 
     def _open(self, tasks: list["_Task"]) -> Extractor:
         if self._engine is None:
-            rgb = [read_rgb(task.path, self._preprocessing) for task in tasks[:NUM_TRIALS]]
-            trial = np.stack([view_pixels(picture, self._preprocessing) for picture in rgb])
             self._engine = open_extractor(
-                self._frozen, self._preprocessing, trial, engine=self._how.engine, batch_size=self._how.batch_size
+                self._frozen,
+                self._preprocessing,
+                self._trial(tasks),
+                engine=self._how.engine,
+                batch_size=self._how.batch_size,
             )
         return self._engine
 
+    def _trial(self, tasks: list["_Task"]) -> np.ndarray:
+        """Pixels of a few pictures to compare the engines on."""
+        rgb = [read_rgb(task.path, self._preprocessing) for task in tasks[:NUM_TRIALS]]
+        return np.stack([resize_pixels(picture, self._preprocessing) for picture in rgb])
+
     def _compute(
-        self, chunk: list["_Task"], engine: Future[Extractor], seed: int
+        self, chunk: list["_Task"], engine: Future[Extractor], views: Views
     ) -> tuple[int, dict[bytes, np.ndarray]]:
         """How many views the chunk has, and the features of those that nobody has stored meanwhile."""
         still_missing = set(self._cache.missing(key for task in chunk for key in task.views))
         keys, pixels = [], []
         for task in chunk:
-            views = {key: number for key, number in task.views.items() if key in still_missing}
-            if not views:
+            wanted = {key: number for key, number in task.views.items() if key in still_missing}
+            if not wanted:
                 continue
             rgb = read_rgb(task.path, self._preprocessing)
-            for key, number in views.items():
+            for key, number in wanted.items():
                 keys.append(key)
-                pixels.append(view_pixels(rgb, self._preprocessing, number=number, seed=seed, picture=task.digest))
+                pixels.append(views.pixels(rgb, self._preprocessing, number, task.digest))
         extractor = engine.result()
         found: dict[bytes, np.ndarray] = {}
         for start in range(0, len(keys), extractor.batch_size):
@@ -220,6 +272,36 @@ class _Task:
     path: str | Path
     digest: bytes
     views: dict[bytes, int]
+
+
+def _frozen(model: Any, preprocessing: Preprocessing, how: Extraction) -> tuple[Any, FeatureContext]:
+    """From input to cut in float32, and what its answers depend on."""
+    cut = cut_tensor(model, how.stage)
+    frozen = convert.as_float32(frozen_part(model, cut))
+    context = FeatureContext(
+        network=model.name,
+        cut=cut_name(model, cut),
+        shape=tuple(frozen.output_shape[1:]),
+        weights=convert.weights_digest(frozen),
+        architecture=architecture_digest(frozen),
+        preprocessing=preprocessing,
+        dtype=how.dtype,
+    )
+    return frozen, context
+
+
+def _keys(cache: FeatureCache, digests: Sequence[bytes], views: Views) -> list[bytes]:
+    """View by view, each of all pictures."""
+    names = [views.name(number) for number in range(views.count)]
+    return [cache.key(digest, name) for name in names for digest in digests]
+
+
+def _read(cache: FeatureCache, keys: Sequence[bytes], views: Views, how: Extraction) -> np.ndarray:
+    shape = cache.context.shape
+    values = _empty((len(keys), *shape), how, cache.store.path)
+    if cache.read_into(values, keys):
+        raise UserError(f"{cache.store.path}: features vanish while they are read; is somebody pruning them?")
+    return values.reshape(views.count, len(keys) // views.count, *shape)
 
 
 def _tasks(

@@ -11,13 +11,17 @@ import numpy as np
 
 from toolkit.data.split import Split
 from toolkit.engines.runtimes import softmax
+from toolkit.factory import preprocessing_of
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing, UserError
+from toolkit.transfer.cache import FeatureContext
 from toolkit.transfer.calibrate import fit_temperature, reject_threshold
-from toolkit.transfer.features import Extraction, FeatureExtractor, Progress
+from toolkit.transfer.cut import HIDDEN, cut_tensor
+from toolkit.transfer.features import Extraction, FeatureExtractor, Features, Progress, cached_features
 from toolkit.transfer.freeze import freeze, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.neighbours import knn_accuracy
+from toolkit.transfer.network import Network, Outline
 from toolkit.transfer.policy import FreezePlan, plan_freezing
 from toolkit.transfer.rest import Pictures, RestOptions, train_rest
 from toolkit.transfer.views import Views
@@ -106,7 +110,7 @@ class FinetuneResult:
 def finetune(
     model: Any,
     split: Split,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None = None,
     *,
     cache_dir: str | Path,
     options: FinetuneOptions | None = None,
@@ -117,9 +121,9 @@ def finetune(
 
     Args:
         model: a flat functional classifier with pretrained weights and a classifier for the classes at hand, whatever
-            its weights; changed in place.
+            its weights, which is changed in place; or a ``Network``, which may be built later.
         split: training and validation pictures.
-        preprocessing: what the network was trained with.
+        preprocessing: what the network was trained with; a ``Network`` brings its own.
         cache_dir: of features.
         options: what to train, and how.
         progress: called with (done, total) while features are extracted.
@@ -129,14 +133,22 @@ def finetune(
         UserError: an unknown stage or engine, or an option the network cannot take.
     """
     options = options or FinetuneOptions()
+    network = model if isinstance(model, Network) else _as_network(model, preprocessing)
     clock = _Clock()
-    plan = _plan(model, split, options)
+    outline = network.outline(cache_dir)
+    plan = _plan(outline, split, options)
     log.info("%s", plan)
-    fitted = _Fitted(model)
-    if isinstance(model.layers[-1], keras.layers.Dense):
-        fitted = _fit(model, split, preprocessing, cache_dir, options, progress, clock)
+    fitted = _Fitted()
+    if outline.is_dense:
+        fitted = _fit(network, outline.context, split, cache_dir, options, progress, clock)
         clock.lap("head")
-    model, logits, val_accuracy = fitted.model, fitted.val_logits, fitted.val_accuracy
+    if not network.bears_out(outline):
+        log.info("%s is no longer built as it was: its features are looked for again", outline.name)
+        return finetune(network, split, cache_dir=cache_dir, options=options, progress=progress, on_epoch=on_epoch)
+    model = stitch(network.model, fitted.head) if fitted.head else network.model
+    clock.lap("network")
+    preprocessing = network.preprocessing
+    logits, val_accuracy = fitted.val_logits, fitted.val_accuracy
     steps = list(fitted.steps)
     if plan.unfreeze_from is None:
         freeze(model, stages_of(model)[-2])
@@ -182,12 +194,12 @@ def divide_logits(model: Any, temperature: float) -> None:
 
 
 def stitch(model: Any, head: Head) -> Any:
-    """The network with ``head`` for its classifier: itself, or one with further dense layers for a deeper head."""
-    last = model.layers[-1]
-    if len(head.layers) > 1:
-        x = last.input
+    """The network with ``head`` for its classifier: itself, or another where the layers of the two differ in number."""
+    last, features = model.layers[-1], cut_tensor(model)
+    if len(head.layers) > 1 or last.input is not features:
+        x = features
         for number, (kernel, _) in enumerate(head.layers[:-1], start=1):
-            x = keras.layers.Dense(kernel.shape[1], activation="relu", name=f"head_hidden{number}")(x)
+            x = keras.layers.Dense(kernel.shape[1], activation="relu", name=f"{HIDDEN}{number}")(x)
         logits = keras.layers.Dense(last.units, dtype="float32", name=last.name)(x)
         model = keras.Model(model.input, logits, name=model.name)
     for layer, weights in zip(model.layers[-len(head.layers) :], head.layers, strict=True):
@@ -197,9 +209,8 @@ def stitch(model: Any, head: Head) -> Any:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What the first phase leaves: a network whose head has converged."""
+    """What the first phase leaves: a head that has converged."""
 
-    model: Any
     head: Head | None = None
     val_accuracy: float = 0.0
     val_logits: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -210,32 +221,60 @@ class _Fitted:
     engine: str = ""
 
 
-def _plan(model: Any, split: Split, options: FinetuneOptions) -> FreezePlan:
-    stages = stages_of(model)
+def _as_network(model: Any, preprocessing: Preprocessing | None) -> Network:
+    parts = model, preprocessing or preprocessing_of(model)
+    return Network(lambda: parts, num_classes=model.output_shape[-1])
+
+
+def _plan(network: Outline, split: Split, options: FinetuneOptions) -> FreezePlan:
+    stages = network.stages
     plan = plan_freezing(stages, len(split.train), options.unfreeze)
-    if isinstance(model.layers[-1], keras.layers.Dense):
+    if network.is_dense:
         return plan
     if options.head.hidden:
-        raise UserError(f"{model.name} averages class maps and has no classifier to put hidden layers in front of")
+        raise UserError(f"{network.name} averages class maps and has no classifier to put hidden layers in front of")
     if plan.unfreeze_from is None:  # its class maps are a convolution's, which trains like any other layer
-        return FreezePlan(stages[-1], f"{model.name} averages class maps instead of fitting a dense classifier")
+        return FreezePlan(stages[-1], f"{network.name} averages class maps instead of fitting a dense classifier")
     return plan
 
 
-def _fit(
-    model: Any,
+def _features(
+    network: Network,
+    context: FeatureContext | None,
     split: Split,
-    preprocessing: Preprocessing,
+    cache_dir: str | Path,
+    options: FinetuneOptions,
+    progress: Progress | None,
+) -> tuple[Features, Features]:
+    """Pooled features of the training and the validation pictures; the network is built if any are missing.
+
+    Args:
+        context: of the features, where it is known without the network.
+    """
+    how = replace(options.extraction, stage=None)
+    if context:
+        context = replace(context, dtype=how.dtype)
+        train = cached_features(context, split.train.paths, cache_dir=cache_dir, views=options.views, how=how)
+        val = cached_features(context, split.val.paths, cache_dir=cache_dir, how=how)
+        if train and val:
+            return train, val
+    with FeatureExtractor(network.model, network.preprocessing, cache_dir=cache_dir, how=how) as extractor:
+        network.remember(cache_dir, extractor.context)
+        train = extractor.extract(split.train.paths, views=options.views, progress=progress)
+        return train, extractor.extract(split.val.paths, progress=progress)
+
+
+def _fit(
+    network: Network,
+    context: FeatureContext | None,
+    split: Split,
     cache_dir: str | Path,
     options: FinetuneOptions,
     progress: Progress | None,
     clock: "_Clock",
 ) -> _Fitted:
     """The head on pooled features: on the plain pictures, on all views, whichever is better on validation."""
-    how = replace(options.extraction, stage=None)
-    with FeatureExtractor(model, preprocessing, cache_dir=cache_dir, how=how) as extractor:
-        train = extractor.extract(split.train.paths, views=options.views, progress=progress)
-        val = extractor.extract(split.val.paths, progress=progress)
+    train, val = _features(network, context, split, cache_dir, options, progress)
     clock.lap("features")
     labels, val_labels = np.asarray(split.train.labels), np.asarray(split.val.labels)
     candidates = []
@@ -247,14 +286,13 @@ def _fit(
                 np.tile(labels, count),
                 val.plain,
                 val_labels,
-                num_classes=model.output_shape[-1],
+                num_classes=network.num_classes,
                 options=options.head,
             )
         )
     best = max(candidates, key=lambda head: head.val_accuracy)
     names = ["classifier on plain pictures", f"classifier on {options.views.count} views"]
     return _Fitted(
-        model=stitch(model, best),
         head=best,
         val_accuracy=best.val_accuracy,
         val_logits=best.logits(val.plain),

@@ -26,7 +26,7 @@ class FreezeReport:
 
 def stages_of(model: Any) -> tuple[str, ...]:
     """Stage names from input to output: what stands before the first underscore of each layer's name."""
-    return tuple(dict.fromkeys(stage_of(layer.name) for layer in model.layers if not _is_input(layer)))
+    return tuple(dict.fromkeys(stage_of(layer.name) for layer in model.layers if not is_input(layer)))
 
 
 def freeze(model: Any, upto: str, *, train_batch_norm: bool = False) -> FreezeReport:
@@ -76,5 +76,6 @@ def stage_of(layer_name: str) -> str:
     return layer_name.split("_")[0]
 
 
-def _is_input(layer: Any) -> bool:
+def is_input(layer: Any) -> bool:
+    """Whether a layer stands for the network's input, which is of no stage."""
     return isinstance(layer, keras.layers.InputLayer)

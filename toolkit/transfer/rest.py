@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def train_rest(
     options: RestOptions | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> "RestResult":
+) -> RestResult:
     """Train the stages from ``unfreeze_from`` on, what stands before them coming from the cache.
 
     The weights of the best epoch are kept, or those there were if none was better.
@@ -114,7 +114,6 @@ def train_rest(
         options: epochs, rates, schedule.
         progress: called with (done, total) while features are extracted.
         on_epoch: called with the metrics after each epoch.
-
     """
     options = options or RestOptions()
     stages = stages_of(model)
@@ -154,7 +153,7 @@ def _parts(
         )
         val = batches.PictureBatches(split.val.paths, preprocessing, split.val.labels, options.batch_size, None)
         return model, train, val
-    how = Extraction(**{**vars(pictures.extraction), "stage": frozen_upto})
+    how = replace(pictures.extraction, stage=frozen_upto)
     with FeatureExtractor(model, preprocessing, cache_dir=pictures.cache_dir, how=how) as extractor:
         train_features = extractor.extract(split.train.paths, views=pictures.views, progress=progress)
         val_features = extractor.extract(split.val.paths, progress=progress)

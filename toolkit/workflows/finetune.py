@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.bundle import KERAS_FILE, MANIFEST, find_bundle, read_manifest, verify_files
+from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.registry import model_info
 from toolkit.spec import ModelInfo, Preprocessing
@@ -20,7 +20,7 @@ from toolkit.workflows.steps import (
 )
 
 if TYPE_CHECKING:
-    from toolkit.transfer import FinetuneOptions
+    from toolkit.transfer import FinetuneOptions, FinetuneResult, Network
 
 
 def finetune_folder(
@@ -61,27 +61,20 @@ def finetune_folder(
     folder = scan(data, skip_bad, scan_progress)
     split = split_folder(folder)
 
-    from toolkit.factory import create_model, preprocessing_of
     from toolkit.transfer import finetune
 
-    model = create_model(
-        model_name,
-        num_classes=len(folder.class_names),
-        input_shape=None if preprocessing is None else preprocessing.input_shape,
-        weights=weights,
-    )
-    preprocessing = preprocessing or preprocessing_of(model)
+    network = pretrained_network(info, weights, len(folder.class_names), preprocessing)
     result = finetune(
-        model,
+        network,
         split,
-        preprocessing,
         cache_dir=cache_dir,
         options=options,
         progress=extract_progress,
         on_epoch=epoch_report,
     )
     if report and result.features:
-        _write_report(report, folder, split, result.features)
+        _write_report(report, folder, split, result)
+    preprocessing = network.preprocessing
     metrics = held_out_metrics(result.model, preprocessing, folder, split)
     bundle = export_held_out(
         result.model,
@@ -101,7 +94,41 @@ def finetune_folder(
     }
 
 
-def _write_report(path: Path, folder: ImageFolder, split: Split, features: tuple[np.ndarray, np.ndarray]) -> None:
+def pretrained_network(
+    info: ModelInfo, weights: str | Path, num_classes: int, preprocessing: Preprocessing | None = None
+) -> "Network":
+    """A network with a classifier of its own, built once it is needed.
+
+    Args:
+        info: of the network.
+        weights: a tag or a file.
+        num_classes: of the classifier.
+        preprocessing: by default what the weights bring.
+    """
+    from toolkit.transfer import Network
+
+    def build() -> tuple[Any, Preprocessing]:
+        from toolkit.factory import create_model, preprocessing_of
+
+        shape = None if preprocessing is None else preprocessing.input_shape
+        model = create_model(info.name, num_classes=num_classes, input_shape=shape, weights=weights)
+        return model, preprocessing or preprocessing_of(model)
+
+    from toolkit.factory import locate_weights
+    from toolkit.weights.download import cached_path
+
+    place = locate_weights(info, weights)
+    file = place if isinstance(place, Path) else cached_path(place)
+    told = file.suffix if isinstance(place, Path) else f"tag {weights}"
+    return Network(
+        build,
+        num_classes=num_classes,
+        weights=file if file.is_file() else None,
+        description=f"{info.name} {told} {preprocessing}",
+    )
+
+
+def _write_report(path: Path, folder: ImageFolder, split: Split, result: "FinetuneResult") -> None:
     from toolkit.transfer.report import write_report
 
     write_report(
@@ -109,7 +136,8 @@ def _write_report(path: Path, folder: ImageFolder, split: Split, features: tuple
         pictures=[*split.train.paths, *split.val.paths],
         labels=[*split.train.labels, *split.val.labels],
         class_names=folder.class_names,
-        features=np.concatenate(features),
+        features=np.concatenate(result.features or ()),
+        steps=result.steps,
     )
 
 
@@ -121,8 +149,8 @@ def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Prepr
     if path.is_dir():
         version_dir = find_bundle(path)
         manifest = read_manifest(version_dir)
-        verify_files(version_dir, manifest, (KERAS_FILE, MANIFEST))
-        return version_dir / KERAS_FILE, manifest.preprocessing
+        verify_files(version_dir, manifest, (MANIFEST,))
+        return require_network(version_dir, manifest), manifest.preprocessing
     from toolkit.factory import locate_weights
 
     locate_weights(info, weights)  # a mistyped tag is told before a large folder is read

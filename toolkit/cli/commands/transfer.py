@@ -35,13 +35,19 @@ def finetune(arguments: Namespace) -> None:
 
 
 def _finetune_options(arguments: Namespace) -> Any:
-    from toolkit.transfer import FinetuneOptions, HeadOptions, RestOptions, Views
+    from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views
 
     head = HeadOptions(solver=arguments.head, hidden=tuple(arguments.hidden), balanced=arguments.balanced)
     rest = RestOptions(
         epochs=arguments.epochs, learning_rate=arguments.lr, gradual=arguments.gradual, balanced=arguments.balanced
     )
-    return FinetuneOptions(unfreeze=arguments.unfreeze, views=Views(arguments.views), head=head, rest=rest)
+    return FinetuneOptions(
+        unfreeze=arguments.unfreeze,
+        views=Views(arguments.views),
+        head=head,
+        rest=rest,
+        extraction=Extraction(cluster=arguments.cluster),
+    )
 
 
 def cache(arguments: Namespace) -> None:

@@ -1,0 +1,127 @@
+"""A local Ray of two nodes: the same features under the same keys, and the same answers."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from toolkit import create_model, model_info
+from toolkit.data import ImageError
+from toolkit.spec import UserError
+from toolkit.transfer import Extraction, FeatureExtractor, Views
+from toolkit.transfer.cluster import connected
+
+PREPROCESSING = model_info("lenet5").preprocessing
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Two nodes of a processor each."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def small():
+    keras.utils.set_random_seed(1)
+    return create_model("lenet5", num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def pictures(digits):
+    return [str(path) for path in sorted(digits.glob("*/*.png"))[::20]]
+
+
+def extract(model, paths, cache_dir, views=None, **how):
+    progress = []
+    how = Extraction(dtype="float32", engine="keras", batch_size=4, **how)
+    with FeatureExtractor(model, PREPROCESSING, cache_dir=cache_dir, how=how) as extractor:
+        found = extractor.extract(
+            paths, views=views or Views(2, seed=3), progress=lambda done, total: progress.append((done, total))
+        )
+    return found, progress
+
+
+def assert_equal_but_for_rounding(ours, theirs):
+    """TensorFlow adds up in another order where it has other threads, and at another place in a batch."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def actors():
+    """Ray's processes that hold a worker, on any node of this machine."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (directory / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::MapWorker"):
+            found.append(int(directory.name))
+    return found
+
+
+@pytest.mark.slow
+def test_features_are_the_local_ones_under_the_same_keys(address, small, pictures, tmp_path):
+    over_ray, progress = extract(small, pictures, tmp_path / "ray", cluster=address)
+    num_views = 2 * len(pictures)
+    assert over_ray.num_computed == num_views
+    assert progress[-1] == (num_views, num_views)
+    assert over_ray.engine == "Keras float32 over Ray"
+    here, _ = extract(small, pictures, tmp_path / "here")
+    assert_equal_but_for_rounding(over_ray.values, here.values)
+    again, _ = extract(small, pictures, tmp_path / "ray")
+    assert (again.num_computed, again.engine) == (0, "")
+    np.testing.assert_array_equal(again.values, over_ray.values)
+
+
+@pytest.mark.slow
+def test_worker_that_is_killed_is_replaced(address, small, pictures, tmp_path):
+    killed = []
+
+    def kill(done, total):
+        if not killed:
+            killed.extend(actors())
+            os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.1)
+
+    how = Extraction(dtype="float32", engine="keras", batch_size=4, cluster=address)
+    with FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / "ray", how=how) as extractor:
+        found = extractor.extract(pictures, progress=kill)
+    assert len(killed) == 2
+    here, _ = extract(small, pictures, tmp_path / "here", views=Views())
+    assert_equal_but_for_rounding(found.values, here.values)
+
+
+@pytest.mark.slow
+def test_picture_that_cannot_be_read_is_named(address, small, pictures, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(ImageError, match="not a picture in a supported format"):
+        extract(small, [*pictures[:8], str(tmp_path / "bad.png")], tmp_path / "ray", cluster=address)
+
+
+@pytest.mark.slow
+def test_predictions_are_the_local_ones_in_order(address, bundle, pictures):
+    from toolkit.inference import Predictor
+    from toolkit.workflows.cluster import predict_on_cluster
+
+    answers = predict_on_cluster(bundle, pictures[:20], address=address, engine="litert", top_k=3)
+    assert answers == Predictor.load(bundle, "litert").predict(pictures[:20], top_k=3)
+
+
+def test_cluster_that_is_not_there_is_said():
+    pytest.importorskip("ray")
+    with (
+        pytest.raises(UserError, match=r"no Ray cluster at '127.0.0.1:9' .*`ray start --head`"),
+        connected("127.0.0.1:9"),
+    ):
+        pass

@@ -1,0 +1,264 @@
+"""Pictures worked on past one machine: Ray Data streams them to an actor on every node of a cluster.
+
+The files are read on the driver's machine and travel as the bytes they are on disk, so the nodes share nothing but the
+network, and a file is known by its content everywhere. What the actors work with, a network's weights say, is put into
+Ray's object store once and brought to each node once. An actor that dies is started again, and its pictures with it:
+Ray Data does that by itself.
+"""
+
+import importlib.util
+import logging
+import pickle
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.decode import read_file, read_rgb
+from toolkit.engines.extract import open_extractor
+from toolkit.engines.runtimes import num_threads
+from toolkit.lazy import lazy_module
+from toolkit.spec import Preprocessing, UserError
+from toolkit.transfer.views import Views
+
+keras = lazy_module("keras")
+
+#: An address that starts a cluster of this machine alone.
+LOCAL = "local"
+
+_PATIENCE = 10  # seconds
+_BATCH_SIZE = 16  # pictures in one call of an actor
+_RESULTS = ("index", "result")
+_MAX_BLOCKS = 2000  # each is an object in the store; more pictures make them larger, not more
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture to work on.
+
+    Attributes:
+        path: its file, on the driver's machine.
+        note: what the worker is to know of it.
+    """
+
+    path: str
+    note: Any = None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to a Ray cluster, or the one this process has already.
+
+    Args:
+        address: ``HOST:PORT`` of the head node, of which this machine must be a node; ``"auto"`` for the cluster that
+            runs on this machine, ``"local"`` to start one.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers there.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("a cluster needs Ray, which is not installed: pip install 'toolkit[ray]'")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _require_listener(address)
+        ray.init(
+            address,
+            include_dashboard=False if address == LOCAL else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no Ray cluster at {address!r} ({reason}); `ray start --head` starts one, and --cluster local one of this "
+            "machine alone"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself would wait minutes for a head node that is not there."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+
+
+def map_pictures(
+    worker: type, payload: Any, tasks: Sequence[Task], *, batch_size: int = _BATCH_SIZE
+) -> Iterator[dict[int, Any]]:
+    """What a worker on each node makes of pictures, some at a time, in the order in which they are done.
+
+    Args:
+        worker: a class that Ray's workers can import. ``worker(payload)`` is made once on each node; called with a list
+            of encoded pictures and one of the tasks' notes, it gives one result each.
+        payload: anything that can be pickled; brought to each node once.
+        tasks: pictures.
+        batch_size: pictures in one call of a worker.
+
+    Yields:
+        Results by index into ``tasks``.
+
+    Raises:
+        UserError: what a worker raised, or a file that cannot be read.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    DataContext.get_current().enable_progress_bars = False
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
+    num_blocks = min(-(-len(rows) // batch_size), _MAX_BLOCKS)
+    results = (
+        ray.data.from_items(rows, override_num_blocks=num_blocks)
+        # No processor is asked for, so reading never waits for an actor to end.
+        .map_batches(_read, batch_size=batch_size, batch_format="numpy", num_cpus=0, label_selector=here)
+        .map_batches(
+            _Actor,
+            fn_constructor_args=(worker, ray.put(payload)),
+            batch_size=batch_size,
+            batch_format="numpy",
+            # One actor takes a node whole: it decodes and computes in as many threads as there are processors.
+            num_cpus=min(node["CPU"] for node in nodes),
+            compute=ActorPoolStrategy(min_size=1, max_size=len(nodes), initial_size=len(nodes)),
+        )
+    )
+    for block in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        found = {int(index): pickle.loads(result) for index, result in zip(*map(block.get, _RESULTS), strict=True)}
+        for result in found.values():
+            if isinstance(result, UserError):
+                raise result
+        yield found
+
+
+def _read(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """On the driver's machine: the file of each task. What cannot be read is an answer, not a failure to try again."""
+
+    def content(task: Task) -> bytes | UserError:
+        try:
+            return read_file(Path(task.path))
+        except UserError as error:
+            return error
+
+    tasks = [pickle.loads(task) for task in batch["task"]]
+    return batch | {"content": _column([content(task) for task in tasks])}
+
+
+class _Actor:
+    """On a node: the worker, and its results as bytes."""
+
+    def __init__(self, worker: type, payload: Any) -> None:
+        import ray
+
+        self._work: Any = None
+        try:
+            self._work = worker(ray.get(payload))
+        except UserError as error:
+            self._error = error
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        contents = [pickle.loads(content) for content in batch["content"]]
+        notes = [pickle.loads(task).note for task in batch["task"]]
+        errors = [content for content in contents if isinstance(content, UserError)]
+        try:
+            results = errors[:1] * len(notes) if errors else self._results(contents, notes)
+        except UserError as error:
+            results = [error] * len(notes)
+        return dict(zip(_RESULTS, (batch["index"], _column(results)), strict=True))
+
+    def _results(self, contents: list[bytes], notes: list[Any]) -> list[Any]:
+        if self._work is None:
+            raise self._error
+        return self._work(contents, notes)
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = np.empty(len(values), object)
+    column[:] = [pickle.dumps(value) for value in values]
+    return column
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """What a node must have to extract features.
+
+    Attributes:
+        network: the frozen part, as the bytes of a ``.keras`` archive.
+        preprocessing: what the network was trained with.
+        trial: uint8 pixels of a few pictures; each node proves its engine on them.
+        engine: see ``toolkit.engines.extract.open_extractor``.
+        batch_size: pictures per call of the engine.
+        views: what they are.
+    """
+
+    network: bytes
+    preprocessing: Preprocessing
+    trial: np.ndarray
+    engine: str
+    batch_size: int
+    views: Views
+
+
+@dataclass(frozen=True)
+class ViewsNote:
+    """Views of a picture by cache key, and the digest that seeds them."""
+
+    digest: bytes
+    views: dict[bytes, int]
+
+
+class ExtractionWorker:
+    """Features of views, by cache key; each result comes with the engine in words."""
+
+    def __init__(self, job: ExtractionJob) -> None:
+        self._job = job
+        self._extractor = open_extractor(
+            network_from_bytes(job.network), job.preprocessing, job.trial, engine=job.engine, batch_size=job.batch_size
+        )
+
+    def __call__(self, contents: list[bytes], notes: list[ViewsNote]) -> list[tuple[str, dict[bytes, np.ndarray]]]:
+        with ThreadPoolExecutor(num_threads()) as pool:
+            pixels = [view for views in pool.map(self._pixels, contents, notes) for view in views]
+            size = self._extractor.batch_size
+            starts = range(0, len(pixels), size)
+            answers = pool.map(lambda start: self._extractor(np.stack(pixels[start : start + size])), starts)
+            features = iter([row for answer in answers for row in answer])
+        engine = f"{self._extractor} over Ray"
+        return [(engine, {key: next(features) for key in note.views}) for note in notes]
+
+    def _pixels(self, content: bytes, note: ViewsNote) -> list[np.ndarray]:
+        preprocessing = self._job.preprocessing
+        rgb = read_rgb(content, preprocessing)
+        return [self._job.views.pixels(rgb, preprocessing, number, note.digest) for number in note.views.values()]
+
+
+def network_to_bytes(model: Any) -> bytes:
+    """A ``.keras`` archive."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "network.keras"
+        model.save(file)
+        return file.read_bytes()
+
+
+def network_from_bytes(content: bytes) -> Any:
+    """The network of an archive; nothing in it can run."""
+    import toolkit.layers  # noqa: F401  (registers the custom layers it may name)
+
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "network.keras"
+        file.write_bytes(content)
+        return keras.saving.load_model(file, compile=False, safe_mode=True)
