@@ -7,7 +7,7 @@ adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,23 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
+class EnsembleMember:
+    """One network of an ensemble.
+
+    Attributes:
+        name: ``NAME/VERSION`` of the bundle it came from.
+        model: the network's registry name, or its Keras name.
+        weights_digest: as in that bundle's manifest.
+        preprocessing: from picture to this network's input.
+    """
+
+    name: str
+    model: str
+    weights_digest: str
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself.
 
@@ -56,6 +73,10 @@ class Manifest:
             nothing is left to divide.
         reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
             answer in twenty; None where it was not fitted.
+        members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one view. The
+            ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
+        crops: views that each member is shown at each scale, see ``toolkit.data.crops.plan_crops``.
+        scales: shorter sides that a picture is resized to; empty for the members' own.
     """
 
     name: str
@@ -73,6 +94,9 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     temperature: float | None = None
     reject_below: float | None = None
+    members: tuple[EnsembleMember, ...] = ()
+    crops: int = 1
+    scales: tuple[int, ...] = ()
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -163,6 +187,39 @@ def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...
             raise UserError(f"{path}: missing; the bundle is incomplete, export or copy it again")
         if sha256_of(path) != digest:
             raise UserError(f"{path}: checksum differs from the manifest; the file is damaged, copy the bundle again")
+
+
+def require_network(version_dir: Path, manifest: Manifest) -> Path:
+    """The Keras file of a bundle's one network.
+
+    Raises:
+        UserError: the bundle is an ensemble, or the file is missing or damaged.
+    """
+    if manifest.members:
+        names = ", ".join(member.name for member in manifest.members)
+        raise UserError(f"{version_dir}: an ensemble, not one network; take a bundle it was made of: {names}")
+    verify_files(version_dir, manifest, (KERAS_FILE,))
+    return version_dir / KERAS_FILE
+
+
+def require_same_labels(version_dirs: Sequence[Path], manifests: Sequence[Manifest]) -> None:
+    """Averaging needs answers that mean the same.
+
+    Raises:
+        UserError: names the first bundle whose labels differ from the first one's, and how.
+    """
+    first = manifests[0].labels
+    for version_dir, manifest in zip(version_dirs[1:], manifests[1:], strict=True):
+        if manifest.labels == first:
+            continue
+        if sorted(manifest.labels) == sorted(first):
+            difference = "the same labels in another order"
+        elif len(manifest.labels) != len(first):
+            difference = f"{len(manifest.labels)} labels, not {len(first)}"
+        else:
+            ours, theirs = next(pair for pair in zip(first, manifest.labels, strict=True) if pair[0] != pair[1])
+            difference = f"{theirs!r} where the first has {ours!r}"
+        raise UserError(f"{version_dir}: cannot be averaged with {version_dirs[0]}: it has {difference}")
 
 
 def publish(staging: Path, directory: Path) -> Path:

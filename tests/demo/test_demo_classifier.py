@@ -3,13 +3,16 @@
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from toolkit.bundle import read_manifest, write_manifest
 from toolkit.demo import classifier as module
+from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.inference import Predictor
 from toolkit.spec import UserError
@@ -45,6 +48,19 @@ def test_answers_are_the_predictors(bundles, seven, engine):
         [p.probability for p in answer.predictions], [p.probability for p in expected], rtol=0, atol=1e-6
     )
     assert answer.predictions[0].label == "7"
+
+
+def test_an_answer_below_the_bundles_threshold_is_none_of_these(bundles, seven, tmp_path):
+    shutil.copytree(bundles / "digits" / "2", tmp_path / "digits" / "1")
+    version_dir = tmp_path / "digits" / "1"
+    assert not Classifier(tmp_path).classify(seven.read_bytes(), "digits", "litert").rejected
+    write_manifest(version_dir, replace(read_manifest(version_dir), reject_below=1.0))
+    answer = Classifier(tmp_path).classify(seven.read_bytes(), "digits", "litert")
+    assert answer.as_dict()["rejected"] is True
+    card = markup.answer_card(answer)
+    assert '<span class="tk-label">none of these</span>' in card
+    best = markup.escape(f"7 {markup.percent(answer.predictions[0].probability)} at best")
+    assert f'<span class="tk-sure">{best}</span>' in card
 
 
 def test_a_bare_name_means_its_newest_version(bundles, seven):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from toolkit.data.geometry import MAX_PIXELS, jpeg_scale, resized_size
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Interpolation, Preprocessing, UserError
 
 #: Formats that the host and TensorFlow's graph operations both decode.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
@@ -118,22 +118,27 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize_pixels(rgb: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``.
+    """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``."""
+    height, width = resized_size(rgb.shape[0], rgb.shape[1], preprocessing)
+    resized = resize_rgb(rgb, height, width, preprocessing.interpolation)
+    top, left = (height - preprocessing.size[0]) // 2, (width - preprocessing.size[1]) // 2
+    return resized[top : top + preprocessing.size[0], left : left + preprocessing.size[1]]
+
+
+def resize_rgb(rgb: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
+    """Resize uint8 RGB of shape (…, …, 3) to (height, width, 3).
 
     Resampling runs on float channels and rounds once at the end. Pillow's own 8-bit path rounds between its two
     passes, which no graph operation reproduces.
     """
-    height, width = resized_size(rgb.shape[0], rgb.shape[1], preprocessing)
     if (height, width) == rgb.shape[:2]:
-        resized = rgb
-    else:
-        resized = np.empty((height, width, 3), np.uint8)
-        for channel in range(3):
-            plane = Image.fromarray(np.ascontiguousarray(rgb[..., channel])).convert("F")
-            values = np.asarray(plane.resize((width, height), _RESAMPLING[preprocessing.interpolation]))
-            resized[..., channel] = np.clip(np.rint(values), 0, 255)
-    top, left = (height - preprocessing.size[0]) // 2, (width - preprocessing.size[1]) // 2
-    return resized[top : top + preprocessing.size[0], left : left + preprocessing.size[1]]
+        return rgb
+    resized = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):
+        plane = Image.fromarray(np.ascontiguousarray(rgb[..., channel])).convert("F")
+        values = np.asarray(plane.resize((width, height), _RESAMPLING[interpolation]))
+        resized[..., channel] = np.clip(np.rint(values), 0, 255)
+    return resized
 
 
 def decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessing | None) -> np.ndarray:

@@ -17,6 +17,11 @@ def decode_pixels(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Te
 
     A JPEG, PNG or GIF whose header announces more than ``MAX_PIXELS`` is an error before its pixels are allocated.
     """
+    return resize_pixels(decode_rgb(image_bytes, preprocessing), preprocessing)
+
+
+def decode_rgb(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Scalar string to upright uint8 RGB (height, width, 3); a large JPEG is shrunk towards what it is resized to."""
     too_large = f"the picture's header announces more than {MAX_PIXELS:,} pixels"
     allowed = tf.debugging.assert_less_equal(
         _announced_pixels(image_bytes), tf.constant(MAX_PIXELS, tf.int64), too_large
@@ -30,19 +35,26 @@ def decode_pixels(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Te
         lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
     )
     rgb.set_shape([None, None, 3])
-    return resize_pixels(rgb, preprocessing)
+    return rgb
 
 
 def resize_pixels(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``."""
-    shape = tf.shape(rgb)
-    height, width = _resized_size(shape[0], shape[1], preprocessing)
-    resized = tf.image.resize(rgb, [height, width], method=preprocessing.interpolation, antialias=True)
-    pixels = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+    pixels = resize_rgb(rgb, preprocessing)
+    shape = tf.shape(pixels)
+    height, width = shape[0], shape[1]
     target_height, target_width = preprocessing.size
     top, left = (height - target_height) // 2, (width - target_width) // 2
     pixels = pixels[top : top + target_height, left : left + target_width]
     return tf.ensure_shape(pixels, [target_height, target_width, 3])
+
+
+def resize_rgb(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Resize uint8 RGB of shape (height, width, 3) to what the centre crop is cut from."""
+    shape = tf.shape(rgb)
+    size = _resized_size(shape[0], shape[1], preprocessing)
+    resized = tf.image.resize(rgb, size, method=preprocessing.interpolation, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
 def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

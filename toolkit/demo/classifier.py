@@ -34,12 +34,14 @@ class Answer:
         engine: the engine that answered.
         milliseconds: decoding the picture and running the network; loading the network is not counted.
         predictions: best first.
+        rejected: whether the best is too improbable to be an answer, by the threshold the bundle brings.
     """
 
     bundle: str
     engine: str
     milliseconds: float
     predictions: "tuple[Prediction, ...]"
+    rejected: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
@@ -119,9 +121,11 @@ class Classifier:
         name = next((b for b in self.bundles() if b.rpartition("/")[0] == bundle), bundle)
         predictor = self._predictors.get(self._directory(name), self.resolve_engine(name, engine))
         start = time.perf_counter()
-        predictions = predictor.predict(picture, top_k=top_k)[0]
+        probabilities = predictor.probabilities([picture])[0]
         milliseconds = 1000 * (time.perf_counter() - start)
-        return Answer(name, predictor.engine_name, milliseconds, tuple(predictions))
+        predictions = tuple(predictor.top(probabilities, top_k))
+        rejected = predictor.is_rejected(probabilities)
+        return Answer(name, predictor.engine_name, milliseconds, predictions, rejected)
 
     def warm(self, bundle: str, engine: str) -> None:
         """Load a network ahead of the first picture."""

@@ -13,6 +13,9 @@ from toolkit.demo.classifier import Answer
 #: Longest side of an example's thumbnail, twice its size on the page for sharp screens.
 _THUMBNAIL = 144
 
+#: Said instead of a label when the best is too improbable.
+NONE_OF_THESE = "none of these"
+
 HEADER = """<header class="tk-header">
 <h1>What does the network see?</h1>
 <p>Drop a picture in; a neural network running on this server names it and says how sure it is.</p>
@@ -30,18 +33,20 @@ NOTHING_YET = (
 
 
 def answer_card(answer: Answer) -> str:
-    """The best label, a bar per class, and how long it took."""
+    """The best label, or that it is none of them, a bar per class, and how long it took."""
     best = answer.predictions[0]
+    label = NONE_OF_THESE if answer.rejected else best.label
+    sure = f"{best.label} {percent(best.probability)} at best" if answer.rejected else percent(best.probability)
     bars = "".join(
         f'<li><span class="tk-name" title="{escape(p.label)}">{escape(p.label)}</span>'
         f'<span class="tk-track" aria-hidden="true"><span style="width:{100 * p.probability:.2f}%"></span></span>'
         f'<span class="tk-share">{percent(p.probability)}</span></li>'
         for p in answer.predictions
     )
-    return f"""<section class="tk-card" data-state="answer">
+    return f"""<section class="tk-card{" tk-none" if answer.rejected else ""}" data-state="answer">
 <p class="tk-eyebrow">The network says</p>
-<p class="tk-top{" tk-long" if len(best.label) > 16 else ""}"><span class="tk-label">{escape(best.label)}</span>
-<span class="tk-sure">{percent(best.probability)}</span></p>
+<p class="tk-top{" tk-long" if len(label) > 16 else ""}"><span class="tk-label">{escape(label)}</span>
+<span class="tk-sure">{escape(sure)}</span></p>
 <ol class="tk-bars">{bars}</ol>
 <p class="tk-facts"><b>{milliseconds(answer.milliseconds)}</b> to decode and classify, \
 {escape(answer.bundle)} on {escape(answer.engine)}</p>

@@ -171,7 +171,8 @@ class _Page:
             engine: auto, or an engine this bundle can be run by.
 
         Returns:
-            {"bundle", "engine", "milliseconds", "predictions": [{"label", "probability"}, ...]}, best first.
+            {"bundle", "engine", "milliseconds", "predictions": [{"label", "probability"}, ...], "rejected"}: best
+            first, and whether even the best is too improbable.
         """
         try:
             return self._classify(picture, bundle, engine).as_dict()

@@ -79,7 +79,7 @@ def export_bundle(
             preprocessing does not match the input.
         ParityError: the engines disagree.
     """
-    _require_tensorflow()
+    require_tensorflow()
     _require_match(model, labels, preprocessing)
     directory = Path(directory)
     model = as_float32(model)
@@ -87,7 +87,7 @@ def export_bundle(
     try:
         _write_forms(model, staging, labels, preprocessing, calibration, methods)
         if evaluation is not None:
-            _copy_examples(evaluation, staging / EXAMPLES, num_examples)
+            copy_examples(evaluation, staging / EXAMPLES, num_examples)
         engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
         reference = KerasEngine(model, preprocessing)
         comparison = compare_engines(reference, engines, preprocessing, evaluation, budget or AccuracyBudget())
@@ -103,7 +103,7 @@ def export_bundle(
             labels=tuple(labels),
             metrics=dict(metrics or {}) | comparison.scores,
             parity=comparison.parity,
-            versions=_versions(),
+            versions=package_versions(),
             recommended_engine=_fastest_trusted(engines, comparison, preprocessing),
             forced=objections,
             temperature=temperature,
@@ -117,7 +117,8 @@ def export_bundle(
             directory.rmdir()
 
 
-def _require_tensorflow() -> None:
+def require_tensorflow() -> None:
+    """Only TensorFlow writes SavedModels."""
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             f"a bundle is written by the TensorFlow backend and Keras runs on {keras.backend.backend()!r}: "
@@ -158,7 +159,8 @@ def _write_forms(
         (staging / litert_file(method)).write_bytes(file)
 
 
-def _copy_examples(subset: Subset, directory: Path, count: int) -> None:
+def copy_examples(subset: Subset, directory: Path, count: int) -> None:
+    """Put pictures into a bundle for the demo's visitors to click on, spread over the classes."""
     by_label: dict[int, list[str]] = {}
     for path, label in zip(subset.paths, subset.labels, strict=True):
         by_label.setdefault(label, []).append(path)
@@ -182,7 +184,8 @@ def _num_params(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """What a bundle is made with, for its manifest."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,6 +1,8 @@
 """The SavedModel part of a bundle: three signatures, labels as an asset, warm-up requests."""
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -39,8 +41,6 @@ def write_saved_model(
         top_k: at most this many labels in an answer.
     """
     height, width = preprocessing.size
-    num_top = min(top_k, len(labels))
-    label_names = tf.constant(labels)
     with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
 
     def decode(image_bytes):
@@ -54,20 +54,73 @@ def write_saved_model(
         return with_features(graph.normalize(pixels, preprocessing), training=False)
 
     def classify(pixels):
-        probabilities = tf.nn.softmax(run(pixels)["logits"])
+        return tf.nn.softmax(run(pixels)["logits"])
+
+    answers = Answers(
+        from_bytes=lambda image_bytes: classify(decode(image_bytes)),
+        from_pixels=classify,
+        features=lambda image_bytes: run(decode(image_bytes))["features"],
+    )
+    module = tf.Module()
+    module.tracked_variables = [variable.value for variable in model.variables]
+    save_signatures(
+        module, directory, answers, labels=labels, size=preprocessing.size, labels_file=labels_file, top_k=top_k
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the signatures of a bundle compute.
+
+    Attributes:
+        from_bytes: encoded pictures, string [N], to probabilities [N, C].
+        from_pixels: uint8 [N, height, width, 3] to probabilities [N, C].
+        features: encoded pictures to features [N, D].
+    """
+
+    from_bytes: Callable[[tf.Tensor], tf.Tensor]
+    from_pixels: Callable[[tf.Tensor], tf.Tensor]
+    features: Callable[[tf.Tensor], tf.Tensor]
+
+
+def save_signatures(
+    module: tf.Module,
+    directory: Path,
+    answers: Answers,
+    *,
+    labels: tuple[str, ...],
+    size: tuple[int, int],
+    labels_file: Path,
+    top_k: int = 5,
+) -> None:
+    """Save ``module``, which holds every variable, with the three signatures that each bundle has.
+
+    Args:
+        module: gets the labels' file as an asset.
+        directory: must not hold a SavedModel yet.
+        answers: what the signatures compute.
+        labels: class names in output order.
+        size: height and width of ready pixels.
+        labels_file: becomes ``assets/labels.txt``; its base name is kept.
+        top_k: at most this many labels in an answer.
+    """
+    num_top = min(top_k, len(labels))
+    label_names = tf.constant(labels)
+
+    def ranked(probabilities):
         scores, indices = tf.math.top_k(probabilities, num_top)
         return {"probabilities": probabilities, "top_labels": tf.gather(label_names, indices), "top_scores": scores}
 
     bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
-    pixels_spec = tf.TensorSpec([None, height, width, 3], tf.uint8, name="pixels")
-    module = tf.Module()
-    module.tracked_variables = [variable.value for variable in model.variables]
+    pixels_spec = tf.TensorSpec([None, *size, 3], tf.uint8, name="pixels")
     module.labels = tf.saved_model.Asset(str(labels_file))
     signatures = {
-        "serving_default": tf.function(lambda image_bytes: classify(decode(image_bytes)), input_signature=[bytes_spec]),
-        "pixels": tf.function(classify, input_signature=[pixels_spec]),
+        "serving_default": tf.function(
+            lambda image_bytes: ranked(answers.from_bytes(image_bytes)), input_signature=[bytes_spec]
+        ),
+        "pixels": tf.function(lambda pixels: ranked(answers.from_pixels(pixels)), input_signature=[pixels_spec]),
         "features": tf.function(
-            lambda image_bytes: {"features": run(decode(image_bytes))["features"]}, input_signature=[bytes_spec]
+            lambda image_bytes: {"features": answers.features(image_bytes)}, input_signature=[bytes_spec]
         ),
     }
     tf.saved_model.save(module, str(directory), signatures=signatures)

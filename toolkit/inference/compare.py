@@ -8,14 +8,17 @@ import numpy as np
 
 from toolkit.bundle import KERAS_FILE, Manifest, find_bundle, read_manifest, verify_files
 from toolkit.data.arrays import load_pixels
-from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.timing import latency, recommend
+from toolkit.inference.predictor import Predictor
 
 BATCH_SIZES = (1, 16)
 
 
 def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> dict[str, Any]:
     """Time every installed engine at every batch size on random pictures of the network's size.
+
+    An ensemble is timed on the views it averages, cutting them included.
 
     Returns:
         ``{"bundle", "held_out", "rows", "recommended", "verdict"}``. ``held_out`` is what the export measured, with
@@ -29,7 +32,7 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for name in available_engines(version_dir):
-        engine = open_engine(name, version_dir, manifest.preprocessing)
+        engine = _timed(name, version_dir, manifest)
         for batch in batch_sizes:
             pixels = rng.integers(0, 256, (batch, *manifest.preprocessing.size, 3), np.uint8)
             median, p95 = latency(engine, pixels)
@@ -59,27 +62,20 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
 def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str, Any]:
     """Give the same picture files to every installed engine and to the SavedModel's byte signature.
 
-    The reference is the network in ``model.keras``, on pixels decoded on the host.
+    The reference is the network in ``model.keras``, on pixels decoded on the host; that of an ensemble, which has no
+    such file, the average of its members on views that are cut on the host.
 
     Returns:
         ``{"bundle", "rows"}``; a row is ``{"path", "engine", "label", "probability", "difference"}`` with the
         largest difference in probability from the reference over all classes.
     """
-    import keras
     import tensorflow as tf
-
-    import toolkit.layers  # noqa: F401  (registers the custom layers that model.keras may name)
-    from toolkit.engines.runtimes import KerasEngine
 
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     verify_files(version_dir, manifest)
-    pixels = load_pixels(images, manifest.preprocessing)
-    model = keras.saving.load_model(version_dir / KERAS_FILE, compile=False, safe_mode=True)
-    reference = KerasEngine(model, manifest.preprocessing).probabilities(pixels)
-    answers = {"keras": reference}
-    for name in available_engines(version_dir):
-        answers[name] = open_engine(name, version_dir, manifest.preprocessing).probabilities(pixels)
+    answers = _members_answers(version_dir, images) if manifest.members else _engine_answers(version_dir, images)
+    reference = next(iter(answers.values()))
     signature = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
     contents = tf.constant([Path(image).read_bytes() for image in images])
     answers["savedmodel image_bytes"] = signature(image_bytes=contents)["probabilities"].numpy()
@@ -95,6 +91,42 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
         for name, answer in answers.items()
     ]
     return {"bundle": str(version_dir), "rows": rows}
+
+
+class _Whole:
+    """An ensemble as an engine to time: from a decoded picture to the average."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        return self._predictor.probabilities(list(pixels))
+
+
+def _timed(name: str, version_dir: Path, manifest: Manifest) -> Engine:
+    if manifest.members:
+        return _Whole(Predictor.load(version_dir, name))
+    return open_engine(name, version_dir, manifest.preprocessing)
+
+
+def _members_answers(version_dir: Path, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
+    return {"savedmodel": Predictor.load(version_dir).probabilities(images)}
+
+
+def _engine_answers(version_dir: Path, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
+    """Every engine's probabilities by its name, those of the Keras network first."""
+    import keras
+
+    import toolkit.layers  # noqa: F401  (registers the custom layers that model.keras may name)
+    from toolkit.engines.runtimes import KerasEngine
+
+    preprocessing = read_manifest(version_dir).preprocessing
+    pixels = load_pixels(images, preprocessing)
+    model = keras.saving.load_model(version_dir / KERAS_FILE, compile=False, safe_mode=True)
+    answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
+    for name in available_engines(version_dir):
+        answers[name] = open_engine(name, version_dir, preprocessing).probabilities(pixels)
+    return answers
 
 
 def _size_of(version_dir: Path, file: str) -> int:

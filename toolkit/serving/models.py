@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import MANIFEST, Manifest, list_bundles, list_versions, read_manifest, verify_files
-from toolkit.data import ImageError, decode_pixels
+from toolkit.data import ImageError
 from toolkit.engines import ENGINES
+from toolkit.engines.panel import Views
 from toolkit.engines.runtimes import num_threads
 from toolkit.inference import Predictor
 from toolkit.registry import unknown_name
@@ -53,12 +54,13 @@ class LoadedModel:
         """
         if request.signature == "pixels":
             pixels = protocol.decode_pixels(request, self._size)
-            return self._classified(_in_batches(self._predictor.from_pixels, pixels))
+            return self._classified(_in_batches(self._predictor.from_pixels, pixels, BATCH_SIZE))
         images = list(enumerate(protocol.decode_images(request)))
+        size = min(BATCH_SIZE, self._predictor.panel.pictures_at_once)
         if request.signature == "features":
-            return {"features": _in_batches(lambda batch: self._features_of(batch, request), images)}
+            return {"features": _in_batches(lambda batch: self._features_of(batch, request), images, size)}
         return self._classified(
-            _in_batches(lambda batch: self._predictor.from_pixels(self._decode(batch, request)), images)
+            _in_batches(lambda batch: self._predictor.from_views(self._decode(batch, request)), images, size)
         )
 
     @property
@@ -73,16 +75,16 @@ class LoadedModel:
             "top_scores": [[prediction.probability for prediction in row] for row in best],
         }
 
-    def _decode(self, images: Sequence[tuple[int, bytes]], request: PredictRequest) -> np.ndarray:
-        def decode(item: tuple[int, bytes]) -> np.ndarray:
+    def _decode(self, images: Sequence[tuple[int, bytes]], request: PredictRequest) -> list[Views]:
+        def decode(item: tuple[int, bytes]) -> Views:
             index, data = item
             try:
-                return decode_pixels(data, self._predictor.manifest.preprocessing)
+                return self._predictor.panel.decode(data)
             except ImageError as error:
                 reason = str(error).removeprefix("the picture: ")
                 raise RequestError(f"{request.place(index)}: {reason}") from None
 
-        return np.stack(list(self._decoders.map(decode, images)))
+        return list(self._decoders.map(decode, images))
 
     def _features_of(self, images: Sequence[tuple[int, bytes]], request: PredictRequest) -> np.ndarray:
         # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
@@ -269,5 +271,5 @@ def _load_features(version_dir: Path, manifest: Manifest) -> Callable[[list[byte
     return features
 
 
-def _in_batches(run: Callable[[Any], np.ndarray], values: Sequence[Any] | np.ndarray) -> np.ndarray:
-    return np.concatenate([run(values[i : i + BATCH_SIZE]) for i in range(0, len(values), BATCH_SIZE)])
+def _in_batches(run: Callable[[Any], np.ndarray], values: Sequence[Any] | np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([run(values[i : i + size]) for i in range(0, len(values), size)])

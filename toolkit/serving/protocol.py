@@ -154,7 +154,8 @@ def encode_status(versions: Mapping[int, str]) -> bytes:
 def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
     """JSON for a version's signatures, from its manifest alone, so that asking never loads TensorFlow.
 
-    The manifest does not say how wide the features are, so their width is given as unknown, -1.
+    The manifest does not say how wide the features are, so their width is given as unknown, -1. Where the bundle has a
+    reject threshold, it stands beside the signatures: an answer must not have outputs that its signature lacks.
     """
     num_classes, num_top = len(manifest.labels), min(TOP_K, len(manifest.labels))
     tensors = {
@@ -175,7 +176,10 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
         for key, signature in SIGNATURES.items()
     }
     spec = {"name": name, "signature_name": "", "version": str(version)}
-    return dump({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
+    metadata: dict[str, Any] = {"signature_def": {"signature_def": signatures}}
+    if manifest.reject_below is not None:
+        metadata["rejection"] = {"reject_below": manifest.reject_below}
+    return dump({"model_spec": spec, "metadata": metadata})
 
 
 def encode_error(message: str) -> bytes:

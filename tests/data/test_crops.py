@@ -1,0 +1,160 @@
+"""Which views of a picture a scheme gives, and that the host and the graph cut the same."""
+
+import functools
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from toolkit.data import graph_views
+from toolkit.data.crops import Crop, is_plain, plan_crops, resized_to
+from toolkit.data.decode import decode_pixels
+from toolkit.data.views import decode_views
+from toolkit.spec import Preprocessing, UserError
+
+SQUARE = Preprocessing(size=(24, 24), crop_fraction=0.75)  # resized to 32, eight pixels of room
+
+
+def numbered(height: int, width: int) -> np.ndarray:
+    """Every pixel says where it is: red its row, green its column."""
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    return np.stack([rows, columns, 0 * rows], axis=-1)
+
+
+def starts(views: np.ndarray) -> list[tuple[int, int]]:
+    """Row and column of each view's upper left pixel, of a mirrored view that of its upper right one."""
+    found = []
+    for view in views:
+        left = min(int(view[0, 0, 1]), int(view[0, -1, 1]))
+        found.append((int(view[0, 0, 0]), left))
+        np.testing.assert_array_equal(view[:, 0, 0], found[-1][0] + np.arange(len(view)))
+    return found
+
+
+def test_ten_crops_are_the_corners_and_the_centre_of_the_central_square_and_their_mirrors():
+    picture = numbered(32, 52)  # not resized: the shorter side is 32 already
+    views = decode_views(picture, SQUARE, plan_crops(SQUARE, 10))
+    corners = [(0, 10), (0, 18), (8, 10), (8, 18), (4, 14)]
+    assert starts(views) == [start for start in corners for _ in range(2)]
+    np.testing.assert_array_equal(views[1::2], views[::2, :, ::-1])
+    assert (views[::2, 0, 0, 1] < views[::2, 0, -1, 1]).all()  # the even ones are as they were
+    np.testing.assert_array_equal(decode_views(picture.transpose(1, 0, 2), SQUARE, plan_crops(SQUARE, 10))[2][..., :2],
+                                  views[4].transpose(1, 0, 2)[..., :2])  # fmt: skip
+
+
+def test_144_crops_are_four_scales_of_three_squares_of_six_views_and_their_mirrors():
+    plan = plan_crops(Preprocessing(size=(224, 224)), 144)
+    assert len(set(plan)) == len(plan) == 4 * 3 * 6 * 2
+    assert sorted({crop.shorter_side for crop in plan}) == [256, 288, 320, 352]
+    own = [crop for crop in plan_crops(SQUARE, 144, (32,)) if not crop.mirror]
+    views = decode_views(numbered(32, 52), SQUARE, own)
+    whole = [view for crop, view in zip(own, views, strict=True) if crop.place is None]
+    for view, left in zip(whole, (0, 10, 20), strict=True):
+        square = Image.fromarray(numbered(32, 52)[:, left : left + 32])
+        np.testing.assert_array_equal(view, decode_pixels(square, Preprocessing(size=(24, 24))))
+    corners = starts([view for crop, view in zip(own, views, strict=True) if crop.place is not None])
+    assert corners[:5] == [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
+    assert corners[10:] == [(0, 20), (0, 28), (8, 20), (8, 28), (4, 24)]
+
+
+def test_fifty_crops_are_a_grid_over_the_whole_picture():
+    plan = plan_crops(SQUARE, 50)
+    views = decode_views(numbered(32, 52), SQUARE, plan)
+    assert starts(views)[::2] == [(row, column) for row in (0, 2, 4, 6, 8) for column in (0, 7, 14, 21, 28)]
+    assert len(plan_crops(Preprocessing(size=(224, 224)), 50, (256, 384, 512))) == 150  # the paper's number
+
+
+@pytest.mark.parametrize("shape", [(301, 226), (100, 333), (64, 64), (1, 1)])
+@pytest.mark.parametrize(
+    "preprocessing",
+    [SQUARE, Preprocessing(size=(24, 24)), Preprocessing(size=(20, 32), resize="stretch")],
+    ids=["crop", "no margin", "stretch"],
+)
+def test_single_crop_is_what_the_network_sees_anyway(shape, preprocessing):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (*shape, 3), np.uint8)
+    plan = plan_crops(preprocessing)
+    assert is_plain(preprocessing, plan)
+    expected = decode_pixels(picture, preprocessing)
+    np.testing.assert_array_equal(decode_views(picture, preprocessing, plan), expected[None])
+    # The same view among others goes the general way, and must be the same.
+    together = decode_views(picture, preprocessing, (*plan, Crop(plan[0].shorter_side, mirror=True)))
+    np.testing.assert_array_equal(together, np.stack([expected, expected[:, ::-1]]))
+
+
+def test_scales_multiply_the_views_and_default_to_the_networks_own():
+    assert [crop.shorter_side for crop in plan_crops(SQUARE, 1, (24, 40))] == [24, 40]
+    assert {crop.shorter_side for crop in plan_crops(SQUARE, 10)} == {32}
+    assert {crop.shorter_side for crop in plan_crops(Preprocessing(size=(224, 224)), 10)} == {256}
+    assert {crop.shorter_side for crop in plan_crops(Preprocessing(size=(32, 32), resize="stretch"), 10)} == {37}
+    assert resized_to(Preprocessing(size=(24, 48)), 36).size == (36, 72)
+
+
+def test_what_cannot_be_cut_is_refused():
+    with pytest.raises(UserError, match="5 crops: expected one of 1, 10, 50, 144"):
+        plan_crops(SQUARE, 5)
+    with pytest.raises(UserError, match="scale 23 is smaller than the 24 × 24 pixels the network sees; give 24"):
+        plan_crops(SQUARE, 10, (32, 23))
+
+
+PREPROCESSINGS = {
+    "crop": Preprocessing(size=(48, 64), crop_fraction=0.875),
+    "stretch": Preprocessing(size=(40, 24), resize="stretch", interpolation="bicubic"),
+}
+
+
+def photograph(height: int, width: int) -> Image.Image:
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = np.stack([127 + 100 * np.sin(x / 17 + y / 31 + phase) for phase in (0.0, 1.5, 3.0)], axis=-1)
+    return Image.fromarray(np.clip(waves + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8))
+
+
+@functools.cache
+def pictures() -> dict[str, bytes]:
+    found = {}
+    for name, size, options in (
+        ("jpeg", (180, 250), {"format": "JPEG"}),
+        ("jpeg large", (1100, 1700), {"format": "JPEG"}),
+        ("png tall", (333, 101), {"format": "PNG"}),
+        ("png tiny", (1, 1), {"format": "PNG"}),
+    ):
+        buffer = io.BytesIO()
+        photograph(*size).save(buffer, **options)
+        found[name] = buffer.getvalue()
+    return found
+
+
+@functools.cache
+def in_graph(geometry: str, crops: int, scales: tuple[int, ...]):
+    preprocessing = PREPROCESSINGS[geometry]
+    plan = plan_crops(preprocessing, crops, scales)
+    spec = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda data: graph_views.decode_views(data, preprocessing, plan), input_signature=spec)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "crops", "scales"),
+    [
+        ("crop", 1, ()),
+        ("crop", 10, (48, 100)),
+        ("crop", 144, (60,)),
+        ("stretch", 10, ()),
+        pytest.param("crop", 144, (), marks=pytest.mark.slow),
+        pytest.param("crop", 50, (), marks=pytest.mark.slow),
+        pytest.param("stretch", 144, (), marks=pytest.mark.slow),
+    ],
+)
+def test_host_and_graph_cut_the_same_views(geometry, crops, scales):
+    preprocessing = PREPROCESSINGS[geometry]
+    plan = plan_crops(preprocessing, crops, scales)
+    for name, data in pictures().items():
+        host = decode_views(data, preprocessing, plan).astype(int)
+        graph = in_graph(geometry, crops, scales)(tf.constant(data)).numpy().astype(int)
+        assert host.shape == graph.shape == (len(plan), *preprocessing.size, 3)
+        difference = np.abs(host - graph)
+        # A value that falls on a rounding boundary may go either way; nothing else may differ.
+        assert difference.max() <= 1, name
+        assert np.mean(difference > 0) < 0.005, name

@@ -1,0 +1,67 @@
+"""Averaging over views and networks, against the same sums by hand."""
+
+import numpy as np
+import pytest
+
+from toolkit.data.crops import plan_crops
+from toolkit.data.views import decode_views
+from toolkit.engines.panel import Member, Panel, stack
+from toolkit.spec import Preprocessing
+
+SMALL = Preprocessing(size=(6, 6), crop_fraction=0.75)
+GREY = Preprocessing(size=(6, 6), crop_fraction=0.75, channel_order="grey", mean=(0.5,), std=(0.5,))
+WIDE = Preprocessing(size=(8, 8))
+
+
+class Brightness:
+    """Answers how bright the left third, and remembers how many views it was given at once."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.batches: list[int] = []
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        share = (self.factor * pixels[:, :, :2].mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+        return np.stack([share, 1 - share], axis=1)
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(count)
+    return [rng.integers(0, 256, (10 + i, 14, 3), np.uint8) for i in range(count)]
+
+
+def test_members_count_alike_however_many_views_they_are_shown():
+    first, second = Brightness(1.0), Brightness(0.5)
+    plans = plan_crops(SMALL, 10), plan_crops(WIDE, 1)
+    panel = Panel([Member(first, SMALL, plans[0]), Member(second, WIDE, plans[1])])
+    images = pictures(3)
+    expected = [
+        (
+            Brightness(1.0).probabilities(decode_views(image, SMALL, plans[0])).mean(axis=0)
+            + Brightness(0.5).probabilities(decode_views(image, WIDE, plans[1])).mean(axis=0)
+        )
+        / 2
+        for image in images
+    ]
+    answer = panel.probabilities(panel.decode_all(images))
+    assert (answer.dtype, answer.shape) == (np.float32, (3, 2))
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+    one_by_one = stack([panel.decode(image) for image in images])
+    np.testing.assert_array_equal(panel.probabilities(one_by_one), answer)
+
+
+def test_networks_that_want_the_same_views_share_them():
+    panel = Panel([Member(Brightness(f), p, plan_crops(p, 10)) for f, p in ((1, SMALL), (0.5, GREY), (0.2, SMALL))])
+    assert panel.num_views == 10
+    assert [views.shape for views in panel.decode(pictures(1)[0])] == [(10, 6, 6, 3)]
+    assert Panel.of([panel, Panel([Member(Brightness(1), WIDE, plan_crops(WIDE))])]).num_views == 11
+
+
+@pytest.mark.parametrize(("crops", "together", "at_once"), [(1, 128, [3]), (10, 12, [30]), (144, 1, [64] * 6 + [48])])
+def test_memory_is_bounded_whatever_the_number_of_views(crops, together, at_once):
+    engine = Brightness(1.0)
+    panel = Panel([Member(engine, SMALL, plan_crops(SMALL, crops))])
+    assert panel.pictures_at_once == together
+    panel.probabilities(panel.decode_all(pictures(3)))
+    assert engine.batches == at_once

@@ -1,0 +1,164 @@
+"""Several views of one picture: which rectangles of it, at which sizes, mirrored or not. Integers only.
+
+A plan of views is data: ``toolkit.data.views`` cuts them on the host, ``toolkit.data.graph_views`` inside TensorFlow
+graphs, and a parity test ties the two together. Every view has the network's own size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from toolkit.data.geometry import crop_box
+from toolkit.spec import Preprocessing, UserError
+
+#: Which part of the resized picture the views of a scheme lie in: one of the three boxes along its longer side, or all.
+Region = Literal["first", "middle", "last", "all"]
+#: Down and across, in quarters of the room there is: ``(0, 0)`` is the upper left corner, ``(2, 2)`` the centre.
+#: None is the whole region, shrunk to the network's size.
+Place = tuple[int, int] | None
+
+_CENTRE: tuple[Place, ...] = ((2, 2),)
+_FIVE: tuple[Place, ...] = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
+_GRID: tuple[Place, ...] = tuple(product(range(5), range(5)))
+
+#: Views per scale → (regions, places, whether each is mirrored too).
+_SCHEMES: dict[int, tuple[tuple[Region, ...], tuple[Place, ...], bool]] = {
+    1: (("middle",), _CENTRE, False),
+    10: (("middle",), _FIVE, True),
+    50: (("all",), _GRID, True),
+    144: (("first", "middle", "last"), (*_FIVE, None), True),
+}
+
+#: Numbers of views that have a name: what ``--crops`` takes.
+SCHEMES = tuple(_SCHEMES)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One view.
+
+    Attributes:
+        shorter_side: the picture's, once resized.
+        region: the part of the resized picture that is looked at, see ``Region``.
+        place: of the view within the region, see ``Place``.
+        mirror: left and right exchanged.
+    """
+
+    shorter_side: int
+    region: Region = "middle"
+    place: Place = (2, 2)
+    mirror: bool = False
+
+
+def plan_crops(preprocessing: Preprocessing, crops: int = 1, scales: Sequence[int] = ()) -> tuple[Crop, ...]:
+    """The views that a scheme gives a network.
+
+    - 1: the centre.
+    - 10: four corners and the centre of the central square, and their mirrors (Krizhevsky, Sutskever and Hinton,
+      NeurIPS 2012, section 4.1).
+    - 50: a 5 × 5 grid over the whole picture, and the mirrors (Simonyan and Zisserman, ICLR 2015, section 3.2); with
+      ``scales=(256, 384, 512)`` the paper's 150.
+    - 144: the left, central and right square (upper, central and lower of a tall picture), of each its corners, its
+      centre and itself shrunk, and the mirrors, at four scales (Szegedy et al., CVPR 2015, section 7).
+
+    >>> plan_crops(Preprocessing(size=(224, 224), crop_fraction=0.875))
+    (Crop(shorter_side=256, region='middle', place=(2, 2), mirror=False),)
+    >>> len(plan_crops(Preprocessing(size=(224, 224)), 144)), len(plan_crops(Preprocessing(size=(8, 8)), 10, (8, 9)))
+    (144, 20)
+
+    Args:
+        preprocessing: the network's.
+        crops: the scheme, one of ``SCHEMES``.
+        scales: shorter sides to resize the picture to, each with all views of the scheme. By default the network's own;
+            where it has no margin around the centre, schemes of several views take AlexNet's 256 to 224. 144 has its
+            own four: 256, 288, 320 and 352 to 224.
+
+    Raises:
+        UserError: no such scheme, or a scale smaller than what the network sees.
+    """
+    if crops not in _SCHEMES:
+        raise UserError(f"{crops} crops: expected one of {', '.join(map(str, SCHEMES))}")
+    too_small = [scale for scale in scales if scale < min(preprocessing.size)]
+    if too_small:
+        height, width = preprocessing.size
+        raise UserError(
+            f"scale {too_small[0]} is smaller than the {height} × {width} pixels the network sees; "
+            f"give {min(preprocessing.size)} or more"
+        )
+    regions, places, mirrored = _SCHEMES[crops]
+    sides = tuple(scales) or _default_scales(preprocessing, crops)
+    return tuple(
+        Crop(side, region, place, mirror)
+        for side, region, place, mirror in product(sides, regions, places, (False, True) if mirrored else (False,))
+    )
+
+
+def is_plain(preprocessing: Preprocessing, crops: Sequence[Crop]) -> bool:
+    """Whether these views are the one that the network is shown anyway."""
+    return tuple(crops) == plan_crops(preprocessing)
+
+
+def resized_to(preprocessing: Preprocessing, shorter_side: int) -> Preprocessing:
+    """The resize that gives a picture this shorter side: its ``size`` is the box that views lie in.
+
+    >>> resized_to(Preprocessing(size=(20, 40)), 30).size
+    (30, 60)
+    """
+    height, width = preprocessing.size
+    shorter = min(height, width)
+    box = (round(height * shorter_side / shorter), round(width * shorter_side / shorter))
+    return replace(preprocessing, size=box, crop_fraction=1.0)
+
+
+def geometry(preprocessing: Preprocessing) -> Preprocessing:
+    """What of a preprocessing decides its pixels: two networks for which it is equal can share them.
+
+    >>> first = Preprocessing(size=(8, 8), mean=(0.5, 0.5, 0.5))
+    >>> geometry(first) == geometry(Preprocessing(size=(8, 8), channel_order="bgr"))
+    True
+    """
+    plain = Preprocessing(size=preprocessing.size)
+    return replace(
+        plain,
+        resize=preprocessing.resize,
+        crop_fraction=preprocessing.crop_fraction,
+        interpolation=preprocessing.interpolation,
+    )
+
+
+#: Quarters of the free room before each region.
+_REGION_START = {"first": 0, "middle": 2, "last": 4}
+
+
+def crop_start(length: Any, box: int, size: int, region: Region, place: int) -> Any:
+    """Where along one axis a view of ``size`` begins in ``length`` resized pixels; integers or integer tensors.
+
+    The two steps, a region of ``box`` pixels and a place in it, are rounded once, so that the centre of the middle
+    region is the centre of the picture.
+
+    >>> crop_start(341, 256, 224, "middle", 2), (341 - 224) // 2
+    (58, 58)
+    >>> [crop_start(300, 256, 224, "last", place) for place in (0, 4)]
+    [44, 76]
+    """
+    if region == "all":
+        return (length - size) * place // 4
+    return ((length - box) * _REGION_START[region] + (box - size) * place) // 4
+
+
+def region_start(length: Any, box: int, region: Region) -> Any:
+    """Where along one axis a region of ``box`` pixels begins; ``"all"`` begins at 0.
+
+    >>> [region_start(301, 256, region) for region in ("first", "middle", "last")]
+    [0, 22, 45]
+    """
+    return 0 if region == "all" else (length - box) * _REGION_START[region] // 4
+
+
+def _default_scales(preprocessing: Preprocessing, crops: int) -> tuple[int, ...]:
+    shorter = min(preprocessing.size)
+    if crops == 144:
+        return tuple(round(shorter * side / 224) for side in (256, 288, 320, 352))
+    own = min(crop_box(preprocessing)) if preprocessing.resize == "crop" else shorter
+    return (own,) if crops == 1 or own > shorter else (round(shorter * 256 / 224),)

@@ -1,0 +1,72 @@
+"""Views of a picture on the host, with Pillow and NumPy; the plan of them is ``toolkit.data.crops``.
+
+The twin of ``toolkit.data.graph_views``: the same bytes give the same pixels in both.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from toolkit.data.arrays import load_pixels
+from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
+from toolkit.data.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
+from toolkit.data.geometry import resized_size
+from toolkit.spec import Preprocessing
+
+
+def decode_views(source: ImageSource, preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
+    """Decode a picture once, resize it to each scale once, and cut the views out.
+
+    Args:
+        source: as for ``toolkit.data.decode.decode_pixels``.
+        preprocessing: the network's.
+        crops: from ``toolkit.data.crops.plan_crops``.
+
+    Returns:
+        uint8 RGB of shape ``(len(crops), *preprocessing.size, 3)``.
+
+    Raises:
+        ImageError: the picture cannot be read.
+    """
+    if is_plain(preprocessing, crops):
+        return decode_pixels(source, preprocessing)[None]
+    largest = resized_to(preprocessing, max(crop.shorter_side for crop in crops))
+    rgb = read_rgb(source, largest)
+    scales = {side: _resize(rgb, resized_to(preprocessing, side)) for side in {crop.shorter_side for crop in crops}}
+    return np.stack([_cut(scales[crop.shorter_side], preprocessing, crop) for crop in crops])
+
+
+def load_views(sources: Sequence[ImageSource], preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
+    """The views of several pictures, decoded by several threads: uint8 (len(sources), len(crops), height, width, 3).
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    if is_plain(preprocessing, crops):
+        return load_pixels(sources, preprocessing)[:, None]
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        return np.stack(list(pool.map(lambda source: decode_views(source, preprocessing, crops), sources)))
+
+
+def _resize(rgb: np.ndarray, target: Preprocessing) -> np.ndarray:
+    height, width = resized_size(rgb.shape[0], rgb.shape[1], target)
+    return resize_rgb(rgb, height, width, target.interpolation)
+
+
+def _cut(resized: np.ndarray, preprocessing: Preprocessing, crop: Crop) -> np.ndarray:
+    size, box = preprocessing.size, resized_to(preprocessing, crop.shorter_side).size
+    if crop.place is None:
+        view = resize_rgb(_region(resized, box, crop), *size, preprocessing.interpolation)
+    else:
+        top, left = (crop_start(resized.shape[i], box[i], size[i], crop.region, crop.place[i]) for i in (0, 1))
+        view = resized[top : top + size[0], left : left + size[1]]
+    return view[:, ::-1] if crop.mirror else view
+
+
+def _region(resized: np.ndarray, box: tuple[int, int], crop: Crop) -> np.ndarray:
+    if crop.region == "all":
+        return resized
+    top, left = (region_start(resized.shape[i], box[i], crop.region) for i in (0, 1))
+    return resized[top : top + box[0], left : left + box[1]]

@@ -1,0 +1,71 @@
+"""Several bundles to one that averages them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolkit.bundle import find_bundle, read_manifest
+from toolkit.data import Split, scan_folder, split_folder
+from toolkit.workflows.steps import ExportOptions, Progress, require_writable
+
+
+def ensemble_bundles(
+    bundles: Sequence[str | Path],
+    *,
+    export: ExportOptions,
+    crops: int = 1,
+    scales: Sequence[int] = (),
+    data: str | Path | None = None,
+    skip_bad: bool = False,
+    scan_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Export one or several bundles as one whose SavedModel averages their answers, over several views if asked.
+
+    Args:
+        bundles: with equal labels in the same order.
+        export: where the bundle goes.
+        crops: views that each network is shown, see ``toolkit.data.crops.plan_crops``.
+        scales: shorter sides to resize a picture to; by default each network's own.
+        data: the pictures the members were trained on: accuracy is measured on the held-out split and the reject
+            threshold fitted on the validation split. Without it the bundle has neither.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        scan_progress: called with (done, total) files.
+
+    Returns:
+        ``{"bundle", "members", "crops", "scales", "metrics", "parity", "reject_below"}``.
+
+    Raises:
+        UserError: see ``toolkit.export.export_ensemble``.
+    """
+    from toolkit.export import export_ensemble
+
+    require_writable(export.directory)
+    split = None if data is None else _split(data, bundles[0], skip_bad, scan_progress)
+    path = export_ensemble(
+        bundles,
+        export.directory,
+        crops=crops,
+        scales=scales,
+        evaluation=split.held_out[1] if split else None,
+        validation=split.val if split else None,
+        num_examples=export.num_examples,
+        force=export.force,
+    )
+    manifest = read_manifest(path)
+    return {
+        "bundle": str(path),
+        "members": [asdict(member) for member in manifest.members],
+        "crops": crops,
+        "scales": list(scales),
+        "metrics": manifest.metrics | ({"subset": split.held_out[0]} if split else {}),
+        "parity": manifest.parity,
+        "reject_below": manifest.reject_below,
+    }
+
+
+def _split(data: str | Path, bundle: str | Path, skip_bad: bool, progress: Progress | None) -> Split:
+    folder = scan_folder(data, class_names=read_manifest(find_bundle(bundle)).labels, progress=progress)
+    if not skip_bad:
+        folder.require_clean()
+    return split_folder(folder)
