@@ -23,7 +23,7 @@ LABELS = "assets/labels.txt"
 
 
 def litert_file(kind: str) -> str:
-    """Path within a bundle of the LiteRT file of a kind: ``fp32``, ``int8``, ``dynamic``, ``float16``."""
+    """Path within a bundle of the LiteRT file of a kind: ``fp32``, ``int8``, ``int16x8``, ``dynamic``, ``float16``."""
     return f"{EXTRA}/model.{kind}.tflite"
 
 

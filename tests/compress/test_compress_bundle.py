@@ -5,10 +5,12 @@ import pytest
 
 from toolkit.bundle import INT8_LITERT, litert_file, read_manifest, verify_files
 from toolkit.compress import operator_report
+from toolkit.data import Split
+from toolkit.data.split import Subset
 from toolkit.inference import Predictor
 from toolkit.spec import UserError
 from toolkit.workflows import compress_bundle
-from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions
+from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions, training_parts
 
 needs_worker = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs toolkit[compress]"
@@ -35,8 +37,17 @@ def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, method
     assert (reference["method"], row["method"]) == ("float", method)
     assert row["verdict"].startswith(method)
     verify_files(path, read_manifest(path))
-    if method != "int16x8":  # no engine of a bundle reads it yet
-        assert f"top1_litert-{method}" in read_manifest(path).metrics
+    assert f"top1_litert-{method}" in read_manifest(path).metrics
+    (answer,) = Predictor.load(path, engine=f"litert-{method}").predict([np.zeros((32, 32, 3), np.uint8)])
+    assert len(answer) == 5
+
+
+def test_what_chooses_among_epochs_is_not_reported_on():
+    pictures = [Subset(tuple(f"{name}{i}" for i in range(10)), tuple(range(10))) for name in "abc"]
+    assert training_parts(Split(*pictures)) == (pictures[0], pictures[1])
+    train, validation = training_parts(Split(pictures[0], pictures[1], Subset((), ())))
+    assert validation == Subset(("a0", "a5"), (0, 5))
+    assert sorted(train.paths + validation.paths) == sorted(pictures[0].paths)
 
 
 @needs_worker
@@ -97,6 +108,7 @@ def test_bad_requests_leave_nothing_behind(bundle_copy, digits, method, options,
     assert sorted(path.name for path in bundle_copy.parent.iterdir()) == ["1"]
 
 
+@pytest.mark.slow
 def test_too_much_lost_is_refused_unless_forced(bundle_copy, digits, monkeypatch):
     """A network pruned of nearly everything and not trained on."""
     import toolkit.compress

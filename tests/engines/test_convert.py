@@ -15,8 +15,11 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("policy", "frozen"),
+    [("mixed_bfloat16", True), pytest.param("mixed_float16", False, marks=pytest.mark.slow)],
+    indirect=["policy"],
+)
 def test_mixed_precision_network_is_rebuilt_in_float32_with_the_same_weights(policy, frozen, residual):
     mixed = create_model("resnet20", num_classes=3)
     mixed.set_weights(residual.get_weights())

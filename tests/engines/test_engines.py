@@ -5,17 +5,19 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 
 from toolkit import model_info
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.arrays import load_pixels
+from toolkit.data.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.convert import to_litert
-from toolkit.engines.runtimes import KerasEngine, softmax
+from toolkit.engines.runtimes import KerasEngine, softmax, sums_bytes_exactly
 from toolkit.engines.timing import latency
-from toolkit.spec import UserError
+from toolkit.spec import Preprocessing, UserError
 
 INSTALLED = [name for name, (_, _, module, _) in ENGINES.items() if importlib.util.find_spec(module)]
 FLOAT = [name for name in FLOAT_ENGINES if name in INSTALLED]
@@ -39,7 +41,7 @@ def engines(bundle, lenet_preprocessing):
 
 
 def test_bundle_offers_the_engines_it_has_files_for(bundle):
-    assert set(available_engines(bundle)) == set(INSTALLED) - {"litert-dynamic", "litert-float16"}
+    assert set(available_engines(bundle)) == set(INSTALLED) - {"litert-dynamic", "litert-float16", "litert-int16x8"}
 
 
 @pytest.mark.parametrize("name", FLOAT)
@@ -146,6 +148,43 @@ def test_damaged_saved_model_is_one_clear_line(bundle, lenet_preprocessing, tmp_
     assert "\n" not in str(error.value)
 
 
+def test_bytes_are_summed_without_saturating(tmp_path):
+    """The largest activations times the largest weights: in 16 bits the logit would be half of what it is."""
+    layers = keras.layers
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(32, 3, activation="relu", kernel_initializer="ones", name="first")(x)
+    x = layers.Conv2D(32, 3, activation="relu", kernel_initializer="ones", name="second")(x)
+    outputs = layers.Dense(2, name="head_logits")(layers.GlobalAveragePooling2D(name="head_pool")(x))
+    model = keras.Model(inputs, outputs)
+    largest = 27 * 32 * 9
+    model.get_layer("head_logits").set_weights([np.tile(np.float32([2.5 / largest / 32, 0]), (32, 1)), np.zeros(2)])
+    preprocessing = Preprocessing((16, 16), scale=1 / 255)
+    pixels = np.repeat(np.uint8([0, 64, 128, 255]), 16 * 16 * 3).reshape(4, 16, 16, 3)
+    (tmp_path / INT8_LITERT).parent.mkdir()
+    content = to_litert(model, quantization="int8", calibration=[normalize(pixels, preprocessing)])
+    (tmp_path / INT8_LITERT).write_bytes(content)
+    expected = softmax(np.outer([0, 64, 128, 255], [2.5 / 255, 0]))
+    for name in INT8:
+        answer = open_engine(name, tmp_path, preprocessing).probabilities(pixels)
+        np.testing.assert_allclose(answer, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: asimd asimddp\n", True),
+    ],
+    ids=["vnni", "avx-vnni", "neither", "arm"],
+)
+def test_processors_that_saturate_are_known(tmp_path, text, exact):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}")
+    assert sums_bytes_exactly(tmp_path / "cpuinfo") == exact
+    assert sums_bytes_exactly(tmp_path / "none")
+
+
 def test_softmax_holds_for_any_logits():
     logits = np.array([[1e4, 0.0, -1e4], [-3e38, -3e38, -3e38]], np.float32)
     np.testing.assert_allclose(softmax(logits), [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
@@ -153,7 +192,7 @@ def test_softmax_holds_for_any_logits():
 
 def test_litert_files_of_other_kinds_have_their_own_names():
     assert [litert_file(kind) for kind in ("fp32", "int8")] == [FLOAT_LITERT, INT8_LITERT]
-    assert len({file for _, file, _, _ in ENGINES.values()}) == 5  # OpenVINO reads LiteRT's
+    assert len({file for _, file, _, _ in ENGINES.values()}) == 6  # OpenVINO reads LiteRT's
 
 
 def test_latency_is_in_milliseconds_after_a_warm_up():

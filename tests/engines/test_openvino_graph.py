@@ -7,26 +7,29 @@ import pytest
 from toolkit import create_model
 from toolkit.data.decode import luma, normalize
 from toolkit.engines.extract import relative_difference
-from toolkit.engines.openvino_graph import UntranslatableError, openvino_graph
+from toolkit.engines.openvino_graph import openvino_graph
+from toolkit.engines.translate import UntranslatableError
+from toolkit.layers import StochasticDepth
 from toolkit.spec import Preprocessing
 
 openvino = pytest.importorskip("openvino")
 
 RNG = np.random.default_rng(0)
 
-# Every layer that a network here has stands in one of these.
+SMALL = {"input_shape": (64, 64, 3), "num_classes": 5}
+# Every layer that a network here has stands in one of those not slow, or in the test of options.
 NETWORKS = [
     ("lenet5", {}),
     ("nin_cifar", {}),
-    ("resnet56_sd", {}),
+    pytest.param("resnet56_sd", {}, marks=pytest.mark.slow),
     ("highway_cnn19", {}),
     ("xo", {}),
-    ("zfnet", {"input_shape": (96, 96, 3), "num_classes": 5}),
-    ("googlenet", {"input_shape": (64, 64, 3), "num_classes": 5}),
-    ("resnet50", {"input_shape": (64, 64, 3), "num_classes": 5}),
-    ("resnet50", {"input_shape": (64, 64, 3), "num_classes": 5, "version": "v1", "epsilon": 1e-3, "use_bias": True}),
+    pytest.param("zfnet", {"input_shape": (96, 96, 3), "num_classes": 5}, marks=pytest.mark.slow),
+    ("googlenet", SMALL),
+    pytest.param("resnet50", SMALL, marks=pytest.mark.slow),
+    pytest.param("resnet50", {**SMALL, "version": "v1", "epsilon": 1e-3, "use_bias": True}, marks=pytest.mark.slow),
     ("resnet18", {"input_shape": (64, 64, 3), "include_top": False, "pooling": "max"}),
-    ("vgg11_bn", {"input_shape": (32, 32, 3), "include_top": False}),
+    pytest.param("vgg11_bn", {"input_shape": (32, 32, 3), "include_top": False}, marks=pytest.mark.slow),
 ]
 
 
@@ -63,12 +66,13 @@ def test_same_answers_as_keras(name, arguments):
     assert relative_difference(answer, expected) < 1e-5
 
 
-def test_same_padding_groups_and_dilation():
+def test_layers_and_options_of_no_network_above():
     inputs = keras.Input((17, 22, 4))
     x = keras.layers.Conv2D(8, 3, strides=2, padding="same", groups=4, activation="tanh")(inputs)
     x = keras.layers.Conv2D(6, 3, dilation_rate=2, padding="same", use_bias=False)(x)
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = keras.layers.AveragePooling2D(2, strides=1, padding="same")(x)
+    x = StochasticDepth(0.7)(keras.layers.ZeroPadding2D(((1, 0), (0, 2)))(x))
     outputs = keras.layers.Dense(3, activation="sigmoid")(keras.layers.Flatten()(x))
     model = keras.Model(inputs, outputs)
     # Four channels have no preprocessing of their own: the translation only asks for size, channels and affine.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from toolkit import __version__
 
-ENGINES = "auto, recommended, savedmodel, litert, litert-int8, openvino, openvino-int8"
+ENGINES = "auto, recommended, savedmodel, litert, litert-int8, litert-int16x8, openvino, openvino-int8"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,12 +24,15 @@ def build_parser() -> argparse.ArgumentParser:
         _add_samples,
         _add_check,
         _add_train,
+        _add_tune,
         _add_gradcheck,
         _add_finetune,
         _add_cache,
         _add_evaluate,
         _add_predict,
+        _add_ensemble,
         _add_compress,
+        _add_onnx,
         _add_benchmark,
         _add_verify,
         _add_serve,
@@ -118,6 +121,34 @@ def _add_train(commands) -> None:
     _add_skip_bad(parser)
 
 
+def _add_tune(commands) -> None:
+    parser = _command(
+        commands, "tune", "search a training run's settings at random, in one run after another or in several at a time"
+    )
+    _add_data(parser)
+    parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="SEARCH", help="its directory; a run per trial below"
+    )
+    parser.add_argument(
+        "--search",
+        action="append",
+        required=True,
+        metavar="KEY=SCALE:...",
+        help="such as optimizer.lr=log:1e-4:1e-1; scales are uniform:LOW:HIGH, log, log1m (the log of 1 - value, for "
+        "momentum), int, logint, and choice:A,B,C",
+    )
+    parser.add_argument("--trials", type=_positive, default=20, metavar="N", help="in all (default 20)")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trials at a time (default 1)")
+    parser.add_argument("--metric", default="val_accuracy", metavar="M", help="val_accuracy (default) or val_loss")
+    parser.add_argument("--prune", action="store_true", help="stop trials that do worse than the median so far")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the values tried (default 0)")
+    parser.add_argument("--recipe", metavar="R", help="by default the network's own")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as run.epochs=5")
+    parser.add_argument("--resume", action="store_true", help="go on with the search in --out, if there is one")
+    _add_skip_bad(parser)
+
+
 def _add_gradcheck(commands) -> None:
     parser = _command(commands, "gradcheck", "hold a network's gradients against numerical ones, in float64")
     parser.add_argument("model", metavar="MODEL", help="see `toolkit models`")
@@ -149,6 +180,7 @@ def _add_finetune(commands) -> None:
     parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="of unfrozen stages (default 5)")
     parser.add_argument("--lr", type=float, default=1e-4, metavar="R", help="of unfrozen stages (default 0.0001)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="compute features on a Ray cluster; local starts one here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="a page: map, near duplicates, doubtful labels")
     _add_export(parser)
     _add_skip_bad(parser)
@@ -171,6 +203,8 @@ def _add_evaluate(commands) -> None:
     parser = _command(commands, "evaluate", "measure a bundle's accuracy on a folder of pictures")
     _add_bundle(parser)
     _add_data(parser)
+    _add_others(parser)
+    _add_views(parser)
     _add_engine(parser)
     _add_skip_bad(parser)
 
@@ -180,7 +214,23 @@ def _add_predict(commands) -> None:
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
+    _add_others(parser)
+    _add_views(parser)
     _add_engine(parser)
+
+
+def _add_ensemble(commands) -> None:
+    parser = _command(commands, "ensemble", "export bundles as one that averages them, over several views if asked")
+    parser.add_argument(
+        "bundles", nargs="+", type=Path, metavar="BUNDLE", help="with the same labels; one will do to export its views"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
+    _add_views(parser)
+    parser.add_argument(
+        "--data", type=Path, help="the pictures they were trained on: for its accuracy and its reject threshold"
+    )
+    _add_export(parser)
+    _add_skip_bad(parser)
 
 
 def _add_compress(commands) -> None:
@@ -207,6 +257,20 @@ def _add_compress(commands) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as an HTML page")
     parser.add_argument("--force", action="store_true", help="write it even if too much accuracy is lost")
     _add_skip_bad(parser)
+
+
+def _add_onnx(commands) -> None:
+    parser = _command(commands, "export", "write a bundle's network for other runtimes: ONNX")
+    _add_bundle(parser)
+    parser.add_argument("--onnx", required=True, type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="IMAGE",
+        help="compare ONNX Runtime with Keras on these too",
+    )
 
 
 def _add_benchmark(commands) -> None:
@@ -242,11 +306,33 @@ def _positive(text: str) -> int:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA", help="a folder with one sub-folder of pictures per class")
+    kinds = "a folder with one folder of pictures per class, a CSV file path,label, a tar or zip file, or IDX files"
+    parser.add_argument("data", type=Path, metavar="DATA", help=kinds)
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="saved_models/NAME, or one version of it")
+
+
+def _add_others(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        type=Path,
+        dest="others",
+        metavar="BUNDLE",
+        help="average this one's answers in; once for each",
+    )
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--crops", type=_positive, default=1, metavar="N", help="views to average: 1, 10, 50 or 144 (default 1)"
+    )
+    parser.add_argument(
+        "--scales", type=_positive, nargs="+", default=[], metavar="S", help="all of them at each shorter side"
+    )
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:

@@ -9,13 +9,14 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child, td.text { text-align: left; }
-svg { max-width: 100%; height: auto; }
+th:first-child, td:first-child, .text { text-align: left; }
+td:first-child { white-space: nowrap; }
+svg { width: 100%; height: auto; }
 """
 
 
 def report_page(report: Mapping[str, Any]) -> str:
-    """A self-contained page of what ``compression_report`` measured: verdicts, table, two plots, operators."""
+    """A self-contained page of what ``compression_report`` measured: verdicts, table, plots, operators."""
     rows = report["rows"]
     title = f"{html.escape(str(report['model']))}: compressed forms"
     engines = sorted({(timed["engine"], timed["batch"]) for row in rows for timed in row["latency"]})
@@ -27,6 +28,7 @@ def report_page(report: Mapping[str, Any]) -> str:
 <p>Measured on {report["n"]:,} held-out pictures; changes are of probabilities, against the float file.</p>
 <ul>{"".join(f"<li>{html.escape(row['verdict'])}</li>" for row in rows[1:])}</ul>
 {_table(header, [_cells(row, engines) for row in rows])}
+<h2>Side by side</h2>
 {_plots(rows)}
 <h2>Operators</h2>
 {_table(["method", "by type of number", "engines"], [_operators(row) for row in rows], text=True)}
@@ -50,15 +52,19 @@ def _cells(row: Mapping[str, Any], engines: list[tuple[str, int]]) -> list[str]:
 def _operators(row: Mapping[str, Any]) -> list[str]:
     counts = ", ".join(f"{count} {kind}" for kind, count in row["operators"]["by_type"].items())
     notes = [
-        f"{name} {value}" if isinstance(value, str) else f"{name} differs from LiteRT by at most {value:.2g}"
+        f"{name} {value}" if isinstance(value, str) else f"{name} {_compared(value)}"
         for name, value in row["engines"].items()
     ]
     return [row["method"], counts, "; ".join(notes) or "LiteRT only"]
 
 
+def _compared(engine: Mapping[str, float]) -> str:
+    return f"answers as LiteRT does for {100 * engine['agreement']:.2f} %, at most {engine['worst_change']:.1g} apart"
+
+
 def _table(header: list[str], rows: list[list[str]], *, text: bool = False) -> str:
     kind = ' class="text"' if text else ""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th{kind}>{html.escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -66,26 +72,33 @@ def _table(header: list[str], rows: list[list[str]], *, text: bool = False) -> s
 def _plots(rows: list[Mapping[str, Any]]) -> str:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    accuracy, time = figure.subplots(1, 2)
-    for row in rows:
-        accuracy.plot(row["bytes"] / 1e3, 100 * row["top1"], "o", color="#1f5fa8")
-        accuracy.annotate(row["method"], (row["bytes"] / 1e3, 100 * row["top1"]), (5, 4), textcoords="offset points")
-        accuracy.plot(row["gzip_bytes"] / 1e3, 100 * row["top1"], "o", mfc="none", color="#1f5fa8")
-    accuracy.set(xlabel="kB (hollow: gzip)", ylabel="top-1 %", title="Accuracy for bytes", xlim=(0, None))
-    accuracy.margins(y=0.3)
-    names = [row["method"] for row in rows]
+    figure = Figure(figsize=(11, 1.5 + 0.34 * len(rows)), layout="constrained")
+    size, accuracy, time = figure.subplots(1, 3, sharey=True)
+    places = range(len(rows))
+    size.barh(places, [row["bytes"] / 1e3 for row in rows], color="#c9d8ea", label="file")
+    size.barh(places, [row["gzip_bytes"] / 1e3 for row in rows], height=0.4, color="#1f5fa8", label="gzip")
+    size.set_yticks(places, [row["method"] for row in rows])
+    size.set(xlabel="kB", title="Size")
+    accuracy.axvline(100 * rows[0]["top1"], color="#999", linewidth=1, label="float")
+    shares = [100 * row["top1"] for row in rows]
+    accuracy.plot(shares, places, "o", color="#1f5fa8")
+    # At least a point to each side, so that hundredths do not look like a difference.
+    accuracy.set(xlabel="top-1 %", title="Accuracy", xlim=(min(shares) - 1, max(shares) + 1))
+    accuracy.locator_params(axis="x", nbins=5)
     engines = sorted({timed["engine"] for row in rows for timed in row["latency"]})
-    for place, engine in enumerate(engines):
+    height = 0.8 / max(1, len(engines))
+    for index, engine in enumerate(engines):
         times = [
             next((t["p50_ms"] for t in row["latency"] if t["engine"] == engine and t["batch"] == 1), 0.0)
             for row in rows
         ]
-        time.barh([index + place * 0.4 for index in range(len(rows))], times, height=0.38, label=engine)
-    time.set_yticks([index + 0.2 * (len(engines) - 1) for index in range(len(rows))], names)
-    time.invert_yaxis()
+        offset = (index - (len(engines) - 1) / 2) * height
+        time.barh([place + offset for place in places], times, height=0.9 * height, label=engine)
     time.set(xlabel="ms a picture, batch 1", title="Time")
-    time.legend(frameon=False)
+    size.invert_yaxis()
+    for axes in (size, accuracy, time):
+        axes.set_title(axes.get_title(), pad=24)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     picture = io.StringIO()
     figure.savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue()[picture.getvalue().index("<svg") :]

@@ -40,9 +40,10 @@ def compression_report(
     Returns:
         ``{"model", "n", "rows"}``; a row has ``"method", "bytes", "gzip_bytes", "top1", "top5", "agreement"`` (share of
         pictures with the same first label as in float), ``"mean_change"`` and ``"worst_change"`` (of a probability),
-        ``"latency"`` (rows of ``"engine", "batch", "p50_ms"``), ``"engines"`` (largest difference in probability
-        between LiteRT and the others, or why one cannot load the file), ``"operators"`` (``by_type``, ``by_name``,
-        ``float_outputs``), ``"speedup"``, and ``"verdict"``, a sentence. The first row is the float file.
+        ``"latency"`` (rows of ``"engine", "batch", "p50_ms"``), ``"engines"`` (by engine other than LiteRT, the
+        ``"agreement"`` with LiteRT on the first label and the ``"worst_change"`` of a probability, or why it cannot
+        load the file), ``"operators"`` (``by_type``, ``by_name``, ``float_outputs``), ``"speedup"``, and
+        ``"verdict"``, a sentence. The first row is the float file.
 
     Raises:
         UserError: pictures without labels, or as floats instead of pixels.
@@ -74,9 +75,7 @@ def compression_report(
             row = {"method": method, **_sizes(content), **_accuracy(own_answers, reference, truth)}
             row["latency"] = _latencies(engines[method], pixels)
             row["engines"] = {
-                engine: loaded
-                if isinstance(loaded, str)
-                else float(np.abs(everything[method, engine] - own_answers).max())
+                engine: loaded if isinstance(loaded, str) else _agreement(everything[method, engine], own_answers)
                 for engine, loaded in engines[method].items()
                 if engine != "litert"
             }
@@ -109,7 +108,8 @@ def verdict(row: Mapping[str, Any], reference: Mapping[str, Any], num_pictures: 
         if packed < 1.1:
             return f"{name} saves neither bytes nor time here: leave it."
         return f"{name} saves nothing unless you ship gzip ({packed:.1f}× smaller then), {price}."
-    gains = [f"{smaller:.1f}× smaller"] if smaller >= 1.1 else []
+    gzipped = f" ({packed:.1f}× gzipped)" if packed > 1.5 * smaller else ""
+    gains = [f"{smaller:.1f}× smaller{gzipped}"] if smaller >= 1.1 else []
     gains += [f"{faster:.1f}× faster here"] if faster >= 1.1 else []
     advice = "use it" if faster >= 1.1 else "use it where bytes count"
     slower = f", but {1 / faster:.1f}× slower" if faster < 0.9 else "" if faster >= 1.1 else ", no faster"
@@ -125,13 +125,18 @@ def _sizes(content: bytes) -> dict[str, Any]:
 
 
 def _accuracy(answers: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    change = np.abs(answers - reference).max(axis=1)
     return {
         "top1": top_k_accuracy(answers, labels, 1),
         "top5": top_k_accuracy(answers, labels, 5),
+        **_agreement(answers, reference),
+        "mean_change": float(np.abs(answers - reference).max(axis=1).mean()),
+    }
+
+
+def _agreement(answers: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    return {
         "agreement": float(np.mean(answers.argmax(axis=1) == reference.argmax(axis=1))),
-        "mean_change": float(change.mean()),
-        "worst_change": float(change.max()),
+        "worst_change": float(np.abs(answers - reference).max()),
     }
 
 

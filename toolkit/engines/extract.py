@@ -140,7 +140,8 @@ def _openvino_extractors(
     """The network in OpenVINO's own choice of precision, then in float32 if that was another."""
     import openvino
 
-    from toolkit.engines.openvino_graph import UntranslatableError, openvino_graph
+    from toolkit.engines.openvino_graph import openvino_graph
+    from toolkit.engines.translate import UntranslatableError
 
     try:
         graph = openvino_graph(model, preprocessing, batch_size=batch_size)

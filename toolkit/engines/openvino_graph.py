@@ -1,8 +1,8 @@
 """A Keras graph written out as an OpenVINO graph, layer by layer, without a converter in between.
 
 A converter traces the network in TensorFlow, rewrites it and reads it back, which takes ten times as long as the flat
-graphs here need: every layer of theirs is one or two OpenVINO operations. Layers are found by class name in one
-table; a network with a layer outside it is refused, and runs in Keras instead.
+graphs here need: every layer of theirs is one or two OpenVINO operations. A network with a layer outside the table is
+refused, and runs in Keras instead.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.engines.translate import (
+    array,
+    conv_padding,
+    pool_padding,
+    require_channels,
+    require_plain_relu,
+    require_vectors,
+    translate,
+)
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
 
-keras = lazy_module("keras")
 ov = lazy_module("openvino")
 # OpenVINO computes on (batch, channels, height, width); only flattening needs to know that Keras does not.
 op = lazy_module("openvino.opset13")
-
-
-class UntranslatableError(Exception):
-    """A layer or an option that this translation has no rule for; the message names it."""
 
 
 def openvino_graph(model: Any, preprocessing: Preprocessing, *, batch_size: int) -> Any:
@@ -42,52 +46,43 @@ def openvino_graph(model: Any, preprocessing: Preprocessing, *, batch_size: int)
     pixels = op.parameter([batch_size, *preprocessing.input_shape], np.uint8, name="pixels")
     factor, offset = (_per_channel(values) for values in preprocessing.affine())
     channels_first = op.transpose(op.convert(pixels, "f32"), _integers(0, 3, 1, 2))
-    tensors = {id(model.inputs[0]): op.add(op.multiply(channels_first, factor), offset)}
-    for layer in model.layers:
-        if type(layer).__name__ == "InputLayer":
-            continue
-        if type(layer).__name__ not in _RULES:
-            raise UntranslatableError(f"layer {layer.name!r} is a {type(layer).__name__}")
-        if id(layer.output) in tensors:
-            continue
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        node = _RULES[type(layer).__name__](layer, *(tensors[id(tensor)] for tensor in inputs))
-        tensors[id(layer.output)] = _activate(layer, node)
-    return ov.Model([_as_keras(tensors[id(model.outputs[0])])], [pixels], model.name)
+    normalized = op.add(op.multiply(channels_first, factor), offset)
+    output = translate(model, normalized, _RULES, lambda name, node: getattr(op, name)(node))
+    return ov.Model([_as_keras(output)], [pixels], model.name)
 
 
 def _convolution(layer: Any, x: Any) -> Any:
-    kernel = _array(layer.kernel).transpose(3, 2, 0, 1)
-    height, width = (int(side) for side in layer.input.shape[1:3])
-    before, after = _padding(layer.padding, (height, width), layer.kernel_size, layer.strides, layer.dilation_rate)
+    kernel = array(layer.kernel).transpose(3, 2, 0, 1)
+    before, after = conv_padding(layer)
     geometry = (list(layer.strides), before, after, list(layer.dilation_rate))
     if layer.groups == 1:
         y = op.convolution(x, _constant(kernel), *geometry)
     else:
         grouped = kernel.reshape(layer.groups, -1, *kernel.shape[1:])
         y = op.group_convolution(x, _constant(grouped), *geometry)
-    return op.add(y, _per_channel(_array(layer.bias))) if layer.use_bias else y
+    return op.add(y, _per_channel(array(layer.bias))) if layer.use_bias else y
 
 
 def _dense(layer: Any, x: Any) -> Any:
-    y = op.matmul(x, _constant(_array(layer.kernel)), False, False)
-    return op.add(y, _constant(_array(layer.bias))) if layer.use_bias else y
+    require_vectors(layer)
+    y = op.matmul(x, _constant(array(layer.kernel)), False, False)
+    return op.add(y, _constant(array(layer.bias))) if layer.use_bias else y
 
 
 def _batch_normalization(layer: Any, x: Any) -> Any:
-    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    require_channels(layer)
+    scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
     if layer.scale:
-        scale = scale * _array(layer.gamma)
-    shift = -_array(layer.moving_mean) * scale
+        scale = scale * array(layer.gamma)
+    shift = -array(layer.moving_mean) * scale
     if layer.center:
-        shift = shift + _array(layer.beta)
+        shift = shift + array(layer.beta)
     per_channel = _per_channel if len(layer.input.shape) == 4 else _constant
     return op.add(op.multiply(x, per_channel(scale)), per_channel(shift))
 
 
 def _relu(layer: Any, x: Any) -> Any:
-    if layer.negative_slope or layer.threshold or layer.max_value is not None:
-        raise UntranslatableError(f"layer {layer.name!r} is a ReLU with a slope, a threshold or a ceiling")
+    require_plain_relu(layer)
     return op.relu(x)
 
 
@@ -98,13 +93,13 @@ def _zero_padding(layer: Any, x: Any) -> Any:
 
 
 def _max_pooling(layer: Any, x: Any) -> Any:
-    before, after = _pool_padding(layer)
+    before, after = pool_padding(layer)
     # The later form also answers where each maximum stood.
     return ov.opset1.max_pool(x, list(layer.strides), before, after, list(layer.pool_size))
 
 
 def _average_pooling(layer: Any, x: Any) -> Any:
-    before, after = _pool_padding(layer)
+    before, after = pool_padding(layer)
     return op.avg_pool(x, list(layer.strides), before, after, list(layer.pool_size), exclude_pad=True)
 
 
@@ -121,8 +116,7 @@ def _flatten(layer: Any, x: Any) -> Any:
 
 
 def _concatenate(layer: Any, *inputs: Any) -> Any:
-    if layer.axis not in (-1, len(layer.input[0].shape) - 1):
-        raise UntranslatableError(f"layer {layer.name!r} concatenates along axis {layer.axis}, not channels")
+    require_channels(layer)
     return op.concat(list(inputs), 1)
 
 
@@ -181,46 +175,10 @@ _RULES: dict[str, Callable[..., Any]] = {
     "ZeroPadding2D": _zero_padding,
 }
 
-_ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
-
-
-def _activate(layer: Any, node: Any) -> Any:
-    name = getattr(getattr(layer, "activation", None), "__name__", "linear")
-    if name not in _ACTIVATIONS:
-        raise UntranslatableError(f"layer {layer.name!r} has the activation {name}")
-    return node if name == "linear" else getattr(op, name)(node)
-
-
-def _padding(
-    padding: str,
-    sides: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilation: tuple[int, int] = (1, 1),
-) -> tuple[list[int], list[int]]:
-    """Rows and columns before and after, as TensorFlow divides them: the odd one goes after."""
-    if padding == "valid":
-        return [0, 0], [0, 0]
-    spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
-    totals = [
-        max(0, (-(-side // stride) - 1) * stride + span - side)
-        for side, stride, span in zip(sides, strides, spans, strict=True)
-    ]
-    return [total // 2 for total in totals], [total - total // 2 for total in totals]
-
-
-def _pool_padding(layer: Any) -> tuple[list[int], list[int]]:
-    height, width = (int(side) for side in layer.input.shape[1:3])
-    return _padding(layer.padding, (height, width), layer.pool_size, layer.strides)
-
 
 def _as_keras(node: Any) -> Any:
     is_map = node.get_output_partial_shape(0).rank.get_length() == 4
     return op.transpose(node, _integers(0, 2, 3, 1)) if is_map else node
-
-
-def _array(variable: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
 
 
 def _constant(values: Any) -> Any:

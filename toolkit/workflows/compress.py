@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,12 @@ import numpy as np
 
 from toolkit.bundle import (
     FLOAT_LITERT,
-    KERAS_FILE,
     find_bundle,
     litert_file,
     publish,
     read_manifest,
+    require_network,
     staging_dir,
-    verify_files,
     write_manifest,
 )
 from toolkit.data import Split, scan_folder, split_folder
@@ -82,7 +82,7 @@ def compress_bundle(
         bundle: the bundle to start from; its ``model.keras`` is what is compressed.
         method: one of ``COMPRESSION_METHODS``.
         data: the pictures it was trained on: the training split calibrates and trains on, the validation split chooses
-            among epochs, the held-out split judges.
+            among epochs (see ``training_parts``), the held-out split judges.
         options: of the method.
         page: where to write the report as HTML.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
@@ -103,12 +103,12 @@ def compress_bundle(
         raise UserError(unknown_name("method", method, list(COMPRESSION_METHODS)))
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
-    verify_files(version_dir, manifest, (KERAS_FILE,))
+    keras_file = require_network(version_dir, manifest)
     folder = scan_folder(data, class_names=manifest.labels, progress=scan_progress)
     if not skip_bad:
         folder.require_clean()
     split = split_folder(folder)
-    model = load_keras(version_dir / KERAS_FILE)
+    model = load_keras(keras_file)
     made = _compress(model, method, manifest.preprocessing, split, options or CompressionOptions())
     held_out = _spread(split.held_out[1], NUM_REPORTED)
     report = compression_report(
@@ -150,7 +150,8 @@ def _compress(
 
     steps = method.split("+")
     retraining = Retraining(options.epochs, options.learning_rate, progress=options.progress)
-    training: dict[str, Any] = {"preprocessing": preprocessing, "train": split.train, "retraining": retraining}
+    train, validation = training_parts(split)
+    training: dict[str, Any] = {"preprocessing": preprocessing, "train": train, "retraining": retraining}
     network = model
     if "prune" in steps:
         network = prune(network, Pruning(options.sparsity, options.pattern), **training)
@@ -169,7 +170,7 @@ def _compress(
         preserve = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
         content = quantize_aware_train(
             network,
-            validation=split.val,
+            validation=validation,
             preserve=preserve,  # type: ignore[arg-type]
             keep_float=kept,
             **training,
@@ -177,6 +178,18 @@ def _compress(
     else:
         content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
     return _Made(network, content, require_integer(content, network, kept))
+
+
+def training_parts(split: Split) -> tuple[Subset, Subset]:
+    """The pictures to train on, and those that choose among epochs; neither is what is reported on.
+
+    A folder that came with ``train`` and ``val`` only is judged on ``val``, so every fifth training picture chooses.
+    """
+    if len(split.test):
+        return split.train, split.val
+    choosing = range(0, len(split.train), 5)
+    kept = sorted(set(range(len(split.train))) - set(choosing))
+    return _picked(split.train, kept), _picked(split.train, choosing)
 
 
 def _worst(model: "keras.Model", preprocessing: Preprocessing, split: Split, count: int) -> tuple[str, ...]:
@@ -204,6 +217,8 @@ def _export(made: _Made, method: str, version_dir: Path, split: Split, force: bo
             preprocessing=manifest.preprocessing,
             evaluation=evaluation,
             methods=(),
+            temperature=manifest.temperature,
+            reject_below=manifest.reject_below,
             force=force,
         )
         if kind:
@@ -247,8 +262,12 @@ def _add_file(path: Path, kind: str, made: _Made, evaluation: Subset, force: boo
 def _spread(subset: Subset, count: int) -> Subset:
     """At most ``count`` pictures, evenly."""
     count = min(count, len(subset))
-    chosen = [index * len(subset) // count for index in range(count)]
-    return Subset(tuple(subset.paths[i] for i in chosen), tuple(subset.labels[i] for i in chosen))
+    return _picked(subset, [index * len(subset) // count for index in range(count)])
+
+
+def _picked(subset: Subset, indices: Iterable[int]) -> Subset:
+    indices = list(indices)
+    return Subset(tuple(subset.paths[i] for i in indices), tuple(subset.labels[i] for i in indices))
 
 
 def _write(path: Path, text: str) -> None:

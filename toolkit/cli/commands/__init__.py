@@ -1,9 +1,9 @@
 """One function per command: call, then print. Imports stand inside, so that each command pays for its own only."""
 
-from toolkit.cli.commands.bundles import benchmark, compress, demo, evaluate, predict, serve, verify
+from toolkit.cli.commands.bundles import benchmark, compress, demo, ensemble, evaluate, export, predict, serve, verify
 from toolkit.cli.commands.folders import check
 from toolkit.cli.commands.networks import models, samples, weights
-from toolkit.cli.commands.training import gradcheck, train
+from toolkit.cli.commands.training import gradcheck, train, tune
 from toolkit.cli.commands.transfer import cache, finetune
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "check",
     "compress",
     "demo",
+    "ensemble",
     "evaluate",
+    "export",
     "finetune",
     "gradcheck",
     "models",
@@ -20,6 +22,7 @@ __all__ = [
     "samples",
     "serve",
     "train",
+    "tune",
     "verify",
     "weights",
 ]

@@ -10,32 +10,74 @@ from toolkit.cli.output import print_json, print_table, progress_bar
 
 
 def evaluate(arguments: Namespace) -> None:
-    from toolkit.inference import Predictor, evaluate_bundle
+    from toolkit.inference import evaluate_bundle
 
-    predictor = Predictor.load(arguments.bundle, arguments.engine)
     report = evaluate_bundle(
-        predictor, arguments.data, skip_bad=arguments.skip_bad, progress=progress_bar("evaluating")
+        _classifier(arguments), arguments.data, skip_bad=arguments.skip_bad, progress=progress_bar("evaluating")
     )
+    report |= {"crops": arguments.crops, "scales": arguments.scales}
     if arguments.json:
         return print_json(report)
     print_metrics(report | {"subset": f"{arguments.data}, {report['engine']}"})
+    if "rejected" in report:
+        print(_rejection(report))
     return print_table([[name, 100 * recall] for name, recall in report["per_class"].items()], ["class", "recall %"])
 
 
-def predict(arguments: Namespace) -> None:
-    from toolkit.inference import Predictor
+def _classifier(arguments: Namespace) -> Any:
+    from toolkit.inference import load_classifier
 
-    predictor = Predictor.load(arguments.bundle, arguments.engine)
-    answers = predictor.predict(arguments.images, top_k=arguments.top_k)
+    bundles = [arguments.bundle, *arguments.others]
+    return load_classifier(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
+
+
+def _rejection(report: dict[str, Any]) -> str:
+    threshold = f"below {100 * report['reject_below']:.1f} %"
+    if report["top1_answered"] is None:
+        return f"none of these ({threshold}): all of them"
+    return (
+        f"none of these ({threshold}): {100 * report['rejected']:.2f} %; "
+        f"top-1 of the others {100 * report['top1_answered']:.2f} %"
+    )
+
+
+def predict(arguments: Namespace) -> None:
+    classifier = _classifier(arguments)
+    rows = classifier.probabilities(arguments.images)
+    answers = [
+        {
+            "path": str(path),
+            "predictions": [asdict(prediction) for prediction in classifier.top(row, arguments.top_k)],
+            "rejected": classifier.is_rejected(row),
+        }
+        for path, row in zip(arguments.images, rows, strict=True)
+    ]
     if arguments.json:
-        documents = [
-            {"path": str(path), "predictions": [asdict(prediction) for prediction in answer]}
-            for path, answer in zip(arguments.images, answers, strict=True)
-        ]
-        return print_json(documents)
-    for path, answer in zip(arguments.images, answers, strict=True):
-        print(f"{path}: " + ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in answer))
+        return print_json(answers)
+    for answer in answers:
+        named = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in answer["predictions"])
+        print(f"{answer['path']}: " + (f"none of these ({named})" if answer["rejected"] else named))
     return None
+
+
+def ensemble(arguments: Namespace) -> None:
+    from toolkit.workflows import ExportOptions
+    from toolkit.workflows.ensemble import ensemble_bundles
+
+    result = ensemble_bundles(
+        arguments.bundles,
+        export=ExportOptions(arguments.out, arguments.examples, arguments.force),
+        crops=arguments.crops,
+        scales=arguments.scales,
+        data=arguments.data,
+        skip_bad=arguments.skip_bad,
+        scan_progress=progress_bar("reading"),
+    )
+    if arguments.json:
+        return print_json(result)
+    if "top1" in result["metrics"]:
+        print_metrics(result["metrics"])
+    return print(result["bundle"])
 
 
 def compress(arguments: Namespace) -> None:
@@ -76,6 +118,16 @@ def _print_training(event: dict[str, Any]) -> None:
         print(f"epoch {event['epoch']:>3}/{event['epochs']}  {shown}", file=sys.stderr)
     else:
         print(f"{event['stage']} …", file=sys.stderr)
+
+
+def export(arguments: Namespace) -> None:
+    from toolkit.workflows.onnx import export_onnx
+
+    result = export_onnx(arguments.bundle, arguments.onnx, images=arguments.images)
+    if arguments.json:
+        return print_json(result)
+    print(f"ONNX Runtime within {result['difference']:.1e} of Keras in probability on {result['n']} pictures")
+    return print(result["file"])
 
 
 def benchmark(arguments: Namespace) -> None:

@@ -1,0 +1,147 @@
+"""Networks written out as ONNX answer what Keras answers, in ONNX Runtime."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import toolkit
+from toolkit import create_model, model_info
+from toolkit.data.arrays import load_pixels
+from toolkit.data.decode import normalize
+from toolkit.engines.onnx_graph import to_onnx
+from toolkit.engines.runtimes import softmax
+from toolkit.layers import StochasticDepth
+from toolkit.spec import Preprocessing, UserError
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+RNG = np.random.default_rng(0)
+NAMES = [name for name in toolkit.list_models() if model_info(name).num_params]
+#: Of each kind a small one; with the test of all other layers, every rule.
+KINDS = {"lenet5", "nin_cifar", "googlenet", "resnet20", "highway_cnn19"}
+
+
+def in_onnx_runtime(content: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return tuple(session.run(["logits", "probabilities"], {"pixels": pixels}))
+
+
+def small(name: str) -> tuple[keras.Model, Preprocessing]:
+    """A network at a small input, with batch statistics as if trained and logits that vary by about one."""
+    info = model_info(name)
+    height, width, _ = info.input_shape
+    side = max(48, info.min_size)
+    preprocessing = info.preprocessing.resized((min(height, side), min(width, side)))
+    keras.utils.set_random_seed(0)
+    model = create_model(name, num_classes=5, input_shape=preprocessing.input_shape)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(RNG.normal(0, 0.2, layer.moving_mean.shape))
+            layer.moving_variance.assign(RNG.uniform(0.5, 1.5, layer.moving_variance.shape))
+    noise = RNG.integers(0, 256, (8, *preprocessing.size, 3), np.uint8)
+    deviation = np.std(keras.ops.convert_to_numpy(model(normalize(noise, preprocessing), training=False)))
+    head = next(layer for layer in reversed(model.layers) if layer.weights)
+    head.set_weights([weight / (deviation or 1.0) for weight in head.get_weights()])
+    return model, preprocessing
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in NAMES]
+)
+def test_same_answers_as_keras(name):
+    model, preprocessing = small(name)
+    content = to_onnx(model, preprocessing)
+    for batch in (1, 3):
+        pixels = RNG.integers(0, 256, (batch, *preprocessing.size, 3), np.uint8)
+        expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
+        logits, probabilities = in_onnx_runtime(content, pixels)
+        assert np.ptp(expected) > 0.01
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities, softmax(expected), atol=1e-4)
+
+
+def test_real_pictures_and_labels(lenet, lenet_preprocessing, digits_split):
+    """A trained network on real pictures, from grey by the luma that every engine uses."""
+    labels = tuple("0123456789")
+    content = to_onnx(lenet, lenet_preprocessing, labels=labels)
+    pixels = load_pixels(digits_split.test.paths[:64], lenet_preprocessing)
+    _, probabilities = in_onnx_runtime(content, pixels)
+    expected = lenet(normalize(pixels, lenet_preprocessing), training=False)
+    np.testing.assert_allclose(probabilities, softmax(keras.ops.convert_to_numpy(expected)), atol=1e-5)
+    assert np.mean(probabilities.argmax(1) == np.asarray(digits_split.test.labels[:64])) > 0.8
+    metadata = onnxruntime.InferenceSession(content).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == list(labels)
+
+
+@pytest.mark.parametrize(
+    ("order", "values"),
+    [("rgb", [10, 20, 30]), ("bgr", [30, 20, 10]), ("grey", [(19595 * 10 + 38470 * 20 + 7471 * 30 + 32768) >> 16])],
+)
+def test_channel_order_and_statistics_are_inside(order, values):
+    """One weightless network, so that the logits are the normalised pixel itself."""
+    channels = len(values)
+    statistics = {"mean": tuple(0.1 * i for i in range(channels)), "std": tuple(0.5 + i for i in range(channels))}
+    preprocessing = Preprocessing(size=(2, 2), channel_order=order, scale=1 / 255, **statistics)
+    inputs = keras.Input((2, 2, channels))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    logits, _ = in_onnx_runtime(to_onnx(model, preprocessing), np.tile(np.uint8([10, 20, 30]), (1, 2, 2, 1)))
+    expected = (np.array(values) / 255 - statistics["mean"]) / statistics["std"]
+    np.testing.assert_allclose(logits[0], expected, atol=1e-6)
+
+
+def test_layers_and_options_of_no_network_above():
+    inputs = keras.Input((17, 22, 3))
+    x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2)(inputs)
+    x = keras.layers.ReLU(1.0)(x)
+    x = keras.layers.Conv2D(8, 3, padding="same", groups=2, activation="tanh")(x)
+    x = keras.layers.Conv2D(6, 3, dilation_rate=2, padding="same", use_bias=False)(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    x = keras.layers.AveragePooling2D(2, strides=1, padding="same")(x)
+    x = keras.layers.ZeroPadding2D(((1, 0), (0, 2)))(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.BatchNormalization(scale=False)(StochasticDepth(0.7)(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(x))
+    preprocessing = Preprocessing(size=(17, 22))
+    pixels = RNG.integers(0, 256, (2, 17, 22, 3), np.uint8)
+    expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
+    np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=1e-6)
+
+
+def test_mixed_precision_is_written_in_float32():
+    model = create_model("lenet5")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = create_model("lenet5")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(model.get_weights())
+    preprocessing = model_info("lenet5").preprocessing
+    assert to_onnx(mixed, preprocessing) == to_onnx(model, preprocessing)
+
+
+SHARED = keras.layers.Conv2D(3, 1, name="shared")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda x: keras.layers.LayerNormalization(name="norm")(x), "layer 'norm' is a LayerNormalization"),
+        (
+            lambda x: keras.layers.Conv2D(2, 1, activation="gelu", name="conv")(x),
+            "layer 'conv' has the activation gelu",
+        ),
+        (lambda x: keras.layers.ReLU(negative_slope=0.1, name="leaky")(x), "layer 'leaky' is a ReLU with a slope"),
+        (lambda x: keras.layers.Dense(4, name="dense")(x), r"layer 'dense' reads \(None, 8, 8, 3\), not"),
+        (lambda x: keras.layers.Concatenate(1, name="rows")([x, x]), "layer 'rows' works along axis 1, not channels"),
+        (lambda x: SHARED(SHARED(x)), "the output reads a layer that is used more than once"),
+    ],
+    ids=["norm", "gelu", "leaky", "dense", "rows", "shared"],
+)
+def test_what_has_no_rule_is_refused_by_name(build, message):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, build(inputs), name="net")
+    with pytest.raises(UserError, match=f"net cannot be written as ONNX: {message}"):
+        to_onnx(model, Preprocessing(size=(8, 8)))
