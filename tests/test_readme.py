@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the README and the guide say is so."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from toolkit.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -35,7 +36,7 @@ def test_python_runs(bundle, tmp_path, monkeypatch, capsys):
     assert 0 < float(probability) <= 1
 
 
-@pytest.mark.parametrize("line", re.findall(r"^toolkit .*", README, re.MULTILINE))
+@pytest.mark.parametrize("line", re.findall(r"^toolkit .*", README + GUIDE, re.MULTILINE))
 def test_command_lines_parse(line):
     arguments = line.split("#")[0].split()[1:]
     assert build_parser().parse_args(arguments).handler == arguments[0]
@@ -62,6 +63,13 @@ def test_figures_are_those_recorded():
         assert re.search(rf"`{row['engine']}` .*{row['images_per_s']:.0f} \({row['speedup']:.1f}×\)", README)
     digits = json.loads((ROOT / "benchmarks/results/digits-result.json").read_text())
     assert f"{100 * digits['top1']:.2f} % on {digits['n']} held-out" in README
+    for name in ("lenet5", "resnet20", "googlenet"):
+        rows = json.loads((ROOT / f"benchmarks/results/compress-{name}.json").read_text())["rows"]
+        size, told = rows[0]["bytes"], re.search(rf"^\| `{name}`, .*", GUIDE, re.MULTILINE)
+        assert f"| {100 * rows[0]['top1']:.2f} |" in told[0]
+        for row in rows:
+            if row["method"] in ("int8", "qat"):
+                assert f"{100 * row['top1']:.2f} ({row['bytes'] / size:.2f}×)" in told[0]
 
 
 def test_files_named_exist():
