@@ -184,7 +184,14 @@ def test_unknown_engine(bundle, folder):
     assert_one_clear_line(result, "unknown engine 'openvno'", "did you mean 'openvino'")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", huge_png()], ids=["empty", "text", "huge"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty", marks=pytest.mark.slow),
+        pytest.param(b"not a picture", id="text", marks=pytest.mark.slow),
+        pytest.param(huge_png(), id="huge"),
+    ],
+)
 def test_predict_names_the_bad_picture(bundle, tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     assert_one_clear_line(run("predict", bundle, "x.jpg", cwd=tmp_path), "x.jpg: ")

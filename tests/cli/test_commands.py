@@ -111,6 +111,7 @@ print(json.dumps({"labels": [[l.decode() for l in row] for row in answer["top_la
         assert scores == pytest.approx([prediction["probability"] for prediction in answer["predictions"]], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluate(home, bundle):
     report = json.loads(run("evaluate", bundle, "digits", "--json", cwd=home))
     assert report["n"] == 1797
@@ -127,6 +128,7 @@ def test_benchmark(home, bundle):
     assert report["recommended"] in {row["engine"] for row in report["rows"]}
 
 
+@pytest.mark.slow
 def test_verify(home, bundle):
     picture = next((bundle / "assets.extra" / "examples").iterdir())
     rows = json.loads(run("verify", bundle, picture, "--json", cwd=home))["rows"]
@@ -137,6 +139,7 @@ def test_verify(home, bundle):
     assert differences["litert-int8"] < 0.1
 
 
+@pytest.mark.slow
 def test_compress_writes_the_next_version(home):
     out = run("compress", "saved_models/digits", "--method", "dynamic", "--data", "digits", cwd=home)
     path = home / out.splitlines()[-1]

@@ -95,6 +95,7 @@ def test_fifty_thousand_pictures_take_seconds(many):
     assert len(groups) > 0.97 * 2_000
 
 
+@pytest.mark.slow
 def test_row_of_like_pictures_is_one_group_and_takes_no_quadratic_time(many):
     frames = many[:20_000].copy()
     rng = np.random.default_rng(1)

@@ -154,6 +154,7 @@ def test_manifest_says_what_is_in_it_and_how_good_it_is(ensemble, bundle, other,
     assert manifest.reject_below == predictor.reject_below == pytest.approx(threshold, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_verify_and_benchmark_know_ensembles(ensemble, digits_split):
     report = verify_bundle(ensemble, digits_split.test.paths[:2])
     assert [row["engine"] for row in report["rows"]] == ["savedmodel", "savedmodel image_bytes"] * 2
@@ -183,6 +184,7 @@ def test_members_that_do_not_fit_are_refused_and_nothing_is_left(bundle, bundle_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_graph_that_cuts_other_views_is_not_published(bundle, tmp_path, monkeypatch):
     plain = toolkit.export.ensemble.Panel.decode_all
 

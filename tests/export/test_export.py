@@ -307,7 +307,7 @@ def float_types(version_dir) -> set[int]:
     return types & {tf.half.as_datatype_enum, tf.bfloat16.as_datatype_enum, tf.float32.as_datatype_enum}
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_network_trained_in_mixed_precision_is_exported_in_float32(tmp_path, residual, policy):
     keras.config.set_dtype_policy(policy)
     try:

@@ -79,6 +79,7 @@ def test_gate_bias_closes_the_gates(name):
     np.testing.assert_allclose(y, x, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_hundred_layers_still_pass_a_gradient_down():
     """The paper's point: at the first layer of 100 the gradient is still a good part of the one at the last."""
     keras.utils.set_random_seed(0)

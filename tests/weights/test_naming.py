@@ -84,7 +84,13 @@ def test_every_name_has_its_own_place_and_every_place_a_name(network, source):
     assert sorted(map(str, addresses)) == sorted(map(str, ours))
 
 
-APPLICATIONS = [(name.lower(), name) for name in ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")]
+APPLICATIONS = [
+    ("resnet50", "ResNet50"),
+    pytest.param("resnet101", "ResNet101", marks=pytest.mark.slow),
+    pytest.param("resnet152", "ResNet152", marks=pytest.mark.slow),
+    ("vgg16", "VGG16"),
+    ("vgg19", "VGG19"),
+]
 
 
 @pytest.mark.parametrize(("network", "reference"), APPLICATIONS)
