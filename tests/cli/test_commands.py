@@ -170,6 +170,7 @@ def test_finetune_caches_features(home, three):
     assert second["metrics"] == first["metrics"]
 
 
+@pytest.mark.slow
 def test_finetune_trains_unfrozen_stages_too(home, three):
     command = ("finetune", three, "--model", "lenet5", "--weights", "run", "--out", "saved_models/top", "--json")
     result = json.loads(run(*command, "--unfreeze", "stage2", "--epochs", 1, cwd=home))

@@ -116,6 +116,7 @@ def test_damaged_bundle_is_one_clear_line(bundle_copy, what):
         what(bundle_copy)
 
 
+@pytest.mark.slow
 def test_network_with_custom_layers_is_verified_in_a_fresh_process(residual, digits_split, tmp_path):
     """Must hold: whoever loads model.keras registers the layers it names."""
     preprocessing = model_info("resnet20").preprocessing
