@@ -72,7 +72,7 @@ def train(names: list[str]) -> None:
 
 def test_networks_train_without_tensorflow():
     """One of each kind of block, of those that compile in seconds."""
-    train(["mlp", "lenet5", "alexnet", "nin_cifar", "highway_cnn19", "resnet20"])
+    train(["mlp", "lenet5", "alexnet", "resnet20"])
 
 
 @pytest.mark.slow
