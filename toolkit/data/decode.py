@@ -133,12 +133,13 @@ def resize_rgb(rgb: np.ndarray, height: int, width: int, interpolation: Interpol
     """
     if (height, width) == rgb.shape[:2]:
         return rgb
-    resized = np.empty((height, width, 3), np.uint8)
-    for channel in range(3):
+    is_grey = rgb.strides[-1] == 0  # one plane, shown three times
+    resized = np.empty((height, width, 1 if is_grey else 3), np.uint8)
+    for channel in range(resized.shape[-1]):
         plane = Image.fromarray(np.ascontiguousarray(rgb[..., channel])).convert("F")
         values = np.asarray(plane.resize((width, height), _RESAMPLING[interpolation]))
         resized[..., channel] = np.clip(np.rint(values), 0, 255)
-    return resized
+    return np.broadcast_to(resized, (height, width, 3))
 
 
 def decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessing | None) -> np.ndarray:
@@ -175,8 +176,15 @@ def _is_plain_bmp(image: Image.Image) -> bool:
 
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+        return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8)[..., None])
+    if image.mode == "L" and "transparency" not in image.info:
+        return _grey_to_rgb(np.asarray(image)[..., None])
     return np.asarray(image.convert("RGB"))
+
+
+def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
+    """A read-only view of (height, width, 1) as (height, width, 3); ``resize_rgb`` knows it by its stride."""
+    return np.broadcast_to(grey, (*grey.shape[:2], 3))
 
 
 def orientation(image: Image.Image) -> int:
@@ -209,7 +217,7 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
         raise ImageError(
             f"an array picture must be uint8 of shape (height, width, 3), got {array.dtype} of shape {array.shape}"
         )
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+    return _grey_to_rgb(array) if array.shape[-1] == 1 else array
 
 
 def read_file(path: Path) -> bytes:

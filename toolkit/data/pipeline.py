@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from toolkit.data import graph
-from toolkit.data.arrays import CACHE_BYTES, TrainingRecipe, cached_pixels, training_recipe
+from toolkit.data.arrays import CACHE_BYTES, cached_pixels, training_recipe
 from toolkit.data.order import epoch_plans
 from toolkit.data.split import Subset
 from toolkit.spec import Preprocessing
@@ -49,8 +49,9 @@ def training_batches(
             more than this.
     """
     recipe = training_recipe(subset, preprocessing, augment, seed, num_classes)
-    paths, labels = tf.constant(subset.paths), tf.constant(subset.labels, tf.int32)
+    paths, labels = tf.constant(subset.paths), np.asarray(subset.labels, np.int32)
     cache = cached_pixels(subset, recipe.canvas, cache_bytes)
+    label_shape, label_dtype = ([None, recipe.num_classes], tf.float32) if recipe.is_mixed else ([None], tf.int32)
 
     def plans() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         start = first_step * batch_size
@@ -62,23 +63,19 @@ def training_batches(
     def decode(position, example):
         return position, example, graph.decode_pixels(tf.io.read_file(paths[example]), recipe.canvas)
 
-    def look_up(position, example):
-        return position, example, _on_host(lambda own: cache[own], [example], tf.uint8)
+    def finish(epoch, positions, examples, *pixels):
+        def on_host(epoch, positions, examples, *pixels):
+            own = cache[examples] if cache is not None else pixels[0]
+            return recipe.finish(own, labels[examples], epoch, positions)
+
+        inputs, targets = _on_host(on_host, [epoch, positions, examples, *pixels], [tf.float32, label_dtype])
+        return tf.ensure_shape(inputs, [None, *preprocessing.input_shape]), tf.ensure_shape(targets, label_shape)
 
     def epoch_batches(epoch, positions, examples):
         order = tf.data.Dataset.from_tensor_slices((positions, examples))
         if cache is None:
-            batches = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
-        else:
-            batches = order.batch(batch_size).map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
-        return batches.map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
-
-    def finish(epoch, positions, examples, pixels):
-        if recipe.augmentations:
-            pixels = _on_host(recipe.augment, [pixels, epoch, positions], tf.uint8)
-        inputs = graph.normalize(tf.ensure_shape(pixels, [None, *preprocessing.size, 3]), preprocessing)
-        targets = tf.gather(labels, examples)
-        return _mixed(recipe, inputs, targets, epoch, positions) if recipe.is_mixed else (inputs, targets)
+            order = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        return order.batch(batch_size).map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
 
     numbers = tf.TensorSpec([None], tf.int64)
     epochs = tf.data.Dataset.from_generator(plans, output_signature=(tf.TensorSpec([], tf.int64), numbers, numbers))
@@ -120,12 +117,6 @@ def evaluation_batches(
 def steps_per_epoch(subset: Subset, batch_size: int) -> int:
     """Batches that show each picture once."""
     return -(-len(subset) // batch_size)
-
-
-def _mixed(recipe: TrainingRecipe, inputs, targets, epoch, positions):
-    shape = inputs.shape
-    inputs, targets = _on_host(recipe.mix, [inputs, targets, epoch, positions], [tf.float32, tf.float32])
-    return tf.ensure_shape(inputs, shape), tf.ensure_shape(targets, [None, recipe.num_classes])
 
 
 def _on_host(function: Callable, inputs: list, dtype):
