@@ -1,5 +1,6 @@
 """A local Ray of two nodes: the same features under the same keys, and the same answers."""
 
+import json
 import os
 import signal
 import time
@@ -110,12 +111,15 @@ def test_picture_that_cannot_be_read_is_named(address, small, pictures, tmp_path
 
 
 @pytest.mark.slow
-def test_predictions_are_the_local_ones_in_order(address, bundle, pictures):
-    from toolkit.inference import Predictor
-    from toolkit.workflows.cluster import predict_on_cluster
+def test_predict_answers_over_a_cluster_what_it_answers_here(address, bundle, pictures, capsys):
+    from toolkit.cli import main
 
-    answers = predict_on_cluster(bundle, pictures[:20], address=address, engine="litert", top_k=3)
-    assert answers == Predictor.load(bundle, "litert").predict(pictures[:20], top_k=3)
+    answers = []
+    for options in ([], ["--cluster", address]):
+        assert main(["predict", str(bundle), *pictures[:20], "--engine", "litert", "--json", *options]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert [answer["path"] for answer in answers[0]] == pictures[:20]
+    assert answers[0] == answers[1]
 
 
 def test_cluster_that_is_not_there_is_said():

@@ -214,6 +214,7 @@ def _add_predict(commands) -> None:
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
     _add_others(parser)
     _add_views(parser)
     _add_engine(parser)

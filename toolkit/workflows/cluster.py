@@ -1,4 +1,4 @@
-"""A bundle's predictions past one machine, see ``toolkit.transfer.cluster``."""
+"""Predictions past one machine, see ``toolkit.transfer.cluster``."""
 
 import tempfile
 from collections.abc import Sequence
@@ -6,9 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bundle import find_bundle
-from toolkit.inference import Prediction, Predictor
+from toolkit.inference import Prediction, load_classifier
 from toolkit.transfer.cluster import Task, connected, map_pictures
 from toolkit.workflows.steps import Progress
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in a picture.
+
+    Attributes:
+        predictions: the likeliest classes, best first.
+        rejected: whether even the best is below the bundle's reject threshold.
+    """
+
+    predictions: list[Prediction]
+    rejected: bool
 
 
 @dataclass(frozen=True)
@@ -16,49 +29,59 @@ class PredictionJob:
     """What a node must have to predict.
 
     Attributes:
-        files: the bundle's version directory, bytes by relative path.
-        engine: see ``Predictor.load``.
+        bundles: version directories, each as bytes by relative path.
+        engine: see ``load_classifier``, as ``crops`` and ``scales``.
+        crops: views of a picture.
+        scales: shorter sides.
         top_k: classes in an answer.
     """
 
-    files: dict[str, bytes]
+    bundles: list[dict[str, bytes]]
     engine: str
+    crops: int
+    scales: Sequence[int]
     top_k: int
 
 
 class PredictionWorker:
-    """The bundle in a folder of its own on the node."""
+    """The bundles in a folder of their own on the node."""
 
     def __init__(self, job: PredictionJob) -> None:
         self._top_k = job.top_k
         self._directory = tempfile.TemporaryDirectory()
-        version_dir = Path(self._directory.name) / "bundle" / "1"
-        for name, content in job.files.items():
-            file = version_dir / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        self._predictor = Predictor.load(version_dir, job.engine)
+        version_dirs = [Path(self._directory.name) / str(number) / "1" for number in range(len(job.bundles))]
+        for version_dir, files in zip(version_dirs, job.bundles, strict=True):
+            for name, content in files.items():
+                file = version_dir / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+        self._classifier = load_classifier(version_dirs, job.engine, crops=job.crops, scales=job.scales)
 
-    def __call__(self, contents: list[bytes], notes: list[None]) -> list[list[Prediction]]:
-        return self._predictor.predict(contents, top_k=self._top_k)
+    def __call__(self, contents: list[bytes], notes: list[None]) -> list[Answer]:
+        rows = self._classifier.probabilities(contents)
+        return [Answer(self._classifier.top(row, self._top_k), self._classifier.is_rejected(row)) for row in rows]
 
 
 def predict_on_cluster(
-    bundle: str | Path,
+    bundles: Sequence[str | Path],
     images: Sequence[str | Path],
     *,
     address: str,
     engine: str = "auto",
+    crops: int = 1,
+    scales: Sequence[int] = (),
     top_k: int = 5,
     progress: Progress | None = None,
-) -> list[list[Prediction]]:
-    """What ``Predictor.predict`` answers, worked out on all nodes of a Ray cluster.
+) -> list[Answer]:
+    """What ``load_classifier(bundles, …)`` answers, worked out on all nodes of a Ray cluster.
 
     Args:
-        bundle: ``…/NAME/VERSION``, or ``…/NAME``; it is brought to each node once.
+        bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
         images: picture files on this machine.
         address: see ``toolkit.transfer.cluster.connected``.
-        engine: see ``Predictor.load``; ``"auto"`` is decided on each node.
+        engine: see ``load_classifier``; ``"auto"`` is decided on each node.
+        crops: views of a picture.
+        scales: shorter sides.
         top_k: classes in an answer.
         progress: called with (done, total) pictures.
 
@@ -68,17 +91,17 @@ def predict_on_cluster(
     Raises:
         UserError: no such bundle, cluster or engine, or a picture that cannot be read.
     """
-    version_dir = find_bundle(bundle)
-    files = {str(path.relative_to(version_dir)): path.read_bytes() for path in _files(version_dir)}
+    contents = [_contents(find_bundle(bundle)) for bundle in bundles]
     tasks = [Task(str(path)) for path in images]
-    answers: dict[int, list[Prediction]] = {}
+    answers: dict[int, Answer] = {}
     with connected(address):
-        for found in map_pictures(PredictionWorker, PredictionJob(files, engine, top_k), tasks):
+        for found in map_pictures(PredictionWorker, PredictionJob(contents, engine, crops, scales, top_k), tasks):
             answers |= found
             if progress:
                 progress(len(answers), len(tasks))
     return [answers[index] for index in range(len(tasks))]
 
 
-def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
+def _contents(directory: Path) -> dict[str, bytes]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}

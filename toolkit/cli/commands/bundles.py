@@ -42,22 +42,41 @@ def _rejection(report: dict[str, Any]) -> str:
 
 
 def predict(arguments: Namespace) -> None:
-    classifier = _classifier(arguments)
-    rows = classifier.probabilities(arguments.images)
-    answers = [
-        {
-            "path": str(path),
-            "predictions": [asdict(prediction) for prediction in classifier.top(row, arguments.top_k)],
-            "rejected": classifier.is_rejected(row),
-        }
-        for path, row in zip(arguments.images, rows, strict=True)
-    ]
+    found = _found_on_cluster(arguments) if arguments.cluster else _found(arguments)
+    answers = [{"path": str(path)} | answer for path, answer in zip(arguments.images, found, strict=True)]
     if arguments.json:
         return print_json(answers)
     for answer in answers:
         named = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in answer["predictions"])
         print(f"{answer['path']}: " + (f"none of these ({named})" if answer["rejected"] else named))
     return None
+
+
+def _found(arguments: Namespace) -> list[dict[str, Any]]:
+    classifier = _classifier(arguments)
+    return [
+        {
+            "predictions": [asdict(prediction) for prediction in classifier.top(row, arguments.top_k)],
+            "rejected": classifier.is_rejected(row),
+        }
+        for row in classifier.probabilities(arguments.images)
+    ]
+
+
+def _found_on_cluster(arguments: Namespace) -> list[dict[str, Any]]:
+    from toolkit.workflows.cluster import predict_on_cluster
+
+    answers = predict_on_cluster(
+        [arguments.bundle, *arguments.others],
+        arguments.images,
+        address=arguments.cluster,
+        engine=arguments.engine,
+        crops=arguments.crops,
+        scales=arguments.scales,
+        top_k=arguments.top_k,
+        progress=progress_bar("predicting"),
+    )
+    return [asdict(answer) for answer in answers]
 
 
 def ensemble(arguments: Namespace) -> None:
