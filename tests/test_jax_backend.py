@@ -71,8 +71,8 @@ def train(names: list[str]) -> None:
 
 
 def test_networks_train_without_tensorflow():
-    """One of each kind of block, of those that compile in seconds."""
-    train(["mlp", "lenet5", "alexnet", "resnet20"])
+    """A plain network and a residual one, of those that compile in seconds."""
+    train(["lenet5", "resnet20"])
 
 
 @pytest.mark.slow
