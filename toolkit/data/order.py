@@ -38,15 +38,23 @@ def epoch_order(labels: Sequence[int], *, seed: int, epoch: int, balanced: bool 
     return rng.permutation(_balanced_draws(np.asarray(labels), seed, epoch))
 
 
+def epoch_plan(
+    labels: Sequence[int], *, seed: int, epoch: int, first_position: int = 0, balanced: bool = False
+) -> Plan:
+    """One epoch of training, from a place in it on."""
+    examples = epoch_order(labels, seed=seed, epoch=epoch, balanced=balanced)[first_position:]
+    return Plan(epoch, np.arange(first_position, first_position + len(examples)), examples)
+
+
 def epoch_plans(
     labels: Sequence[int], *, seed: int, first_epoch: int = 0, first_position: int = 0, balanced: bool = False
 ) -> Iterator[Plan]:
     """The endless epochs of training; ``first_position`` is where in the first of them to go on from."""
     epoch = first_epoch
     while True:
-        examples = epoch_order(labels, seed=seed, epoch=epoch, balanced=balanced)[first_position:]
-        if len(examples):
-            yield Plan(epoch, np.arange(first_position, first_position + len(examples)), examples)
+        plan = epoch_plan(labels, seed=seed, epoch=epoch, first_position=first_position, balanced=balanced)
+        if len(plan.examples):
+            yield plan
         epoch, first_position = epoch + 1, 0
 
 

@@ -4,14 +4,14 @@ Order and augmentation of a training epoch depend on the seed and the epoch's nu
 the unbroken run would have seen. Evaluation sees every picture exactly once, in order.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from toolkit.data import graph
 from toolkit.data.arrays import CACHE_BYTES, cached_pixels, training_recipe
-from toolkit.data.order import epoch_plans
+from toolkit.data.order import epoch_plan
 from toolkit.data.split import Subset
 from toolkit.spec import Preprocessing
 
@@ -53,12 +53,10 @@ def training_batches(
     cache = cached_pixels(subset, recipe.canvas, cache_bytes)
     label_shape, label_dtype = ([None, recipe.num_classes], tf.float32) if recipe.is_mixed else ([None], tf.int32)
 
-    def plans() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        start = first_step * batch_size
-        for plan in epoch_plans(
-            subset.labels, seed=seed, first_epoch=first_epoch, first_position=start, balanced=balanced
-        ):
-            yield plan.epoch, plan.positions, plan.examples
+    def plan(epoch) -> tuple[np.ndarray, np.ndarray]:
+        start = first_step * batch_size if epoch == first_epoch else 0
+        own = epoch_plan(subset.labels, seed=seed, epoch=int(epoch), first_position=start, balanced=balanced)
+        return own.positions, own.examples
 
     def decode(position, example):
         return position, example, graph.decode_pixels(tf.io.read_file(paths[example]), recipe.canvas)
@@ -71,14 +69,18 @@ def training_batches(
         inputs, targets = _on_host(on_host, [epoch, positions, examples, *pixels], [tf.float32, label_dtype])
         return tf.ensure_shape(inputs, [None, *preprocessing.input_shape]), tf.ensure_shape(targets, label_shape)
 
-    def epoch_batches(epoch, positions, examples):
-        order = tf.data.Dataset.from_tensor_slices((positions, examples))
+    def epoch_batches(epoch):
+        positions, examples = _on_host(plan, [epoch], [tf.int64, tf.int64])
+        order = tf.data.Dataset.from_tensor_slices(
+            (tf.ensure_shape(positions, [None]), tf.ensure_shape(examples, [None]))
+        )
         if cache is None:
             order = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         return order.batch(batch_size).map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
 
-    numbers = tf.TensorSpec([None], tf.int64)
-    epochs = tf.data.Dataset.from_generator(plans, output_signature=(tf.TensorSpec([], tf.int64), numbers, numbers))
+    # Not from_generator: under Python 3.11 it has glibc map and unmap, and the system fill with zeros, every allocation
+    # of 128 KiB in the process from then on, which doubles the time of a training step on a CPU.
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
 
 
