@@ -25,14 +25,15 @@ digits: $(MANIFEST)
 
 $(MANIFEST): | data/digits $(VENV)/installed-all
 	@echo "== training LeNet-5, then writing the bundle"
-	@$(BIN)/toolkit train data/digits --model lenet5 --out runs/digits --resume --export $(BUNDLE) --examples 10
+	@$(BIN)/toolkit train data/digits --model lenet5 --out runs/digits --resume --export $(BUNDLE) --examples 10 \
+		--set run.epochs=40 --set run.batch_size=16
 
 data/digits: | $(VENV)/installed-all
 	@mkdir -p data
 	@$(BIN)/toolkit samples digits data/digits
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What takes minutes: every network on every way it travels.
 test-slow: $(VENV)/installed-test

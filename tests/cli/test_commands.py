@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+SETTINGS = ("--set", "run.epochs=6", "--set", "run.batch_size=16", "--set", "data.augment=none")
+
 
 def run(*arguments: object, cwd: Path, code: int = 0) -> str:
     command = [sys.executable, "-m", "toolkit", *map(str, arguments)]
@@ -25,7 +27,7 @@ def home(tmp_path_factory) -> Path:
     result = json.loads(
         run(
             *("train", "digits", "--model", "lenet5", "--out", "run", "--export", "saved_models/digits"),
-            *("--set", "run.epochs=6", "--set", "data.augment=none", "--examples", "3", "--json"),
+            *(*SETTINGS, "--examples", "3", "--json"),
             cwd=home,
         )
     )
@@ -59,8 +61,7 @@ def test_run_directory_holds_what_the_run_was_told_and_what_it_measured(home):
 
 def test_finished_run_is_not_trained_again(home):
     modified = (home / "run" / "model.keras").stat().st_mtime_ns
-    settings = ("--set", "run.epochs=6", "--set", "data.augment=none")
-    run("train", "digits", "--model", "lenet5", "--out", "run", "--resume", *settings, cwd=home)
+    run("train", "digits", "--model", "lenet5", "--out", "run", "--resume", *SETTINGS, cwd=home)
     assert (home / "run" / "model.keras").stat().st_mtime_ns == modified
 
 
