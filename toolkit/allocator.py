@@ -14,9 +14,9 @@ _FEW_PROCESSORS = 8
 def keep_freed_memory() -> bool:
     """Let this process, and those it starts, keep memory that was freed for what is allocated next.
 
-    TensorFlow frees a step's tensors and allocates the next step's, megabytes each. glibc hands part of them back to the
-    system in between, which fills every page with zeros again. Called before TensorFlow is imported, this avoids it;
-    the process then keeps the most that it ever used. ``benchmarks/allocator.py`` measures both sides.
+    TensorFlow frees a step's tensors and allocates the next step's, megabytes each. glibc hands part of them back to
+    the system in between, which fills every page with zeros again. Called before TensorFlow is imported, this avoids
+    it; the process then keeps the most that it ever used. ``benchmarks/allocator.py`` measures both sides.
 
     The command line calls it. Elsewhere than with glibc, and where the environment sets one of its variables
     (``MALLOC_TOP_PAD_`` …), it leaves everything as it is.
