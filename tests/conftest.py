@@ -10,7 +10,7 @@ from PIL import Image
 
 from toolkit.allocator import keep_freed_memory
 
-keep_freed_memory()  # a third of the suite's time went into pages that were freed and filled with zeros again
+keep_freed_memory()  # networks are built and freed all the time here
 
 
 @pytest.fixture(scope="session")
