@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data.decode import decode_pixels, normalize
-from toolkit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from toolkit.data.pipeline import computed_batches, evaluation_batches, steps_per_epoch, training_batches
 from toolkit.data.split import Subset
 from toolkit.spec import Preprocessing
 
@@ -127,3 +127,17 @@ def test_evaluation_sees_every_picture_once_in_order(subset, batch_size):
         batches = list(evaluation_batches(subset, PREPROCESSING, batch_size=batch_size))
         assert np.concatenate([y for _, y in batches]).tolist() == list(range(NUM))
         np.testing.assert_allclose(np.concatenate([x for x, _ in batches]), expected, atol=1e-5)
+
+
+def test_computed_batches_come_in_order_with_shapes_that_fit_needs():
+    dataset = computed_batches(lambda number: (np.full((1 + number % 2, 3), number, np.float32), np.zeros(1)), 4)
+    assert [spec.shape.as_list() for spec in dataset.element_spec] == [[None, 3], [None]]
+    assert [(len(x), x[0, 0]) for x, _ in dataset.as_numpy_iterator()] == [(1, 0), (2, 1), (1, 2), (2, 3)]
+
+
+def test_fault_in_the_first_batch_is_told_as_it_is():
+    def broken(number):
+        raise ValueError("no such picture")
+
+    with pytest.raises(ValueError, match=r"^no such picture$"):
+        computed_batches(broken)

@@ -1,16 +1,23 @@
 """The pictures a compression method learns from, in whichever form they are at hand."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.arrays import array_batches, load_pixels, training_recipe
+from toolkit.data.arrays import CACHE_BYTES, cached_pixels, load_pixels, training_recipe
 from toolkit.data.decode import normalize
-from toolkit.data.order import batch_plans, epoch_plans
+from toolkit.data.order import Plan, epoch_plan
 from toolkit.data.split import Subset
+from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing, UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+pipeline = lazy_module("toolkit.data.pipeline")
 
 #: Files with labels; arrays ``(inputs, labels)``; or a finite iterable of such batches. Inputs in uint8 are pixels
 #: ``(N, height, width, 3)``, which the preprocessing normalises; in float they are taken as normalised already.
@@ -86,31 +93,53 @@ class StoredExamples:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def in_order(self, batch_size: int) -> "tf.data.Dataset":
         """Every example once, as normalised float32 inputs and int32 labels."""
-        for start in range(0, len(self), batch_size):
-            part = slice(start, start + batch_size)
-            if self._subset is not None:
-                inputs = load_pixels(self._subset.paths[part], self._preprocessing)
-            else:
-                inputs = self._inputs[part]
-            yield normalized(inputs, self._preprocessing), self._labels[part]
+        read = self._reader(self._preprocessing)
 
-    def shuffled(self, batch_size: int, *, seed: int, augment: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Epoch after epoch in the order, and with the augmentation, of training."""
-        if self._subset is not None:
-            yield from array_batches(
-                self._subset, self._preprocessing, batch_size=batch_size, seed=seed, augment=augment
-            )
-            return
+        def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
+            chosen = np.arange(number * batch_size, min((number + 1) * batch_size, len(self)))
+            return normalized(read(chosen), self._preprocessing), self._labels[chosen]
+
+        return pipeline.computed_batches(batch, -(-len(self) // batch_size))
+
+    def shuffled(self, batch_size: int, *, seed: int, augment: str) -> "tf.data.Dataset":
+        """Epoch after epoch in the order, and with the augmentation, of training.
+
+        Raises:
+            UserError: normalised inputs are to be augmented, or pixels would have to be read with a margin.
+        """
         recipe = training_recipe(Subset((), ()), self._preprocessing, augment, seed, None)
-        if recipe.augmentations and (self._inputs.dtype != np.uint8 or recipe.canvas.size != recipe.preprocessing.size):
+        if recipe.augmentations and not self._can_augment(recipe.canvas):
             raise UserError(f"augmentation {augment!r} needs pictures as files, or others than crops uint8 pixels")
-        for plan in batch_plans(epoch_plans(self._labels.tolist(), seed=seed), batch_size):
-            inputs = self._inputs[plan.examples]
+        read, steps = self._reader(recipe.canvas), -(-len(self) // batch_size)
+        plan_of = functools.lru_cache(maxsize=1)(functools.partial(_epoch_plan, self._labels.tolist(), seed))
+
+        def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
+            epoch, step = divmod(number, steps)
+            plan, part = plan_of(epoch), slice(step * batch_size, (step + 1) * batch_size)
+            inputs, labels = read(plan.examples[part]), self._labels[plan.examples[part]]
             if recipe.augmentations:
-                inputs = recipe.augment(inputs, plan.epoch, plan.positions)
-            yield normalized(inputs, self._preprocessing), self._labels[plan.examples]
+                inputs = recipe.augment(inputs, epoch, plan.positions[part])
+            return normalized(inputs, self._preprocessing), labels
+
+        return pipeline.computed_batches(batch)
+
+    def _can_augment(self, canvas: Preprocessing) -> bool:
+        return self._subset is not None or (self._inputs.dtype == np.uint8 and canvas.size == self._preprocessing.size)
+
+    def _reader(self, canvas: Preprocessing) -> Callable[[np.ndarray], np.ndarray]:
+        """From indices to inputs as they are stored, or to pixels of the canvas's size."""
+        if self._subset is None:
+            return lambda chosen: self._inputs[chosen]
+        cache, paths = cached_pixels(self._subset, canvas, CACHE_BYTES), self._subset.paths
+        if cache is not None:
+            return lambda chosen: cache[chosen]
+        return lambda chosen: load_pixels([paths[index] for index in chosen], canvas)
+
+
+def _epoch_plan(labels: list[int], seed: int, epoch: int) -> Plan:
+    return epoch_plan(labels, seed=seed, epoch=epoch)
 
 
 def _batches(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:

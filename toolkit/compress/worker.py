@@ -8,7 +8,6 @@ result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-a
 The process ends when its stdin closes, so it never outlives the one that started it.
 """
 
-import functools
 import json
 import os
 import sys
@@ -131,21 +130,14 @@ class Worker:
 
     def _examples(self, name: str, *, training: bool) -> tuple[Any, int]:
         """A ``tf.data`` pipeline of normalised batches, and its batches per epoch."""
-        import tensorflow as tf
-
         if self.job[name] is None:
             return None, 0
         stored = StoredExamples(self.directory, name, self.job[name], self.preprocessing)
         batch_size, seed, augment = (self.settings[key] for key in ("batch_size", "seed", "augment"))
-        batches = functools.partial(stored.in_order, batch_size)
+        steps = -(-len(stored) // batch_size)
         if training:
-            batches = functools.partial(stored.shuffled, batch_size, seed=seed, augment=augment)
-        kinds = (
-            tf.TensorSpec([None, *self.preprocessing.input_shape], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-        )
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=kinds).prefetch(tf.data.AUTOTUNE)
-        return dataset, -(-len(stored) // batch_size)
+            return stored.shuffled(batch_size, seed=seed, augment=augment), steps
+        return stored.in_order(batch_size), steps
 
     def _inputs(self, num_batches: int) -> Any:
         return (inputs for inputs, _ in self.train.take(num_batches))

@@ -78,8 +78,6 @@ def training_batches(
             order = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         return order.batch(batch_size).map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
 
-    # Not from_generator: under Python 3.11 it has glibc map and unmap, and the system fill with zeros, every allocation
-    # of 128 KiB in the process from then on, which doubles the time of a training step on a CPU.
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
 
@@ -114,6 +112,26 @@ def evaluation_batches(
     return batches.map(
         lambda pixels, own: (graph.normalize(pixels, preprocessing), own), num_parallel_calls=tf.data.AUTOTUNE
     ).prefetch(tf.data.AUTOTUNE)
+
+
+def computed_batches(batch: Callable[[int], tuple[np.ndarray, ...]], num_batches: int | None = None) -> tf.data.Dataset:
+    """Batches that NumPy computes one at a time, each while the one before it is used.
+
+    ``tf.data.Dataset.from_generator`` would serve, but under Python 3.11 it has glibc map and unmap, and the system
+    fill with zeros, every allocation of 128 KiB in the process from then on: up to twice the time of a training step.
+
+    Args:
+        batch: from a batch's number, counted from 0, to its arrays; only their first dimension may differ between
+            batches. Called for batch 0 at once.
+        num_batches: ``None`` for endless ones.
+    """
+    first = batch(0)
+
+    def compute(number):
+        arrays = tf.numpy_function(batch, [number], [array.dtype for array in first], stateful=False)
+        return tuple(tf.ensure_shape(own, [None, *array.shape[1:]]) for own, array in zip(arrays, first, strict=True))
+
+    return tf.data.Dataset.range(num_batches or tf.int64.max).map(compute).prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_epoch(subset: Subset, batch_size: int) -> int:

@@ -1,5 +1,6 @@
 """Batches for training what stands behind the cut: from cached features, or from the pictures themselves."""
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,37 +15,49 @@ from toolkit.transfer.minibatch import single
 from toolkit.transfer.views import Views
 
 
-class _Batches(keras.utils.PyDataset):
+class _Batches:
     """Every picture once in an epoch, in an order that follows from the seed and the epoch's number.
 
     Args:
         labels: integer class per picture.
         batch_size: pictures in a batch.
         seed: None keeps the pictures in order and plain, for validation.
+        class_weights: of each class in the loss; by default all alike.
     """
 
-    def __init__(self, labels: Sequence[int], batch_size: int, seed: int | None) -> None:
-        super().__init__()
+    def __init__(
+        self, labels: Sequence[int], batch_size: int, seed: int | None, class_weights: dict[int, float] | None = None
+    ) -> None:
         self._labels = np.asarray(labels, np.int32)
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = -1
-        self.on_epoch_end()
+        self._weights: np.ndarray | None = None
+        if class_weights is not None:
+            self._weights = np.array([class_weights[label] for label in labels], np.float32)
 
     def __len__(self) -> int:
         return -(-len(self._labels) // self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._inputs(chosen), self._labels[chosen]
+    def from_epoch(self, first_epoch: int) -> Any:
+        """What ``fit`` takes: endless batches, ``len(self)`` of them to an epoch."""
+        first = first_epoch * len(self)
+        if keras.backend.backend() != "tensorflow":
+            return (self.batch(number) for number in itertools.count(first))
+        from toolkit.data.pipeline import computed_batches
 
-    def on_epoch_end(self) -> None:
-        self._epoch += 1
-        self._order = np.arange(len(self._labels))
+        return computed_batches(lambda number: self.batch(first + number))
+
+    def batch(self, number: int) -> tuple[np.ndarray, ...]:
+        """Inputs, labels and, with class weights, weights of a batch, counted through all epochs."""
+        epoch, step = divmod(int(number), len(self))
+        order = np.arange(len(self._labels))
         if self._seed is not None:
-            np.random.default_rng([self._seed, self._epoch]).shuffle(self._order)
+            np.random.default_rng([self._seed, epoch]).shuffle(order)
+        chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
+        weights = () if self._weights is None else (self._weights[chosen],)
+        return self._inputs(chosen, epoch), self._labels[chosen], *weights
 
-    def _inputs(self, chosen: np.ndarray) -> np.ndarray:
+    def _inputs(self, chosen: np.ndarray, epoch: int) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -53,22 +66,19 @@ class FeatureBatches(_Batches):
 
     Args:
         features: (views, pictures, …), the plain one first; may lie on disk.
-        labels: see above, as the rest.
+        options: see above.
     """
 
-    def __init__(self, features: np.ndarray, labels: Sequence[int], batch_size: int, seed: int | None) -> None:
+    def __init__(self, features: np.ndarray, *options: Any) -> None:
+        super().__init__(*options)
         self._features = features
-        super().__init__(labels, batch_size, seed)
 
-    def on_epoch_end(self) -> None:
-        super().on_epoch_end()
-        self._views = np.zeros(len(self._labels), int)
+    def _inputs(self, chosen: np.ndarray, epoch: int) -> np.ndarray:
+        views = np.zeros(len(self._labels), int)
         if self._seed is not None:
-            rng = np.random.default_rng([self._seed, self._epoch, 1])
-            self._views = rng.integers(len(self._features), size=len(self._labels))
-
-    def _inputs(self, chosen: np.ndarray) -> np.ndarray:
-        return single(self._features[self._views[chosen], chosen])
+            rng = np.random.default_rng([self._seed, epoch, 1])
+            views = rng.integers(len(self._features), size=len(self._labels))
+        return single(self._features[views[chosen], chosen])
 
 
 class PictureBatches(_Batches):
@@ -77,31 +87,25 @@ class PictureBatches(_Batches):
     Args:
         paths: picture files.
         preprocessing: what the network was trained with.
-        labels: see above, as the rest.
+        options: see above.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        preprocessing: Preprocessing,
-        labels: Sequence[int],
-        batch_size: int,
-        seed: int | None,
-    ) -> None:
+    def __init__(self, paths: Sequence[str], preprocessing: Preprocessing, *options: Any) -> None:
+        super().__init__(*options)
         self._paths = paths
         self._preprocessing = preprocessing
-        super().__init__(labels, batch_size, seed)
 
-    def _inputs(self, chosen: np.ndarray) -> np.ndarray:
+    def _inputs(self, chosen: np.ndarray, epoch: int) -> np.ndarray:
         with ThreadPoolExecutor(num_threads()) as pool:
-            return normalize(np.stack(list(pool.map(self._pixels, chosen))), self._preprocessing)
+            pixels = list(pool.map(lambda index: self._pixels(index, epoch), chosen))
+        return normalize(np.stack(pixels), self._preprocessing)
 
-    def _pixels(self, index: int) -> np.ndarray:
+    def _pixels(self, index: int, epoch: int) -> np.ndarray:
         rgb = read_rgb(self._paths[index], self._preprocessing)
         if self._seed is None:
             return resize_pixels(rgb, self._preprocessing)
         picture = int(index).to_bytes(8, "little")
-        return Views(seed=self._seed).pixels(rgb, self._preprocessing, self._epoch + 1, picture)
+        return Views(seed=self._seed).pixels(rgb, self._preprocessing, epoch + 1, picture)
 
 
 class KeepBest(keras.callbacks.Callback):

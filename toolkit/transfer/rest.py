@@ -120,7 +120,6 @@ def train_rest(
     first = stages.index(unfreeze_from)
     rest, train, val = _parts(model, pictures, stages[first - 1] if first else None, options, progress)
     keep = batches.KeepBest(val_accuracy, rest.weights)
-    weights = class_weights(pictures.split.train.labels, model.output_shape[-1]) if options.balanced else None
     starts = [stages[index] for index in reversed(range(first, len(stages) - 1))] if options.gradual else []
     epoch = 0
     for start, num_epochs in _phases(starts or [unfreeze_from], options.epochs):
@@ -136,10 +135,20 @@ def train_rest(
             metrics=["accuracy"],
         )
         callbacks = [keep, *([_report(on_epoch, epoch, options.epochs)] if on_epoch else [])]
-        rest.fit(train, validation_data=val, epochs=num_epochs, class_weight=weights, callbacks=callbacks, verbose=0)
+        rest.fit(
+            train.from_epoch(epoch),
+            steps_per_epoch=len(train),
+            epochs=num_epochs,
+            validation_data=val.from_epoch(0),
+            validation_steps=len(val),
+            callbacks=callbacks,
+            shuffle=False,  # the batches come shuffled
+            verbose=0,
+        )
         epoch += num_epochs
     keep.restore()
-    return RestResult(keep.val_accuracy, keep.best_epoch, keep.reached, rest.predict(val, verbose=0))
+    val_logits = rest.predict(val.from_epoch(0), steps=len(val), verbose=0)
+    return RestResult(keep.val_accuracy, keep.best_epoch, keep.reached, val_logits)
 
 
 def _parts(
@@ -147,18 +156,18 @@ def _parts(
 ) -> tuple[Any, Any, Any]:
     """What trains, and its training and validation batches."""
     split, preprocessing = pictures.split, pictures.preprocessing
+    weights = class_weights(split.train.labels, model.output_shape[-1]) if options.balanced else None
+    training = split.train.labels, options.batch_size, options.seed, weights
+    validation = split.val.labels, options.batch_size, None
     if frozen_upto is None:
-        train = batches.PictureBatches(
-            split.train.paths, preprocessing, split.train.labels, options.batch_size, options.seed
-        )
-        val = batches.PictureBatches(split.val.paths, preprocessing, split.val.labels, options.batch_size, None)
-        return model, train, val
+        train = batches.PictureBatches(split.train.paths, preprocessing, *training)
+        return model, train, batches.PictureBatches(split.val.paths, preprocessing, *validation)
     how = replace(pictures.extraction, stage=frozen_upto)
     with FeatureExtractor(model, preprocessing, cache_dir=pictures.cache_dir, how=how) as extractor:
         train_features = extractor.extract(split.train.paths, views=pictures.views, progress=progress)
         val_features = extractor.extract(split.val.paths, progress=progress)
-    train = batches.FeatureBatches(train_features.values, split.train.labels, options.batch_size, options.seed)
-    val = batches.FeatureBatches(val_features.values, split.val.labels, options.batch_size, None)
+    train = batches.FeatureBatches(train_features.values, *training)
+    val = batches.FeatureBatches(val_features.values, *validation)
     return trainable_part(model, cut_tensor(model, frozen_upto)), train, val
 
 

@@ -1,0 +1,75 @@
+"""What stands behind the cut trains on: whole epochs, in an order that the seed and the epoch decide."""
+
+from itertools import islice
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from toolkit.spec import Preprocessing
+from toolkit.transfer.batches import FeatureBatches, PictureBatches
+
+LABELS = [0, 1, 2, 0, 1, 2, 0]
+#: Two views of seven pictures; every value tells which view of which picture it belongs to.
+FEATURES = (10 * np.arange(2)[:, None] + np.arange(7)).astype(np.float16)[..., None]
+
+
+def read(batches, first_epoch, num_batches):
+    data = batches.from_epoch(first_epoch)
+    stream = data.as_numpy_iterator() if isinstance(data, tf.data.Dataset) else data
+    return list(islice(stream, num_batches))
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_training_epochs_are_whole_in_random_views_and_go_on_where_asked(backend, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    batches = FeatureBatches(FEATURES, LABELS, 3, 0)
+    assert len(batches) == 3
+    stream = read(batches, 0, 30)
+    assert [len(labels) for _, labels in stream] == [3, 3, 1] * 10
+    epochs = [np.concatenate([x[:, 0] for x, _ in stream[start : start + 3]]) for start in range(0, 30, 3)]
+    for epoch in epochs:
+        assert sorted(epoch % 10) == list(range(7))
+    assert {value // 10 for epoch in epochs for value in epoch} == {0, 1}
+    assert len({tuple(epoch) for epoch in epochs}) == 10
+    for inputs, labels in stream:
+        assert inputs.dtype == np.float32
+        np.testing.assert_array_equal(labels, [LABELS[int(value) % 10] for value in inputs[:, 0]])
+    for ours, expected in zip(read(batches, 2, 3), stream[6:9], strict=True):
+        np.testing.assert_array_equal(ours[0], expected[0])
+
+
+def test_validation_is_plain_and_in_order_in_every_epoch():
+    for inputs, labels in read(FeatureBatches(FEATURES, LABELS, 7, None), 0, 2):
+        np.testing.assert_array_equal(inputs[:, 0], range(7))
+        np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_class_weights_come_with_the_pictures_of_the_class():
+    for _, labels, weights in read(FeatureBatches(FEATURES, LABELS, 3, 0, {0: 0.5, 1: 1.0, 2: 2.0}), 0, 3):
+        np.testing.assert_array_equal(weights, 0.5 * 2.0**labels)
+
+
+def test_pictures_keep_their_labels_and_change_from_epoch_to_epoch(tmp_path):
+    preprocessing = Preprocessing((8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
+    values = np.random.default_rng(0).integers(0, 40, (7, 12, 12, 3)) + 30 * np.arange(7)[:, None, None, None]
+    for index, pixels in enumerate(values):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{index}.png")
+    paths = [str(tmp_path / f"{index}.png") for index in range(7)]
+    first, second = read(PictureBatches(paths, preprocessing, range(7), 7, 0), 0, 2)
+    for inputs, labels in (first, second):
+        order = np.argsort(inputs.mean(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(labels[order], range(7))
+    assert not np.array_equal(first[0][np.argsort(first[1])], second[0][np.argsort(second[1])])
+
+
+def test_no_generator_is_read(monkeypatch):
+    """It would slow every later step of the process, see ``computed_batches``."""
+    monkeypatch.setattr(tf.data.Dataset, "from_generator", None)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batches = FeatureBatches(FEATURES, LABELS, 3, 0)
+    history = model.fit(batches.from_epoch(0), steps_per_epoch=3, epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
