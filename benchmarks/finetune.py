@@ -133,9 +133,6 @@ def run_side(arguments: argparse.Namespace) -> None:
 
 
 def run_toolkit(arguments: argparse.Namespace) -> Side:
-    from toolkit.allocator import keep_freed_memory
-
-    keep_freed_memory()  # as `toolkit finetune` does
     import keras  # noqa: F401  (counted as an import)
 
     from toolkit import model_info

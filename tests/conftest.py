@@ -8,10 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.allocator import keep_freed_memory
-
-keep_freed_memory()  # networks are built and freed all the time here
-
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:

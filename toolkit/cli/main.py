@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from toolkit.allocator import keep_freed_memory
 from toolkit.cli.output import claim_streams
 from toolkit.cli.parser import build_parser
 from toolkit.spec import UserError
@@ -23,7 +22,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     _quiet_libraries(arguments.verbose)
-    keep_freed_memory()
     from toolkit.cli import commands
 
     try:

@@ -59,9 +59,8 @@ def arrays_within(
 
 def _find_arrays(path: Path, kind: str, start: int, stop: int) -> dict[str, Any]:
     command = [sys.executable, "-P", str(_WORKER), kind, str(path), str(start), str(stop)]
-    # NumPy would set memory aside for each processor, the allocator for later, and the process has little.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment["OPENBLAS_NUM_THREADS"] = "1"
+    # NumPy would set memory aside for each processor, and the process has little.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_SECONDS, env=environment
