@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from toolkit.data.geometry import MAX_PIXELS, jpeg_scale, resized_size
+from toolkit.data.resample import resample
 from toolkit.spec import Interpolation, Preprocessing, UserError
 
 #: Formats that the host and TensorFlow's graph operations both decode.
@@ -26,7 +27,6 @@ _JPEG_FORMATS = ("JPEG", "MPO")
 # What TensorFlow's BMP operation reads too; it takes palette indices for grey values, or fails.
 _BMP_LAYOUTS = ("L", "BGR", "BGRX", "BGRA")
 _OPENING = threading.Lock()  # warnings.catch_warnings() swaps a list that all threads share
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 #: What a picture may be given as: a path, its encoded bytes, a Pillow image, or uint8 pixels (height, width, 3).
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
@@ -128,18 +128,13 @@ def resize_pixels(rgb: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def resize_rgb(rgb: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
     """Resize uint8 RGB of shape (…, …, 3) to (height, width, 3).
 
-    Resampling runs on float channels and rounds once at the end. Pillow's own 8-bit path rounds between its two
-    passes, which no graph operation reproduces.
+    A grey picture stays one plane, shown three times: a read-only view.
     """
     if (height, width) == rgb.shape[:2]:
         return rgb
-    is_grey = rgb.strides[-1] == 0  # one plane, shown three times
-    resized = np.empty((height, width, 1 if is_grey else 3), np.uint8)
-    for channel in range(resized.shape[-1]):
-        plane = Image.fromarray(np.ascontiguousarray(rgb[..., channel])).convert("F")
-        values = np.asarray(plane.resize((width, height), _RESAMPLING[interpolation]))
-        resized[..., channel] = np.clip(np.rint(values), 0, 255)
-    return np.broadcast_to(resized, (height, width, 3))
+    if rgb.strides[-1] == 0:
+        return _grey_to_rgb(resample(rgb[..., :1], height, width, interpolation))
+    return resample(rgb, height, width, interpolation)
 
 
 def decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessing | None) -> np.ndarray:
@@ -179,7 +174,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8)[..., None])
     if image.mode == "L" and "transparency" not in image.info:
         return _grey_to_rgb(np.asarray(image)[..., None])
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
