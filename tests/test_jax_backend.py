@@ -70,9 +70,9 @@ def train(names: list[str]) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines()] == names
 
 
-def test_networks_train_without_tensorflow():
-    """A plain network and a residual one, of those that compile in seconds."""
-    train(["lenet5", "resnet20"])
+def test_network_trains_without_tensorflow():
+    """The one that compiles in seconds; `-m slow` has all."""
+    train(["lenet5"])
 
 
 @pytest.mark.slow

@@ -122,6 +122,7 @@ def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monke
     )
 
 
+@pytest.mark.slow
 def test_finetuning_from_a_file_takes_its_preprocessing_into_the_bundle(home, digits):
     from toolkit.spec import Preprocessing
 

@@ -34,6 +34,12 @@ def _answer(model, x):
     return keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32"))
 
 
+@pytest.fixture(scope="module", params=NAMES)
+def small(request):
+    """Each network once, for the tests that leave it as it is."""
+    return _small(request.param)
+
+
 @pytest.fixture
 def policy():
     """Sets a dtype policy and puts the old one back."""
@@ -66,22 +72,19 @@ def test_metadata_is_filled_in(name):
     assert all(tag in (weights.tag, "imagenet") for tag, weights in info.weights.items())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_graph_is_flat_and_of_known_layers(name):
-    model = _small(name)
-    for layer in model.layers:
+def test_graph_is_flat_and_of_known_layers(small):
+    for layer in small.layers:
         known = getattr(layers, type(layer).__name__, None) or getattr(keras.layers, type(layer).__name__, None)
         assert type(layer) is known, f"{layer.name} is neither a stock layer nor one of toolkit.layers"
         assert not isinstance(layer, keras.Model | keras.layers.Wrapper | keras.layers.Lambda), layer.name
         assert len(layer._inbound_nodes) == 1, f"{layer.name} is used twice"
     # An operator such as `x + y` leaves an operation that is no layer of the model.
-    assert {operation.name for operation in model.operations} == {layer.name for layer in model.layers}
+    assert {operation.name for operation in small.operations} == {layer.name for layer in small.layers}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_layer_names_start_with_a_stage_in_order(name):
-    info = toolkit.model_info(name)
-    first, *rest = [layer.name for layer in _small(name).layers]
+def test_layer_names_start_with_a_stage_in_order(small):
+    info = toolkit.model_info(small.name)
+    first, *rest = [layer.name for layer in small.layers]
     assert first == "input"
     assert all(layer.startswith(tuple(f"{stage}_" for stage in info.stages)) for layer in rest)
     positions = [info.stages.index(layer.split("_")[0]) for layer in rest]
@@ -127,14 +130,12 @@ def test_training_step_reaches_every_variable(name, dtype_policy, policy):
         assert not np.array_equal(variable.numpy(), before[variable.path]), f"{variable.path} has not moved"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_saved_and_reloaded_model_answers_the_same(name, tmp_path):
-    model = _small(name)
-    x = _pictures(model)
-    model.save(tmp_path / "model.keras")
+def test_saved_and_reloaded_model_answers_the_same(small, tmp_path):
+    x = _pictures(small)
+    small.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
-    np.testing.assert_allclose(_answer(again, x), _answer(model, x), rtol=0, atol=1e-6)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in small.layers]
+    np.testing.assert_allclose(_answer(again, x), _answer(small, x), rtol=0, atol=1e-6)
     (tmp_path / "model.keras").unlink()  # pytest keeps the folders of three runs, and all networks make gigabytes
 
 
@@ -167,9 +168,9 @@ def test_backbone_and_its_pooling(name):
         np.testing.assert_allclose(_answer(model, x), reduce(features, axis=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_models_start_from_different_weights(name):
-    first, second = _small(name), _small(name)
-    kernels = [w for w in first.trainable_weights if w.name == "kernel"]
-    others = [w for w in second.trainable_weights if w.name == "kernel"]
+def test_two_models_start_from_different_weights(small):
+    kernels, others = (
+        [weight for weight in model.trainable_weights if weight.name == "kernel"]
+        for model in (small, _small(small.name))
+    )
     assert not any(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(kernels, others, strict=True))

@@ -113,7 +113,7 @@ def test_run_killed_at_random_moments_ends_in_the_same_weights(pictures, tmp_pat
         finished += 1
 
 
-@pytest.mark.parametrize("steps", [4, 9])
+@pytest.mark.parametrize("steps", [4, pytest.param(9, marks=pytest.mark.slow)])
 def test_run_goes_on_from_within_an_epoch(pictures, tmp_path, steps):
     """72 pictures in batches of 8 are 9 steps: the checkpoints of an epoch are after steps 3 and 6."""
     from toolkit.training.callbacks import SaveProgress
@@ -167,6 +167,7 @@ def command(pictures: Path, out: Path, *extra: str) -> list[str]:
     return [*main, *settings, *extra]
 
 
+@pytest.mark.slow
 def test_command_that_was_killed_resumes_to_the_same_weights(pictures, tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     subprocess.run(command(pictures, unbroken), check=True, capture_output=True)
