@@ -1,7 +1,7 @@
 """The pictures a compression method learns from, in whichever form they are at hand."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,16 +112,20 @@ class StoredExamples:
         recipe = training_recipe(Subset((), ()), self._preprocessing, augment, seed, None)
         if recipe.augmentations and not self._can_augment(recipe.canvas):
             raise UserError(f"augmentation {augment!r} needs pictures as files, or others than crops uint8 pixels")
-        read, steps = self._reader(recipe.canvas), -(-len(self) // batch_size)
-        plan_of = functools.lru_cache(maxsize=1)(functools.partial(_epoch_plan, self._labels.tolist(), seed))
+        read, labels, steps = self._reader(recipe.canvas), self._labels.tolist(), -(-len(self) // batch_size)
+
+        @lru_cache(maxsize=1)
+        def plan_of(epoch: int) -> Plan:
+            return epoch_plan(labels, seed=seed, epoch=epoch)
 
         def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
             epoch, step = divmod(number, steps)
             plan, part = plan_of(epoch), slice(step * batch_size, (step + 1) * batch_size)
-            inputs, labels = read(plan.examples[part]), self._labels[plan.examples[part]]
+            chosen = plan.examples[part]
+            inputs = read(chosen)
             if recipe.augmentations:
                 inputs = recipe.augment(inputs, epoch, plan.positions[part])
-            return normalized(inputs, self._preprocessing), labels
+            return normalized(inputs, self._preprocessing), self._labels[chosen]
 
         return pipeline.computed_batches(batch)
 
@@ -136,10 +140,6 @@ class StoredExamples:
         if cache is not None:
             return lambda chosen: cache[chosen]
         return lambda chosen: load_pixels([paths[index] for index in chosen], canvas)
-
-
-def _epoch_plan(labels: list[int], seed: int, epoch: int) -> Plan:
-    return epoch_plan(labels, seed=seed, epoch=epoch)
 
 
 def _batches(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -60,7 +60,7 @@ def _multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
             np.matmul(left[part], right, out=out[part])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _bands(size: int, resized: int, interpolation: Interpolation) -> tuple[list[int], np.ndarray]:
     """For each band of the result: where its source begins, and the weights, float32 (bands, _BAND, depth)."""
     places, weights = _weights(size, resized, interpolation)
@@ -74,7 +74,7 @@ def _bands(size: int, resized: int, interpolation: Interpolation) -> tuple[list[
     return starts.tolist(), matrices
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _channel_bands(
     size: int, resized: int, interpolation: Interpolation, channels: int
 ) -> tuple[list[int], np.ndarray]:
