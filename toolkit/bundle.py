@@ -85,7 +85,7 @@ class Manifest:
     weights_digest: str
     preprocessing: Preprocessing
     labels: tuple[str, ...]
-    metrics: dict[str, float]
+    metrics: dict[str, int | float]
     parity: dict[str, float]
     versions: dict[str, str]
     recommended_engine: str

@@ -216,6 +216,7 @@ def test_command_measures_on_held_out_pictures_and_fits_the_threshold_on_validat
     assert sorted(asked["evaluation"].paths) == sorted(digits_split.test.paths)
     assert sorted(asked["validation"].paths) == sorted(digits_split.val.paths)
     report = json.loads(capsys.readouterr().out)
+    assert type(report["metrics"]["n"]) is int
     assert (report["bundle"], report["metrics"]["subset"], report["scales"]) == (str(bundle), "test", [32, 40])
     commands.ensemble(Namespace(bundles=[bundle], out=tmp_path / "both", data=None, **options))
     assert (asked["evaluation"], asked["validation"]) == (None, None)

@@ -49,10 +49,10 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
             )
     medians = {row["engine"]: row["p50_ms"] for row in rows if row["batch"] == batch_sizes[0]}
     recommended = recommend({name: p50 for name, p50 in medians.items() if _trusted(name, manifest)} or medians)
-    held_out = {key: manifest.metrics[key] for key in ("top1", "top5") if key in manifest.metrics}
+    held_out = {key: manifest.metrics[key] for key in ("top1", "top5", "n") if key in manifest.metrics}
     return {
         "bundle": str(version_dir),
-        "held_out": held_out | {"n": int(manifest.metrics["n"])} if held_out else None,
+        "held_out": held_out or None,
         "rows": rows,
         "recommended": recommended,
         "verdict": _verdict(rows, recommended),
