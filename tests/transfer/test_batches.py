@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.spec import Preprocessing
-from toolkit.transfer.batches import FeatureBatches, PictureBatches
+from toolkit.transfer.batches import FeatureBatches, KeepBest, PictureBatches
 
 LABELS = [0, 1, 2, 0, 1, 2, 0]
 #: Two views of seven pictures; every value tells which view of which picture it belongs to.
@@ -73,3 +73,19 @@ def test_no_generator_is_read(monkeypatch):
     batches = FeatureBatches(FEATURES, LABELS, 3, 0)
     history = model.fit(batches.from_epoch(0), steps_per_epoch=3, epochs=2, verbose=0)
     assert len(history.history["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "best"),
+    [
+        ([(106 / 107, 0.5), (105 / 107, 0.1)], 0),
+        ([(106 / 107, 0.5), (1.0, 0.9), (1.0, 0.9)], 2),
+        ([(106 / 107, 0.3), (106 / 107, 0.2), (106 / 107, 0.25)], 2),
+    ],
+)
+def test_best_epoch_gets_most_right_and_of_those_has_the_smallest_loss(epochs, best):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    keep = KeepBest(106 / 107, 0.4, model.weights)
+    for epoch, (accuracy, loss) in enumerate(epochs):
+        keep.on_epoch_end(epoch, {"val_accuracy": float(np.float32(accuracy)), "val_loss": loss})
+    assert keep.best_epoch == best

@@ -14,6 +14,9 @@ from toolkit.spec import Preprocessing
 from toolkit.transfer.minibatch import single
 from toolkit.transfer.views import Views
 
+# Keras' metric is float32: the same share of right answers may come out a little larger.
+_ROUNDING = 1e-6
+
 
 class _Batches:
     """Every picture once in an epoch, in an order that follows from the seed and the epoch's number.
@@ -109,10 +112,13 @@ class PictureBatches(_Batches):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Remembers the weights of the epoch with the best validation accuracy, if it beats what was there before.
+    """Remembers the weights of the best epoch, if it beats what was there before.
+
+    Better is what gets more validation pictures right and, where as many are right, what has the smaller loss there.
 
     Args:
         val_accuracy: before the first epoch.
+        val_loss: before the first epoch.
         weights: the variables to remember.
 
     Attributes:
@@ -121,21 +127,23 @@ class KeepBest(keras.callbacks.Callback):
         reached: the best of any epoch.
     """
 
-    def __init__(self, val_accuracy: float, weights: list[Any]) -> None:
+    def __init__(self, val_accuracy: float, val_loss: float, weights: list[Any]) -> None:
         super().__init__()
         self.val_accuracy = val_accuracy
         self.best_epoch = 0
         self.reached = 0.0
+        self._val_loss = val_loss
         self._num_epochs = 0
         self._weights = weights
         self._best = self._values()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._num_epochs += 1  # Keras counts from 0 again at every call of ``fit``
-        accuracy = float((logs or {})["val_accuracy"])
+        accuracy, loss = (float((logs or {})[name]) for name in ("val_accuracy", "val_loss"))
         self.reached = max(self.reached, accuracy)
-        if accuracy > self.val_accuracy:
-            self.val_accuracy, self.best_epoch = accuracy, self._num_epochs
+        as_many_right = abs(accuracy - self.val_accuracy) < _ROUNDING
+        if loss < self._val_loss if as_many_right else accuracy > self.val_accuracy:
+            self.val_accuracy, self._val_loss, self.best_epoch = accuracy, loss, self._num_epochs
             self._best = self._values()
 
     def restore(self) -> None:

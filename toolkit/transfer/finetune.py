@@ -1,6 +1,7 @@
 """Fine-tuning from pictures to a calibrated classifier, the frozen part running once per picture, ever."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -70,7 +71,8 @@ class FinetuneResult:
         steps: validation accuracy after each step, in order.
         val_accuracy: of the model.
         knn_val_accuracy: of the 10 nearest training pictures' vote, which learns nothing: what the features are worth.
-        temperature: what the logits were divided by, so that probabilities are calibrated; it is in the weights.
+        temperature: what the last step's logits were divided by, so that probabilities are calibrated; it is in the
+            weights.
         reject_below: refusing less probable answers costs 5 % of the right ones.
         features: of the plain training and validation pictures, for ``toolkit.transfer.insight``.
         num_computed: views that were not in the cache.
@@ -141,6 +143,9 @@ def finetune(
     fitted = _Fitted()
     if outline.is_dense:
         fitted = _fit(network, outline.context, split, cache_dir, options, progress, clock)
+        if plan.unfreeze_from is not None:
+            # A strongly regularised head answers timidly, and unfrozen stages would learn to raise its voice first.
+            fitted = fitted.calibrated(np.asarray(split.val.labels))
         clock.lap("head")
     if not network.bears_out(outline):
         log.info("%s is no longer built as it was: its features are looked for again", outline.name)
@@ -159,6 +164,7 @@ def finetune(
             pictures,
             plan.unfreeze_from,
             val_accuracy=val_accuracy,
+            val_loss=fitted.val_loss,
             options=options.rest,
             progress=progress,
             on_epoch=on_epoch,
@@ -213,12 +219,27 @@ class _Fitted:
 
     head: Head | None = None
     val_accuracy: float = 0.0
+    val_loss: float = math.inf
     val_logits: np.ndarray = field(default_factory=lambda: np.empty(0))
     knn_val_accuracy: float | None = None
     steps: tuple[Step, ...] = ()
     features: tuple[np.ndarray, np.ndarray] | None = None
     num_computed: int = 0
     engine: str = ""
+
+    def calibrated(self, val_labels: np.ndarray) -> "_Fitted":
+        """With probabilities that mean what they say, and their cross-entropy on validation."""
+        if self.head is None:
+            return self
+        factor = 1 / fit_temperature(self.val_logits, val_labels)
+        logits = self.val_logits * np.float32(factor)
+        right = softmax(logits)[np.arange(len(val_labels)), val_labels]
+        return replace(
+            self,
+            head=self.head.scaled(factor),
+            val_logits=logits,
+            val_loss=-float(np.log(np.maximum(right, 1e-30)).mean()),
+        )
 
 
 def _as_network(model: Any, preprocessing: Preprocessing | None) -> Network:

@@ -1,6 +1,7 @@
 """The second phase: once the head has converged, train the stages behind the cut as well, at a lower rate."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +99,7 @@ def train_rest(
     unfreeze_from: str,
     *,
     val_accuracy: float,
+    val_loss: float = math.inf,
     options: RestOptions | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
@@ -111,6 +113,7 @@ def train_rest(
         pictures: to train on.
         unfreeze_from: the first stage to train; the network's first one trains it whole, from the pictures.
         val_accuracy: of the model as it is.
+        val_loss: its cross-entropy there.
         options: epochs, rates, schedule.
         progress: called with (done, total) while features are extracted.
         on_epoch: called with the metrics after each epoch.
@@ -119,7 +122,7 @@ def train_rest(
     stages = stages_of(model)
     first = stages.index(unfreeze_from)
     rest, train, val = _parts(model, pictures, stages[first - 1] if first else None, options, progress)
-    keep = batches.KeepBest(val_accuracy, rest.weights)
+    keep = batches.KeepBest(val_accuracy, val_loss, rest.weights)
     starts = [stages[index] for index in reversed(range(first, len(stages) - 1))] if options.gradual else []
     epoch = 0
     for start, num_epochs in _phases(starts or [unfreeze_from], options.epochs):
