@@ -70,6 +70,11 @@ def test_figures_are_those_recorded():
         for row in rows:
             if row["method"] in ("int8", "qat"):
                 assert f"{100 * row['top1']:.2f} ({row['bytes'] / size:.2f}×)" in told[0]
+    divisions = json.loads((ROOT / "benchmarks/results/compress-googlenet-divisions.json").read_text())["rows"]
+    told = f"{divisions[-1]['n']} in five divisions" + "".join(
+        f" | {divisions[-1][name]:.2f}" for name in ("float", "int8", "qat")
+    )
+    assert (len(divisions), told in GUIDE) == (6, True)
 
 
 def test_files_named_exist():
