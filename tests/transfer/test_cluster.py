@@ -112,11 +112,13 @@ def test_picture_that_cannot_be_read_is_named(address, small, pictures, tmp_path
 
 @pytest.mark.slow
 def test_predict_answers_over_a_cluster_what_it_answers_here(address, bundle, pictures, capsys):
-    from toolkit.cli import main
+    from toolkit.cli import commands
+    from toolkit.cli.parser import build_parser
 
     answers = []
     for options in ([], ["--cluster", address]):
-        assert main(["predict", str(bundle), *pictures[:20], "--engine", "litert", "--json", *options]) == 0
+        command = ["predict", str(bundle), *pictures[:20], "--engine", "litert", "--json", *options]
+        commands.predict(build_parser().parse_args(command))
         answers.append(json.loads(capsys.readouterr().out))
     assert [answer["path"] for answer in answers[0]] == pictures[:20]
     assert answers[0] == answers[1]
