@@ -89,7 +89,8 @@ def test_registered_network_passes(name):
 @pytest.mark.parametrize("batch_norm", ["batch", "running"])
 @pytest.mark.parametrize("name", [name for name in toolkit.list_models() if name not in ("xo", "resnet152")])
 def test_every_network_passes(name, batch_norm):
-    report = check_model_gradients(name, num_entries=1, batch_size=2, batch_norm=batch_norm)
+    # Four pictures: over two values, all that is left of some maps, batch normalisation answers ±1 whatever they are.
+    report = check_model_gradients(name, num_entries=1, batch_size=4, batch_norm=batch_norm)
     assert report["passed"], report["variables"][0]
 
 
