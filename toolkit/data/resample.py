@@ -4,23 +4,22 @@ Pillow's 8-bit resize rounds between its two passes, which no graph operation re
 two to six times as long as this.
 """
 
-import os
-import threading
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from toolkit.spec import Interpolation
 
-# Rows or columns of the result that one product makes. Each is a mean of a few neighbours of the source: for more at a
+# Rows or columns of the result that one matrix makes. Each is a mean of a few neighbours of the source: for more at a
 # time the matrices would be mostly zeros.
 _BAND = 8
 # OpenBLAS, on which NumPy stands, gives larger products (rows × columns × depth) to several threads. Pictures are
 # decoded by several threads already, and those would wait for each other.
 _LARGEST_PRODUCT = 1 << 18
-# Each of a hundred short products gives Python's lock up and takes it back. Threads that all do so wait for it; while
-# half of them decode, in one long call each, photographs of 500 pixels come from two threads a tenth faster.
-_TURNS = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
+# Values of the source worked on at a time, so that they stay in the processor's cache. Fewer would mean more calls,
+# between which threads wait for Python's lock.
+_LARGEST_GROUP = 1 << 19
 
 
 def resample(pixels: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
@@ -37,41 +36,41 @@ def resample(pixels: np.ndarray, height: int, width: int, interpolation: Interpo
     Returns:
         uint8 (height, width, channels).
     """
-    with _TURNS:
-        return _resampled(pixels, height, width, interpolation)
-
-
-def _resampled(pixels: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
     channels = pixels.shape[2]
-    rows = np.empty((height, pixels.shape[1] * channels), np.float32)
-    starts, matrices = _bands(pixels.shape[0], height, interpolation)
-    for band, (start, matrix) in enumerate(zip(starts, matrices, strict=True)):
-        part = rows[band * _BAND : (band + 1) * _BAND]
-        source = pixels[start : start + matrix.shape[1]].astype(np.float32, order="C").reshape(matrix.shape[1], -1)
-        _multiply(matrix[: len(part)], source, part)
-    values = np.empty((height, width * channels), np.float32)
-    starts, matrices = _channel_bands(pixels.shape[1], width, interpolation, channels)
-    for band, (start, matrix) in enumerate(zip(starts, matrices, strict=True)):
-        part = values[:, band * _BAND * channels : (band + 1) * _BAND * channels]
-        _multiply(rows[:, start * channels :][:, : len(matrix)], matrix[:, : part.shape[1]], part)
+    lines = pixels.reshape(len(pixels), -1)
+    tops, down = _bands(len(pixels), height, interpolation)
+    lefts, across = _channel_bands(pixels.shape[1], width, interpolation, channels)
+    values = np.empty((len(down), _BAND, len(across), _BAND * channels), np.float32)
+    group = _bands_at_once(down, across, lines.shape[1])
+    for start in range(0, len(down), group):
+        part = slice(start, start + group)
+        rows = _multiply(down[part], lines.take(tops[part, None] + np.arange(down.shape[2]), axis=0).astype(np.float32))
+        windows = sliding_window_view(rows.reshape(-1, lines.shape[1]), across.shape[1], axis=1)[:, lefts]
+        products = values[part].reshape(len(windows), len(across), -1)
+        np.matmul(windows.swapaxes(0, 1), across, out=products.swapaxes(0, 1))
     np.clip(np.rint(values, out=values), 0, 255, out=values)
-    return values.astype(np.uint8).reshape(height, width, channels)
+    resized = values.astype(np.uint8).reshape(len(down) * _BAND, len(across) * _BAND, channels)
+    return resized[:height, :width]
 
 
-def _multiply(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """``left @ right``, in products that stay in this thread."""
-    (height, depth), width = left.shape, right.shape[1]
-    step = max(1, _LARGEST_PRODUCT // (depth * min(height, width)))
-    for start in range(0, max(height, width), step):
+def _bands_at_once(down: np.ndarray, across: np.ndarray, width: int) -> int:
+    by_product = _LARGEST_PRODUCT // (_BAND * across[0].size)
+    by_group = _LARGEST_GROUP // (down.shape[2] * width)
+    return max(1, min(by_product, by_group))
+
+
+def _multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``left @ right``, float32 (bands, …, …), in products that stay in this thread."""
+    product = np.empty((*left.shape[:2], right.shape[2]), np.float32)
+    step = max(1, _LARGEST_PRODUCT // left[0].size)
+    for start in range(0, right.shape[2], step):
         part = slice(start, start + step)
-        if width >= height:
-            np.matmul(left, right[:, part], out=out[:, part])
-        else:
-            np.matmul(left[part], right, out=out[part])
+        np.matmul(left, right[..., part], out=product[..., part])
+    return product
 
 
 @lru_cache(maxsize=32)
-def _bands(size: int, resized: int, interpolation: Interpolation) -> tuple[list[int], np.ndarray]:
+def _bands(size: int, resized: int, interpolation: Interpolation) -> tuple[np.ndarray, np.ndarray]:
     """For each band of the result: where its source begins, and the weights, float32 (bands, _BAND, depth)."""
     places, weights = _weights(size, resized, interpolation)
     starts, ends = places[::_BAND, 0], np.append(places[_BAND - 1 :: _BAND, -1], places[-1, -1])[: -(-resized // _BAND)]
@@ -81,20 +80,20 @@ def _bands(size: int, resized: int, interpolation: Interpolation) -> tuple[list[
     result, tap = np.nonzero(weights)
     band, row = np.divmod(result, _BAND)
     matrices[band, row, places[result, tap] - starts[band]] = weights[result, tap]
-    return starts.tolist(), matrices
+    return starts, matrices
 
 
 @lru_cache(maxsize=32)
 def _channel_bands(
     size: int, resized: int, interpolation: Interpolation, channels: int
-) -> tuple[list[int], np.ndarray]:
-    """The same transposed, each weight once for every channel: (bands, depth × channels, _BAND × channels)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for interleaved channels, transposed: the weights are (bands, depth × channels, _BAND × channels)."""
     starts, matrices = _bands(size, resized, interpolation)
     bands, _, depth = matrices.shape
     spread = np.zeros((bands, depth, channels, _BAND, channels), np.float32)
     for channel in range(channels):
         spread[:, :, channel, :, channel] = matrices.transpose(0, 2, 1)
-    return starts, spread.reshape(bands, depth * channels, _BAND * channels)
+    return starts * channels, spread.reshape(bands, depth * channels, _BAND * channels)
 
 
 def _weights(size: int, resized: int, interpolation: Interpolation) -> tuple[np.ndarray, np.ndarray]:
