@@ -1,5 +1,9 @@
 """Epochs are permutations that depend on the seed and the epoch's number alone; evaluation sees each picture once."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -141,3 +145,27 @@ def test_fault_in_the_first_batch_is_told_as_it_is():
 
     with pytest.raises(ValueError, match=r"^no such picture$"):
         computed_batches(broken)
+
+
+SCRIPT_THAT_HOLDS_ITERATORS = """
+import json, sys
+from toolkit.data.pipeline import training_batches
+from toolkit.data.split import Subset
+from toolkit.spec import Preprocessing
+
+paths = json.loads(sys.argv[1])
+subset = Subset(tuple(paths), tuple(range(len(paths))))
+iterators = [
+    iter(training_batches(subset, Preprocessing(size=(128, 128)), batch_size=32, seed=seed, cache_bytes=seed % 2 << 30))
+    for seed in range(6)
+]
+for batches in iterators:
+    next(batches)
+print("the end")
+"""
+
+
+def test_script_that_still_holds_iterators_ends(subset):
+    command = [sys.executable, "-c", SCRIPT_THAT_HOLDS_ITERATORS, json.dumps(subset.paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "the end\n"), done.stderr

@@ -4,6 +4,8 @@ Order and augmentation of a training epoch depend on the seed and the epoch's nu
 the unbroken run would have seen. Evaluation sees every picture exactly once, in order.
 """
 
+import atexit
+import gc
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -142,3 +144,12 @@ def steps_per_epoch(subset: Subset, batch_size: int) -> int:
 def _on_host(function: Callable, inputs: list, dtype):
     """Augmentation and the cache are NumPy's; both are pure, so several batches may be on their way at once."""
     return tf.numpy_function(function, inputs, dtype, stateful=False)
+
+
+@atexit.register
+def _stop_iterators() -> None:
+    # A thread that needs Python's lock for a function above never gets it once the interpreter shuts down, and an
+    # iterator that is taken down then waits for its threads: a script that still held one would never end.
+    for thing in gc.get_objects():
+        if issubclass(type(thing), tf.data.Iterator):
+            thing._iterator_resource = None
