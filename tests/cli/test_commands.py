@@ -1,20 +1,18 @@
 """The commands as a newcomer meets them, one after another on real digits, and the shape of their JSON."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import run_command
 
 SETTINGS = ("--set", "run.epochs=6", "--set", "run.batch_size=16", "--set", "data.augment=none")
 
 
 def run(*arguments: object, cwd: Path, code: int = 0) -> str:
-    command = [sys.executable, "-m", "toolkit", *map(str, arguments)]
-    environment = os.environ | {"TOOLKIT_CACHE": str(cwd / "cache")}
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+    result = run_command(*arguments, cwd=cwd, environment={"TOOLKIT_CACHE": str(cwd / "cache")})
     assert result.returncode == code, result.stderr
     return result.stdout
 

@@ -4,24 +4,21 @@ import functools
 import hashlib
 import http.server
 import json
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from forked import run_command
 
 import toolkit
 from toolkit.factory import preprocessing_of, save_weights
 
 
 def run(*arguments: object, cwd: Path, code: int = 0) -> str:
-    command = [sys.executable, "-m", "toolkit", *map(str, arguments)]
-    environment = os.environ | {"TOOLKIT_CACHE": str(cwd / "cache"), "TOOLKIT_OFFLINE": "1"}
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+    environment = {"TOOLKIT_CACHE": str(cwd / "cache"), "TOOLKIT_OFFLINE": "1"}
+    result = run_command(*arguments, cwd=cwd, environment=environment)
     assert result.returncode == code, result.stderr
     return result.stdout if code == 0 else result.stderr
 

@@ -1,0 +1,43 @@
+"""Commands in processes forked from one that has imported TensorFlow: importing takes longer than most commands."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tensorflow", "keras", "toolkit.cli.commands", "toolkit.data.pipeline"])
+_SECONDS = 300
+
+
+def run_command(
+    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What ``toolkit ARGUMENTS`` answers in ``cwd``, with ``environment`` added to this process's own."""
+    argv = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory() as scratch:
+        streams = [Path(scratch) / name for name in ("stdout", "stderr")]
+        own = {**os.environ, **(environment or {})}
+        process = _CONTEXT.Process(target=_main, args=(argv, str(cwd), own, *map(str, streams)))
+        process.start()
+        process.join(_SECONDS)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired(argv, _SECONDS)
+        return subprocess.CompletedProcess(argv, process.exitcode or 0, *(path.read_text() for path in streams))
+
+
+def _main(argv: list[str], cwd: str, environment: dict[str, str], *streams: str) -> None:
+    from toolkit.cli import main
+
+    for number, path in enumerate(streams, start=1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.exit(main(argv))
