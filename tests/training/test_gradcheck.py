@@ -90,7 +90,8 @@ def test_registered_network_passes(name):
 @pytest.mark.parametrize("name", [name for name in toolkit.list_models() if name not in ("xo", "resnet152")])
 def test_every_network_passes(name, batch_norm):
     # Four pictures: over two values, all that is left of some maps, batch normalisation answers ±1 whatever they are.
-    report = check_model_gradients(name, num_entries=1, batch_size=4, batch_norm=batch_norm)
+    # Two entries: of one with a small gradient, behind many ReLUs, every step measures kinks or rounding.
+    report = check_model_gradients(name, num_entries=2, batch_size=4, batch_norm=batch_norm)
     assert report["passed"], report["variables"][0]
 
 
