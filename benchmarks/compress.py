@@ -48,8 +48,8 @@ from toolkit.data import scan_folder, split_folder
 from toolkit.data.decode import normalize
 from toolkit.data.split import Subset
 from toolkit.engines.convert import to_litert
-from toolkit.engines.runtimes import num_threads
 from toolkit.factory import preprocessing_of
+from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer import FinetuneOptions, finetune
 from toolkit.workflows.compress import training_parts

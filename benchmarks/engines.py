@@ -22,9 +22,9 @@ from toolkit.bundle import read_manifest
 from toolkit.cli.output import print_table
 from toolkit.data.split import Subset
 from toolkit.engines import available_engines, open_engine
-from toolkit.engines.runtimes import num_threads
 from toolkit.engines.timing import latency
 from toolkit.export import export_bundle
+from toolkit.machine import num_threads
 
 
 def main() -> None:

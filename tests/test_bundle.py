@@ -24,7 +24,8 @@ from toolkit.bundle import (
     verify_files,
     write_manifest,
 )
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 MANIFEST_VALUES = Manifest(
     name="pets",

@@ -10,7 +10,7 @@ from PIL import Image
 import toolkit
 from toolkit.draw import draw_model
 from toolkit.draw.blocks import boxes
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def _texts(path):

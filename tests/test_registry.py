@@ -4,7 +4,7 @@ import pytest
 
 import toolkit
 from toolkit import registry
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def test_names_are_sorted_and_complete():
@@ -28,7 +28,3 @@ def test_mistyped_name_suggests_the_nearest():
     with pytest.raises(UserError, match="unknown model 'lenetS'; did you mean 'lenet5'") as caught:
         toolkit.model_info("lenetS")
     assert "\n" not in str(caught.value)
-
-
-def test_a_name_like_no_other_lists_what_there_is():
-    assert registry.unknown_name("model", "zzz", ["b", "a"]) == "unknown model 'zzz'; known: a, b"

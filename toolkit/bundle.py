@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 EXTRA = "assets.extra"
 MANIFEST = f"{EXTRA}/manifest.json"

@@ -6,9 +6,8 @@ not flipped. Bright left of dark is positive for the vertical ones, bright above
 
 from typing import Any
 
+from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
 
 keras = lazy_module("keras")
 np = lazy_module("numpy")

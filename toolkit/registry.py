@@ -1,12 +1,12 @@
 """Network names and what stands behind each: one dictionary, filled by the families in ``toolkit.models`` and, with
 the weights published for them, by the tables in ``toolkit.weights.tables``."""
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from toolkit.spec import ModelInfo, PretrainedWeights, UserError
+from toolkit.errors import UserError, unknown_name
+from toolkit.spec import ModelInfo, PretrainedWeights
 
 _MODELS: dict[str, ModelInfo] = {}
 
@@ -77,20 +77,6 @@ def model_info(name: str) -> ModelInfo:
     if name not in _MODELS:
         raise UserError(unknown_name("model", name, list(_MODELS), listing="run `toolkit models` for the list"))
     return _MODELS[name]
-
-
-def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -> str:
-    """One line for a name nobody has: what was given, the nearest known, and where the list is.
-
-    >>> unknown_name("model", "resnet5O", ["resnet50", "vgg16"])
-    "unknown model 'resnet5O'; did you mean 'resnet50'?"
-    """
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
-    if close:
-        hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    else:
-        hint = "known: " + ", ".join(sorted(known)[:12])
-    return f"unknown {kind} {name!r}; {hint}" + (f" ({listing})" if listing else "")
 
 
 def _load_families() -> None:

@@ -12,10 +12,6 @@ ChannelOrder = Literal["rgb", "bgr", "grey"]
 ResizeMode = Literal["crop", "stretch"]
 
 
-class UserError(Exception):
-    """Input a person can mend: the command line prints it as one line and exits with status 2."""
-
-
 @dataclass(frozen=True)
 class Preprocessing:
     """How a decoded picture becomes a network's input; it belongs to the weights and travels with them.

@@ -8,8 +8,8 @@ import pytest
 
 from toolkit import create_model, list_models, model_info
 from toolkit.compress import from_tf_keras, to_tf_keras
+from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
-from toolkit.spec import UserError
 
 tf_keras = pytest.importorskip("tf_keras")
 layers = keras.layers

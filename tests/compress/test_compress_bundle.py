@@ -7,8 +7,8 @@ from toolkit.bundle import INT8_LITERT, litert_file, read_manifest, verify_files
 from toolkit.compress import operator_report
 from toolkit.data import Split
 from toolkit.data.split import Subset
+from toolkit.errors import UserError
 from toolkit.inference import Predictor
-from toolkit.spec import UserError
 from toolkit.workflows import compress_bundle
 from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions, training_parts
 

@@ -5,7 +5,8 @@ from toolkit.compress.examples import StoredExamples, batches_of, spread, write_
 from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
 from toolkit.data.split import Subset
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 RGB = Preprocessing((8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)

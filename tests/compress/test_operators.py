@@ -7,8 +7,8 @@ from toolkit.compress import operator_report
 from toolkit.compress.operators import require_integer
 from toolkit.compress.slim import slimmed
 from toolkit.engines.convert import to_litert
+from toolkit.errors import UserError
 from toolkit.layers import LocalResponseNormalization
-from toolkit.spec import UserError
 
 layers = keras.layers
 EXAMPLES = np.random.default_rng(0).normal(size=(16, 16, 16, 3)).astype(np.float32)

@@ -6,8 +6,8 @@ from toolkit.data.arrays import load_pixels
 from toolkit.data.split import Subset
 from toolkit.engines import open_engine
 from toolkit.engines.runtimes import LiteRTEngine
+from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy
-from toolkit.spec import UserError
 
 
 @pytest.fixture(scope="module")

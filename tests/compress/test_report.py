@@ -10,7 +10,7 @@ from toolkit.compress.report import verdict
 from toolkit.data.arrays import load_pixels
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from toolkit import create_model
 from toolkit.compress import Clustering, Pruning, Retraining, cluster, operator_report, prune, quantize_aware_train
 from toolkit.data.arrays import load_pixels
 from toolkit.engines.runtimes import KerasEngine, LiteRTEngine, OpenVINOEngine
+from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 # Importing it here would turn this process's tf.keras into tf_keras.
 if importlib.util.find_spec("tensorflow_model_optimization") is None:

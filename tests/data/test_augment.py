@@ -9,7 +9,7 @@ import tensorflow as tf
 from toolkit.data import augment
 from toolkit.data.augment.draws import Draws, example_keys
 from toolkit.data.augment.randaugment import CHANGES, RandAugment
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 SIZE = (28, 32)
 KEYS = example_keys(7, 3, np.arange(64))

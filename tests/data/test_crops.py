@@ -12,7 +12,8 @@ from toolkit.data import graph_views
 from toolkit.data.crops import Crop, is_plain, plan_crops, resized_to
 from toolkit.data.decode import decode_pixels
 from toolkit.data.views import decode_views
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 SQUARE = Preprocessing(size=(24, 24), crop_fraction=0.75)  # resized to 32, eight pixels of room
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data import scan_folder
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def png_header_only(width: int, height: int) -> bytes:

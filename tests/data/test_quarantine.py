@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from toolkit.data import scan_folder, split_folder
 from toolkit.data.quarantine import quarantine_file, read_quarantine, write_quarantine
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 HYMENOPTERA = Path(os.environ.get("TOOLKIT_DATA", "nowhere")) / "hymenoptera"
 

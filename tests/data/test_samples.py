@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from toolkit.data.samples import write_samples
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def test_all_1797_digits_are_written_as_their_class_says(digits):

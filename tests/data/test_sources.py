@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data import archive, scan_arrays, scan_folder, split_folder
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 MNIST = Path(os.environ.get("TOOLKIT_DATA", "nowhere")) / "mnist"
 RNG = np.random.default_rng(5)

@@ -5,7 +5,7 @@ import pytest
 
 from toolkit.data import ImageFolder, class_weights, scan_folder, split_folder
 from toolkit.data.split import default_fractions
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from toolkit.bundle import read_manifest, write_manifest
 from toolkit.demo import classifier as module
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
+from toolkit.errors import UserError
 from toolkit.inference import Predictor
-from toolkit.spec import UserError
 
 
 def test_bundles_newest_version_first_and_engines_follow_the_bundle(bundles):

@@ -18,9 +18,9 @@ from PIL import Image
 import toolkit
 from toolkit.demo import build_demo, launch, markup, server
 from toolkit.demo.classifier import Answer, Classifier
+from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.inference.predictor import Prediction
-from toolkit.spec import UserError
 
 ROOT = Path(toolkit.__file__).parents[1]
 

@@ -15,9 +15,11 @@ from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.convert import to_litert
-from toolkit.engines.runtimes import KerasEngine, softmax, sums_bytes_exactly
+from toolkit.engines.runtimes import KerasEngine, softmax
 from toolkit.engines.timing import latency
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.machine import sums_bytes_exactly
+from toolkit.spec import Preprocessing
 
 INSTALLED = [name for name, (_, _, module, _) in ENGINES.items() if importlib.util.find_spec(module)]
 FLOAT = [name for name in FLOAT_ENGINES if name in INSTALLED]

@@ -12,7 +12,7 @@ from toolkit import model_info
 from toolkit.data.decode import normalize
 from toolkit.engines import extract
 from toolkit.engines.extract import open_extractor, relative_difference
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 PREPROCESSING = model_info("resnet20").preprocessing
 PIXELS = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)

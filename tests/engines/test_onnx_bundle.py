@@ -7,7 +7,7 @@ import pytest
 
 from toolkit.data.arrays import load_pixels
 from toolkit.engines import open_engine
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.workflows import onnx as workflow
 from toolkit.workflows.onnx import export_onnx
 

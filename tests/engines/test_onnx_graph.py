@@ -12,8 +12,9 @@ from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
 from toolkit.engines.onnx_graph import to_onnx
 from toolkit.engines.runtimes import softmax
+from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -19,9 +19,9 @@ from toolkit.compress import quantize
 from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
 from toolkit.engines.convert import to_litert, weights_digest
+from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle
 from toolkit.export.bundle import AccuracyBudget
-from toolkit.spec import UserError
 
 
 @pytest.fixture(scope="module")

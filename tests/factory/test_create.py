@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 RNG = np.random.default_rng(0)
 FORMATS = (".keras", ".weights.h5")

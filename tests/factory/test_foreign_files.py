@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import toolkit
+from toolkit.errors import UserError
 from toolkit.factory import load_weights, preprocessing_of, save_weights
-from toolkit.spec import UserError
 
 RNG = np.random.default_rng(0)
 TORCH_VARIABLES = ("weight", "bias", "running_mean", "running_var")

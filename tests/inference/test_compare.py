@@ -12,10 +12,10 @@ from toolkit.data.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines
 from toolkit.engines.runtimes import softmax
 from toolkit.engines.timing import recommend
+from toolkit.errors import UserError
 from toolkit.export import export_bundle
 from toolkit.inference import benchmark_bundle, verify_bundle
 from toolkit.inference.compare import _trusted, _verdict
-from toolkit.spec import UserError
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import pytest
 
 from toolkit import Predictor
 from toolkit.data import scan_folder
+from toolkit.errors import UserError
 from toolkit.inference import evaluate_bundle
-from toolkit.spec import UserError
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, LABELS, MANIFEST, read_man
 from toolkit.data import ImageError
 from toolkit.data.decode import decode_pixels
 from toolkit.engines import FLOAT_ENGINES
+from toolkit.errors import UserError
 from toolkit.inference.predictor import resolve_engine
-from toolkit.spec import UserError
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from toolkit.cli.commands import bundles as commands
 from toolkit.data import scan_folder
 from toolkit.data.crops import plan_crops
 from toolkit.data.views import decode_views
+from toolkit.errors import UserError
 from toolkit.inference import evaluate_bundle, load_classifier
 from toolkit.serving import protocol
-from toolkit.spec import UserError
 
 
 @pytest.fixture

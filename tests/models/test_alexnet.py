@@ -6,8 +6,8 @@ import pytest
 
 import toolkit
 from toolkit.arithmetic import count_params, layer_table
+from toolkit.errors import UserError
 from toolkit.layers import LocalResponseNormalization
-from toolkit.spec import UserError
 
 RNG = np.random.default_rng(0)
 SMALL = {"input_shape": (67, 67, 3), "num_classes": 5}

@@ -6,7 +6,7 @@ import pytest
 
 import toolkit
 from toolkit.arithmetic import count_macs, count_params, layer_table
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 CLEAR_X = """
 . . . . . . . . .

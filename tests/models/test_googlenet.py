@@ -216,16 +216,16 @@ def test_training_weighs_each_auxiliary_loss_with_three_tenths(name):
 
 
 def test_heads_are_refused_where_they_cannot_be():
-    with pytest.raises(toolkit.spec.UserError, match="aux_heads=True is for a network that classifies"):
+    with pytest.raises(toolkit.errors.UserError, match="aux_heads=True is for a network that classifies"):
         toolkit.create_model("googlenet", aux_heads=True, include_top=False)
-    with pytest.raises(toolkit.spec.UserError, match="at least 79×79"):
+    with pytest.raises(toolkit.errors.UserError, match="at least 79×79"):
         toolkit.create_model("googlenet", aux_heads=True, input_shape=(78, 224, 3))
     assert toolkit.create_model("googlenet", aux_heads=True, input_shape=(79, 79, 3)).output["aux1"].shape[-1] == 1000
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_pictures_too_small_are_refused(name):
-    with pytest.raises(toolkit.spec.UserError, match=f"{name} needs pictures of at least 32×32"):
+    with pytest.raises(toolkit.errors.UserError, match=f"{name} needs pictures of at least 32×32"):
         toolkit.create_model(name, input_shape=(31, 64, 3))
 
 

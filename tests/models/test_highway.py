@@ -146,7 +146,7 @@ def test_dropout_can_be_left_out():
 
 
 def test_impossible_arguments_are_refused():
-    with pytest.raises(toolkit.spec.UserError, match=r"depth of at least 2.*got 1"):
+    with pytest.raises(toolkit.errors.UserError, match=r"depth of at least 2.*got 1"):
         toolkit.create_model("highway_mlp", depth=1)
-    with pytest.raises(toolkit.spec.UserError, match="highway_cnn32 needs pictures of at least 8×8"):
+    with pytest.raises(toolkit.errors.UserError, match="highway_cnn32 needs pictures of at least 8×8"):
         toolkit.create_model("highway_cnn32", input_shape=(32, 7, 3))

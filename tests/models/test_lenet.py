@@ -50,5 +50,5 @@ def test_pooling_is_average_or_maximum(name, reduce, maps):
 
 def test_smallest_picture_is_sixteen_pixels():
     assert toolkit.create_model("lenet5", input_shape=(16, 16, 1)).get_layer("stage2_pool").output.shape[1:3] == (1, 1)
-    with pytest.raises(toolkit.spec.UserError, match="lenet5_rgb needs pictures of at least 16×16"):
+    with pytest.raises(toolkit.errors.UserError, match="lenet5_rgb needs pictures of at least 16×16"):
         toolkit.create_model("lenet5_rgb", input_shape=(15, 32, 3))

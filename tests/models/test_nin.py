@@ -6,8 +6,8 @@ import pytest
 
 import toolkit
 from toolkit.arithmetic import layer_table
+from toolkit.errors import UserError
 from toolkit.models import nin, parts
-from toolkit.spec import UserError
 
 RNG = np.random.default_rng(0)
 

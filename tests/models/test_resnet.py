@@ -180,7 +180,7 @@ def test_survival_falls_linearly_to_a_half():
     assert later.get_layer("stage3_block9_drop").survival == pytest.approx(0.8)
     certain = toolkit.create_model("resnet56_sd", survival=1.0)
     assert [layer.name for layer in certain.layers] == [layer.name for layer in toolkit.create_model("resnet56").layers]
-    with pytest.raises(toolkit.spec.UserError, match=r"survival must be in \(0, 1\], got 0"):
+    with pytest.raises(toolkit.errors.UserError, match=r"survival must be in \(0, 1\], got 0"):
         toolkit.create_model("resnet56_sd", survival=0)
 
 
@@ -242,10 +242,10 @@ def test_normalisation_follows_the_reference():
 
 @pytest.mark.parametrize(("name", "shape", "least"), [("resnet50", (31, 64, 3), 32), ("resnet20", (32, 7, 3), 8)])
 def test_pictures_too_small_are_refused(name, shape, least):
-    with pytest.raises(toolkit.spec.UserError, match=f"{name} needs pictures of at least {least}×{least}"):
+    with pytest.raises(toolkit.errors.UserError, match=f"{name} needs pictures of at least {least}×{least}"):
         toolkit.create_model(name, input_shape=shape)
 
 
 def test_shortcut_option_is_checked():
-    with pytest.raises(toolkit.spec.UserError, match=r"unknown shortcut 'C'.*A, B"):
+    with pytest.raises(toolkit.errors.UserError, match=r"unknown shortcut 'C'.*A, B"):
         toolkit.create_model("resnet20", shortcut="C")

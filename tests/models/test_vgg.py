@@ -92,5 +92,5 @@ def test_head_follows_the_size_of_the_picture():
 
 
 def test_pictures_too_small_are_refused():
-    with pytest.raises(toolkit.spec.UserError, match="vgg16 needs pictures of at least 32×32"):
+    with pytest.raises(toolkit.errors.UserError, match="vgg16 needs pictures of at least 32×32"):
         toolkit.create_model("vgg16", input_shape=(31, 64, 3))

@@ -5,7 +5,7 @@ import pytest
 
 import toolkit
 from toolkit.arithmetic import layer_table
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def test_layer_by_layer():

@@ -13,11 +13,11 @@ import tensorflow as tf
 from starlette.testclient import TestClient
 
 from toolkit.bundle import KERAS_FILE, MANIFEST
+from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.serving import create_app, models
 from toolkit.serving.app import build_app
 from toolkit.serving.models import LoadedModel, ModelTable
-from toolkit.spec import UserError
 
 PREDICT = "/v1/models/digits:predict"
 

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
+from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.serving import serve
-from toolkit.spec import UserError
 
 START = "import sys, toolkit.serving; toolkit.serving.serve(sys.argv[1], port=0, engine='litert')"
 

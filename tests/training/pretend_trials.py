@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training.config import TrainConfig
 from toolkit.training.search_space import Setting, parse_search
 from toolkit.training.trial_pool import Report

@@ -4,7 +4,7 @@ import pytest
 
 import toolkit
 from toolkit.data.augment import parse
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json, config_from_json
 from toolkit.training.recipes import list_recipes, recipe, smoke
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training.devices import Shard
 from toolkit.training.hosts import Hosts
 

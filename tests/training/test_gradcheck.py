@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 import toolkit
+from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
-from toolkit.spec import UserError
 from toolkit.training.gradcheck import TOLERANCE, check_gradients, in_float64
 from toolkit.workflows.gradcheck import check_model_gradients
 

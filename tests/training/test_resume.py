@@ -191,7 +191,7 @@ def test_command_that_was_killed_resumes_to_the_same_weights(pictures, tmp_path)
 
 
 def test_resuming_with_another_setting_names_it(pictures, tmp_path):
-    from toolkit.spec import UserError
+    from toolkit.errors import UserError
     from toolkit.training.run_dir import RunDirectory
 
     run = RunDirectory(tmp_path / "run")

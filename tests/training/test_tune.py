@@ -15,7 +15,7 @@ import pytest
 from pretend_trials import SPECS, open_store, settings
 from scipy import stats
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training import plots
 from toolkit.training.config import OptimizerConfig, TrainConfig, apply_overrides, config_from_json
 from toolkit.training.search_space import as_overrides, parse_search, parse_setting

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from caches import CONTEXT, picture, rewrite, store_file, vector
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer.cache import FeatureCache
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from toolkit import create_model, model_info
 from toolkit.data import ImageError
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FeatureExtractor, Views
 from toolkit.transfer.cluster import connected
 

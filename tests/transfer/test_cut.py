@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from toolkit import create_model
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import freeze
 from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part, trainable_part
 from toolkit.transfer.digests import architecture_digest

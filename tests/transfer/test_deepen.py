@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import deepen, freeze
 
 RNG = np.random.default_rng(0)

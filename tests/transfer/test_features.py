@@ -17,7 +17,7 @@ from toolkit.data import ImageError
 from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
 from toolkit.engines.extract import TOLERANCE, relative_difference
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FeatureCache, FeatureExtractor, Views
 from toolkit.transfer.cache import close_store, open_store
 from toolkit.transfer.cut import cut_tensor

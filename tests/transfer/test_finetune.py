@@ -11,7 +11,7 @@ from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
 from toolkit.data.split import Split, Subset
 from toolkit.engines.runtimes import softmax
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views, finetune, plan_freezing
 from toolkit.transfer.policy import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
 from toolkit.transfer.rates import StageRates, stage_factors

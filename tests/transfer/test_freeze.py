@@ -8,7 +8,7 @@ import pytest
 from networks import STAGES, small_residual
 
 from toolkit import create_model
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import freeze, stages_of, unfreeze
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer import HeadOptions, fit_head
 from toolkit.transfer import head as head_module
 from toolkit.transfer.head import STRENGTHS, moments

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer.finetune import Step
 from toolkit.transfer.insight import label_doubts, map_of, near_duplicates
 from toolkit.transfer.report import write_report

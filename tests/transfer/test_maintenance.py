@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from caches import CONTEXT, picture, rewrite, vector
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer.cache import FeatureCache
 from toolkit.transfer.maintenance import list_cache, prune_cache, verify_cache
 

@@ -8,7 +8,8 @@ import pytest
 from networks import small_residual
 
 from toolkit.data.split import Split, Subset
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, Network, finetune, fit_head
 
 PREPROCESSING = Preprocessing(size=(32, 32))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from toolkit.data.decode import resize_pixels
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 from toolkit.transfer import Views
 
 PREPROCESSING = Preprocessing(size=(32, 48), resize="stretch")

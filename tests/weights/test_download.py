@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.spec import Preprocessing, PretrainedWeights, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing, PretrainedWeights
 from toolkit.weights import resumable
 from toolkit.weights.download import cached_path, fetch_weights, verify_file
 
@@ -356,7 +357,8 @@ def test_a_bar_is_drawn_on_terminals_only(server, tmp_path, monkeypatch, termina
 
 SCRIPT = """
 import json, logging, sys
-from toolkit.spec import Preprocessing, PretrainedWeights, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing, PretrainedWeights
 from toolkit.weights.download import fetch_weights
 logging.basicConfig(level=logging.INFO)
 url, digest, cache = sys.argv[1:]

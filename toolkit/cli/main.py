@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from toolkit.cli.output import claim_streams
 from toolkit.cli.parser import build_parser
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.compress.twins import twin_layers
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
-from toolkit.spec import UserError
 
 if TYPE_CHECKING:
     import keras

@@ -11,8 +11,9 @@ from toolkit.data.arrays import CACHE_BYTES, cached_pixels, load_pixels, trainin
 from toolkit.data.decode import normalize
 from toolkit.data.order import Plan, epoch_plan
 from toolkit.data.split import Subset
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import tensorflow as tf

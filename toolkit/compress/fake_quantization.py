@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 #: What 8-bit training has a rule for: as a layer's own activation, and as a layer.
 _OWN_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish")

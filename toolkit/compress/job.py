@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.compress.bridge import INSTALL, save_twin, to_tf_keras
 from toolkit.compress.examples import Examples, write_examples
 from toolkit.data import augment
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import keras

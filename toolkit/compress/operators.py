@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     import keras

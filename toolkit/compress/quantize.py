@@ -7,7 +7,8 @@ from toolkit.compress.examples import Examples, spread
 from toolkit.compress.operators import require_integer, require_layers
 from toolkit.compress.slim import slimmed
 from toolkit.data.split import Subset
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import keras

@@ -12,8 +12,9 @@ import numpy as np
 
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.operators import operator_report
+from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import keras

@@ -9,8 +9,8 @@ from toolkit.compress.examples import Examples
 from toolkit.compress.job import Retraining, finished_job
 from toolkit.compress.operators import require_integer, require_layers
 from toolkit.compress.slim import slimmed
-from toolkit.registry import unknown_name
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError, unknown_name
+from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import keras

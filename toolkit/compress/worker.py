@@ -11,7 +11,6 @@ The process ends when its stdin closes, so it never outlives the one that starte
 import json
 import os
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +19,9 @@ import numpy as np
 
 from toolkit.compress.bridge import load_twin, save_twin
 from toolkit.compress.examples import StoredExamples
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.machine import end_with_parent
+from toolkit.spec import Preprocessing
 
 #: Training batches that activation ranges are first set from.
 NUM_CALIBRATION_BATCHES = 16
@@ -29,7 +30,7 @@ NUM_CALIBRATION_BATCHES = 16
 def main(directory: Path) -> None:
     """Do the job in ``directory``; the process's exit status is 0 on success."""
     events = _claim_stdout()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # which holds the other end of standard input and never writes
     job = json.loads((directory / "job.json").read_text())
     try:
         Worker(job, directory, events).run()
@@ -183,12 +184,6 @@ def _claim_stdout() -> TextIO:
 
 def _emit(events: TextIO, event: dict[str, Any]) -> None:
     print(json.dumps(event), file=events, flush=True)
-
-
-def _end_with_parent() -> None:
-    # The parent holds the other end and never writes: reading returns when it closes it or dies.
-    os.read(0, 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

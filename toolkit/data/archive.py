@@ -14,8 +14,8 @@ from typing import IO, Any, cast
 
 from toolkit.data.listing import SPLIT_NAMES, is_picture_name
 from toolkit.data.scan import MAX_FILE_BYTES
-from toolkit.data.staging import new_folder
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.files import new_folder
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -56,7 +56,7 @@ def unpack(archive: Path, directory: Path) -> Path:
         UserError: the archive is damaged, names a place outside itself, holds no pictures, or swells beyond reason.
     """
     if not directory.is_dir():
-        with new_folder(directory) as staging:
+        with new_folder(directory, shared=True) as staging:
             try:
                 count = _unpack_members(archive, staging)
             except _DAMAGE as error:

@@ -15,6 +15,7 @@ from toolkit.data.augment.draws import example_keys
 from toolkit.data.decode import ImageSource, decode_pixels, normalize
 from toolkit.data.order import Plan, batch_plans, epoch_plans
 from toolkit.data.split import Subset
+from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
 #: Decoded pictures are kept in memory if all of a subset's fit into this many bytes.
@@ -51,9 +52,9 @@ def load_pixels(sources: Sequence[ImageSource], preprocessing: Preprocessing) ->
         for index in range(start, min(start + chunk, len(sources))):
             pixels[index] = decode_pixels(sources[index], preprocessing)
 
-    num_threads = 1 if _are_small(sources) else os.cpu_count() or 1
-    chunk = max(1, min(_CHUNK, len(sources) // (4 * num_threads)))
-    with ThreadPoolExecutor(max_workers=num_threads) as pool:
+    num_workers = 1 if _are_small(sources) else num_threads()
+    chunk = max(1, min(_CHUNK, len(sources) // (4 * num_workers)))
+    with ThreadPoolExecutor(num_workers) as pool:
         list(pool.map(fill, range(0, len(sources), chunk)))
     return pixels
 

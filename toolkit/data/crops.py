@@ -10,7 +10,8 @@ from itertools import product
 from typing import Any, Literal
 
 from toolkit.data.geometry import crop_box
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 #: Which part of the resized picture the views of a scheme lie in: one of the three boxes along its longer side, or all.
 Region = Literal["first", "middle", "last", "all"]

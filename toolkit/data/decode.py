@@ -16,7 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from toolkit.data.geometry import MAX_PIXELS, jpeg_scale, resized_size
 from toolkit.data.resample import resample
-from toolkit.spec import Interpolation, Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Interpolation, Preprocessing
 
 #: Formats that the host and TensorFlow's graph operations both decode.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")

@@ -12,7 +12,7 @@ from toolkit.data.facts import TRAITS
 from toolkit.data.folder import ImageFolder
 from toolkit.data.scan import inspect_files
 from toolkit.data.split import split_folder
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 #: Fewer pictures than this in a class are too few to learn from and to measure on.
 FEW_PICTURES = 10

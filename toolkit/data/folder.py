@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.listing import ListedFile, Listing
-from toolkit.data.memory import ScanMemory, cache_dir
+from toolkit.data.memory import ScanMemory
 from toolkit.data.quarantine import find_placeholders, quarantine_file, read_quarantine
 from toolkit.data.scan import inspect_files
 from toolkit.data.sources import array_digest, list_source, write_pictures
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.machine import cache_dir
 
 
 @dataclass(frozen=True)

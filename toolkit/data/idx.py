@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 _NAME = re.compile(r"(?P<stem>.*)(?P<kind>images|labels)(?P<idx>[-.]idx)(?P<rank>[134])(?P<rest>-ubyte(\.gz)?)$")
 _UBYTE = 0x08

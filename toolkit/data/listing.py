@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 #: Names that mark a folder as already split; the first of each row is the name used from then on.
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}

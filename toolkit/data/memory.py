@@ -40,13 +40,6 @@ class Finding:
         return np.frombuffer(self.facts, FACTS)[0] if self.facts else np.zeros((), FACTS)
 
 
-def cache_dir() -> Path:
-    """Where this package keeps what it can make again: ``TOOLKIT_CACHE``, or a folder in the user's cache."""
-    import platformdirs
-
-    return Path(os.environ.get("TOOLKIT_CACHE") or platformdirs.user_cache_dir("toolkit"))
-
-
 def file_status(status: os.stat_result) -> bytes:
     """Changes whenever a file's content may have: size, both times, and the file itself."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_dev} {status.st_ino}".encode()

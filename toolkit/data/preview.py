@@ -1,6 +1,5 @@
 """A contact sheet of what augmentation makes of a data set's own pictures."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from toolkit.data import augment as augmentation
 from toolkit.data.arrays import TrainingRecipe, load_pixels
 from toolkit.data.folder import ImageFolder
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.files import replacing
+from toolkit.spec import Preprocessing
 
 NUM_ROWS = 8
 NUM_DRAWS = 7
@@ -101,10 +102,5 @@ def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -
 
 
 def _save(sheet: Image.Image, file: Path) -> None:
-    staging = file.with_name(f".{file.stem}.{os.getpid()}.partial{file.suffix}")
-    try:
-        sheet.save(staging)
-        os.replace(staging, file)
-    except OSError as error:
-        staging.unlink(missing_ok=True)
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
+    with replacing(file) as partial:
+        sheet.save(partial)

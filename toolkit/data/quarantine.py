@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.decode import FORMATS
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.files import write_file
 
 LIST_NAME = "quarantine.txt"
 
@@ -62,13 +63,7 @@ def write_quarantine(file: Path, reasons: Mapping[str, str]) -> None:
         UserError: there is no writing there.
     """
     rows = [f"{_quote(path)}\t{' '.join(reason.split())}\n" for path, reason in sorted(reasons.items())]
-    staging = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        staging.write_text(_HEADING + "".join(rows), encoding="utf-8", errors="surrogateescape")
-        os.replace(staging, file)
-    except OSError as error:
-        staging.unlink(missing_ok=True)
-        raise UserError(f"{file}: cannot be written ({error.strerror}); name another place for the list") from None
+    write_file(file, _HEADING + "".join(rows))
 
 
 def find_placeholders(paths: Sequence[str], facts: np.ndarray) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Real pictures that come with a dependency, written out as an image folder: nothing is downloaded."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.files import new_folder
 
 SAMPLES = ("digits",)
 
@@ -39,13 +38,9 @@ def write_samples(name: str, directory: str | Path) -> int:
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    staging = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    for index, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-        class_dir = staging / str(label)
-        class_dir.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(class_dir / f"{index:04d}.png")
-    if directory.exists():
-        directory.rmdir()
-    os.replace(staging, directory)
+    with new_folder(directory) as staging:
+        for index, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
+            class_dir = staging / str(label)
+            class_dir.mkdir(exist_ok=True)
+            Image.fromarray(image).save(class_dir / f"{index:04d}.png")
     return len(pixels)

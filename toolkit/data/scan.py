@@ -12,6 +12,7 @@ import numpy as np
 from toolkit.data.decode import ImageError, read_file
 from toolkit.data.facts import FACTS, content_digest, picture_facts
 from toolkit.data.memory import Finding, ScanMemory, file_status, is_settled
+from toolkit.machine import num_threads
 
 #: A larger file is refused unread: no picture of ``MAX_PIXELS`` needs more.
 MAX_FILE_BYTES = 1 << 30
@@ -39,7 +40,7 @@ def inspect_files(
     facts = np.zeros(len(paths), FACTS)
     reasons: list[str | None] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(num_threads())
     try:
         for findings in pool.map(lambda chunk: _inspect_chunk(chunk, memory), chunks):
             for finding in findings:

@@ -17,8 +17,8 @@ from toolkit.data.archive import is_archive_name, unpack
 from toolkit.data.idx import IdxPair, find_idx, idx_pair, is_idx_name, read_idx
 from toolkit.data.listing import Listing, list_csv, list_folder
 from toolkit.data.memory import Finding, ScanMemory, file_status, is_settled
-from toolkit.data.staging import new_folder
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.files import new_folder
 
 #: Raise it whenever the same source would be written out differently.
 _FORMAT_VERSION = 1
@@ -65,7 +65,10 @@ def write_pictures(rows: Iterable[Row], directory: Path) -> None:
     """
     if directory.is_dir():
         return
-    with new_folder(directory) as staging, (staging / "index.csv").open("w", encoding="utf-8", newline="") as file:
+    with (
+        new_folder(directory, shared=True) as staging,
+        (staging / "index.csv").open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(("path", "label", "group", "split"))
         for index, (pixels, *columns) in enumerate(rows):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.folder import ImageFolder
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 The twin of ``toolkit.data.graph_views``: the same bytes give the same pixels in both.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ from toolkit.data.arrays import load_pixels
 from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.data.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
 from toolkit.data.geometry import resized_size
+from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
 
@@ -46,7 +46,7 @@ def load_views(sources: Sequence[ImageSource], preprocessing: Preprocessing, cro
     """
     if is_plain(preprocessing, crops):
         return load_pixels(sources, preprocessing)[:, None]
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_threads()) as pool:
         return np.stack(list(pool.map(lambda source: decode_views(source, preprocessing, crops), sources)))
 
 

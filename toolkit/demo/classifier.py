@@ -11,8 +11,7 @@ import numpy as np
 
 from toolkit.bundle import EXAMPLES, MANIFEST, Manifest, list_bundles, list_versions, read_manifest
 from toolkit.engines import ENGINES, available_engines
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from toolkit.inference.predictor import Prediction, Predictor

@@ -15,7 +15,7 @@ from gradio_client.utils import is_http_url_like
 from toolkit.data.decode import ImageError
 from toolkit.demo import markup
 from toolkit.demo.classifier import Answer, Classifier
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 if TYPE_CHECKING:
     import gradio as gr

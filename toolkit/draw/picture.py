@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.draw.blocks import Box, boxes
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 SUFFIXES = (".svg", ".png")
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.decode import luma, normalize
-from toolkit.engines.runtimes import num_threads
+from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
-from toolkit.registry import unknown_name
-from toolkit.spec import Preprocessing, UserError
+from toolkit.machine import num_threads
+from toolkit.spec import Preprocessing
 
 keras = lazy_module("keras")
 log = logging.getLogger("toolkit")

@@ -22,8 +22,9 @@ from toolkit.engines.translate import (
     require_vectors,
     translate,
 )
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 onnx = lazy_module("onnx")
 

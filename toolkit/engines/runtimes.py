@@ -1,7 +1,6 @@
 """One small class per runtime. Nothing here imports a framework until an engine is opened."""
 
 import importlib.util
-import os
 import threading
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +9,9 @@ import numpy as np
 
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.decode import normalize
-from toolkit.registry import unknown_name
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError, unknown_name
+from toolkit.machine import num_threads, sums_bytes_exactly
+from toolkit.spec import Preprocessing
 
 
 class Engine(Protocol):
@@ -161,21 +161,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-
-def sums_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor adds products of bytes in 32 bits: with VNNI or AMX, or if it is no x86.
-
-    True where the system does not tell.
-    """
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return True
-    flags = next((line.split() for line in lines if line.startswith("flags")), None)
-    return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags))
-
-
-def num_threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
 from toolkit.factory.settings import check_settings
 from toolkit.factory.source import WeightsSource, open_source
 from toolkit.lazy import lazy_module
-from toolkit.registry import model_info, unknown_name
-from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights, UserError
+from toolkit.registry import model_info
+from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights
 
 keras = lazy_module("keras")
 log = logging.getLogger("toolkit")

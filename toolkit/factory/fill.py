@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import UserError
 from toolkit.factory.source import AUXILIARY, CLASSIFIERS, WeightsSource
 from toolkit.lazy import lazy_module
-from toolkit.spec import UserError
 from toolkit.weights.naming import Address
 
 if TYPE_CHECKING:

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.factory.source import METADATA_KEY
+from toolkit.files import replacing
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 keras = lazy_module("keras")
 
@@ -31,7 +33,6 @@ def save_weights(model: Any, path: str | os.PathLike[str], *, variant: dict[str,
     """
     suffix = require_target(path)
     path = Path(path)
-    beside = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
     preprocessing = getattr(model, "preprocessing", None)
     note = json.dumps(
         {
@@ -40,11 +41,8 @@ def save_weights(model: Any, path: str | os.PathLike[str], *, variant: dict[str,
             "preprocessing": preprocessing.as_dict() if isinstance(preprocessing, Preprocessing) else None,
         }
     )
-    try:
-        (_write_safetensors if suffix == ".safetensors" else _write_h5)(model, beside, note)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        (_write_safetensors if suffix == ".safetensors" else _write_h5)(model, partial, note)
     return path
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.factory.source import AUXILIARY, WeightsSource
-from toolkit.spec import UserError
 
 # Settings of a layer that change what it answers at inference. Sizes show in the arrays' shapes.
 _TELLING = (

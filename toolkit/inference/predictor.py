@@ -14,7 +14,7 @@ from toolkit.data.decode import ImageSource
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.exported import open_ensemble
 from toolkit.engines.panel import Member, Panel, Views, stack
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ Read downwards: the layouts, which say what stands between the convolutions, the
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
-from toolkit.spec import ModelInfo, UserError
+from toolkit.spec import ModelInfo
 
 keras = lazy_module("keras")
 layers = lazy_module("keras.layers")

@@ -6,10 +6,11 @@ classifier of X and O shows what a convolution does, with filters, pooling and v
 
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
-from toolkit.spec import ModelInfo, Preprocessing, UserError
+from toolkit.spec import ModelInfo, Preprocessing
 
 keras = lazy_module("keras")
 layers = lazy_module("keras.layers")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
-from toolkit.spec import ModelInfo, Preprocessing, UserError
+from toolkit.spec import ModelInfo, Preprocessing
 
 keras = lazy_module("keras")
 layers = lazy_module("keras.layers")

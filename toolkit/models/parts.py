@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
-from toolkit.registry import unknown_name
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 layers = lazy_module("keras.layers")
 

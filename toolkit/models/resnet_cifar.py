@@ -7,10 +7,11 @@ A network of n blocks a stage has 6n + 2 weighted layers. The blocks are in ``re
 from dataclasses import replace
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.models import parts
 from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 
 layers = lazy_module("keras.layers")
 

@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -11,11 +11,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from toolkit.engines.runtimes import num_threads
+from toolkit.errors import UserError
+from toolkit.machine import num_threads
 from toolkit.serving import protocol
 from toolkit.serving.models import LoadedModel, ModelTable
 from toolkit.serving.protocol import RequestError
-from toolkit.spec import UserError
 
 log = logging.getLogger(__name__)
 

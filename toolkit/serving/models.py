@@ -14,12 +14,11 @@ from toolkit.bundle import MANIFEST, Manifest, list_bundles, list_versions, read
 from toolkit.data import ImageError
 from toolkit.engines import ENGINES
 from toolkit.engines.panel import Views
-from toolkit.engines.runtimes import num_threads
+from toolkit.errors import UserError, unknown_name
 from toolkit.inference import Predictor
-from toolkit.registry import unknown_name
+from toolkit.machine import num_threads
 from toolkit.serving import protocol
 from toolkit.serving.protocol import PredictRequest, RequestError
-from toolkit.spec import UserError
 
 log = logging.getLogger(__name__)
 

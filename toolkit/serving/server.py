@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from toolkit.errors import UserError
 from toolkit.serving.app import build_app
 from toolkit.serving.models import ModelTable
 from toolkit.serving.protocol import RequestError
-from toolkit.spec import UserError
 
 log = logging.getLogger(__name__)
 

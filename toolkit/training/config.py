@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from toolkit.data.augment import parse
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training.hosts import Hosts
 
 log = logging.getLogger(__name__)

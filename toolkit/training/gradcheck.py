@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
-from toolkit.spec import UserError
 from toolkit.training.gradients import loss_functions, values
 from toolkit.training.prepare import LOGITS
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 #: ``loss(labels, outputs)`` of a batch, a scalar.
 Loss = Callable[[Any, Any], Any]

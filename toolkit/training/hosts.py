@@ -9,12 +9,12 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.machine import end_with_parent
 
 _PARENT = "TOOLKIT_PARENT_PIPE"
 _LOST = 3
@@ -113,13 +113,7 @@ def supervise(hosts: Hosts, arguments: Sequence[str]) -> int:
 
 def follow_parent() -> None:
     """End this process when its parent is gone, even if that was killed."""
-    descriptor = int(os.environ[_PARENT])
-
-    def wait() -> None:
-        os.read(descriptor, 1)  # nothing is ever written: it returns when the parent's end closes
-        os._exit(_LOST)
-
-    threading.Thread(target=wait, daemon=True).start()
+    end_with_parent(int(os.environ[_PARENT]), status=_LOST)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from toolkit.data.split import Split
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
 from toolkit.training.callbacks import NotFiniteError, Row, SaveProgress, StopAtNotFinite, is_over
 from toolkit.training.config import TrainConfig

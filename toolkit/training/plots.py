@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.files import replacing
 from toolkit.training.search_space import Setting, Value
 from toolkit.training.tune import Trial
 
@@ -181,6 +182,5 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(partial, dpi=110, bbox_inches="tight", pad_inches=0.1)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, bbox_inches="tight", pad_inches=0.1)

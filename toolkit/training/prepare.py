@@ -2,7 +2,7 @@
 
 import keras
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training.config import ModelConfig
 
 #: The output that classifies; others beside it exist for training only.

@@ -6,8 +6,7 @@ A recipe is a function that returns a ``TrainConfig``; its docstring says where 
 import dataclasses
 from collections.abc import Callable
 
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 from toolkit.training.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 
 

@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.files import new_folder, replacing, write_file
 
 METRICS = "metrics.jsonl"
 GRADIENT_NORMS = "gradient_norms.jsonl"
@@ -75,11 +75,8 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is found whole or not at all."""
-        if not self.writer:
-            return
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.path / name)
+        if self.writer:
+            write_file(self.path / name, text)
 
     def append_row(self, name: str, row: dict[str, Any]) -> None:
         """Add a line to ``METRICS`` or ``GRADIENT_NORMS``; a checkpoint of the row's ``epoch`` has to follow."""
@@ -117,12 +114,11 @@ class RunDirectory:
             return
         target = self._checkpoint(position)
         target.parent.mkdir(exist_ok=True)
-        partial = target.with_name(".partial.weights.h5")
-        with _undistributed():
-            model.save_weights(partial)
-        beside = {"segments": segments or [], "random": [_as_list(variable) for variable in _random_states(model)]}
-        self._beside(position).write_text(json.dumps(beside))
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            with _undistributed():
+                model.save_weights(partial)
+            beside = {"segments": segments or [], "random": [_as_list(variable) for variable in _random_states(model)]}
+            self._beside(position).write_text(json.dumps(beside))
         positions = self.positions()
         for old in positions[:-_KEEP_CHECKPOINTS]:
             if old != Position(best_epoch or -1):
@@ -161,20 +157,15 @@ class RunDirectory:
         """Save the trained network; the checkpoints have served their purpose."""
         if not self.writer:
             return
-        partial = self.path / ".partial.keras"
-        with _undistributed():
+        with replacing(self.model_file) as partial, _undistributed():
             model.save(partial)
-        os.replace(partial, self.model_file)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def _create(self, files: dict[str, str]) -> None:
-        # Beside, then renamed: a kill leaves no directory that is neither a run nor free for one.
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, text in files.items():
-            (partial / name).write_text(text, encoding="utf-8")
-        os.replace(partial, self.path)
+        # A kill leaves no directory that is neither a run nor free for one.
+        with new_folder(self.path) as staging:
+            for name, text in files.items():
+                (staging / name).write_text(text, encoding="utf-8")
 
     def _checkpoint(self, position: Position) -> Path:
         step = f"-step-{position.step:06d}" if position.step else ""

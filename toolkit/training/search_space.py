@@ -20,8 +20,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 from toolkit.training.config import TrainConfig, apply_overrides, require_known
 
 Scale = Literal["uniform", "log", "log1m", "int", "logint", "choice"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Literal, TypeVar
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 Row = dict[str, Any]
 Report = Callable[[Row], None]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.training.search_space import Setting, Value
 from toolkit.training.trial_pool import Outcome, Report, Row, run_trials
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from toolkit.data.decode import normalize, read_rgb, resize_pixels
-from toolkit.engines.runtimes import num_threads
+from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer.minibatch import single
 from toolkit.transfer.views import Views

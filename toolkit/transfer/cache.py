@@ -36,7 +36,8 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 #: Raise it whenever the same key would get another value.
 FORMAT_VERSION = 2

@@ -22,9 +22,10 @@ import numpy as np
 
 from toolkit.data.decode import read_file, read_rgb
 from toolkit.engines.extract import open_extractor
-from toolkit.engines.runtimes import num_threads
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.machine import num_threads
+from toolkit.spec import Preprocessing
 from toolkit.transfer.views import Views
 
 keras = lazy_module("keras")

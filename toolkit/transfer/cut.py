@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
 from toolkit.transfer.freeze import is_input, stage_of, stages_of
 
 keras = lazy_module("keras")

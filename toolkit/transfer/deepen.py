@@ -7,9 +7,9 @@ block the identity is a branch whose last normalisation has gamma and beta zero,
 
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.factory import create_model
 from toolkit.lazy import lazy_module
-from toolkit.spec import UserError
 
 keras = lazy_module("keras")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.data.decode import read_file
 from toolkit.data.memory import file_status, is_settled
-from toolkit.engines.runtimes import num_threads
+from toolkit.machine import num_threads
 from toolkit.transfer.cache import Store
 
 # What a layer starts from, is pulled towards or is called does not change what it answers.

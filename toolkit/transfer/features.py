@@ -13,9 +13,10 @@ import numpy as np
 
 from toolkit.data.decode import read_rgb, resize_pixels
 from toolkit.engines.extract import Extractor, open_extractor
-from toolkit.engines.runtimes import num_threads
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.machine import num_threads
+from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureCache, FeatureContext
 from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part
 from toolkit.transfer.digests import architecture_digest, file_digests

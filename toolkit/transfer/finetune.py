@@ -12,9 +12,10 @@ import numpy as np
 
 from toolkit.data.split import Split
 from toolkit.engines.runtimes import softmax
+from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureContext
 from toolkit.transfer.calibrate import fit_temperature, reject_threshold
 from toolkit.transfer.cut import HIDDEN, cut_tensor

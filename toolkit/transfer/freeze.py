@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
 
 keras = lazy_module("keras")
 

@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 
 from toolkit.data.split import class_weights
+from toolkit.errors import UserError, unknown_name
 from toolkit.metrics import top_k_accuracy
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
 from toolkit.transfer.minibatch import single, train_layers
 
 Solver = Literal["auto", "lbfgs", "adam", "ridge"]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.transfer.cache import Store, close_store, entry_is_whole, open_store
 
 _DAY = 24 * 3600

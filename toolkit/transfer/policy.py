@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 
 #: Training pictures from which on the last stage, the last half of the stages, and the whole network train as well.
 LAST_STAGE_FROM = 2_000

@@ -4,7 +4,6 @@ import base64
 import colorsys
 import html
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit.data.decode import read_rgb
-from toolkit.spec import UserError
+from toolkit.files import write_file
 from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicates
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ def write_report(
     Raises:
         UserError: the file cannot be written.
     """
-    path = Path(path)
     duplicates = near_duplicates(features)
     doubts = label_doubts(features, labels)
     title = f"{len(pictures):,} pictures in {len(class_names)} classes"
@@ -74,7 +72,7 @@ def write_report(
         *(_doubt(pictures, class_names, doubt) for doubt in doubts[:_SHOWN]),
     ]
     document = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>\n" + "\n".join(body)
-    _write(path, document)
+    write_file(path, document)
     return {"near_duplicates": len(duplicates), "label_doubts": len(doubts), "pictures": len(pictures)}
 
 
@@ -141,14 +139,3 @@ def _thumbnail(picture: str | Path) -> str:
 def _colour(index: int, count: int) -> str:
     red, green, blue = colorsys.hls_to_rgb(index / max(count, 1), 0.45, 0.65)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-
-
-def _write(path: Path, document: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(document, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        partial.unlink(missing_ok=True)

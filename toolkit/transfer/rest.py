@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.split import Split, class_weights
+from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing, UserError
+from toolkit.spec import Preprocessing
 from toolkit.transfer.cut import cut_tensor, trainable_part
 from toolkit.transfer.features import Extraction, FeatureExtractor, Progress
 from toolkit.transfer.freeze import freeze, stages_of, unfreeze

@@ -7,7 +7,8 @@ import numpy as np
 from toolkit.data.arrays import TrainingRecipe
 from toolkit.data.augment import mixing_of, parse
 from toolkit.data.decode import resize_pixels
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError
+from toolkit.spec import Preprocessing
 
 #: Szegedy et al. (CVPR 2015), section 6, but from 0.35 of the area on for 0.08: a few fixed views had better show the
 #: object.

@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from toolkit.spec import PretrainedWeights, UserError
+from toolkit import machine
+from toolkit.errors import UserError
+from toolkit.spec import PretrainedWeights
 from toolkit.weights import resumable
 
 log = logging.getLogger(__name__)
@@ -188,9 +190,7 @@ def _hub_file(url: str) -> tuple[str, str]:
 def _directory(cache_dir: str | os.PathLike[str] | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir)
-    import platformdirs
-
-    return Path(os.environ.get("TOOLKIT_CACHE") or platformdirs.user_cache_dir("toolkit")) / "weights"
+    return machine.cache_dir() / "weights"
 
 
 def _address(url: str) -> tuple[str, str, str]:

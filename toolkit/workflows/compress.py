@@ -1,6 +1,5 @@
 """A bundle to its compressed next version."""
 
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -21,8 +20,9 @@ from toolkit.bundle import (
 )
 from toolkit.data import Split, scan_folder, split_folder
 from toolkit.data.split import Subset
-from toolkit.registry import unknown_name
-from toolkit.spec import Preprocessing, UserError
+from toolkit.errors import UserError, unknown_name
+from toolkit.files import write_file
+from toolkit.spec import Preprocessing
 from toolkit.workflows.steps import Progress, load_keras
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def compress_bundle(
         model, {method: made.content}, preprocessing=manifest.preprocessing, evaluation=held_out
     )
     if page:
-        _write(Path(page), report_page(report))
+        write_file(page, report_page(report))
     reference, row = report["rows"]
     if not AccuracyBudget().allows(reference["top1"] - row["top1"], report["n"]) and not force:
         raise UserError(f"{version_dir.parent}: not written: {row['verdict']} (--force writes it)")
@@ -268,12 +268,3 @@ def _spread(subset: Subset, count: int) -> Subset:
 def _picked(subset: Subset, indices: Iterable[int]) -> Subset:
     indices = list(indices)
     return Subset(tuple(subset.paths[i] for i in indices), tuple(subset.labels[i] for i in indices))
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
+from toolkit.errors import UserError
 from toolkit.registry import model_info
-from toolkit.spec import UserError
 
 _SIDE = 32
 _NUM_CLASSES = 10

@@ -1,7 +1,6 @@
 """A bundle's network as an ONNX file, held against Keras before it is written."""
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import EXAMPLES, find_bundle, read_manifest, require_network
-from toolkit.spec import UserError
+from toolkit.errors import UserError
+from toolkit.files import write_file
 from toolkit.workflows.steps import load_keras
 
 #: Largest difference in probability from the Keras network with which the file is written.
@@ -63,7 +63,7 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     difference = float(np.abs(_in_onnx_runtime(content, pixels) - expected).max())
     if not difference <= TOLERANCE:  # so that NaN is refused too
         raise UserError(f"{file}: not written, ONNX Runtime differs from Keras by {difference:.2g} in probability")
-    _write(file, content)
+    write_file(file, content)
     return {"file": str(file), "bytes": len(content), "opset": OPSET, "difference": difference, "n": len(pixels)}
 
 
@@ -72,14 +72,3 @@ def _in_onnx_runtime(content: bytes, pixels: np.ndarray) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return session.run(["probabilities"], {"pixels": pixels})[0]
-
-
-def _write(file: Path, content: bytes) -> None:
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, file)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
-    finally:
-        beside.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data import ImageFolder, split_folder
-from toolkit.registry import model_info, unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
+from toolkit.registry import model_info
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
 from toolkit.training.search_space import Setting, as_overrides, parse_search

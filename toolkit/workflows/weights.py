@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.registry import list_models, model_info
-from toolkit.spec import PretrainedWeights, UserError
+from toolkit.spec import PretrainedWeights
 
 
 def list_weights(model_name: str | None = None) -> list[dict[str, Any]]:

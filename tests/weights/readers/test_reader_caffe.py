@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from weight_files import caffe_messages
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers import detect_format, read_tensors
 
 MESSAGES = caffe_messages()

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 from weight_files import caffe_messages, write_torch_legacy, write_torch_zip
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers import FORMATS, detect_format, read_tensors
 
 ARRAYS = {"conv1/0": np.arange(24, dtype="f4").reshape(2, 3, 4), "conv1/1": np.array([0.5, -1.5], "f4")}

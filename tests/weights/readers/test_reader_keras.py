@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers import detect_format, hdf5, read_tensors
 
 

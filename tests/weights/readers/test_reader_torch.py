@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from weight_files import Claim, Name, Storage, torch_pickle, write_torch_legacy, write_torch_zip
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers import plain_pickle, read_tensors
 
 WRITERS = (write_torch_zip, write_torch_legacy)

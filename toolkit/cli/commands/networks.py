@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from toolkit.cli.output import print_json, print_table
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 
 def models(arguments: Namespace) -> None:

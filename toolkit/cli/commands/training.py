@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.commands.shown import print_epoch, print_metrics
 from toolkit.cli.output import print_json, print_table, progress_bar
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 if TYPE_CHECKING:
     from toolkit.training.hosts import Hosts

@@ -8,7 +8,7 @@ from toolkit.cli.output import print_json, print_table, progress_bar
 
 
 def finetune(arguments: Namespace) -> None:
-    from toolkit.data.memory import cache_dir
+    from toolkit.machine import cache_dir
     from toolkit.workflows import ExportOptions, finetune_folder
 
     result = finetune_folder(
@@ -51,7 +51,7 @@ def _finetune_options(arguments: Namespace) -> Any:
 
 
 def cache(arguments: Namespace) -> None:
-    from toolkit.data.memory import cache_dir
+    from toolkit.machine import cache_dir
     from toolkit.transfer.maintenance import list_cache, prune_cache, verify_cache
 
     directory = arguments.cache or cache_dir() / "features"

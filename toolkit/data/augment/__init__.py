@@ -18,8 +18,7 @@ from toolkit.data.augment.geometry import Mirror, RandomCrop, ResizedCrop, Rotat
 from toolkit.data.augment.limits import read_limited
 from toolkit.data.augment.mix import CutMix, MixUp
 from toolkit.data.augment.randaugment import RandAugment
-from toolkit.registry import unknown_name
-from toolkit.spec import UserError
+from toolkit.errors import UserError, unknown_name
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "apply", "canvas_size", "mix", "mixing_of", "parse"]
 

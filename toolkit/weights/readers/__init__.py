@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.detect import check_file, format_of
 from toolkit.weights.readers.tensor_file import TensorFile
 

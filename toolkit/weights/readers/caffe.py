@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.mapped import map_file
 from toolkit.weights.readers.tensor_file import TensorFile
 

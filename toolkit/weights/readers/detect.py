@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.mapped import map_file, open_archive
 
 _KNOWN = ".keras, .weights.h5, .h5, .safetensors, torch .pth/.pt/.th/.bin and .caffemodel"

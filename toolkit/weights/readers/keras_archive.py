@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.hdf5 import arrays_within
 from toolkit.weights.readers.mapped import open_archive
 from toolkit.weights.readers.tensor_file import TensorFile

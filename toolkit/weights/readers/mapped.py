@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 _LOCAL_HEADER = 30
 

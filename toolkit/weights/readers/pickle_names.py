@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 
 _MAX_RANK = 32
 

@@ -10,7 +10,7 @@ import io
 import pickletools
 from typing import Any
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.pickle_names import INERT, STORAGES, Storage, allowed_global, fill, is_count, made_of
 
 #: Far beyond any checkpoint's pickle, which holds no values of tensors.

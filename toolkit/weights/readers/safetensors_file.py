@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.mapped import map_file
 from toolkit.weights.readers.tensor_file import TensorFile
 from toolkit.weights.readers.unwrap import plain_names

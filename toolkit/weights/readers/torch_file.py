@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from toolkit.spec import UserError
+from toolkit.errors import UserError
 from toolkit.weights.readers.mapped import Archive, map_file, open_archive
 from toolkit.weights.readers.pickle_names import Storage, Tensor
 from toolkit.weights.readers.plain_pickle import MAX_PICKLE_BYTES, read_pickle

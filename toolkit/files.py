@@ -1,0 +1,81 @@
+"""Files and folders that appear whole or not at all, whatever kills the process that writes them."""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from toolkit.errors import UserError
+
+_PREFIX = ".partial-"
+_ABANDONED_SECONDS = 7 * 24 * 3600
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to, which takes the place of ``path`` at the end, or is removed after an error.
+
+    The path given lies beside ``path`` and ends as its name does, for libraries that go by a file's suffix.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file, text as UTF-8, so that readers find the old content or the new.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        # File names in a text may hold bytes that are not UTF-8.
+        partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
+    """Give a folder to write into, which becomes ``directory`` at the end, or is removed after an error.
+
+    Args:
+        directory: must not exist, or be empty.
+        shared: several processes may write the same content at once: that of the first stays.
+
+    Raises:
+        UserError: the folder cannot be made, or is there and not empty.
+    """
+    directory = Path(directory).absolute()
+    staging = directory.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(directory.parent)
+        staging.mkdir()
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+    try:
+        yield staging
+        try:
+            os.replace(staging, directory)
+        except OSError as error:
+            if not (shared and directory.is_dir()):
+                raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for path in parent.glob(f"{_PREFIX}*"):
+        if path.is_dir() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

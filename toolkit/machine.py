@@ -1,0 +1,45 @@
+"""The machine and the process that the package runs in."""
+
+import os
+import threading
+from pathlib import Path
+
+
+def num_threads() -> int:
+    """Number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_dir() -> Path:
+    """Folder for what the package can make again: ``TOOLKIT_CACHE``, or one in the user's cache."""
+    import platformdirs
+
+    return Path(os.environ.get("TOOLKIT_CACHE") or platformdirs.user_cache_dir("toolkit"))
+
+
+def sums_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor adds products of bytes in 32 bits: with VNNI or AMX, or if it is no x86.
+
+    True where the system does not tell.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return True
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags))
+
+
+def end_with_parent(descriptor: int = 0, *, status: int = 1) -> None:
+    """End this process, from a thread, when the other end of a pipe closes: when whoever holds it is done or dead.
+
+    Args:
+        descriptor: the reading end, by default standard input; nothing must ever be written to it.
+        status: exit status of this process then.
+    """
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        os._exit(status)
+
+    threading.Thread(target=wait, daemon=True).start()
