@@ -271,7 +271,7 @@ def frozen_base(arguments: argparse.Namespace) -> Any:
     """Pixels in 0…255 to features, with the normalisation inside, as the tutorials have it."""
     import keras
 
-    from toolkit.engines.convert import feature_tensor
+    from toolkit.network import feature_tensor
 
     model, preprocessing = network(arguments)
     base = keras.Model(model.input, feature_tensor(model))

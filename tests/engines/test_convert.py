@@ -4,7 +4,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from toolkit import create_model
-from toolkit.engines.convert import as_float32, feature_tensor, to_litert, weights_digest
+from toolkit.engines.convert import to_litert
+from toolkit.network import as_float32, feature_tensor, weights_digest
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from toolkit.bundle import EXAMPLES, KERAS_FILE, MANIFEST, WARMUP, list_versions
 from toolkit.compress import quantize
 from toolkit.data.arrays import load_pixels
 from toolkit.data.decode import normalize
-from toolkit.engines.convert import to_litert, weights_digest
+from toolkit.engines.convert import to_litert
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle
 from toolkit.export.bundle import AccuracyBudget
+from toolkit.network import weights_digest
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pytest
 
 import toolkit
 from toolkit import layers
-from toolkit.engines.convert import feature_tensor, to_litert
+from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import LiteRTEngine, SavedModelEngine, softmax
+from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 
 pytestmark = pytest.mark.slow

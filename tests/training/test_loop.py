@@ -7,8 +7,9 @@ from PIL import Image
 
 from toolkit import create_model, model_info
 from toolkit.data import scan_folder, split_folder
-from toolkit.engines.convert import as_float32, to_litert
+from toolkit.engines.convert import to_litert
 from toolkit.errors import UserError
+from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
 from toolkit.training.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from toolkit.training.loop import train

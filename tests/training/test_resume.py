@@ -152,10 +152,10 @@ def test_early_stopping_keeps_the_best_epoch(pictures, tmp_path):
 
     from toolkit.data import scan_folder, split_folder
     from toolkit.data.pipeline import evaluation_batches
+    from toolkit.network import load_network
     from toolkit.training.losses import SparseCrossEntropy
-    from toolkit.workflows.steps import load_keras
 
-    model = load_keras(tmp_path / "run" / "model.keras")
+    model = load_network(tmp_path / "run" / "model.keras")
     validation = evaluation_batches(split_folder(scan_folder(pictures)).val, PREPROCESSING, batch_size=8)
     model.compile(loss=SparseCrossEntropy())
     assert model.evaluate(validation, verbose=0) == pytest.approx(losses[best], rel=1e-5)

@@ -4,9 +4,9 @@ import pytest
 
 from toolkit import create_model
 from toolkit.errors import UserError
+from toolkit.network import architecture_digest
 from toolkit.transfer import freeze
 from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part, trainable_part
-from toolkit.transfer.digests import architecture_digest
 
 INPUTS = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
 

@@ -62,7 +62,7 @@ def to_tf_keras(model: "keras.Model") -> Any:
     """
     if importlib.util.find_spec("tf_keras") is None:
         raise UserError(f"this needs tf_keras, which is not installed: {INSTALL}")
-    from toolkit.engines.convert import as_float32
+    from toolkit.network import as_float32
 
     model = _functional(as_float32(model))
     twin = _Rebuild(model).run()
@@ -87,7 +87,7 @@ def from_tf_keras(twin: Any, model: "keras.Model") -> "keras.Model":
     Raises:
         UserError: the twin lacks a layer of ``model``, or its weights have other shapes.
     """
-    from toolkit.engines.convert import as_float32
+    from toolkit.network import as_float32
 
     model = as_float32(model)
     copy = keras.models.clone_model(model)

@@ -70,7 +70,7 @@ def range_report(
     """
     import keras
 
-    from toolkit.engines.convert import as_float32
+    from toolkit.network import as_float32
 
     model = as_float32(model)
     groups = {group.last: group for group in _groups(content, model)}
@@ -103,7 +103,8 @@ def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocess
         preprocessing: what it was trained with.
     """
     from toolkit.compress.quantize import NUM_CALIBRATION
-    from toolkit.engines.convert import as_float32, to_litert
+    from toolkit.engines.convert import to_litert
+    from toolkit.network import as_float32
 
     model = as_float32(model)
     inputs = spread(calibration, preprocessing, NUM_CALIBRATION)

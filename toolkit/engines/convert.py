@@ -1,6 +1,5 @@
 """A Keras network turned into the forms other runtimes load."""
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -9,45 +8,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from toolkit.network import as_float32
+
 Quantization = Literal["none", "dynamic", "float16", "int8", "int16x8"]
-
-
-def as_float32(model: keras.Model) -> keras.Model:
-    """The same network with every layer in float32, whatever dtype policy it was trained under.
-
-    A mixed-precision graph is slow on CPUs and refused by LiteRT, so nothing is exported from one.
-
-    Returns:
-        ``model`` itself if it is float32 already, else a rebuilt copy with the same weights.
-    """
-    computing = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    if all(layer.dtype_policy.name == "float32" for layer in computing):
-        return model
-    config = _with_policy(model.get_config(), "float32")
-    rebuilt = type(model).from_config(config)
-    rebuilt.set_weights(model.get_weights())
-    return rebuilt
-
-
-def feature_tensor(model: keras.Model) -> Any:
-    """The pooled embedding: the symbolic input of the network's last layer, its classifier.
-
-    Where the classifier is a convolution whose class maps are averaged (Network in Network), it is the average of what
-    that convolution sees.
-
-    Raises:
-        ValueError: the network ends in neither.
-    """
-    last = model.layers[-1]
-    if last.name == "head_logits" and isinstance(last, keras.layers.GlobalAveragePooling2D):
-        return keras.layers.GlobalAveragePooling2D(dtype=last.dtype_policy, name="head_features")(
-            model.layers[-2].input
-        )
-    if not isinstance(last, keras.layers.Dense) or len(last.input.shape) != 2:
-        raise ValueError(
-            f"the network ends in {type(last).__name__} {last.name!r}; expected a Dense classifier on pooled features"
-        )
-    return last.input
 
 
 def to_litert(
@@ -161,23 +124,3 @@ def to_openvino(litert_file: str | Path) -> Any:
     import openvino
 
     return openvino.convert_model(str(litert_file))
-
-
-def _with_policy(config: Any, policy: str) -> Any:
-    if isinstance(config, dict):
-        if config.get("class_name") == "DTypePolicy":
-            return {**config, "config": {"name": policy}}
-        return {key: _with_policy(value, policy) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_with_policy(item, policy) for item in config)
-    return config
-
-
-def weights_digest(model: keras.Model) -> str:
-    """sha256 over every weight's shape, dtype and bytes, in order: equal for equal networks, whatever their names."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight.value))
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -49,7 +49,7 @@ def to_onnx(model: Any, preprocessing: Preprocessing, *, labels: Sequence[str] =
     Raises:
         UserError: a layer that has no rule here, by its name.
     """
-    from toolkit.engines.convert import as_float32
+    from toolkit.network import as_float32
 
     graph = _Graph()
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.lazy import lazy_module
+from toolkit.network import inputs_of
 
 keras = lazy_module("keras")
 
@@ -47,8 +48,8 @@ def translate(model: Any, first: Any, rules: Mapping[str, Callable[..., Any]], a
             raise UntranslatableError(f"layer {layer.name!r} has its channels first")
         if id(layer.output) in tensors:
             continue
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        node = rules[kind](layer, *(_known(tensors, tensor, f"layer {layer.name!r}") for tensor in inputs))
+        tensors_in = (_known(tensors, tensor, f"layer {layer.name!r}") for tensor in inputs_of(layer))
+        node = rules[kind](layer, *tensors_in)
         name = getattr(getattr(layer, "activation", None), "__name__", "linear")
         if name not in ACTIVATIONS:
             raise UntranslatableError(f"layer {layer.name!r} has the activation {name}")

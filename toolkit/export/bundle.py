@@ -24,11 +24,12 @@ from toolkit.bundle import (
 from toolkit.compress import Method, quantize
 from toolkit.data.split import Subset
 from toolkit.engines import available_engines, open_engine
-from toolkit.engines.convert import as_float32, to_litert, weights_digest
+from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latency, recommend
 from toolkit.errors import UserError
 from toolkit.export.parity import AccuracyBudget, Comparison, compare_engines
+from toolkit.network import as_float32, weights_digest
 from toolkit.spec import Preprocessing
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")

@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from PIL import Image
 
-import toolkit.layers  # noqa: F401  (registers the custom layers that model.keras may name)
 from toolkit.bundle import (
     EXAMPLES,
     EnsembleMember,
@@ -29,7 +27,6 @@ from toolkit.bundle import (
 from toolkit.data.crops import plan_crops
 from toolkit.data.decode import read_file
 from toolkit.data.split import Subset
-from toolkit.engines.convert import as_float32
 from toolkit.engines.exported import open_ensemble
 from toolkit.engines.panel import Member, Panel
 from toolkit.engines.runtimes import KerasEngine
@@ -37,6 +34,7 @@ from toolkit.export.bundle import ParityError, copy_examples, package_versions, 
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
 from toolkit.export.shown import ShownNetwork, largest_input
 from toolkit.metrics import accuracy_report
+from toolkit.network import as_float32, load_network
 from toolkit.transfer.calibrate import reject_threshold
 
 log = logging.getLogger(__name__)
@@ -113,7 +111,7 @@ def _plan(
         for path, own in zip(version_dirs, manifests, strict=True)
     )
     networks = [
-        ShownNetwork(as_float32(_load(file)), member.preprocessing, plan)
+        ShownNetwork(as_float32(load_network(file)), member.preprocessing, plan)
         for file, member, plan in zip(files, members, plans, strict=True)
     ]
     manifest = Manifest(
@@ -132,10 +130,6 @@ def _plan(
         scales=scales,
     )
     return networks, manifest
-
-
-def _load(file: Path) -> keras.Model:
-    return keras.saving.load_model(file, compile=False, safe_mode=True)
 
 
 def _title(members: Sequence[EnsembleMember], num_views: int) -> str:

@@ -10,9 +10,9 @@ import tensorflow as tf
 from toolkit.data import graph
 from toolkit.data.crops import Crop, geometry, plan_crops
 from toolkit.data.graph_views import decode_views
-from toolkit.engines.convert import feature_tensor
 from toolkit.export.saved_model import Answers, save_signatures
 from toolkit.export.shown import ShownNetwork, largest_input
+from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 
 #: Views that a network is given at once: activations of many more would not fit into a small machine's memory.

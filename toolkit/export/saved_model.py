@@ -12,7 +12,7 @@ from PIL import Image
 
 from toolkit.bundle import WARMUP
 from toolkit.data import graph
-from toolkit.engines.convert import feature_tensor
+from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 
 

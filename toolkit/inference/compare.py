@@ -11,6 +11,7 @@ from toolkit.data.arrays import load_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.timing import latency, recommend
 from toolkit.inference.predictor import Predictor
+from toolkit.network import load_network
 
 BATCH_SIZES = (1, 16)
 
@@ -115,14 +116,11 @@ def _members_answers(version_dir: Path, images: Sequence[str | Path]) -> dict[st
 
 def _engine_answers(version_dir: Path, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
     """Every engine's probabilities by its name, those of the Keras network first."""
-    import keras
-
-    import toolkit.layers  # noqa: F401  (registers the custom layers that model.keras may name)
     from toolkit.engines.runtimes import KerasEngine
 
     preprocessing = read_manifest(version_dir).preprocessing
     pixels = load_pixels(images, preprocessing)
-    model = keras.saving.load_model(version_dir / KERAS_FILE, compile=False, safe_mode=True)
+    model = load_network(version_dir / KERAS_FILE)
     answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
     for name in available_engines(version_dir):
         answers[name] = open_engine(name, version_dir, preprocessing).probabilities(pixels)

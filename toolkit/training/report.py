@@ -17,9 +17,9 @@ import numpy as np
 
 from toolkit.data.arrays import load_pixels
 from toolkit.data.split import Split, Subset
-from toolkit.engines.convert import as_float32
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.metrics import accuracy_report
+from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
 from toolkit.training import analysis, plots
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory

@@ -25,6 +25,7 @@ from toolkit.engines.extract import open_extractor
 from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.machine import num_threads
+from toolkit.network import load_network
 from toolkit.spec import Preprocessing
 from toolkit.transfer.views import Views
 
@@ -257,9 +258,7 @@ def network_to_bytes(model: Any) -> bytes:
 
 def network_from_bytes(content: bytes) -> Any:
     """The network of an archive; nothing in it can run."""
-    import toolkit.layers  # noqa: F401  (registers the custom layers it may name)
-
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "network.keras"
         file.write_bytes(content)
-        return keras.saving.load_model(file, compile=False, safe_mode=True)
+        return load_network(file)

@@ -4,10 +4,10 @@ from typing import Any
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
+from toolkit.network import feature_tensor, inputs_of
 from toolkit.transfer.freeze import is_input, stage_of, stages_of
 
 keras = lazy_module("keras")
-convert = lazy_module("toolkit.engines.convert")
 
 #: How the names of hidden layers begin that stand between pooled features and logits.
 HIDDEN = "head_hidden"
@@ -25,7 +25,7 @@ def cut_tensor(model: Any, stage: str | None = None) -> Any:
         UserError: no such stage, nothing behind it, or more than one tensor leads out of it.
     """
     if stage is None:
-        return _before_hidden(model, convert.feature_tensor(model))
+        return _before_hidden(model, feature_tensor(model))
     stages = stages_of(model)
     if stage not in stages[:-1]:
         raise UserError(unknown_name("stage", stage, list(stages[:-1])))
@@ -35,7 +35,7 @@ def cut_tensor(model: Any, stage: str | None = None) -> Any:
         id(tensor): tensor
         for layer in model.layers
         if id(layer.output) not in inside
-        for tensor in _inputs(layer)
+        for tensor in inputs_of(layer)
         if id(tensor) in inside
     }
     if len(crossing) != 1:
@@ -65,7 +65,3 @@ def _before_hidden(model: Any, tensor: Any) -> Any:
     while id(tensor) in producers and producers[id(tensor)].name.startswith(HIDDEN):
         tensor = producers[id(tensor)].input
     return tensor
-
-
-def _inputs(layer: Any) -> list[Any]:
-    return layer.input if isinstance(layer.input, list) else [layer.input]

@@ -1,22 +1,16 @@
 """What a file holds, told without reading it twice; what a network is, told from its graph and weights."""
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from toolkit.data.decode import read_file
 from toolkit.data.memory import file_status, is_settled
 from toolkit.machine import num_threads
 from toolkit.transfer.cache import Store
-
-# What a layer starts from, is pulled towards or is called does not change what it answers.
-_NO_MATTER = ("name", "trainable", "dtype", "seed")
-_NO_MATTER_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -52,26 +46,3 @@ def _file_digest(name: str, remembered: bytes | None) -> tuple[bytes, bool]:
         return remembered, False
     digest = hashlib.sha256(read_file(Path(name))).digest()
     return digest + file_status(status), is_settled(status, now)
-
-
-def architecture_digest(model: Any) -> str:
-    """Digest of a functional network's layers and how they are joined, whatever they are called.
-
-    Equal weights can stand in networks that answer differently: ResNet v1 and v1.5 differ in where they stride.
-    """
-    order = {id(layer.output): index for index, layer in enumerate(model.layers)}
-    layers = [[type(layer).__name__, _essence(layer.get_config()), _sources(layer, order)] for layer in model.layers]
-    return hashlib.sha256(json.dumps(layers, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _essence(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in _NO_MATTER and not key.endswith(_NO_MATTER_ENDINGS) and not callable(value)
-    }
-
-
-def _sources(layer: Any, order: dict[int, int]) -> list[int]:
-    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-    return [order[id(tensor)] for tensor in inputs]

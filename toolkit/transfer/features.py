@@ -16,14 +16,14 @@ from toolkit.engines.extract import Extractor, open_extractor
 from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.machine import num_threads
+from toolkit.network import architecture_digest, as_float32, weights_digest
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureCache, FeatureContext
 from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part
-from toolkit.transfer.digests import architecture_digest, file_digests
+from toolkit.transfer.digests import file_digests
 from toolkit.transfer.views import Views
 
 cluster = lazy_module("toolkit.transfer.cluster")
-convert = lazy_module("toolkit.engines.convert")
 
 Progress = Callable[[int, int], None]
 
@@ -278,12 +278,12 @@ class _Task:
 def _frozen(model: Any, preprocessing: Preprocessing, how: Extraction) -> tuple[Any, FeatureContext]:
     """From input to cut in float32, and what its answers depend on."""
     cut = cut_tensor(model, how.stage)
-    frozen = convert.as_float32(frozen_part(model, cut))
+    frozen = as_float32(frozen_part(model, cut))
     context = FeatureContext(
         network=model.name,
         cut=cut_name(model, cut),
         shape=tuple(frozen.output_shape[1:]),
-        weights=convert.weights_digest(frozen),
+        weights=weights_digest(frozen),
         architecture=architecture_digest(frozen),
         preprocessing=preprocessing,
         dtype=how.dtype,

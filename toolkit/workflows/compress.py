@@ -22,8 +22,9 @@ from toolkit.data import Split, scan_folder, split_folder
 from toolkit.data.split import Subset
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import write_file
+from toolkit.network import load_network
 from toolkit.spec import Preprocessing
-from toolkit.workflows.steps import Progress, load_keras
+from toolkit.workflows.steps import Progress
 
 if TYPE_CHECKING:
     import keras
@@ -108,7 +109,7 @@ def compress_bundle(
     if not skip_bad:
         folder.require_clean()
     split = split_folder(folder)
-    model = load_keras(keras_file)
+    model = load_network(keras_file)
     made = _compress(model, method, manifest.preprocessing, split, options or CompressionOptions())
     held_out = _spread(split.held_out[1], NUM_REPORTED)
     report = compression_report(

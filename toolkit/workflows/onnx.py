@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.bundle import EXAMPLES, find_bundle, read_manifest, require_network
 from toolkit.errors import UserError
 from toolkit.files import write_file
-from toolkit.workflows.steps import load_keras
+from toolkit.network import load_network
 
 #: Largest difference in probability from the Keras network with which the file is written.
 TOLERANCE = 1e-4
@@ -53,7 +53,7 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     preprocessing = manifest.preprocessing
-    model = load_keras(require_network(version_dir, manifest))
+    model = load_network(require_network(version_dir, manifest))
     content = to_onnx(model, preprocessing, labels=manifest.labels)
     pixels = np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
     pictures = [*sorted((version_dir / EXAMPLES).glob("*"))[:_NUM_EXAMPLES], *images]

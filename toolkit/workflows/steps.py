@@ -61,9 +61,9 @@ def held_out_metrics(
 ) -> dict[str, Any]:
     """Accuracy of ``accuracy_report`` on the test pictures, or on validation where there are none."""
     from toolkit.data.arrays import load_pixels
-    from toolkit.engines.convert import as_float32
     from toolkit.engines.runtimes import KerasEngine
     from toolkit.metrics import accuracy_report
+    from toolkit.network import as_float32
 
     name, subset = split.held_out
     engine = KerasEngine(as_float32(model), preprocessing)
@@ -97,12 +97,3 @@ def export_held_out(
         temperature=temperature,
         reject_below=reject_below,
     )
-
-
-def load_keras(path: Path) -> "keras.Model":
-    """A saved network, custom layers included; nothing in the file can run."""
-    import keras
-
-    import toolkit.layers  # noqa: F401  (registers the custom layers the file may name)
-
-    return keras.saving.load_model(path, compile=False, safe_mode=True)

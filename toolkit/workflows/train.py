@@ -12,19 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data import ImageFolder, Split, split_folder
+from toolkit.network import load_network
 from toolkit.registry import model_info
 from toolkit.spec import ModelInfo
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.hosts import Hosts, loss_of_hosts
 from toolkit.training.recipes import recipe, smoke
-from toolkit.workflows.steps import (
-    ExportOptions,
-    Progress,
-    export_held_out,
-    load_keras,
-    require_writable,
-    scan,
-)
+from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
 
 if TYPE_CHECKING:
     import keras
@@ -129,7 +123,7 @@ def _trained_model(
     if run.model_file.exists():
         begin()
         log.info("%s is finished already", run.path)
-        return load_keras(run.model_file)
+        return load_network(run.model_file)
     import keras
 
     from toolkit.factory import create_model
@@ -154,4 +148,4 @@ def _trained_model(
     finally:
         keras.config.set_dtype_policy("float32")
     # Of several devices each holds a copy, and what follows needs but one.
-    return model if shard.num_devices == 1 or not run.writer else load_keras(run.model_file)
+    return model if shard.num_devices == 1 or not run.writer else load_network(run.model_file)
