@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -117,10 +116,3 @@ def _to_int8(model: keras.Model, examples: list[np.ndarray], keep_float: Collect
         debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=names),
     )
     return debugger.get_nondebug_quantized_model()
-
-
-def to_openvino(litert_file: str | Path) -> Any:
-    """Read a LiteRT file, quantized or not, as an ``openvino.Model``: one file serves both runtimes."""
-    import openvino
-
-    return openvino.convert_model(str(litert_file))

@@ -92,13 +92,12 @@ class OpenVINOEngine:
     def __init__(self, file: Path, preprocessing: Preprocessing) -> None:
         import openvino
 
-        from toolkit.engines.convert import to_openvino
-
         self._preprocessing = preprocessing
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if not sums_bytes_exactly():
             options["LP_TRANSFORMS_MODE"] = "NO"  # compute int8 layers in float, between the same roundings
-        self._compiled = openvino.Core().compile_model(to_openvino(file), "CPU", options)
+        core = openvino.Core()
+        self._compiled = core.compile_model(core.read_model(file), "CPU", options)
         self._lock = threading.Lock()
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
