@@ -45,8 +45,8 @@ from toolkit.compress import (
 from toolkit.compress.examples import Examples
 from toolkit.compress.report import BATCHES
 from toolkit.data import scan_folder, split_folder
-from toolkit.data.decode import normalize
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines.convert import to_litert
 from toolkit.factory import preprocessing_of
 from toolkit.machine import num_threads

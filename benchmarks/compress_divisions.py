@@ -24,8 +24,8 @@ from toolkit import create_model
 from toolkit.cli.output import print_table
 from toolkit.compress import Retraining, quantize, quantize_aware_train
 from toolkit.data import scan_folder, split_folder
-from toolkit.data.arrays import load_pixels
-from toolkit.data.split import Split, Subset
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Split, Subset
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import LiteRTEngine
 from toolkit.factory import preprocessing_of

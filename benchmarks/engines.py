@@ -20,7 +20,7 @@ from PIL import Image
 from toolkit import create_model, model_info
 from toolkit.bundle import read_manifest
 from toolkit.cli.output import print_table
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.timing import latency
 from toolkit.export import export_bundle

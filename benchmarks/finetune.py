@@ -164,7 +164,7 @@ def run_toolkit(arguments: argparse.Namespace) -> Side:
     def is_right() -> Any:
         import numpy as np
 
-        from toolkit.data.arrays import load_pixels
+        from toolkit.data.feed.arrays import load_pixels
         from toolkit.engines.runtimes import KerasEngine
 
         engine = KerasEngine(result.model, network.preprocessing)

@@ -31,8 +31,8 @@ from PIL import Image
 
 from toolkit.cli.output import print_table
 from toolkit.data import scan_folder
-from toolkit.data.pipeline import training_batches
-from toolkit.data.split import Subset
+from toolkit.data.feed.pipeline import training_batches
+from toolkit.data.feed.split import Subset
 from toolkit.spec import Preprocessing
 
 SIZE = 224

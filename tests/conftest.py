@@ -12,7 +12,7 @@ from PIL import Image
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """The 1,797 handwritten digits as an image folder; read only."""
-    from toolkit.data.samples import write_samples
+    from toolkit.data.sources.samples import write_samples
 
     root = tmp_path_factory.mktemp("samples") / "digits"
     write_samples("digits", root)
@@ -49,8 +49,8 @@ def lenet(digits_split, lenet_preprocessing):
     import keras
 
     from toolkit import create_model
-    from toolkit.data.arrays import load_pixels
-    from toolkit.data.decode import normalize
+    from toolkit.data.feed.arrays import load_pixels
+    from toolkit.data.pixels.decode import normalize
 
     keras.utils.set_random_seed(0)
     train = digits_split.train
@@ -90,7 +90,7 @@ def residual():
     import keras
 
     from toolkit import create_model, model_info
-    from toolkit.data.decode import normalize
+    from toolkit.data.pixels.decode import normalize
 
     keras.utils.set_random_seed(1)
     model = create_model("resnet20", num_classes=3)

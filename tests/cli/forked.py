@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tensorflow", "keras", "toolkit.cli.commands", "toolkit.data.pipeline"])
+_CONTEXT.set_forkserver_preload(["tensorflow", "keras", "toolkit.cli.commands", "toolkit.data.feed.pipeline"])
 _SECONDS = 300
 
 

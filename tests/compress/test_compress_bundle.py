@@ -6,7 +6,7 @@ import pytest
 from toolkit.bundle import INT8_LITERT, litert_file, read_manifest, verify_files
 from toolkit.compress import operator_report
 from toolkit.data import Split
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.workflows import compress_bundle

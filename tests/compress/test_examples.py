@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from toolkit.compress.examples import StoredExamples, batches_of, spread, write_examples
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
-from toolkit.data.split import Subset
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 

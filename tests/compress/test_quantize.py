@@ -2,8 +2,8 @@ import pytest
 
 from toolkit.bundle import FLOAT_LITERT, litert_file
 from toolkit.compress import METHODS, operator_report, quantize
-from toolkit.data.arrays import load_pixels
-from toolkit.data.split import Subset
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Subset
 from toolkit.engines import open_engine
 from toolkit.engines.runtimes import LiteRTEngine
 from toolkit.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 
 from toolkit.compress import compression_report, quantize, report_page
 from toolkit.compress.report import verdict
-from toolkit.data.arrays import load_pixels
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError

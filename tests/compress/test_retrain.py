@@ -14,7 +14,7 @@ import pytest
 
 from toolkit import create_model
 from toolkit.compress import Clustering, Pruning, Retraining, cluster, operator_report, prune, quantize_aware_train
-from toolkit.data.arrays import load_pixels
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines.runtimes import KerasEngine, LiteRTEngine, OpenVINOEngine
 from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy

@@ -51,8 +51,8 @@ def test_the_layer_that_spoils_int8_comes_first_and_in_float_mends_it(uneven):
 
 def test_the_rounding_of_one_layer_is_what_the_file_does(lenet, lenet_preprocessing, digits_split):
     """Noises of independent roundings add up: together about what the int8 file shows."""
-    from toolkit.data.arrays import load_pixels
-    from toolkit.data.decode import normalize
+    from toolkit.data.feed.arrays import load_pixels
+    from toolkit.data.pixels.decode import normalize
 
     ranking = layer_sensitivity(lenet, digits_split.train, preprocessing=lenet_preprocessing)
     content = quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=digits_split.train)

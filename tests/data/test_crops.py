@@ -10,7 +10,7 @@ from PIL import Image
 
 from toolkit.data import graph_views
 from toolkit.data.crops import Crop, is_plain, plan_crops, resized_to
-from toolkit.data.decode import decode_pixels
+from toolkit.data.pixels.decode import decode_pixels
 from toolkit.data.views import decode_views
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing

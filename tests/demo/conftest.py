@@ -26,7 +26,7 @@ def upload_folder(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """scikit-learn's handwritten digits as ``CLASS/NAME.png``."""
-    from toolkit.data.samples import write_samples
+    from toolkit.data.sources.samples import write_samples
 
     folder = tmp_path_factory.mktemp("digits") / "digits"
     write_samples("digits", folder)
@@ -39,7 +39,7 @@ def bundles(digits, tmp_path_factory) -> Path:
     import keras
 
     from toolkit.data import normalize, scan_folder, split_folder
-    from toolkit.data.arrays import load_pixels
+    from toolkit.data.feed.arrays import load_pixels
     from toolkit.export import export_bundle
     from toolkit.factory import create_model
     from toolkit.registry import model_info

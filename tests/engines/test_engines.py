@@ -11,8 +11,8 @@ import pytest
 
 from toolkit import model_info
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine, softmax

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit import model_info
-from toolkit.data.decode import normalize
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines import extract
 from toolkit.engines.extract import open_extractor, relative_difference
 from toolkit.errors import UserError

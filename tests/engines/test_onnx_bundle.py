@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from toolkit.data.arrays import load_pixels
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines import open_engine
 from toolkit.errors import UserError
 from toolkit.workflows import onnx as workflow

@@ -8,8 +8,8 @@ import pytest
 
 import toolkit
 from toolkit import create_model, model_info
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines.onnx_graph import to_onnx
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError

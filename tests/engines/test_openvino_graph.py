@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from toolkit import create_model
-from toolkit.data.decode import luma, normalize
+from toolkit.data.pixels.decode import luma, normalize
 from toolkit.engines.extract import relative_difference
 from toolkit.engines.openvino_graph import openvino_graph
 from toolkit.engines.translate import UntranslatableError

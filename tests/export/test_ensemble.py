@@ -16,8 +16,8 @@ from toolkit import Predictor, create_model
 from toolkit.bundle import read_manifest, verify_files, write_manifest
 from toolkit.cli.commands import bundles as commands
 from toolkit.data.crops import plan_crops
-from toolkit.data.decode import decode_pixels, resize_rgb
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.decode import decode_pixels, resize_rgb
 from toolkit.data.views import decode_views
 from toolkit.demo.classifier import Classifier
 from toolkit.engines import available_engines

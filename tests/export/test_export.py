@@ -16,8 +16,8 @@ import toolkit.export.bundle
 from toolkit import Predictor, create_model, model_info
 from toolkit.bundle import EXAMPLES, KERAS_FILE, MANIFEST, WARMUP, list_versions, read_manifest, verify_files
 from toolkit.compress import quantize
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines.convert import to_litert
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle

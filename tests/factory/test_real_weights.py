@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.factory import preprocessing_of
 
 DATA = Path(os.environ.get("TOOLKIT_DATA", "nowhere"))

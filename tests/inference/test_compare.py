@@ -7,8 +7,8 @@ import pytest
 
 from toolkit import Predictor, model_info
 from toolkit.bundle import FLOAT_LITERT, KERAS_FILE, read_manifest
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines
 from toolkit.engines.runtimes import softmax
 from toolkit.engines.timing import recommend

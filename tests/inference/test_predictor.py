@@ -9,7 +9,7 @@ from PIL import Image
 from toolkit import Predictor
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, LABELS, MANIFEST, read_manifest
 from toolkit.data import ImageError
-from toolkit.data.decode import decode_pixels
+from toolkit.data.pixels.decode import decode_pixels
 from toolkit.engines import FLOAT_ENGINES
 from toolkit.errors import UserError
 from toolkit.inference.predictor import resolve_engine

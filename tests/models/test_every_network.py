@@ -43,7 +43,7 @@ def test_exports_answer_the_same(name, tmp_path):
     preprocessing = small_preprocessing(name)
     model = toolkit.create_model(name, num_classes=5, input_shape=preprocessing.input_shape)
     pixels = np.random.default_rng(0).integers(0, 256, (3, *preprocessing.size, 3), np.uint8)
-    from toolkit.data.decode import normalize
+    from toolkit.data.pixels.decode import normalize
 
     inputs = normalize(pixels, preprocessing)
     spread_out(model, inputs)

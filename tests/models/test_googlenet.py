@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import toolkit
 from toolkit.arithmetic import count_macs, count_params, layer_table
-from toolkit.data.decode import normalize
+from toolkit.data.pixels.decode import normalize
 from toolkit.models.googlenet import AUX_LOSS_WEIGHTS, aux_losses, strip_aux
 from toolkit.transfer.freeze import stages_of
 

@@ -80,7 +80,7 @@ def require_equal(found: tuple, expected: tuple) -> None:
 def test_run_killed_at_random_moments_ends_in_the_same_weights(pictures, tmp_path, num_kills, monkeypatch):
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     context = multiprocessing.get_context("forkserver")  # a child starts with its imports done
-    context.set_forkserver_preload(["tensorflow", "toolkit.training.loop", "toolkit.data.pipeline"])
+    context.set_forkserver_preload(["tensorflow", "toolkit.training.loop", "toolkit.data.feed.pipeline"])
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=train_to_the_end, args=(pictures, out, EVENTFUL))
@@ -151,7 +151,7 @@ def test_early_stopping_keeps_the_best_epoch(pictures, tmp_path):
     assert len(losses) == best + 3 < 30
 
     from toolkit.data import scan_folder, split_folder
-    from toolkit.data.pipeline import evaluation_batches
+    from toolkit.data.feed.pipeline import evaluation_batches
     from toolkit.network import load_network
     from toolkit.training.losses import SparseCrossEntropy
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data.split import Split, Subset
+from toolkit.data.feed.split import Split, Subset
 from toolkit.spec import Preprocessing
 from toolkit.training import analysis, plots
 from toolkit.training.report import write_report

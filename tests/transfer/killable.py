@@ -34,7 +34,7 @@ def finetune_and_save(
     import keras
 
     from toolkit import create_model, model_info
-    from toolkit.data.split import Split, Subset
+    from toolkit.data.feed.split import Split, Subset
     from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, Views, features, finetune, minibatch
 
     done = done or CONTEXT.Value("d")

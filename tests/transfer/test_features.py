@@ -14,8 +14,8 @@ from caches import rewrite
 
 from toolkit import create_model, model_info
 from toolkit.data import ImageError
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines.extract import TOLERANCE, relative_difference
 from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FeatureCache, FeatureExtractor, Views

@@ -7,9 +7,9 @@ from networks import small_residual
 from PIL import Image
 
 from toolkit import create_model, model_info
-from toolkit.data.arrays import load_pixels
-from toolkit.data.decode import normalize
-from toolkit.data.split import Split, Subset
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Split, Subset
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views, finetune, plan_freezing

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from networks import small_residual
 
-from toolkit.data.split import Split, Subset
+from toolkit.data.feed.split import Split, Subset
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, Network, finetune, fit_head

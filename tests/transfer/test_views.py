@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toolkit.data.decode import resize_pixels
+from toolkit.data.pixels.decode import resize_pixels
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 from toolkit.transfer import Views

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.arrays import CACHE_BYTES, cached_pixels, load_pixels, training_recipe
-from toolkit.data.decode import normalize
-from toolkit.data.order import Plan, epoch_plan
-from toolkit.data.split import Subset
+from toolkit.data.feed.arrays import CACHE_BYTES, cached_pixels, load_pixels, training_recipe
+from toolkit.data.feed.order import Plan, epoch_plan
+from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
@@ -18,7 +18,7 @@ from toolkit.spec import Preprocessing
 if TYPE_CHECKING:
     import tensorflow as tf
 
-pipeline = lazy_module("toolkit.data.pipeline")
+pipeline = lazy_module("toolkit.data.feed.pipeline")
 
 #: Files with labels; arrays ``(inputs, labels)``; or a finite iterable of such batches. Inputs in uint8 are pixels
 #: ``(N, height, width, 3)``, which the preprocessing normalises; in float they are taken as normalised already.

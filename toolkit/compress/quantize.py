@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from toolkit.compress.examples import Examples, spread
 from toolkit.compress.operators import require_integer, require_layers
 from toolkit.compress.slim import slimmed
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 

@@ -1,8 +1,8 @@
 """From files on disk to pixels: scan, split, decode, preprocess, pipeline, bundled samples."""
 
-from toolkit.data.decode import ImageError, decode_pixels, normalize
-from toolkit.data.folder import ImageFolder, scan_arrays, scan_folder
-from toolkit.data.split import Split, class_weights, split_folder
+from toolkit.data.feed.split import Split, class_weights, split_folder
+from toolkit.data.pixels.decode import ImageError, decode_pixels, normalize
+from toolkit.data.scan.folder import ImageFolder, scan_arrays, scan_folder
 
 __all__ = [
     "ImageError",

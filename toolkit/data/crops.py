@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from toolkit.data.geometry import crop_box
+from toolkit.data.pixels.sizes import crop_box
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from toolkit.data import graph
 from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
+from toolkit.data.pixels import graph
 from toolkit.spec import Preprocessing
 
 

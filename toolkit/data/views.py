@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from toolkit.data.arrays import load_pixels
 from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
-from toolkit.data.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
-from toolkit.data.geometry import resized_size
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
+from toolkit.data.pixels.sizes import resized_size
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
@@ -20,7 +20,7 @@ def decode_views(source: ImageSource, preprocessing: Preprocessing, crops: Seque
     """Decode a picture once, resize it to each scale once, and cut the views out.
 
     Args:
-        source: as for ``toolkit.data.decode.decode_pixels``.
+        source: as for ``toolkit.data.pixels.decode.decode_pixels``.
         preprocessing: the network's.
         crops: from ``toolkit.data.crops.plan_crops``.
 

@@ -133,7 +133,7 @@ def _thumbnail(path: Path) -> str:
     """A data URL, so that no folder of the server has to be opened to the browser."""
     from PIL import Image
 
-    from toolkit.data.decode import ImageError, read_rgb
+    from toolkit.data.pixels.decode import ImageError, read_rgb
 
     try:
         image = Image.fromarray(read_rgb(path))

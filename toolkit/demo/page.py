@@ -12,7 +12,7 @@ from gradio.themes.utils.fonts import LocalFont
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 
-from toolkit.data.decode import ImageError
+from toolkit.data.pixels.decode import ImageError
 from toolkit.demo import markup
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.decode import luma, normalize
+from toolkit.data.pixels.decode import luma, normalize
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import lazy_module
 from toolkit.machine import num_threads

@@ -91,7 +91,7 @@ class _Graph:
         """Pixels to the network's input, channels first."""
         x = self.add("Transpose", self.add("Cast", "pixels", to=onnx.TensorProto.FLOAT), perm=[0, 3, 1, 2])
         if preprocessing.channel_order == "grey":
-            # The luma of `toolkit.data.decode`, in integers below 2**24, which float32 holds exactly.
+            # The luma of `toolkit.data.pixels.decode`, in integers below 2**24, which float32 holds exactly.
             weights = self.constant("luma", np.reshape([19595, 38470, 7471], (1, 3, 1, 1)))
             sums = self.add("Conv", x, weights, self.constant("half", [32768]))
             x = self.add("Floor", self.add("Div", sums, self.constant("one", [65536])))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.data.crops import Crop, geometry
-from toolkit.data.decode import ImageSource
+from toolkit.data.pixels.decode import ImageSource
 from toolkit.data.views import decode_views, load_views
 from toolkit.engines.runtimes import Engine
 from toolkit.spec import Preprocessing

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
-from toolkit.data.decode import normalize
+from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError, unknown_name
 from toolkit.machine import num_threads, sums_bytes_exactly
 from toolkit.spec import Preprocessing

@@ -22,7 +22,7 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.compress import Method, quantize
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine

@@ -25,8 +25,8 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.data.crops import plan_crops
-from toolkit.data.decode import read_file
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.decode import read_file
 from toolkit.engines.exported import open_ensemble
 from toolkit.engines.panel import Member, Panel
 from toolkit.engines.runtimes import KerasEngine

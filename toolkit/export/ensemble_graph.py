@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from toolkit.data import graph
 from toolkit.data.crops import Crop, geometry, plan_crops
 from toolkit.data.graph_views import decode_views
+from toolkit.data.pixels import graph
 from toolkit.export.saved_model import Answers, save_signatures
 from toolkit.export.shown import ShownNetwork, largest_input
 from toolkit.network import feature_tensor

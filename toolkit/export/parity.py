@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.data.arrays import load_pixels
-from toolkit.data.split import Subset
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Subset
 from toolkit.engines import FLOAT_ENGINES, Engine
 from toolkit.metrics import top_k_accuracy
 from toolkit.spec import Preprocessing

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.bundle import WARMUP
-from toolkit.data import graph
+from toolkit.data.pixels import graph
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import KERAS_FILE, Manifest, find_bundle, read_manifest, verify_files
-from toolkit.data.arrays import load_pixels
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.timing import latency, recommend
 from toolkit.inference.predictor import Predictor

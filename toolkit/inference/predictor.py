@@ -10,7 +10,7 @@ from PIL import Image
 
 from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, verify_files
 from toolkit.data.crops import is_plain, plan_crops
-from toolkit.data.decode import ImageSource
+from toolkit.data.pixels.decode import ImageSource
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.exported import open_ensemble
 from toolkit.engines.panel import Member, Panel, Views, stack

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from toolkit.data.arrays import array_batches, cached_pixels, load_pixels
-from toolkit.data.decode import normalize
-from toolkit.data.split import Subset, class_weights
+from toolkit.data.feed.arrays import array_batches, cached_pixels, load_pixels
+from toolkit.data.feed.split import Subset, class_weights
+from toolkit.data.pixels.decode import normalize
 from toolkit.spec import Preprocessing
 from toolkit.training.config import TrainConfig
 from toolkit.training.devices import Shard
@@ -72,7 +72,7 @@ def training_data(
 
     if keras.backend.backend() != "tensorflow":
         return _not_empty(finish(*batch) for batch in array_batches(subset, preprocessing, **options))
-    from toolkit.data.pipeline import training_batches
+    from toolkit.data.feed.pipeline import training_batches
 
     batches = training_batches(subset, preprocessing, **options)
     return batches.map(finish).filter(lambda inputs, *rest: ops.shape(inputs)[0] > 0)
@@ -94,7 +94,7 @@ def validation_data(
 
     if keras.backend.backend() != "tensorflow":
         return _ArrayBatches(subset, preprocessing, batch_size, cache_bytes, finish)
-    from toolkit.data.pipeline import evaluation_batches
+    from toolkit.data.feed.pipeline import evaluation_batches
 
     return evaluation_batches(subset, preprocessing, batch_size=batch_size, cache_bytes=cache_bytes).map(finish)
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from toolkit.data.split import Split
+from toolkit.data.feed.split import Split
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
@@ -193,8 +193,8 @@ def _fit_epochs(
 
 def _gradient_norms(job: _Job) -> Callable[[], dict[str, float]]:
     """By layer, of the network as it is at the time of the call, on the first of the training pictures."""
-    from toolkit.data.arrays import load_pixels
-    from toolkit.data.decode import normalize
+    from toolkit.data.feed.arrays import load_pixels
+    from toolkit.data.pixels.decode import normalize
 
     labels = job.split.train.labels[:_NORM_EXAMPLES]
     inputs = normalize(load_pixels(job.split.train.paths[:_NORM_EXAMPLES], job.preprocessing), job.preprocessing)

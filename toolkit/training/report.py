@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from toolkit.data.arrays import load_pixels
-from toolkit.data.split import Split, Subset
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Split, Subset
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32

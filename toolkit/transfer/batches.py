@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from toolkit.data.decode import normalize, read_rgb, resize_pixels
+from toolkit.data.pixels.decode import normalize, read_rgb, resize_pixels
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer.minibatch import single
@@ -46,7 +46,7 @@ class _Batches:
         first = first_epoch * len(self)
         if keras.backend.backend() != "tensorflow":
             return (self.batch(number) for number in itertools.count(first))
-        from toolkit.data.pipeline import computed_batches
+        from toolkit.data.feed.pipeline import computed_batches
 
         return computed_batches(lambda number: self.batch(first + number))
 

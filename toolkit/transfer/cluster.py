@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.decode import read_file, read_rgb
+from toolkit.data.pixels.decode import read_file, read_rgb
 from toolkit.engines.extract import open_extractor
 from toolkit.errors import UserError
 from toolkit.lazy import lazy_module

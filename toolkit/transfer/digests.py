@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from toolkit.data.decode import read_file
-from toolkit.data.memory import file_status, is_settled
+from toolkit.data.pixels.decode import read_file
+from toolkit.data.scan.cache import file_status, is_settled
 from toolkit.machine import num_threads
 from toolkit.transfer.cache import Store
 

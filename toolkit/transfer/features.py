@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.decode import read_rgb, resize_pixels
+from toolkit.data.pixels.decode import read_rgb, resize_pixels
 from toolkit.engines.extract import Extractor, open_extractor
 from toolkit.errors import UserError
 from toolkit.lazy import lazy_module

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.split import Split
+from toolkit.data.feed.split import Split
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of

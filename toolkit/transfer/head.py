@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit.data.split import class_weights
+from toolkit.data.feed.split import class_weights
 from toolkit.errors import UserError, unknown_name
 from toolkit.metrics import top_k_accuracy
 from toolkit.transfer.minibatch import single, train_layers

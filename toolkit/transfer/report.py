@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from toolkit.data.decode import read_rgb
+from toolkit.data.pixels.decode import read_rgb
 from toolkit.files import write_file
 from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicates
 

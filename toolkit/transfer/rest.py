@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.split import Split, class_weights
+from toolkit.data.feed.split import Split, class_weights
 from toolkit.errors import UserError
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.data.arrays import TrainingRecipe
 from toolkit.data.augment import mixing_of, parse
-from toolkit.data.decode import resize_pixels
+from toolkit.data.feed.arrays import TrainingRecipe
+from toolkit.data.pixels.decode import resize_pixels
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 

@@ -19,7 +19,7 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.data import Split, scan_folder, split_folder
-from toolkit.data.split import Subset
+from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import write_file
 from toolkit.network import load_network

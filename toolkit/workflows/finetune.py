@@ -40,7 +40,7 @@ def finetune_folder(
     """Put a new classifier on a pretrained network: its frozen part runs once per picture, ever.
 
     Args:
-        data: see ``toolkit.data.scan_folder``.
+        data: see ``toolkit.data.scanfolder``.
         model_name: a registered network.
         weights: a tag, a weights file, a run directory or a bundle.
         export: where the bundle goes.

@@ -46,7 +46,7 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
         raise UserError(f"{file}: expected a name that ends in .onnx")
     if not file.absolute().parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}")
-    from toolkit.data.arrays import load_pixels
+    from toolkit.data.feed.arrays import load_pixels
     from toolkit.engines.onnx_graph import OPSET, to_onnx
     from toolkit.engines.runtimes import KerasEngine
 

@@ -60,7 +60,7 @@ def held_out_metrics(
     model: "keras.Model", preprocessing: Preprocessing, folder: ImageFolder, split: Split
 ) -> dict[str, Any]:
     """Accuracy of ``accuracy_report`` on the test pictures, or on validation where there are none."""
-    from toolkit.data.arrays import load_pixels
+    from toolkit.data.feed.arrays import load_pixels
     from toolkit.engines.runtimes import KerasEngine
     from toolkit.metrics import accuracy_report
     from toolkit.network import as_float32

@@ -46,7 +46,7 @@ def train_folder(
     """Train a network from scratch on a folder of pictures, on all devices of this host, or of several.
 
     Args:
-        data: see ``toolkit.data.scan_folder``.
+        data: see ``toolkit.data.scanfolder``.
         model_name: a registered network.
         out: the run directory; of several hosts, the same shared directory on all.
         recipe_name: by default the one that suits the network.

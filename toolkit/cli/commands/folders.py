@@ -11,8 +11,8 @@ _SHOWN = 10  # findings of each kind, in text
 
 def check(arguments: Namespace) -> None:
     from toolkit.data import scan_folder
-    from toolkit.data.doctor import examine_folder
-    from toolkit.data.quarantine import quarantine_file, write_quarantine
+    from toolkit.data.scan.doctor import examine_folder
+    from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
     from toolkit.registry import model_info
 
     preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
@@ -24,7 +24,7 @@ def check(arguments: Namespace) -> None:
         write_quarantine(file, dict(folder.quarantined + folder.problems))
         report["quarantine_file"] = str(file)
     if arguments.augment_preview:
-        from toolkit.data.preview import write_preview
+        from toolkit.data.feed.preview import write_preview
         from toolkit.spec import Preprocessing
 
         shown_as = preprocessing or Preprocessing(size=(224, 224))

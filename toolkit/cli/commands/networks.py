@@ -107,7 +107,7 @@ def _percent(fraction: float | None) -> float | None:
 
 
 def samples(arguments: Namespace) -> None:
-    from toolkit.data.samples import write_samples
+    from toolkit.data.sources.samples import write_samples
 
     count = write_samples(arguments.name, arguments.directory)
     if arguments.json:

@@ -14,10 +14,10 @@ import numpy as np
 
 from toolkit.data.augment.colour import ColourShift, Erase, PcaColour, RandomColourShift
 from toolkit.data.augment.draws import Draws
-from toolkit.data.augment.geometry import Mirror, RandomCrop, ResizedCrop, Rotate, Shear, Shift, Size, Warp
 from toolkit.data.augment.limits import read_limited
 from toolkit.data.augment.mix import CutMix, MixUp
 from toolkit.data.augment.randaugment import RandAugment
+from toolkit.data.augment.spatial import Mirror, RandomCrop, ResizedCrop, Rotate, Shear, Shift, Size, Warp
 from toolkit.errors import UserError, unknown_name
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "apply", "canvas_size", "mix", "mixing_of", "parse"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.data.augment.draws import Draws
-from toolkit.data.augment.geometry import Size
 from toolkit.data.augment.limits import limited
+from toolkit.data.augment.spatial import Size
 
 #: Eigenvectors (columns) and eigenvalues of the covariance of ImageNet's RGB values in 0…1, as published with
 #: fb.resnet.torch (Gross and Wilber 2016, ``datasets/imagenet.lua``); Krizhevsky et al. print none.

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from toolkit.data.augment.draws import Draws
-from toolkit.data.augment.geometry import Size, affine
 from toolkit.data.augment.limits import limited
+from toolkit.data.augment.spatial import Size, affine
 
 #: The magnitude that stands for the most; the paper's scale.
 MAX_MAGNITUDE = 30

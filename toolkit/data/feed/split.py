@@ -1,0 +1,178 @@
+"""Stratified, seeded splits into training, validation and test pictures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.data.scan.folder import ImageFolder
+from toolkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Part of a folder: ``paths`` are absolute, ``labels`` index the folder's class names."""
+
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three disjoint subsets; ``test`` is empty where a folder came with ``train`` and ``val`` only."""
+
+    train: Subset
+    val: Subset
+    test: Subset
+
+    @property
+    def held_out(self) -> tuple[str, Subset]:
+        """Name and pictures of the subset that final figures are measured on."""
+        return ("test", self.test) if len(self.test) else ("val", self.val)
+
+    def as_dict(self, root: Path) -> dict[str, list[str]]:
+        """Paths relative to ``root``, where they are below it, by subset."""
+        subsets = {"train": self.train, "val": self.val, "test": self.test}
+        base = root.absolute()
+
+        def relative(path: Path) -> Path:
+            return path.relative_to(base) if path.is_relative_to(base) else path
+
+        return {name: [relative(Path(p)).as_posix() for p in subset.paths] for name, subset in subsets.items()}
+
+    def counts(self, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Pictures per subset and class."""
+        subsets = {"train": self.train, "val": self.val, "test": self.test}
+        numbers = {name: np.bincount(s.labels or [], minlength=len(class_names)) for name, s in subsets.items()}
+        return {name: dict(zip(class_names, map(int, row), strict=True)) for name, row in numbers.items()}
+
+
+def default_fractions(num_examples: int) -> tuple[float, float, float]:
+    """Shares of training, validation and test: 60/20/20 up to 10,000 examples, 98/1/1 from a million, between
+    them the held-out shares fall with the logarithm.
+
+    >>> default_fractions(1797), default_fractions(2_000_000)
+    ((0.6, 0.2, 0.2), (0.98, 0.01, 0.01))
+    """
+    progress = min(1.0, max(0.0, (math.log10(max(num_examples, 1)) - 4) / 2))
+    held_out = round(0.2 * (0.01 / 0.2) ** progress, 4)
+    return round(1 - 2 * held_out, 4), held_out, held_out
+
+
+def class_weights(labels: Sequence[int], num_classes: int | None = None) -> dict[int, float]:
+    """Weight of each class in the loss such that all count alike and the mean over the examples is 1.
+
+    >>> class_weights([0, 0, 0, 1])
+    {0: 0.6666666666666666, 1: 2.0}
+
+    Args:
+        labels: of the training examples.
+        num_classes: by default the largest label and one. A class without examples gets no weight.
+    """
+    counts = np.bincount(np.asarray(labels, int), minlength=num_classes or 0)
+    present = np.flatnonzero(counts)
+    return {int(label): float(counts.sum() / (len(present) * counts[label])) for label in present}
+
+
+def split_folder(folder: ImageFolder, *, fractions: tuple[float, float, float] | None = None, seed: int = 0) -> Split:
+    """Divide every class in the same shares, shuffled by ``seed``; a folder that comes split stays as it is,
+    except that a missing ``val`` is taken from its ``train``. Pictures of one group stay together.
+
+    Args:
+        folder: a scanned folder.
+        fractions: training, validation and test shares, summing to 1; by default ``default_fractions``. With groups
+            they are met as nearly as the groups' sizes allow.
+        seed: same files and seed, same split.
+
+    Raises:
+        UserError: a class has fewer than three pictures or groups, or none to train on, the shares do not sum to 1,
+            or a group is in two of the given splits.
+    """
+    fractions = fractions or default_fractions(len(folder))
+    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0 or fractions[0] == 0 or fractions[1] == 0:
+        raise UserError(f"split shares must be positive (test may be 0) and sum to 1, got {fractions}")
+    if not folder.splits:
+        return _split(folder, *_divide(folder, np.arange(len(folder)), fractions, seed))
+    given = np.asarray(folder.splits)
+    _require_groups_apart(folder)
+    train, val, test = (np.flatnonzero(given == name) for name in ("train", "val", "test"))
+    if not len(val):
+        val_share = fractions[1] / (fractions[0] + fractions[1])
+        train, val, _ = _divide(folder, train, (1 - val_share, val_share, 0.0), seed)
+    return _split(folder, train, val, test)
+
+
+def _split(folder: ImageFolder, train: np.ndarray, val: np.ndarray, test: np.ndarray) -> Split:
+    trained = set(np.asarray(folder.labels)[train])
+    untrained = [name for label, name in enumerate(folder.class_names) if label not in trained]
+    if untrained:
+        raise UserError(f"{folder.root}: class {untrained[0]!r} has no readable pictures to train on")
+    return Split(_subset(folder, train), _subset(folder, val), _subset(folder, test))
+
+
+def _divide(folder: ImageFolder, indices: np.ndarray, fractions, seed: int) -> list[np.ndarray]:
+    divide = _by_group if folder.groups else _by_class
+    parts = divide(folder, indices, fractions, np.random.default_rng(seed))
+    return [np.sort(np.asarray(part, dtype=int)) for part in parts]
+
+
+def _by_class(folder: ImageFolder, indices: np.ndarray, fractions, rng: np.random.Generator) -> list[list[int]]:
+    parts: list[list[int]] = [[], [], []]
+    labels = np.asarray(folder.labels)
+    for label, name in enumerate(folder.class_names):
+        members = rng.permutation(indices[labels[indices] == label])
+        num_held_out = [max(1, round(len(members) * share)) if share else 0 for share in fractions[1:]]
+        num_train = len(members) - sum(num_held_out)
+        if num_train < 1:
+            raise UserError(
+                f"{folder.root}: class {name!r} has {len(members)} readable pictures; "
+                f"at least {sum(num_held_out) + 1} are needed to split it"
+            )
+        bounds = np.cumsum([num_train, num_held_out[0]])
+        for part, chosen in zip(parts, np.split(members, bounds), strict=True):
+            part.extend(int(i) for i in chosen)
+    return parts
+
+
+def _by_group(folder: ImageFolder, indices: np.ndarray, fractions, rng: np.random.Generator) -> list[list[int]]:
+    """Groups in falling size, equal ones shuffled, each to the part that lacks most of what the group holds."""
+    members: dict[str, list[int]] = {}
+    for i in map(int, indices):
+        members.setdefault(folder.groups[i] or f"\0{folder.paths[i]}", []).append(i)
+    groups = [members[name] for name in sorted(members)]
+    groups = [groups[i] for i in rng.permutation(len(groups))]
+    counts = [np.bincount([folder.labels[i] for i in group], minlength=len(folder.class_names)) for group in groups]
+    num_needed = sum(share > 0 for share in fractions)
+    spread = np.sum([count > 0 for count in counts], axis=0)
+    short = [name for name, groups_of in zip(folder.class_names, spread, strict=True) if 0 < groups_of < num_needed]
+    if short:
+        raise UserError(f"{folder.root}: class {short[0]!r} is in fewer than {num_needed} groups, too few to split it")
+    wanted = np.outer(fractions, np.sum(counts, axis=0))
+    lacking = wanted.copy()
+    parts: list[list[int]] = [[], [], []]
+    for index in sorted(range(len(groups)), key=lambda i: -len(groups[i])):
+        held = counts[index] > 0
+        shares = np.where(wanted > 0, lacking / np.maximum(wanted, 1e-9), -np.inf)
+        chosen = int(np.argmax(shares[:, held] @ counts[index][held]))
+        parts[chosen].extend(groups[index])
+        lacking[chosen] -= counts[index]
+    return parts
+
+
+def _require_groups_apart(folder: ImageFolder) -> None:
+    split_of: dict[str, str] = {}
+    for group, split in zip(folder.groups, folder.splits, strict=False):
+        if group and split_of.setdefault(group, split) != split:
+            raise UserError(f"{folder.root}: group {group!r} is in both {split_of[group]} and {split}")
+
+
+def _subset(folder: ImageFolder, indices: np.ndarray) -> Subset:
+    return Subset(
+        paths=tuple(str((folder.root / folder.paths[i]).absolute()) for i in indices),
+        labels=tuple(folder.labels[i] for i in indices),
+    )

@@ -1,0 +1,230 @@
+"""Picture bytes to pixels and network input on the host, with Pillow and NumPy.
+
+The twin of ``toolkit.data.pixels.graph``: the same bytes give the same pixels in both (``tests/data/pixels/test_parity.py``).
+"""
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from toolkit.data.pixels.resample import resample
+from toolkit.data.pixels.sizes import MAX_PIXELS, jpeg_scale, resized_size
+from toolkit.errors import UserError
+from toolkit.spec import Interpolation, Preprocessing
+
+#: Formats that the host and TensorFlow's graph operations both decode.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+
+_ORIENTATION_TAG = 0x0112
+# Phones write a second picture (a gain map, a stereo twin) behind the first; Pillow then calls the JPEG "MPO".
+_JPEG_FORMATS = ("JPEG", "MPO")
+# What TensorFlow's BMP operation reads too; it takes palette indices for grey values, or fails.
+_BMP_LAYOUTS = ("L", "BGR", "BGRX", "BGRA")
+_OPENING = threading.Lock()  # warnings.catch_warnings() swaps a list that all threads share
+
+#: What a picture may be given as: a path, its encoded bytes, a Pillow image, or uint8 pixels (height, width, 3).
+ImageSource = str | Path | bytes | Image.Image | np.ndarray
+
+
+class ImageError(UserError):
+    """A picture that cannot be read; the message says which and why."""
+
+
+def decode_pixels(source: ImageSource, preprocessing: Preprocessing) -> np.ndarray:
+    """Decode, turn upright, resize and crop.
+
+    JPEG orientation (EXIF) is honoured; an alpha channel is dropped; 16-bit samples keep their high byte; of an
+    animation the first frame counts.
+
+    Args:
+        source: a path, encoded bytes, a Pillow image, or a uint8 array of shape (height, width, 3), (…, 1) or
+            (height, width).
+        preprocessing: gives the size and the way to it.
+
+    Returns:
+        uint8 RGB of shape ``(*preprocessing.size, 3)``.
+
+    Raises:
+        ImageError: not a readable picture of a supported format, or more than ``MAX_PIXELS`` pixels.
+    """
+    return resize_pixels(read_rgb(source, preprocessing), preprocessing)
+
+
+def read_rgb(source: ImageSource, preprocessing: Preprocessing | None = None) -> np.ndarray:
+    """Decode ``source`` to upright uint8 RGB of its own size.
+
+    Given ``preprocessing``, a large JPEG is shrunk while decoding, to no less than twice the size it will have.
+    """
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source)
+    name = str(source) if isinstance(source, str | Path) else "the picture"
+    with image_errors(name):
+        if isinstance(source, Image.Image):
+            return _upright(_rgb(source), orientation(source))
+        data = source if isinstance(source, bytes) else read_file(Path(source))
+        with open_image(data) as image:
+            return decode_open_image(image, name, preprocessing)
+
+
+@contextmanager
+def image_errors(name: str) -> Iterator[None]:
+    """Turn what Pillow raises at a bad picture into an ``ImageError`` that begins with ``name``."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in a supported format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels, which is refused as unsafe to decode") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name}: damaged or truncated picture ({error})") from None
+
+
+def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Pixels to the network's input.
+
+    Args:
+        pixels: uint8 RGB of shape (…, height, width, 3).
+        preprocessing: channel order, scale, mean and standard deviation.
+
+    Returns:
+        float32 of shape (…, height, width, ``preprocessing.channels``).
+    """
+    if preprocessing.channel_order == "grey":
+        values = luma(pixels)
+    elif preprocessing.channel_order == "bgr":
+        values = pixels[..., ::-1]
+    else:
+        values = pixels
+    factor, offset = (np.asarray(numbers, np.float32) for numbers in preprocessing.affine())
+    # A row of pixels at a time: broadcasting over the last axis, of three, is several times slower.
+    width = values.shape[-2]
+    rows = values.astype(np.float32).reshape(*values.shape[:-2], width * preprocessing.channels)
+    rows *= np.tile(factor, width)
+    rows += np.tile(offset, width)
+    return rows.reshape(values.shape)
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """ITU-R 601 luma in the 16-bit fixed point that Pillow uses: uint8 (…, 3) to uint8 (…, 1)."""
+    rgb = pixels.astype(np.int32)
+    grey = (19595 * rgb[..., :1] + 38470 * rgb[..., 1:2] + 7471 * rgb[..., 2:3] + 32768) >> 16
+    return grey.astype(np.uint8)
+
+
+def resize_pixels(rgb: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``."""
+    height, width = resized_size(rgb.shape[0], rgb.shape[1], preprocessing)
+    resized = resize_rgb(rgb, height, width, preprocessing.interpolation)
+    top, left = (height - preprocessing.size[0]) // 2, (width - preprocessing.size[1]) // 2
+    return resized[top : top + preprocessing.size[0], left : left + preprocessing.size[1]]
+
+
+def resize_rgb(rgb: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
+    """Resize uint8 RGB of shape (…, …, 3) to (height, width, 3).
+
+    A grey picture stays one plane, shown three times: a read-only view.
+    """
+    if (height, width) == rgb.shape[:2]:
+        return rgb
+    if rgb.strides[-1] == 0:
+        return _grey_to_rgb(resample(rgb[..., :1], height, width, interpolation))
+    return resample(rgb, height, width, interpolation)
+
+
+def decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessing | None) -> np.ndarray:
+    """The rest of ``read_rgb`` for a picture that ``open_image`` has opened; raises what Pillow raises."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width:,} × {height:,} pixels; more than {MAX_PIXELS:,} are refused")
+    # What only Pillow can read would stop a training run half-way and be refused when served.
+    if image.format == "BMP" and not _is_plain_bmp(image):
+        raise ImageError(f"{name}: a BMP with a palette, compression or 16 bits is not supported; save it as PNG")
+    if image.format == "WEBP" and getattr(image, "is_animated", False):
+        raise ImageError(f"{name}: an animated WebP is not supported; save one frame of it")
+    turn = orientation(image)
+    if image.format in _JPEG_FORMATS and preprocessing is not None:
+        upright = (width, height) if turn >= 5 else (height, width)
+        scale = jpeg_scale(*upright, preprocessing)
+        if scale > 1:
+            image.draft(None, (width // scale, height // scale))
+    return _upright(_rgb(image), turn)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header of an encoded picture, whatever its size; its pixels wait."""
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _is_plain_bmp(image: Image.Image) -> bool:
+    tile = image.tile[0]  # type: ignore[attr-defined]
+    layout = tile.args if isinstance(tile.args, str) else tile.args[0]
+    return tile.codec_name == "raw" and layout in _BMP_LAYOUTS and image.mode != "P"
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8)[..., None])
+    if image.mode == "L" and "transparency" not in image.info:
+        return _grey_to_rgb(np.asarray(image)[..., None])
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
+    """A read-only view of (height, width, 1) as (height, width, 3); ``resize_rgb`` knows it by its stride."""
+    return np.broadcast_to(grey, (*grey.shape[:2], 3))
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, of an opened JPEG; 1 where there is none, it is damaged, or for other formats."""
+    if image.format not in _JPEG_FORMATS:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        value: Any = exif.get(_ORIENTATION_TAG, 1)
+    except (SyntaxError, ValueError, OSError, EOFError):  # damaged EXIF is no reason to refuse the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(rgb: np.ndarray, turn: int) -> np.ndarray:
+    if turn >= 5:
+        rgb = rgb.transpose(1, 0, 2)
+    if turn in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    if turn in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    return rgb
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise ImageError(
+            f"an array picture must be uint8 of shape (height, width, 3), got {array.dtype} of shape {array.shape}"
+        )
+    return _grey_to_rgb(array) if array.shape[-1] == 1 else array
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        ImageError: names the file and the reason.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,165 @@
+"""Picture bytes to pixels and network input as TensorFlow operations, for the input pipeline and the served graph.
+
+The twin of ``toolkit.data.pixels.decode``; both follow ``toolkit.data.pixels.sizes``.
+"""
+
+import tensorflow as tf
+
+from toolkit.data.pixels.sizes import JPEG_SCALES, MAX_PIXELS, crop_box
+from toolkit.spec import Preprocessing
+
+# An EXIF block stands near the file's start: JFIF and XMP segments, at most 64 KiB each, may come first.
+_EXIF_SEARCH_BYTES = 256 * 1024
+
+
+def decode_pixels(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Scalar string of encoded bytes to uint8 RGB of shape ``(*preprocessing.size, 3)``.
+
+    A JPEG, PNG or GIF whose header announces more than ``MAX_PIXELS`` is an error before its pixels are allocated.
+    """
+    return resize_pixels(decode_rgb(image_bytes, preprocessing), preprocessing)
+
+
+def decode_rgb(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Scalar string to upright uint8 RGB (height, width, 3); a large JPEG is shrunk towards what it is resized to."""
+    too_large = f"the picture's header announces more than {MAX_PIXELS:,} pixels"
+    allowed = tf.debugging.assert_less_equal(
+        _announced_pixels(image_bytes), tf.constant(MAX_PIXELS, tf.int64), too_large
+    )
+    with tf.control_dependencies([allowed]):
+        image_bytes = tf.identity(image_bytes)
+    is_jpeg = tf.equal(tf.strings.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
+    rgb = tf.cond(
+        is_jpeg,
+        lambda: _decode_jpeg(image_bytes, preprocessing),
+        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
+    )
+    rgb.set_shape([None, None, 3])
+    return rgb
+
+
+def resize_pixels(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``."""
+    pixels = resize_rgb(rgb, preprocessing)
+    shape = tf.shape(pixels)
+    height, width = shape[0], shape[1]
+    target_height, target_width = preprocessing.size
+    top, left = (height - target_height) // 2, (width - target_width) // 2
+    pixels = pixels[top : top + target_height, left : left + target_width]
+    return tf.ensure_shape(pixels, [target_height, target_width, 3])
+
+
+def resize_rgb(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Resize uint8 RGB of shape (height, width, 3) to what the centre crop is cut from."""
+    shape = tf.shape(rgb)
+    size = _resized_size(shape[0], shape[1], preprocessing)
+    resized = tf.image.resize(rgb, size, method=preprocessing.interpolation, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+
+
+def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """uint8 RGB (…, height, width, 3) to the network's float32 input (…, height, width, channels)."""
+    if preprocessing.channel_order == "grey":
+        weights = tf.constant([19595, 38470, 7471])
+        luma = tf.reduce_sum(tf.cast(pixels, tf.int32) * weights, axis=-1, keepdims=True) + 32768
+        values = luma // 65536
+    elif preprocessing.channel_order == "bgr":
+        values = pixels[..., ::-1]
+    else:
+        values = pixels
+    factor, offset = preprocessing.affine()
+    shape = tf.shape(values)
+    # A row of pixels at a time: broadcasting over the last axis, of three, is several times slower.
+    rows = tf.reshape(tf.cast(values, tf.float32), tf.concat([shape[:-2], [shape[-2] * shape[-1]]], axis=0))
+    rows = rows * tf.tile(tf.constant(factor), [shape[-2]]) + tf.tile(tf.constant(offset), [shape[-2]])
+    return tf.ensure_shape(tf.reshape(rows, shape), values.shape)
+
+
+def _announced_pixels(data: tf.Tensor) -> tf.Tensor:
+    # The header is padded, so that a shorter file fails in its decoder and not here.
+    header = tf.strings.substr(tf.strings.join([data, tf.constant(b"\0" * 32)]), 0, 32)
+    raw = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int64)
+
+    def big_endian(offset):
+        return tf.reduce_sum(raw[offset : offset + 4] * [1 << 24, 1 << 16, 1 << 8, 1])
+
+    def little_endian(offset):
+        return tf.reduce_sum(raw[offset : offset + 2] * [1, 1 << 8])
+
+    return tf.case(
+        [
+            (tf.equal(raw[0], 0xFF), lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)[:2])),
+            (tf.equal(raw[0], 0x89), lambda: big_endian(16) * big_endian(20)),
+            (tf.equal(raw[0], ord("G")), lambda: little_endian(6) * little_endian(8)),
+        ],
+        default=lambda: tf.constant(0, tf.int64),
+    )
+
+
+def _decode_jpeg(data: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    orientation = exif_orientation(data)
+    shape = tf.io.extract_jpeg_shape(data)
+    height, width = shape[0], shape[1]
+    turned = orientation >= 5
+    upright_height, upright_width = tf.where(turned, width, height), tf.where(turned, height, width)
+    target_height, target_width = _resized_size(upright_height, upright_width, preprocessing)
+    fits = [
+        (upright_height >= 2 * scale * target_height) & (upright_width >= 2 * scale * target_width)
+        for scale in JPEG_SCALES
+    ]
+
+    def decode(scale: int):
+        # The accurate transform is what Pillow uses: with it both decoders agree bit for bit.
+        return lambda: tf.io.decode_jpeg(data, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE")
+
+    branches = [(fit, decode(scale)) for fit, scale in zip(fits, JPEG_SCALES, strict=True)]
+    rgb = tf.case(branches, default=decode(1))
+    rgb.set_shape([None, None, 3])
+    rgb = tf.cond(turned, lambda: tf.transpose(rgb, [1, 0, 2]), lambda: rgb)
+    rgb = _reverse_if(rgb, orientation, (2, 3, 6, 7), axis=1)
+    return _reverse_if(rgb, orientation, (3, 4, 7, 8), axis=0)
+
+
+def exif_orientation(data: tf.Tensor) -> tf.Tensor:
+    """EXIF orientation, 1 to 8, of a JPEG given as a scalar string; 1 where there is none or it is damaged."""
+    parts = tf.strings.split(tf.strings.substr(data, 0, _EXIF_SEARCH_BYTES), b"Exif\x00\x00", maxsplit=1)
+    return tf.cond(tf.size(parts) > 1, lambda: _tiff_orientation(parts[1]), lambda: tf.constant(1))
+
+
+def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
+    # TIFF 6.0 section 2: a byte-order mark, the offset of the first directory, then entries of twelve bytes.
+    raw = tf.cast(tf.io.decode_raw(tiff, tf.uint8), tf.int32)
+    raw = tf.concat([raw, tf.zeros([16], tf.int32)], axis=0)
+    limit = tf.size(raw) - 1
+    little = tf.equal(raw[0], ord("I"))
+
+    def read(offset, count):
+        values = [tf.gather(raw, tf.clip_by_value(offset + i, 0, limit)) for i in range(count)]
+        big_endian = values[0] * 0
+        little_endian = values[0] * 0
+        for i in range(count):
+            big_endian = big_endian * 256 + values[i]
+            little_endian = little_endian * 256 + values[count - 1 - i]
+        return tf.where(little, little_endian, big_endian)
+
+    directory = read(tf.constant(4), 4)
+    num_entries = tf.clip_by_value(read(directory, 2), 0, 512)
+    entries = directory + 2 + 12 * tf.range(num_entries)
+    matches = tf.boolean_mask(entries, tf.equal(read(entries, 2), 0x0112))
+    value = tf.cond(tf.size(matches) > 0, lambda: read(matches[0] + 8, 2), lambda: tf.constant(1))
+    return tf.where((value >= 1) & (value <= 8), value, 1)
+
+
+def _reverse_if(rgb: tf.Tensor, orientation: tf.Tensor, orientations: tuple[int, ...], axis: int) -> tf.Tensor:
+    applies = tf.reduce_any(tf.equal(orientation, tf.constant(orientations)))
+    return tf.cond(applies, lambda: tf.reverse(rgb, [axis]), lambda: rgb)
+
+
+def _resized_size(height: tf.Tensor, width: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+    if preprocessing.resize == "stretch":
+        return tf.constant(preprocessing.size[0]), tf.constant(preprocessing.size[1])
+    box_height, box_width = crop_box(preprocessing)
+    fit_height = box_height * width >= box_width * height
+    scaled_width = tf.maximum(box_width, (2 * width * box_height + height) // (2 * height))
+    scaled_height = tf.maximum(box_height, (2 * height * box_width + width) // (2 * width))
+    return tf.where(fit_height, box_height, scaled_height), tf.where(fit_height, scaled_width, box_width)

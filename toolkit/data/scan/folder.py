@@ -1,0 +1,215 @@
+"""A data set of pictures and classes, read without trusting it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.scan.cache import ScanMemory
+from toolkit.data.scan.pictures import inspect_files
+from toolkit.data.scan.quarantine import find_placeholders, quarantine_file, read_quarantine
+from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
+from toolkit.data.sources.listing import ListedFile, Listing
+from toolkit.errors import UserError
+from toolkit.machine import cache_dir
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """What a scan found. ``paths`` are relative to ``root`` and sorted, so the same files give the same order.
+
+    Attributes:
+        root: the folder; of a CSV file the folder it is in, of an archive the one it was unpacked to.
+        class_names: sorted; a label is an index into it.
+        paths: readable pictures.
+        labels: one label per path.
+        splits: one of ``"train"``, ``"val"``, ``"test"`` per path, or empty where the data set is not split.
+        problems: relative path and reason of each picture that cannot be read.
+        ignored: files that do not claim to be pictures.
+        groups: one name per path, empty for a picture on its own; or no names at all where none were given.
+            Pictures of one group belong in one subset.
+        quarantined: relative path and reason of each picture that is left out on purpose.
+        facts: what the scan measured, one row of ``toolkit.data.scan.facts.FACTS`` per path.
+        source: what was scanned.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    splits: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = field(default=(), repr=False)
+    groups: tuple[str, ...] = field(default=(), repr=False)
+    quarantined: tuple[tuple[str, str], ...] = ()
+    facts: np.ndarray | None = field(default=None, repr=False, compare=False)
+    source: Path | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def class_counts(self) -> dict[str, int]:
+        """Readable pictures per class."""
+        counts = dict.fromkeys(self.class_names, 0)
+        for label in self.labels:
+            counts[self.class_names[label]] += 1
+        return counts
+
+    def require_clean(self) -> None:
+        """Raise for the first unreadable picture, if there is any.
+
+        Raises:
+            UserError: names the file, the reason, how many others there are and what to do.
+        """
+        if self.problems:
+            path, reason = self.problems[0]
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            raise UserError(
+                f"{self.root / path}: {reason}{more}; see `toolkit check {self.source or self.root}`, "
+                "or pass --skip-bad to leave unreadable pictures out"
+            )
+
+
+def scan_folder(
+    source: str | Path,
+    *,
+    class_names: Iterable[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    quarantine: str | Path | None = None,
+    remember: bool = True,
+) -> ImageFolder:
+    """Find every picture of a data set and decode each once in its life, in parallel, to learn which are readable.
+
+    Args:
+        source: a folder that holds one folder per class, or ``train``/``val``/``test`` folders which hold them; a CSV
+            file ``path,label[,group[,split]]``; a tar or zip file of class folders; or MNIST's IDX files: the folder
+            they are in, or one file of pictures. The last two are written out to the user's cache first.
+        class_names: the classes to expect, in label order; by default those found, sorted.
+        progress: called with (done, total).
+        quarantine: a list of pictures to leave out, see ``toolkit.data.scan.quarantine``; by default ``quarantine.txt``
+            in the folder, or beside the file. Without one, evident placeholders are left out.
+        remember: keep what was found in the user's cache, so that the next scan need not decode.
+
+    Raises:
+        UserError: no such data, no classes, fewer than two classes, a class without readable pictures.
+    """
+    source = Path(source)
+    memory = ScanMemory(cache_dir() / "scans" if remember else None)
+    try:
+        listing = list_source(source, cache_dir(), memory)
+        names = tuple(class_names) if class_names is not None else listing.labels
+        _require_known_classes(listing, names)
+        listed = _read_list(source, quarantine)
+        files = [file for file in listing.files if file.path not in (listed or {})]
+        root = listing.root.absolute()
+        facts, reasons = inspect_files([root / file.path for file in files], memory=memory, progress=progress)
+    finally:
+        memory.close()
+    readable = [index for index, reason in enumerate(reasons) if reason is None]
+    if listed is None:
+        left_out = find_placeholders([files[i].path for i in readable], facts[readable])
+        readable = [i for i in readable if files[i].path not in left_out]
+    else:
+        left_out = {file.path: listed[file.path] for file in listing.files if file.path in listed}
+    return _image_folder(
+        listing,
+        names,
+        [files[i] for i in readable],
+        facts=facts[readable],
+        problems=tuple((file.path, reason) for file, reason in zip(files, reasons, strict=True) if reason),
+        quarantined=tuple(left_out.items()),
+        source=source,
+    )
+
+
+def scan_arrays(
+    pixels: np.ndarray,
+    labels: Sequence[int],
+    *,
+    class_names: Iterable[str] | None = None,
+    splits: Sequence[str] = (),
+    groups: Sequence[str] = (),
+) -> ImageFolder:
+    """A data set in memory: its pictures are written to the user's cache as PNG files, once, and scanned there.
+
+    Args:
+        pixels: uint8 of shape (n, height, width), (n, height, width, 1) or (n, height, width, 3).
+        labels: n indices into ``class_names``.
+        class_names: by default "0", "1" …, up to the largest label.
+        splits: n names of ``"train"``, ``"val"``, ``"test"``, or none.
+        groups: n names, or none.
+
+    Raises:
+        UserError: other shapes, dtypes or lengths, or what ``scan_folder`` refuses.
+    """
+    pixels, targets = np.asarray(pixels), np.asarray(labels)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)):
+        raise UserError(f"pixels must be uint8 (n, height, width[, 1 or 3]), got {pixels.dtype} {pixels.shape}")
+    if not len(pixels) or targets.shape != pixels.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
+        raise UserError(f"expected as many integer labels as pictures, got {targets.shape} for {pixels.shape}")
+    names = tuple(class_names) if class_names is not None else tuple(map(str, range(targets.max() + 1)))
+    if not 0 <= targets.min() <= targets.max() < len(names):
+        raise UserError(f"labels must be indices into {len(names)} class names, got {targets.min()} to {targets.max()}")
+    if any(column and len(column) != len(pixels) for column in (splits, groups)):
+        raise UserError(f"expected {len(pixels):,} splits and groups or none, got {len(splits):,} and {len(groups):,}")
+    columns = (groups or [""] * len(pixels), splits or [""] * len(pixels))
+    rows = (
+        (picture, names[label], group, split)
+        for picture, label, group, split in zip(pixels, targets, *columns, strict=True)
+    )
+    directory = cache_dir() / "arrays" / array_digest([pixels, targets], [*names, "", *splits, "", *groups])
+    write_pictures(rows, directory)
+    return scan_folder(directory / "index.csv", class_names=names)
+
+
+def _read_list(source: Path, given: str | Path | None) -> dict[str, str] | None:
+    file = Path(given) if given is not None else quarantine_file(source)
+    return read_quarantine(file) if given is not None or file.is_file() else None
+
+
+def _image_folder(listing: Listing, names: tuple[str, ...], files: list[ListedFile], **fields: Any) -> ImageFolder:
+    label_of = {name: label for label, name in enumerate(names)}
+    folder = ImageFolder(
+        root=listing.root,
+        class_names=names,
+        paths=tuple(file.path for file in files),
+        labels=tuple(label_of[file.label] for file in files),
+        splits=tuple(file.split for file in files) if files and files[0].split else (),
+        groups=tuple(file.group for file in files) if any(file.group for file in files) else (),
+        ignored=listing.ignored,
+        **fields,
+    )
+    _require_usable(listing, folder)
+    return folder
+
+
+def _require_known_classes(listing: Listing, expected: tuple[str, ...]) -> None:
+    unknown = sorted(set(listing.labels) - set(expected))
+    if unknown:
+        raise UserError(f"{listing.root}: class folder {unknown[0]!r} is none of the classes {', '.join(expected)}")
+
+
+def _require_usable(listing: Listing, folder: ImageFolder) -> None:
+    if not folder.paths:
+        _require_readable(folder.root, folder.problems)
+        raise UserError(f"{folder.root}: no pictures in its class folders ({', '.join(folder.class_names[:5])})")
+    counts = folder.class_counts()
+    # Classes that were asked for may be missing, but not those that the data set itself names.
+    empty = [name for name in listing.labels if counts[name] == 0]
+    if empty:
+        members = {file.path for file in listing.files if file.label == empty[0]}
+        _require_readable(folder.root / empty[0], tuple(p for p in folder.problems if p[0] in members))
+        raise UserError(f"{folder.root / empty[0]}: a class folder without pictures; fill it or remove it")
+    if len(folder.class_names) < 2:
+        raise UserError(
+            f"{folder.root}: only one class ({folder.class_names[0]!r}); a classifier needs at least two class folders"
+        )
+
+
+def _require_readable(place: Path, problems: tuple[tuple[str, str], ...]) -> None:
+    # Leaving these out would leave nothing, so there is no --skip-bad to offer.
+    if problems:
+        path, reason = problems[0]
+        raise UserError(f"{place}: none of {len(problems)} pictures can be read; the first, {path}: {reason}")
