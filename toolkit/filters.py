@@ -7,9 +7,8 @@ not flipped. Bright left of dark is positive for the vertical ones, bright above
 from typing import Any
 
 from toolkit.errors import UserError, unknown_name
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, lazy_module
 
-keras = lazy_module("keras")
 np = lazy_module("numpy")
 
 FILTERS: dict[str, tuple[tuple[int, ...], ...]] = {

@@ -6,9 +6,9 @@ rules: how it crosses into tf_keras (for pruning and quantization-aware training
 
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
+
+from toolkit.lazy import keras
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
@@ -46,7 +46,7 @@ class PadChannels(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         if self.stride > 1:
             inputs = inputs[:, :: self.stride, :: self.stride, :]
-        return ops.pad(inputs, ((0, 0), (0, 0), (0, 0), self._padding(inputs.shape[-1])))
+        return keras.ops.pad(inputs, ((0, 0), (0, 0), (0, 0), self._padding(inputs.shape[-1])))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, _ = input_shape
@@ -90,7 +90,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     Input and output ``(N, H, W, C)`` of the same dtype; computed in float32 or wider: half precision loses the sum.
 
     >>> layer = LocalResponseNormalization(size=3, alpha=3.0, bias=1.0)
-    >>> [round(float(y), 4) for y in layer(ops.ones((1, 1, 1, 3)))[0, 0, 0]]
+    >>> [round(float(y), 4) for y in layer(keras.ops.ones((1, 1, 1, 3)))[0, 0, 0]]
     [0.4387, 0.3536, 0.4387]
     """
 
@@ -111,12 +111,16 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        x = ops.cast(inputs, "float64" if inputs.dtype == "float64" else "float32")
-        sums = ops.conv(
-            x * x, ops.convert_to_tensor(self._band, x.dtype), strides=1, padding="valid", data_format="channels_last"
+        x = keras.ops.cast(inputs, "float64" if inputs.dtype == "float64" else "float32")
+        sums = keras.ops.conv(
+            x * x,
+            keras.ops.convert_to_tensor(self._band, x.dtype),
+            strides=1,
+            padding="valid",
+            data_format="channels_last",
         )
-        root = ops.rsqrt(self.bias + (self.alpha / self.size) * sums)
-        return ops.cast(x * (root * ops.sqrt(root)), inputs.dtype)
+        root = keras.ops.rsqrt(self.bias + (self.alpha / self.size) * sums)
+        return keras.ops.cast(x * (root * keras.ops.sqrt(root)), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -141,7 +145,7 @@ class StochasticDepth(keras.layers.Layer):
 
     Input and output are of the same shape and dtype.
 
-    >>> float(StochasticDepth(0.75)(ops.ones((1,)))[0])
+    >>> float(StochasticDepth(0.75)(keras.ops.ones((1,)))[0])
     0.75
     """
 
@@ -158,9 +162,9 @@ class StochasticDepth(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
-            return inputs * ops.cast(self.survival, inputs.dtype)
+            return inputs * keras.ops.cast(self.survival, inputs.dtype)
         kept = keras.random.uniform((), dtype="float32", seed=self.seed_generator) < self.survival
-        return inputs * ops.cast(kept, inputs.dtype)
+        return inputs * keras.ops.cast(kept, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

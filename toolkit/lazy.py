@@ -5,7 +5,7 @@ network's file should read ``layers.Conv2D(…)`` from top to bottom.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class _LazyModule:
@@ -25,3 +25,12 @@ def lazy_module(name: str) -> Any:
     6
     """
     return _LazyModule(name)
+
+
+# Keras is imported from here, everywhere: `from toolkit.lazy import keras`.
+if TYPE_CHECKING:
+    import keras
+    from keras import layers
+else:
+    keras = lazy_module("keras")
+    layers = lazy_module("keras.layers")

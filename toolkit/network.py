@@ -3,16 +3,11 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from toolkit.lazy import lazy_module
-
-if TYPE_CHECKING:
-    import keras
-else:
-    keras = lazy_module("keras")
+from toolkit.lazy import keras
 
 # What a layer starts from, is pulled towards or is called does not change what it answers.
 _NO_MATTER = ("name", "trainable", "dtype", "seed")

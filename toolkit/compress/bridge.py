@@ -12,18 +12,13 @@ import importlib.util
 import inspect
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from toolkit.compress.twins import twin_layers
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
-
-if TYPE_CHECKING:
-    import keras
-else:
-    keras = lazy_module("keras")
+from toolkit.lazy import keras
 
 INSTALL = "pip install 'toolkit[compress]'"
 

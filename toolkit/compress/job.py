@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit.compress.bridge import INSTALL, save_twin, to_tf_keras
 from toolkit.compress.examples import Examples, write_examples
 from toolkit.data import augment
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    import keras
 
 #: Called with what the worker tells: ``{"event": "epoch", "epoch", "epochs", "loss", "accuracy", …}`` after each
 #: epoch, and ``{"event": "stage", "stage"}`` before something that takes a while.

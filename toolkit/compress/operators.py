@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit.errors import UserError, unknown_name
-
-if TYPE_CHECKING:
-    import keras
+from toolkit.lazy import keras
 
 #: Between number types; a quantized file begins and ends with one of each.
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST")

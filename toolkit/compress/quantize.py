@@ -1,17 +1,15 @@
 """Post-training quantization to LiteRT files."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from toolkit.compress.examples import Examples, spread
 from toolkit.compress.operators import require_integer, require_layers
 from toolkit.compress.slim import slimmed
 from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    import keras
 
 Method = Literal["dynamic", "float16", "int8", "int16x8"]
 METHODS: tuple[Method, ...] = get_args(Method)

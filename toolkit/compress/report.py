@@ -6,18 +6,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.operators import operator_report
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.metrics import top_k_accuracy
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    import keras
 
 #: Batch sizes that are timed.
 BATCHES = (1, 16)

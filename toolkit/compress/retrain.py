@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from toolkit.compress.bridge import from_tf_keras
 from toolkit.compress.examples import Examples
@@ -10,10 +10,8 @@ from toolkit.compress.job import Retraining, finished_job
 from toolkit.compress.operators import require_integer, require_layers
 from toolkit.compress.slim import slimmed
 from toolkit.errors import UserError, unknown_name
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    import keras
 
 Preserve = Literal["none", "sparsity", "clusters", "both"]
 Pattern = Literal["any", "2:4", "block"]

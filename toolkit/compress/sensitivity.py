@@ -3,15 +3,13 @@
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from toolkit.compress.examples import Examples, spread
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    import keras
 
 #: Pictures that ranges are checked on and noise is measured on, and how many of them at a time.
 NUM_PICTURES = 64
@@ -68,8 +66,6 @@ def range_report(
     Returns:
         A row per layer whose output the file holds, in the network's order.
     """
-    import keras
-
     from toolkit.network import as_float32
 
     model = as_float32(model)
@@ -215,8 +211,6 @@ def _groups(content: bytes, model: "keras.Model") -> list[_Group]:
 
 def _with_roundings(model: "keras.Model", groups: Sequence[_Group]) -> tuple["keras.Model", dict[str, list[Any]]]:
     """A copy of the network that can round where the file does, and the switches by the group's last layer."""
-    import keras
-
     outputs: dict[str, Any] = {}
     inside: dict[str, Any] = {}
     for group in groups:
@@ -247,8 +241,6 @@ def _rounding_layer(low: float, high: float, step: float, *, name: str) -> Any:
 
 @functools.cache
 def _rounding_class() -> type:
-    import keras
-
     class Rounding(keras.layers.Layer):
         """Passes its input on, rounded to a range while ``on`` is 1."""
 

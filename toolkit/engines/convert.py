@@ -4,16 +4,16 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
-import keras
 import numpy as np
 
+from toolkit.lazy import keras
 from toolkit.network import as_float32
 
 Quantization = Literal["none", "dynamic", "float16", "int8", "int16x8"]
 
 
 def to_litert(
-    model: keras.Model,
+    model: "keras.Model",
     *,
     quantization: Quantization = "none",
     calibration: Iterable[np.ndarray] | None = None,
@@ -74,7 +74,7 @@ def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
     return found or [name for name in names if any(re.fullmatch(rf"{re.escape(name)}_\d+", part) for part in parts)]
 
 
-def _converter(model: keras.Model) -> Any:
+def _converter(model: "keras.Model") -> Any:
     import tensorflow as tf
 
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="input")
@@ -84,7 +84,7 @@ def _converter(model: keras.Model) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
 
 
-def integer_converter(model: keras.Model, examples: list[np.ndarray], operators: list[Any]) -> Any:
+def integer_converter(model: "keras.Model", examples: list[np.ndarray], operators: list[Any]) -> Any:
     """TensorFlow's converter, set to learn ranges from ``examples`` (batches of one) and to use only ``operators``."""
     import tensorflow as tf
 
@@ -97,7 +97,7 @@ def integer_converter(model: keras.Model, examples: list[np.ndarray], operators:
     return converter
 
 
-def _to_int8(model: keras.Model, examples: list[np.ndarray], keep_float: Collection[str]) -> bytes:
+def _to_int8(model: "keras.Model", examples: list[np.ndarray], keep_float: Collection[str]) -> bytes:
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 

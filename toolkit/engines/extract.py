@@ -11,11 +11,10 @@ import numpy as np
 
 from toolkit.data.pixels.decode import luma, normalize
 from toolkit.errors import UserError, unknown_name
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
-keras = lazy_module("keras")
 log = logging.getLogger("toolkit")
 
 #: How far features may stand from Keras' own, ‖ours - Keras'‖ / ‖Keras'‖ of any one picture, by precision.

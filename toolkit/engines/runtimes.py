@@ -10,6 +10,7 @@ import numpy as np
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError, unknown_name
+from toolkit.lazy import keras
 from toolkit.machine import num_threads, sums_bytes_exactly
 from toolkit.spec import Preprocessing
 
@@ -26,8 +27,6 @@ class KerasEngine:
     """The Keras network itself, compiled where the backend can: the reference the others are held against."""
 
     def __init__(self, model: Any, preprocessing: Preprocessing) -> None:
-        import keras
-
         self._preprocessing = preprocessing
         self._call = lambda inputs: model(inputs, training=False)
         if keras.backend.backend() == "tensorflow":
@@ -37,8 +36,6 @@ class KerasEngine:
             self._call = tf.function(self._call, input_signature=[spec])
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        import keras
-
         return softmax(keras.ops.convert_to_numpy(self._call(normalize(pixels, self._preprocessing))))
 
 

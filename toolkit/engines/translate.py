@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.network import inputs_of
-
-keras = lazy_module("keras")
 
 #: Activations that every runtime here has an operation for.
 ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")

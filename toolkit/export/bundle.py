@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from toolkit.bundle import (
@@ -29,6 +28,7 @@ from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latency, recommend
 from toolkit.errors import UserError
 from toolkit.export.parity import AccuracyBudget, Comparison, compare_engines
+from toolkit.lazy import keras
 from toolkit.network import as_float32, weights_digest
 from toolkit.spec import Preprocessing
 
@@ -40,7 +40,7 @@ class ParityError(UserError):
 
 
 def export_bundle(
-    model: keras.Model,
+    model: "keras.Model",
     directory: str | Path,
     *,
     labels: tuple[str, ...],
@@ -128,7 +128,7 @@ def require_tensorflow() -> None:
         )
 
 
-def _require_match(model: keras.Model, labels: tuple[str, ...], preprocessing: Preprocessing) -> None:
+def _require_match(model: "keras.Model", labels: tuple[str, ...], preprocessing: Preprocessing) -> None:
     if tuple(model.input_shape[1:]) != preprocessing.input_shape:
         raise UserError(
             f"the network takes {tuple(model.input_shape[1:])} and the preprocessing gives {preprocessing.input_shape}"
@@ -138,7 +138,7 @@ def _require_match(model: keras.Model, labels: tuple[str, ...], preprocessing: P
 
 
 def _write_forms(
-    model: keras.Model,
+    model: "keras.Model",
     staging: Path,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
@@ -180,7 +180,7 @@ def _fastest_trusted(engines: Mapping[str, Engine], comparison: Comparison, prep
     return recommend(medians) if medians else "savedmodel"
 
 
-def _num_params(model: keras.Model) -> int:
+def _num_params(model: "keras.Model") -> int:
     """Parameters that training can move, whether or not they are frozen now."""
     statistics = ("moving_mean", "moving_variance", "seed_generator_state")
     return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)

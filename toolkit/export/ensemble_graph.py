@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from toolkit.data.crops import Crop, geometry, plan_crops
@@ -12,6 +11,7 @@ from toolkit.data.graph_views import decode_views
 from toolkit.data.pixels import graph
 from toolkit.export.saved_model import Answers, save_signatures
 from toolkit.export.shown import ShownNetwork, largest_input
+from toolkit.lazy import keras
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 

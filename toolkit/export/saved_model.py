@@ -5,19 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from toolkit.bundle import WARMUP
 from toolkit.data.pixels import graph
+from toolkit.lazy import keras
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 
 
 def write_saved_model(
-    model: keras.Model,
+    model: "keras.Model",
     directory: Path,
     *,
     labels: tuple[str, ...],

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import keras
-
 from toolkit.data.crops import Crop
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 
 
@@ -13,7 +12,7 @@ from toolkit.spec import Preprocessing
 class ShownNetwork:
     """A network in float32, what it takes, and the views it is shown."""
 
-    model: keras.Model
+    model: "keras.Model"
     preprocessing: Preprocessing
     crops: tuple[Crop, ...]
 

@@ -11,11 +11,10 @@ from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
 from toolkit.factory.settings import check_settings
 from toolkit.factory.source import WeightsSource, open_source
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.registry import model_info
 from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights
 
-keras = lazy_module("keras")
 log = logging.getLogger("toolkit")
 
 _COMMON = {"input_shape", "num_classes", "include_top", "pooling", "name"}

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
 from toolkit.factory.source import AUXILIARY, CLASSIFIERS, WeightsSource
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.weights.naming import Address
 
 if TYPE_CHECKING:
     import numpy as np
 
-keras = lazy_module("keras")
 log = logging.getLogger("toolkit")
 
 _AUXILIARY = tuple(f"{stage}_" for stage in AUXILIARY)

@@ -8,10 +8,8 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.factory.source import METADATA_KEY
 from toolkit.files import replacing
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-
-keras = lazy_module("keras")
 
 SUFFIXES = (".safetensors", ".weights.h5")
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo
 
-keras = lazy_module("keras")
-layers = lazy_module("keras.layers")
 custom = lazy_module("toolkit.layers")
 
 

@@ -7,13 +7,11 @@ classifier of X and O shows what a convolution does, with filters, pooling and v
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
 
-keras = lazy_module("keras")
-layers = lazy_module("keras.layers")
 np = lazy_module("numpy")
 
 #: What each filter of ``xo`` looks for: a stroke down to the right, a crossing, a stroke up to the right.

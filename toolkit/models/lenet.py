@@ -4,13 +4,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, layers
 from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
-
-keras = lazy_module("keras")
-layers = lazy_module("keras.layers")
 
 GREY = Preprocessing(size=(32, 32), resize="stretch", channel_order="grey", mean=(0.5,), std=(0.5,))
 COLOUR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -10,13 +10,10 @@ from functools import partial
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, layers
 from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
-
-keras = lazy_module("keras")
-layers = lazy_module("keras.layers")
 
 
 @dataclass(frozen=True)

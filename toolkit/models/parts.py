@@ -4,10 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.errors import UserError, unknown_name
-from toolkit.lazy import lazy_module
+from toolkit.lazy import layers
 from toolkit.spec import Preprocessing
-
-layers = lazy_module("keras.layers")
 
 #: What networks for ImageNet take when trained from scratch: torchvision's centre crop and channel statistics.
 IMAGENET = Preprocessing(size=(224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
 
-keras = lazy_module("keras")
-layers = lazy_module("keras.layers")
 custom = lazy_module("toolkit.layers")
 
 PAPER = "He, Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016"

@@ -6,12 +6,10 @@ further depth is a row of a table.
 
 from typing import Any
 
-from toolkit.lazy import lazy_module
+from toolkit.lazy import layers
 from toolkit.models import parts
 from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
 from toolkit.spec import Preprocessing
-
-layers = lazy_module("keras.layers")
 
 IMAGENET = Preprocessing(size=(224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

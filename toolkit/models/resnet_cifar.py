@@ -8,12 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
+from toolkit.lazy import layers
 from toolkit.models import parts
 from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
 from toolkit.spec import Preprocessing
-
-layers = lazy_module("keras.layers")
 
 CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 

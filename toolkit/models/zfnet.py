@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.registry import register
 from toolkit.spec import ModelInfo
 
-keras = lazy_module("keras")
-layers = lazy_module("keras.layers")
 custom = lazy_module("toolkit.layers")
 
 

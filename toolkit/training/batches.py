@@ -6,13 +6,12 @@ TensorFlow reads through ``tf.data``. Other backends read arrays, and need no Te
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from toolkit.data.feed.arrays import array_batches, cached_pixels, load_pixels
 from toolkit.data.feed.split import Subset, class_weights
 from toolkit.data.pixels.decode import normalize
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.config import TrainConfig
 from toolkit.training.devices import Shard
@@ -75,7 +74,7 @@ def training_data(
     from toolkit.data.feed.pipeline import training_batches
 
     batches = training_batches(subset, preprocessing, **options)
-    return batches.map(finish).filter(lambda inputs, *rest: ops.shape(inputs)[0] > 0)
+    return batches.map(finish).filter(lambda inputs, *rest: keras.ops.shape(inputs)[0] > 0)
 
 
 def validation_data(
@@ -105,7 +104,7 @@ def own_part(shard: Shard, *arrays: Any) -> tuple[Any, ...]:
     >>> own_part(Shard(index=1, count=2, num_devices=2), np.arange(9))
     (array([4, 5, 6, 7]),)
     """
-    share = ops.shape(arrays[0])[0] // shard.num_devices * (shard.num_devices // shard.count)
+    share = keras.ops.shape(arrays[0])[0] // shard.num_devices * (shard.num_devices // shard.count)
     return tuple(array[shard.index * share : (shard.index + 1) * share] for array in arrays)
 
 
@@ -116,7 +115,7 @@ def padded(shard: Shard, inputs: Any, labels: Any) -> tuple[Any, Any, Any]:
     [1.0, 1.0, 1.0, 0.0]
     """
     numbers = _numbers()
-    count = ops.shape(inputs)[0]
+    count = keras.ops.shape(inputs)[0]
     total = count + -count % shard.num_devices
     place = numbers.arange(total)
     weights = numbers.where(place < count, 1.0, 0.0)
@@ -156,7 +155,7 @@ def _example_weights(weights: np.ndarray, labels: Any) -> Any:
 
 def _numbers() -> Any:
     """What computes on batches: TensorFlow within its pipeline, NumPy elsewhere."""
-    return ops if keras.backend.backend() == "tensorflow" else np
+    return keras.ops if keras.backend.backend() == "tensorflow" else np
 
 
 def _for_outputs(labels: Any, outputs: list[str]) -> Any:

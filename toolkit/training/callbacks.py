@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import keras
-
+from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig
 from toolkit.training.prepare import LOGITS
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory

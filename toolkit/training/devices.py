@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.training.hosts import Hosts
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def all_devices() -> Iterator[Shard]:
 
 
 @contextmanager
-def shared_batch_statistics(model: keras.Model, shard: Shard) -> Iterator[None]:
+def shared_batch_statistics(model: "keras.Model", shard: Shard) -> Iterator[None]:
     """Have batch normalisation see the whole batch, not a device's part of it, as one device would.
 
     JAX computes on the whole batch anyway.

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
+from toolkit.lazy import keras
 from toolkit.training.gradients import loss_functions, values
 from toolkit.training.prepare import LOGITS
 
@@ -42,10 +42,10 @@ class CheckedVariable:
     difference: float
 
 
-def in_float64(model: keras.Model) -> keras.Model:
+def in_float64(model: "keras.Model") -> "keras.Model":
     """The network rebuilt in float64 with the same weights, and with nothing random: no dropout, no layer dropped."""
 
-    def rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def rebuild(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
 
     rebuilt = keras.models.clone_model(model, clone_function=rebuild)
@@ -59,7 +59,7 @@ def in_float64(model: keras.Model) -> keras.Model:
 
 
 def check_gradients(
-    model: keras.Model,
+    model: "keras.Model",
     inputs: np.ndarray,
     labels: np.ndarray,
     *,
@@ -114,7 +114,7 @@ def check_gradients(
     return sorted(rows, key=lambda row: -row.difference)
 
 
-def _set_running_averages(model: keras.Model, inputs: np.ndarray) -> None:
+def _set_running_averages(model: "keras.Model", inputs: np.ndarray) -> None:
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

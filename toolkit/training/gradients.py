@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 
 #: ``loss(labels, outputs)`` of a batch, a scalar.
 Loss = Callable[[Any, Any], Any]
@@ -26,13 +26,13 @@ class LossFunctions:
     gradients: Callable[..., list[Any]]
 
 
-def values(model: keras.Model) -> tuple[list[Any], list[Any]]:
+def values(model: "keras.Model") -> tuple[list[Any], list[Any]]:
     """The tensors that the trainable and the other variables hold now: weights, running averages, random seeds."""
     convert = keras.ops.convert_to_tensor
     return [convert(v) for v in model.trainable_variables], [convert(v) for v in model.non_trainable_variables]
 
 
-def loss_functions(model: keras.Model, loss: Loss, *, training: bool) -> LossFunctions:
+def loss_functions(model: "keras.Model", loss: Loss, *, training: bool) -> LossFunctions:
     """Functions that leave the network's state as it is, whatever its layers would update in training.
 
     Args:
@@ -60,7 +60,7 @@ def loss_functions(model: keras.Model, loss: Loss, *, training: bool) -> LossFun
             raise UserError(f"gradients need KERAS_BACKEND=tensorflow or jax, got {other}")
 
 
-def layer_norms(model: keras.Model, gradients: list[Any]) -> dict[str, float]:
+def layer_norms(model: "keras.Model", gradients: list[Any]) -> dict[str, float]:
     """The Euclidean norm of each layer's gradients together, by layer name, input to output."""
     of_variable = {id(v): gradient for v, gradient in zip(model.trainable_variables, gradients, strict=True)}
     norms = {}

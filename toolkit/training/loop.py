@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import keras
 import numpy as np
 
 from toolkit.data.feed.split import Split
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
 from toolkit.training.callbacks import NotFiniteError, Row, SaveProgress, StopAtNotFinite, is_over
@@ -36,7 +36,7 @@ OnEpoch = Callable[[Row], None]
 class _Job:
     """What all parts of a training run need."""
 
-    model: keras.Model
+    model: "keras.Model"
     split: Split
     preprocessing: Preprocessing
     config: TrainConfig
@@ -59,7 +59,7 @@ class _Job:
         )
 
 
-def compile_model(model: keras.Model, config: TrainConfig, *, steps_per_epoch: int) -> None:
+def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch: int) -> None:
     """Compile for classification from logits, with the same loss at every output."""
     optimizer = build_optimizer(config.optimizer, config.run, steps_per_epoch=steps_per_epoch)
     exclude_vectors_from_decay(optimizer, model)
@@ -78,7 +78,7 @@ def compile_model(model: keras.Model, config: TrainConfig, *, steps_per_epoch: i
 
 
 def train(
-    model: keras.Model,
+    model: "keras.Model",
     split: Split,
     preprocessing: Preprocessing,
     config: TrainConfig,
@@ -86,7 +86,7 @@ def train(
     *,
     shard: Shard | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> keras.Model:
+) -> "keras.Model":
     """Train ``model`` in place, from the run directory's last checkpoint if it has one.
 
     The weights after the last epoch are what an unbroken run would have reached: order and augmentation of every
@@ -206,7 +206,7 @@ def _gradient_norms(job: _Job) -> Callable[[], dict[str, float]]:
     return norms
 
 
-def _tensorboard(run: RunDirectory) -> keras.callbacks.Callback:
+def _tensorboard(run: RunDirectory) -> "keras.callbacks.Callback":
     try:
         import tensorboard  # noqa: F401  (without it, TensorFlow has nothing to write a scalar with)
     except ImportError:

@@ -1,7 +1,6 @@
 """Losses and metrics that take labels both as integers and, mixed, as probabilities."""
 
-import keras
-from keras import ops
+from toolkit.lazy import keras
 
 
 @keras.saving.register_keras_serializable("toolkit")
@@ -22,7 +21,9 @@ class SparseCrossEntropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         num_classes = y_pred.shape[-1]
         if len(y_true.shape) < 2 or y_true.shape[-1] != num_classes:
-            y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), num_classes, dtype=y_pred.dtype)
+            y_true = keras.ops.one_hot(
+                keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"), num_classes, dtype=y_pred.dtype
+            )
         return keras.losses.categorical_crossentropy(
             y_true, y_pred, from_logits=True, label_smoothing=self.label_smoothing
         )
@@ -31,7 +32,7 @@ class SparseCrossEntropy(keras.losses.Loss):
         return super().get_config() | {"label_smoothing": self.label_smoothing}
 
 
-def accuracy_metrics(num_classes: int) -> list[keras.metrics.Metric]:
+def accuracy_metrics(num_classes: int) -> "list[keras.metrics.Metric]":
     """Shares of examples whose class is the first, and where there are more than five classes among the first five."""
     metrics = [keras.metrics.MeanMetricWrapper(_is_first, name="accuracy")]
     if num_classes > 5:
@@ -41,7 +42,7 @@ def accuracy_metrics(num_classes: int) -> list[keras.metrics.Metric]:
 
 @keras.saving.register_keras_serializable("toolkit")
 def _is_first(y_true, y_pred):
-    return ops.cast(ops.equal(_classes(y_true, y_pred), ops.argmax(y_pred, axis=-1)), "float32")
+    return keras.ops.cast(keras.ops.equal(_classes(y_true, y_pred), keras.ops.argmax(y_pred, axis=-1)), "float32")
 
 
 @keras.saving.register_keras_serializable("toolkit")
@@ -51,5 +52,5 @@ def _is_among_five(y_true, y_pred):
 
 def _classes(y_true, y_pred):
     if len(y_true.shape) < 2 or y_true.shape[-1] != y_pred.shape[-1]:
-        return ops.cast(ops.reshape(y_true, (-1,)), "int32")
-    return ops.argmax(y_true, axis=-1)
+        return keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
+    return keras.ops.argmax(y_true, axis=-1)

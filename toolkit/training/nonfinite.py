@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-import keras
 import numpy as np
 
+from toolkit.lazy import keras
 from toolkit.training.gradients import Loss, loss_functions, values
 
 Values = list[np.ndarray]
 
 
-def replay(model: keras.Model, batches: Iterable[tuple[Any, ...]], loss: Loss) -> str:
+def replay(model: "keras.Model", batches: Iterable[tuple[Any, ...]], loss: Loss) -> str:
     """Train step by step, until a step spoils the network, and say where it began.
 
     Args:
@@ -33,7 +33,7 @@ def replay(model: keras.Model, batches: Iterable[tuple[Any, ...]], loss: Loss) -
     return "but not again when the epoch was repeated, so the hardware may be at fault"
 
 
-def find_not_finite(model: keras.Model, inputs: Any, labels: Any, loss: Loss) -> str:
+def find_not_finite(model: "keras.Model", inputs: Any, labels: Any, loss: Loss) -> str:
     """Where, forwards and then backwards through the network, the first value appears that is not finite."""
     if not _is_finite(inputs):
         return "in the input pictures"

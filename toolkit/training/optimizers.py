@@ -2,13 +2,12 @@
 
 import math
 
-import keras
-
+from toolkit.lazy import keras
 from toolkit.training.config import OptimizerConfig, RunConfig
 from toolkit.training.schedules import build_schedule
 
 
-def build_optimizer(config: OptimizerConfig, run: RunConfig, *, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def build_optimizer(config: OptimizerConfig, run: RunConfig, *, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
     """The optimizer with its schedule; loss scaling is added by Keras under ``mixed_float16``."""
     schedule = build_schedule(config, total_steps=run.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch)
     common = {
@@ -26,13 +25,13 @@ def build_optimizer(config: OptimizerConfig, run: RunConfig, *, steps_per_epoch:
     return keras.optimizers.Adam(schedule, config.beta_1, config.beta_2, config.epsilon, **common)
 
 
-def exclude_vectors_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
+def exclude_vectors_from_decay(optimizer: "keras.optimizers.Optimizer", model: "keras.Model") -> None:
     """Take biases, gains and shifts out of weight decay; needs the optimizer before it is built."""
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
 
 
-def set_l2(model: keras.Model, l2: float) -> None:
+def set_l2(model: "keras.Model", l2: float) -> None:
     """Add ``l2 / 2 · Σ w²`` over the trainable kernels to the loss from now on, or nothing where ``l2`` is 0.
 
     The gradient is then ``l2 · w``, which is what the papers' update rules and Caffe's ``weight_decay`` have; Keras'

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import keras
-
+from toolkit.lazy import keras
 from toolkit.training.config import DtypePolicy
 
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16")

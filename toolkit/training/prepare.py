@@ -1,8 +1,7 @@
 """What the settings of ``ModelConfig`` change in a network, and how its outputs are told apart."""
 
-import keras
-
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.training.config import ModelConfig
 
 #: The output that classifies; others beside it exist for training only.
@@ -17,7 +16,7 @@ _INITIALIZERS = {
 }
 
 
-def prepare(model: keras.Model, config: ModelConfig, *, seed: int) -> None:
+def prepare(model: "keras.Model", config: ModelConfig, *, seed: int) -> None:
     """Draw kernels anew and set dropout rates, where ``config`` asks for it.
 
     Raises:
@@ -34,7 +33,7 @@ def prepare(model: keras.Model, config: ModelConfig, *, seed: int) -> None:
         _set_dropout(model, config.dropout)
 
 
-def output_names(model: keras.Model) -> list[str]:
+def output_names(model: "keras.Model") -> list[str]:
     """The keys of a network's outputs, or ``["logits"]`` for the one output of most.
 
     >>> inputs = keras.layers.Input((2,))
@@ -44,25 +43,25 @@ def output_names(model: keras.Model) -> list[str]:
     return list(model.output) if isinstance(model.output, dict) else [LOGITS]
 
 
-def num_classes(model: keras.Model) -> int:
+def num_classes(model: "keras.Model") -> int:
     """Width of the logits."""
     return (model.output[LOGITS] if isinstance(model.output, dict) else model.output).shape[-1]
 
 
-def classifier(model: keras.Model) -> keras.Model:
+def classifier(model: "keras.Model") -> "keras.Model":
     """The network without outputs that were for training only, from the same layers; itself if it has none."""
     if not isinstance(model.output, dict):
         return model
     return keras.Model(model.inputs[0], model.output[LOGITS], name=model.name)
 
 
-def _draw_kernels(model: keras.Model, name: str, seed: int) -> None:
+def _draw_kernels(model: "keras.Model", name: str, seed: int) -> None:
     kernels = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
     for index, kernel in enumerate(kernels):
         kernel.assign(_INITIALIZERS[name](seed=seed + index)(kernel.shape, kernel.dtype))
 
 
-def _set_dropout(model: keras.Model, rate: float) -> None:
+def _set_dropout(model: "keras.Model", rate: float) -> None:
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     if not layers:
         raise UserError(f"model.dropout={rate}: {model.name} has no dropout layers")

@@ -12,12 +12,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import keras
 import numpy as np
 
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Split, Subset
 from toolkit.engines.runtimes import KerasEngine
+from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
@@ -30,7 +30,7 @@ _PAIRS = 15
 
 
 def write_report(
-    model: keras.Model,
+    model: "keras.Model",
     split: Split,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
@@ -65,7 +65,7 @@ def write_report(
     return metrics
 
 
-def predict(model: keras.Model, subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
+def predict(model: "keras.Model", subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
     """Probabilities in float32, (pictures, classes), of the network computing in float32."""
     engine = KerasEngine(as_float32(model), preprocessing)
     chunks = (subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.files import new_folder, replacing, write_file
+from toolkit.lazy import keras
 
 METRICS = "metrics.jsonl"
 GRADIENT_NORMS = "gradient_norms.jsonl"
@@ -96,7 +96,7 @@ class RunDirectory:
 
     def save(
         self,
-        model: keras.Model,
+        model: "keras.Model",
         position: Position,
         *,
         segments: list[dict[str, float]] | None = None,
@@ -130,7 +130,7 @@ class RunDirectory:
         names = [_CHECKPOINT.fullmatch(path.name) for path in (self.path / "checkpoints").glob("epoch-*")]
         return sorted(Position(int(name[1]), int(name[2] or 0)) for name in names if name)
 
-    def restore(self, model: keras.Model) -> tuple[Position, list[dict[str, float]]]:
+    def restore(self, model: "keras.Model") -> tuple[Position, list[dict[str, float]]]:
         """Load the latest checkpoint and forget what was noted after it.
 
         Returns:
@@ -144,7 +144,7 @@ class RunDirectory:
             return position, []
         return position, self.load(model, position)
 
-    def load(self, model: keras.Model, position: Position) -> list[dict[str, float]]:
+    def load(self, model: "keras.Model", position: Position) -> list[dict[str, float]]:
         """Load one checkpoint into a compiled model with its optimizer built, and return its segments."""
         with _undistributed():
             model.load_weights(self._checkpoint(position))
@@ -153,7 +153,7 @@ class RunDirectory:
             variable.assign(np.asarray(state, variable.dtype))
         return beside["segments"]
 
-    def finish(self, model: keras.Model) -> None:
+    def finish(self, model: "keras.Model") -> None:
         """Save the trained network; the checkpoints have served their purpose."""
         if not self.writer:
             return
@@ -204,13 +204,13 @@ def _undistributed() -> Iterator[None]:
         keras.distribution.set_distribution(distribution)
 
 
-def _random_states(model: keras.Model) -> list[keras.Variable]:
+def _random_states(model: "keras.Model") -> "list[keras.Variable]":
     """What decides the next draws of dropout and the like; Keras does not save it with the weights."""
     saved = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in saved]
 
 
-def _as_list(variable: keras.Variable) -> list[int]:
+def _as_list(variable: "keras.Variable") -> list[int]:
     return keras.ops.convert_to_numpy(variable).tolist()
 
 

@@ -6,10 +6,7 @@ Both are functions of the step's number and the run's own record, and hold no st
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-from keras import ops
-from keras.optimizers import schedules
-
+from toolkit.lazy import keras
 from toolkit.training.config import OptimizerConfig
 
 _DECAY = {"exponential": 0.95, "inverse_time": 1.0}
@@ -17,7 +14,7 @@ _BETTER_BY = 1e-4  # what counts as better, as in Keras' ReduceLROnPlateau
 
 
 @keras.saving.register_keras_serializable("toolkit")
-class WarmUp(schedules.LearningRateSchedule):
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """Rise linearly to ``peak`` in ``warmup_steps`` steps, then follow ``schedule`` from its beginning.
 
     Args:
@@ -26,7 +23,7 @@ class WarmUp(schedules.LearningRateSchedule):
         warmup_steps: 0 for none.
         floor: the rate after the rise is never below this.
 
-    >>> constant = schedules.PiecewiseConstantDecay([100], [0.5, 0.5])
+    >>> constant = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.5])
     >>> [float(WarmUp(constant, peak=0.5, warmup_steps=2)(step)) for step in range(4)]
     [0.25, 0.5, 0.5, 0.5]
     """
@@ -39,14 +36,14 @@ class WarmUp(schedules.LearningRateSchedule):
         self.floor = floor
 
     def __call__(self, step: Any) -> Any:
-        step = ops.cast(step, "float32")
+        step = keras.ops.cast(step, "float32")
         rising = self.peak * (step + 1) / max(self.warmup_steps, 1)
-        falling = ops.maximum(self.schedule(ops.maximum(step - self.warmup_steps, 0)), self.floor)
-        return ops.where(step < self.warmup_steps, rising, falling)
+        falling = keras.ops.maximum(self.schedule(keras.ops.maximum(step - self.warmup_steps, 0)), self.floor)
+        return keras.ops.where(step < self.warmup_steps, rising, falling)
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "schedule": schedules.serialize(self.schedule),
+            "schedule": keras.optimizers.schedules.serialize(self.schedule),
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,
             "floor": self.floor,
@@ -54,11 +51,11 @@ class WarmUp(schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WarmUp":
-        return cls(**config | {"schedule": schedules.deserialize(config["schedule"])})
+        return cls(**config | {"schedule": keras.optimizers.schedules.deserialize(config["schedule"])})
 
 
 @keras.saving.register_keras_serializable("toolkit")
-class InverseSquareRoot(schedules.LearningRateSchedule):
+class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
     """``initial_learning_rate`` divided by the root of the number, from 1, of the epoch or step.
 
     Args:
@@ -75,8 +72,8 @@ class InverseSquareRoot(schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step: Any) -> Any:
-        number = 1 + ops.floor(ops.cast(step, "float32") / self.steps)
-        return self.initial_learning_rate * ops.rsqrt(number)
+        number = 1 + keras.ops.floor(keras.ops.cast(step, "float32") / self.steps)
+        return self.initial_learning_rate * keras.ops.rsqrt(number)
 
     def get_config(self) -> dict[str, Any]:
         return {"initial_learning_rate": self.initial_learning_rate, "steps": self.steps}
@@ -84,7 +81,7 @@ class InverseSquareRoot(schedules.LearningRateSchedule):
 
 def build_schedule(
     config: OptimizerConfig, *, total_steps: int, steps_per_epoch: int
-) -> float | schedules.LearningRateSchedule:
+) -> "float | keras.optimizers.schedules.LearningRateSchedule":
     """The learning rate by step; a number where it is constant or, for ``plateau``, set by ``epoch_rate``."""
     if config.schedule == "plateau":
         return epoch_rate(config, [])
@@ -98,18 +95,18 @@ def build_schedule(
 
 def _after_warmup(
     config: OptimizerConfig, total_steps: int, steps_per_epoch: int, warmup_steps: int
-) -> schedules.LearningRateSchedule:
+) -> "keras.optimizers.schedules.LearningRateSchedule":
     lr, decay = config.lr, _decay(config)
     match config.schedule:
         case "cosine":
-            return schedules.CosineDecay(lr, total_steps - warmup_steps)
+            return keras.optimizers.schedules.CosineDecay(lr, total_steps - warmup_steps)
         case "inverse_time":
-            return schedules.InverseTimeDecay(lr, steps_per_epoch, decay, staircase=True)
+            return keras.optimizers.schedules.InverseTimeDecay(lr, steps_per_epoch, decay, staircase=True)
         case "exponential":
-            return schedules.ExponentialDecay(lr, steps_per_epoch, decay, staircase=True)
+            return keras.optimizers.schedules.ExponentialDecay(lr, steps_per_epoch, decay, staircase=True)
         case "staircase":
             every = max(1, round(config.every * steps_per_epoch))
-            return schedules.ExponentialDecay(lr, every, decay, staircase=True)
+            return keras.optimizers.schedules.ExponentialDecay(lr, every, decay, staircase=True)
         case "inverse_sqrt_epoch":
             return InverseSquareRoot(lr, steps_per_epoch)
         case "inverse_sqrt_step":
@@ -122,7 +119,9 @@ def _after_warmup(
         case _:
             boundaries, rates = [total_steps], [lr]
     # Keras changes the rate after its boundary; here the step at the boundary is the first with the new one.
-    return schedules.PiecewiseConstantDecay([round(b) - 1 - warmup_steps for b in boundaries], [lr, *rates])
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [round(b) - 1 - warmup_steps for b in boundaries], [lr, *rates]
+    )
 
 
 def epoch_rate(config: OptimizerConfig, history: Sequence[dict[str, float]]) -> float:

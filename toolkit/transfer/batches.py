@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import keras
 import numpy as np
 
 from toolkit.data.pixels.decode import normalize, read_rgb, resize_pixels
+from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer.minibatch import single

@@ -23,13 +23,10 @@ import numpy as np
 from toolkit.data.pixels.decode import read_file, read_rgb
 from toolkit.engines.extract import open_extractor
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
 from toolkit.machine import num_threads
 from toolkit.network import load_network
 from toolkit.spec import Preprocessing
 from toolkit.transfer.views import Views
-
-keras = lazy_module("keras")
 
 #: An address that starts a cluster of this machine alone.
 LOCAL = "local"

@@ -3,11 +3,9 @@
 from typing import Any
 
 from toolkit.errors import UserError, unknown_name
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.network import feature_tensor, inputs_of
 from toolkit.transfer.freeze import is_input, stage_of, stages_of
-
-keras = lazy_module("keras")
 
 #: How the names of hidden layers begin that stand between pooled features and logits.
 HIDDEN = "head_hidden"

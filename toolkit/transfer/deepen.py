@@ -9,9 +9,7 @@ from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.factory import create_model
-from toolkit.lazy import lazy_module
-
-keras = lazy_module("keras")
+from toolkit.lazy import keras
 
 # What a layer starts from or is pulled towards while training does not change what it answers.
 _NO_MATTER = ("initializer", "regularizer", "constraint", "trainable", "dtype", "seed")

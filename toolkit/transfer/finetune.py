@@ -14,7 +14,7 @@ from toolkit.data.feed.split import Split
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureContext
 from toolkit.transfer.calibrate import fit_temperature, reject_threshold
@@ -28,7 +28,6 @@ from toolkit.transfer.policy import FreezePlan, plan_freezing
 from toolkit.transfer.rest import Pictures, RestOptions, train_rest
 from toolkit.transfer.views import Views
 
-keras = lazy_module("keras")
 log = logging.getLogger("toolkit")
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import UserError, unknown_name
-from toolkit.lazy import lazy_module
-
-keras = lazy_module("keras")
+from toolkit.lazy import keras
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureContext, Store, close_store, open_store
 from toolkit.transfer.digests import file_digests
 from toolkit.transfer.features import pooled_context
 from toolkit.transfer.freeze import stages_of
-
-keras = lazy_module("keras")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import keras
-
+from toolkit.lazy import keras
 from toolkit.transfer.freeze import stage_of
 
 

@@ -11,14 +11,13 @@ import numpy as np
 
 from toolkit.data.feed.split import Split, class_weights
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, lazy_module
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cut import cut_tensor, trainable_part
 from toolkit.transfer.features import Extraction, FeatureExtractor, Progress
 from toolkit.transfer.freeze import freeze, stages_of, unfreeze
 from toolkit.transfer.views import Views
 
-keras = lazy_module("keras")
 batches = lazy_module("toolkit.transfer.batches")
 rates = lazy_module("toolkit.transfer.rates")
 log = logging.getLogger("toolkit")

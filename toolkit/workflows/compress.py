@@ -22,13 +22,12 @@ from toolkit.data import Split, scan_folder, split_folder
 from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import write_file
+from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.spec import Preprocessing
 from toolkit.workflows.steps import Progress
 
 if TYPE_CHECKING:
-    import keras
-
     from toolkit.compress.job import Progress as TrainingProgress
 
 #: What ``--method`` takes. ``+`` joins what follows on each other.

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.registry import model_info
 
 _SIDE = 32
@@ -42,7 +43,6 @@ def check_model_gradients(
     Raises:
         UserError: no such network, none to train, or pictures too small for it.
     """
-    import keras
     import numpy as np
 
     from toolkit.factory import create_model

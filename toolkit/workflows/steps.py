@@ -5,16 +5,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    import keras
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data import ImageFolder, Split, split_folder
+from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.registry import model_info
 from toolkit.spec import ModelInfo
@@ -21,8 +22,6 @@ from toolkit.training.recipes import recipe, smoke
 from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
 
 if TYPE_CHECKING:
-    import keras
-
     from toolkit.training.run_dir import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -124,8 +123,6 @@ def _trained_model(
         begin()
         log.info("%s is finished already", run.path)
         return load_network(run.model_file)
-    import keras
-
     from toolkit.factory import create_model
     from toolkit.training.devices import all_devices, disconnect
     from toolkit.training.loop import train

@@ -14,6 +14,7 @@ from typing import Any
 
 from toolkit.data import ImageFolder, split_folder
 from toolkit.errors import UserError, unknown_name
+from toolkit.lazy import keras
 from toolkit.registry import model_info
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
@@ -232,8 +233,6 @@ def _run(plan: _Plan, store: SearchStore, on_trial: Callable[[dict[str, Any]], N
 
 def _train_trial(plan: _Plan, trial: Trial, report: Report) -> float:
     """In a worker: a trial's run, from its last checkpoint if it has one; the metric of the network it ends with."""
-    import keras
-
     from toolkit.training.run_dir import RunDirectory
     from toolkit.training.schedules import best_epoch
 

@@ -1,6 +1,7 @@
 """Picture bytes to pixels and network input on the host, with Pillow and NumPy.
 
-The twin of ``toolkit.data.pixels.graph``: the same bytes give the same pixels in both (``tests/data/pixels/test_parity.py``).
+The twin of ``toolkit.data.pixels.graph``: the same bytes give the same pixels in both, which
+``tests/data/pixels/test_parity.py`` holds.
 """
 
 import io
