@@ -31,6 +31,7 @@ from PIL import Image
 
 from toolkit.cli.output import print_table
 from toolkit.data import scan_folder
+from toolkit.data.feed.arrays import BatchOptions
 from toolkit.data.feed.pipeline import training_batches
 from toolkit.data.feed.split import Subset
 from toolkit.spec import Preprocessing
@@ -97,7 +98,7 @@ def measure(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 def ours(subset: Subset, seed: int) -> Iterator[int]:
     preprocessing = Preprocessing(size=(SIZE, SIZE), resize="stretch")
-    for _, labels in training_batches(subset, preprocessing, batch_size=BATCH, seed=seed):
+    for _, labels in training_batches(subset, preprocessing, BatchOptions(BATCH, seed)):
         yield len(labels)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.feed.arrays import array_batches, cached_pixels, load_pixels
+from toolkit.data.feed.arrays import BatchOptions, array_batches, cached_pixels, load_pixels
 from toolkit.data.feed.split import Subset, class_weights
 from toolkit.data.pixels.decode import normalize
 from toolkit.lazy import keras
@@ -52,16 +52,16 @@ def training_data(
         shard: which part.
         start: where to go on from.
     """
-    options: dict[str, Any] = {
-        "batch_size": config.run.batch_size,
-        "seed": config.run.seed,
-        "first_epoch": start.epoch,
-        "first_step": start.step,
-        "augment": config.data.augment,
-        "num_classes": num_classes,
-        "balanced": config.data.balanced,
-        "cache_bytes": config.data.cache_mib * _MEBIBYTE,
-    }
+    options = BatchOptions(
+        batch_size=config.run.batch_size,
+        seed=config.run.seed,
+        first_epoch=start.epoch,
+        first_step=start.step,
+        augment=config.data.augment,
+        num_classes=num_classes,
+        balanced=config.data.balanced,
+        cache_bytes=config.data.cache_mib * _MEBIBYTE,
+    )
     weights = _weights(subset, num_classes) if config.data.class_weights else None
 
     def finish(inputs: Any, labels: Any) -> tuple[Any, ...]:
@@ -70,10 +70,10 @@ def training_data(
         return inputs, _for_outputs(labels, outputs), *weighted
 
     if keras.backend.backend() != "tensorflow":
-        return _not_empty(finish(*batch) for batch in array_batches(subset, preprocessing, **options))
+        return _not_empty(finish(*batch) for batch in array_batches(subset, preprocessing, options))
     from toolkit.data.feed.pipeline import training_batches
 
-    batches = training_batches(subset, preprocessing, **options)
+    batches = training_batches(subset, preprocessing, options)
     return batches.map(finish).filter(lambda inputs, *rest: keras.ops.shape(inputs)[0] > 0)
 
 

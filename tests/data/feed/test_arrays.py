@@ -1,5 +1,6 @@
 """Batches without TensorFlow are those of the pipeline, and neither depends on whether pictures were kept decoded."""
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data.feed.arrays import array_batches, cached_pixels, load_pixels
+from toolkit.data.feed.arrays import BatchOptions, array_batches, cached_pixels, load_pixels
 from toolkit.data.feed.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import decode_pixels
@@ -55,7 +56,7 @@ def assert_equal(one, other, atol=0.0):
 def test_generator_and_pipeline_and_cache_and_no_cache_agree(subset, options, preprocessing):
     steps = 2 * steps_per_epoch(subset, BATCH)
     variants = [
-        take(maker(subset, preprocessing, batch_size=BATCH, seed=4, cache_bytes=cache_bytes, **options), steps)
+        take(maker(subset, preprocessing, BatchOptions(BATCH, 4, cache_bytes=cache_bytes, **options)), steps)
         for maker in (training_batches, array_batches)
         for cache_bytes in (0, 1 << 30)
     ]
@@ -68,9 +69,10 @@ def test_generator_and_pipeline_and_cache_and_no_cache_agree(subset, options, pr
 
 @pytest.mark.parametrize("maker", [training_batches, array_batches])
 def test_going_on_within_an_epoch_gives_what_the_unbroken_run_gave(subset, maker):
-    options = {"batch_size": BATCH, "seed": 1, "augment": "shift_flip,erase,cutmix"}
-    unbroken = take(maker(subset, PREPROCESSING, **options), 10)
-    assert_equal(take(maker(subset, PREPROCESSING, first_epoch=1, first_step=2, **options), 3), unbroken[7:])
+    options = BatchOptions(BATCH, 1, augment="shift_flip,erase,cutmix")
+    unbroken = take(maker(subset, PREPROCESSING, options), 10)
+    later = dataclasses.replace(options, first_epoch=1, first_step=2)
+    assert_equal(take(maker(subset, PREPROCESSING, later), 3), unbroken[7:])
 
 
 def test_crop_starts_from_larger_pictures(tmp_path, photographs):
@@ -78,7 +80,7 @@ def test_crop_starts_from_larger_pictures(tmp_path, photographs):
         Image.fromarray(photographs[index]).save(tmp_path / f"{index}.png")
     subset = Subset(tuple(str(tmp_path / f"{index}.png") for index in range(4)), (0, 1, 0, 1))
     preprocessing = Preprocessing(size=(56, 56), crop_fraction=0.5, scale=1.0)
-    (batch,) = take(array_batches(subset, preprocessing, batch_size=4, seed=0, augment="random_crop"), 1)
+    (batch,) = take(array_batches(subset, preprocessing, BatchOptions(4, 0, augment="random_crop")), 1)
     large = Preprocessing(size=(64, 64))
     for picture in batch[0].astype(np.uint8):
         windows = [
@@ -97,7 +99,7 @@ def test_pictures_are_decoded_once_if_they_fit(subset, monkeypatch):
     original = arrays.decode_pixels
     monkeypatch.setattr(arrays, "decode_pixels", lambda *given: decoded.append(1) or original(*given))
     size = NUM * 16 * 24 * 3
-    take(array_batches(subset, PREPROCESSING, batch_size=BATCH, seed=0, cache_bytes=size), 15)
+    take(array_batches(subset, PREPROCESSING, BatchOptions(BATCH, 0, cache_bytes=size)), 15)
     assert len(decoded) == NUM
     assert cached_pixels(subset, PREPROCESSING, size - 1) is None
     assert np.array_equal(cached_pixels(subset, PREPROCESSING, size), load_pixels(subset.paths, PREPROCESSING))
@@ -115,7 +117,7 @@ def test_evaluation_sees_every_picture_once_in_order_cached_or_not(subset, batch
 def test_unreadable_picture_is_an_error_and_not_a_gap(subset):
     broken = Subset((*subset.paths[:3], "/nowhere.png"), (0, 1, 2, 3))
     with pytest.raises(Exception, match="nowhere"):
-        take(array_batches(broken, PREPROCESSING, batch_size=4, seed=0, cache_bytes=0), 1)
+        take(array_batches(broken, PREPROCESSING, BatchOptions(4, 0, cache_bytes=0)), 1)
 
 
 def test_no_framework_is_needed(subset):
@@ -123,11 +125,11 @@ def test_no_framework_is_needed(subset):
 import sys
 for name in ("tensorflow", "keras", "jax", "torch"):
     sys.modules[name] = None
-from toolkit.data.feed.arrays import array_batches
+from toolkit.data.feed.arrays import BatchOptions, array_batches
 from toolkit.data.feed.split import Subset
 from toolkit.spec import Preprocessing
 subset = Subset(tuple(sys.argv[1:]), tuple(range(len(sys.argv) - 1)))
-batches = array_batches(subset, Preprocessing(size=(8, 8)), batch_size=2, seed=0, augment="mirror,randaugment,mixup")
+batches = array_batches(subset, Preprocessing(size=(8, 8)), BatchOptions(2, 0, augment="mirror,randaugment,mixup"))
 print(next(batches)[0].shape)
 """
     command = [sys.executable, "-c", script, *subset.paths[:3]]

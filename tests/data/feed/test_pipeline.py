@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.data.feed.arrays import BatchOptions
 from toolkit.data.feed.pipeline import computed_batches, evaluation_batches, steps_per_epoch, training_batches
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import decode_pixels, normalize
@@ -32,9 +33,7 @@ def subset(tmp_path_factory):
 def epochs(subset, count, *, first_epoch=0, seed=1, augment="none"):
     """Inputs and labels of some epochs, each as two arrays."""
     steps = steps_per_epoch(subset, BATCH)
-    dataset = training_batches(
-        subset, PREPROCESSING, batch_size=BATCH, seed=seed, first_epoch=first_epoch, augment=augment
-    )
+    dataset = training_batches(subset, PREPROCESSING, BatchOptions(BATCH, seed, first_epoch, augment=augment))
     batches = [(x.numpy(), y.numpy()) for x, y in dataset.take(steps * count)]
     chunks = [batches[i * steps : (i + 1) * steps] for i in range(count)]
     return [tuple(np.concatenate(column) for column in zip(*chunk, strict=True)) for chunk in chunks]
@@ -114,7 +113,7 @@ def test_augmentation_moves_by_at_most_an_eighth_and_differs_from_epoch_to_epoch
 
 
 def test_last_batch_of_an_epoch_holds_what_is_left(subset):
-    dataset = training_batches(subset, PREPROCESSING, batch_size=BATCH, seed=0)
+    dataset = training_batches(subset, PREPROCESSING, BatchOptions(BATCH, 0))
     assert steps_per_epoch(subset, BATCH) == 5
     assert [len(labels) for _, labels in dataset.take(10)] == [5, 5, 5, 5, 3] * 2
 
@@ -149,6 +148,7 @@ def test_fault_in_the_first_batch_is_told_as_it_is():
 
 SCRIPT_THAT_HOLDS_ITERATORS = """
 import json, sys
+from toolkit.data.feed.arrays import BatchOptions
 from toolkit.data.feed.pipeline import training_batches
 from toolkit.data.feed.split import Subset
 from toolkit.spec import Preprocessing
@@ -156,7 +156,7 @@ from toolkit.spec import Preprocessing
 paths = json.loads(sys.argv[1])
 subset = Subset(tuple(paths), tuple(range(len(paths))))
 iterators = [
-    iter(training_batches(subset, Preprocessing(size=(128, 128)), batch_size=32, seed=seed, cache_bytes=seed % 2 << 30))
+    iter(training_batches(subset, Preprocessing(size=(128, 128)), BatchOptions(32, seed, cache_bytes=seed % 2 << 30)))
     for seed in range(6)
 ]
 for batches in iterators:

@@ -92,8 +92,35 @@ def calibration_batches(
 
 
 @dataclass(frozen=True)
+class BatchOptions:
+    """Options of training batches.
+
+    Attributes:
+        batch_size: pictures per batch.
+        seed: with the epoch's number decides order and augmentation.
+        first_epoch: the epoch to go on from.
+        first_step: the batch of that epoch to go on from; those before it are not read.
+        augment: names of augmentations with their parameters, see ``toolkit.data.augment.parse``. With ``mixup`` or
+            ``cutmix`` labels are float32 (batch, num_classes).
+        num_classes: width of such labels; by default the largest label and one.
+        balanced: show every class equally often, see ``toolkit.data.feed.order.epoch_order``.
+        cache_bytes: decode every picture once, before the first batch, and keep the pixels in memory, if they take no
+            more than this.
+    """
+
+    batch_size: int
+    seed: int
+    first_epoch: int = 0
+    first_step: int = 0
+    augment: str | Sequence[str] = "none"
+    num_classes: int | None = None
+    balanced: bool = False
+    cache_bytes: int = CACHE_BYTES
+
+
+@dataclass(frozen=True)
 class TrainingRecipe:
-    """What turns a plan of a batch into the batch, on the host. One recipe serves every backend.
+    """The way from a plan of a batch to the batch, on the host. One recipe serves every backend.
 
     Attributes:
         preprocessing: from file to input.
@@ -117,7 +144,7 @@ class TrainingRecipe:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether labels are one-hot float32 and not int32 indices."""
+        """True where labels are one-hot float32 instead of int32 indices."""
         return bool(augmentation.mixing_of(self.augmentations))
 
     def augment(self, pixels: np.ndarray, epoch: int, positions: np.ndarray) -> np.ndarray:
@@ -142,48 +169,29 @@ class TrainingRecipe:
         return example_keys(self.seed, int(epoch), positions)
 
 
-def training_recipe(
-    subset: Subset, preprocessing: Preprocessing, augment: str | Sequence[str], seed: int, num_classes: int | None
-) -> TrainingRecipe:
-    """The recipe for a subset; ``num_classes`` is by default its largest label and one."""
-    count = num_classes or max(subset.labels, default=0) + 1
-    return TrainingRecipe(preprocessing, augmentation.parse(augment), seed, count)
+def training_recipe(subset: Subset, preprocessing: Preprocessing, options: BatchOptions) -> TrainingRecipe:
+    """Make the recipe for a subset."""
+    num_classes = options.num_classes or max(subset.labels, default=0) + 1
+    return TrainingRecipe(preprocessing, augmentation.parse(options.augment), options.seed, num_classes)
 
 
 def array_batches(
-    subset: Subset,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    seed: int,
-    first_epoch: int = 0,
-    first_step: int = 0,
-    augment: str | Sequence[str] = "none",
-    num_classes: int | None = None,
-    balanced: bool = False,
-    cache_bytes: int = CACHE_BYTES,
+    subset: Subset, preprocessing: Preprocessing, options: BatchOptions
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches of ``toolkit.data.feed.pipeline.training_batches`` as NumPy arrays, without TensorFlow.
+    """Yield the batches of ``toolkit.data.feed.pipeline.training_batches`` as NumPy arrays, without TensorFlow.
 
     The same pictures in the same order with the same augmentation. The next batches are made while one is used.
 
     Args:
         subset: pictures and labels.
         preprocessing: from file to input.
-        batch_size: pictures per batch.
-        seed: with the epoch's number decides order and augmentation.
-        first_epoch: where to go on from.
-        first_step: the batch of that epoch to go on from.
-        augment: see ``toolkit.data.augment.parse``.
-        num_classes: width of the labels where batches are mixed; by default the largest label and one.
-        balanced: show every class equally often.
-        cache_bytes: decode once and keep the pixels if they take no more than this.
+        options: size, order, augmentation.
 
     Yields:
         float32 (n, height, width, channels) and int32 (n,), or float32 (n, num_classes) where batches are mixed.
     """
-    recipe = training_recipe(subset, preprocessing, augment, seed, num_classes)
-    cache = cached_pixels(subset, recipe.canvas, cache_bytes)
+    recipe = training_recipe(subset, preprocessing, options)
+    cache = cached_pixels(subset, recipe.canvas, options.cache_bytes)
     labels = np.asarray(subset.labels, np.int32)
 
     def make(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -194,9 +202,13 @@ def array_batches(
         return recipe.finish(pixels, labels[plan.examples], plan.epoch, plan.positions)
 
     epochs = epoch_plans(
-        subset.labels, seed=seed, first_epoch=first_epoch, first_position=first_step * batch_size, balanced=balanced
+        subset.labels,
+        seed=options.seed,
+        first_epoch=options.first_epoch,
+        first_position=options.first_step * options.batch_size,
+        balanced=options.balanced,
     )
-    yield from _ahead(make, batch_plans(epochs, batch_size))
+    yield from _ahead(make, batch_plans(epochs, options.batch_size))
 
 
 def _ahead(make: Callable, plans: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:

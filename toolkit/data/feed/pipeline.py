@@ -5,33 +5,22 @@ the unbroken run would have seen. Evaluation sees every picture exactly once, in
 """
 
 import atexit
+import functools
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from toolkit.data.feed.arrays import CACHE_BYTES, cached_pixels, training_recipe
+from toolkit.data.feed.arrays import BatchOptions, cached_pixels, training_recipe
 from toolkit.data.feed.order import epoch_plan
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels import graph
 from toolkit.spec import Preprocessing
 
 
-def training_batches(
-    subset: Subset,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    seed: int,
-    first_epoch: int = 0,
-    first_step: int = 0,
-    augment: str | Sequence[str] = "none",
-    num_classes: int | None = None,
-    balanced: bool = False,
-    cache_bytes: int = CACHE_BYTES,
-) -> tf.data.Dataset:
-    """Endless shuffled batches ``(inputs, labels)``: float32 (batch, height, width, channels) and int32 (batch,).
+def training_batches(subset: Subset, preprocessing: Preprocessing, options: BatchOptions) -> tf.data.Dataset:
+    """Make endless shuffled batches ``(inputs, labels)``: float32 (batch, height, width, channels) and int32 (batch,).
 
     Take ``steps_per_epoch(subset, batch_size)`` batches for an epoch; its last batch holds what is left over.
     ``toolkit.data.feed.arrays.array_batches`` gives the same without TensorFlow.
@@ -39,25 +28,18 @@ def training_batches(
     Args:
         subset: pictures and labels.
         preprocessing: from file to input.
-        batch_size: pictures per batch.
-        seed: with the epoch's number decides order and augmentation.
-        first_epoch: where to go on from.
-        first_step: the batch of that epoch to go on from; those before it are not read.
-        augment: names of augmentations with their parameters, see ``toolkit.data.augment.parse``. With ``mixup`` or
-            ``cutmix`` labels are float32 (batch, num_classes).
-        num_classes: width of such labels; by default the largest label and one.
-        balanced: show every class equally often, see ``toolkit.data.feed.order.epoch_order``.
-        cache_bytes: decode every picture once, before the first batch, and keep the pixels in memory, if they take no
-            more than this.
+        options: size, order, augmentation.
     """
-    recipe = training_recipe(subset, preprocessing, augment, seed, num_classes)
+    recipe = training_recipe(subset, preprocessing, options)
     paths, labels = tf.constant(subset.paths), np.asarray(subset.labels, np.int32)
-    cache = cached_pixels(subset, recipe.canvas, cache_bytes)
+    cache = cached_pixels(subset, recipe.canvas, options.cache_bytes)
     label_shape, label_dtype = ([None, recipe.num_classes], tf.float32) if recipe.is_mixed else ([None], tf.int32)
 
     def plan(epoch) -> tuple[np.ndarray, np.ndarray]:
-        start = first_step * batch_size if epoch == first_epoch else 0
-        own = epoch_plan(subset.labels, seed=seed, epoch=int(epoch), first_position=start, balanced=balanced)
+        start = options.first_step * options.batch_size if epoch == options.first_epoch else 0
+        own = epoch_plan(
+            subset.labels, seed=options.seed, epoch=int(epoch), first_position=start, balanced=options.balanced
+        )
         return own.positions, own.examples
 
     def decode(position, example):
@@ -78,9 +60,10 @@ def training_batches(
         )
         if cache is None:
             order = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-        return order.batch(batch_size).map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = order.batch(options.batch_size)
+        return batches.map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    epochs = tf.data.Dataset.range(options.first_epoch, tf.int64.max)
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
 
 
@@ -130,7 +113,7 @@ def computed_batches(batch: Callable[[int], tuple[np.ndarray, ...]], num_batches
     first = batch(0)
 
     def compute(number):
-        arrays = tf.numpy_function(batch, [number], [array.dtype for array in first], stateful=False)
+        arrays = _on_host(batch, [number], [array.dtype for array in first])
         return tuple(tf.ensure_shape(own, [None, *array.shape[1:]]) for own, array in zip(arrays, first, strict=True))
 
     return tf.data.Dataset.range(num_batches or tf.int64.max).map(compute).prefetch(tf.data.AUTOTUNE)
@@ -143,10 +126,15 @@ def steps_per_epoch(subset: Subset, batch_size: int) -> int:
 
 def _on_host(function: Callable, inputs: list, dtype):
     """Augmentation and the cache are NumPy's; both are pure, so several batches may be on their way at once."""
+    _stop_iterators_at_exit()
     return tf.numpy_function(function, inputs, dtype, stateful=False)
 
 
-@atexit.register
+@functools.cache  # once in a process
+def _stop_iterators_at_exit() -> None:
+    atexit.register(_stop_iterators)
+
+
 def _stop_iterators() -> None:
     # A thread that needs Python's lock for a function above never gets it once the interpreter shuts down, and an
     # iterator that is taken down then waits for its threads: a script that still held one would never end.
