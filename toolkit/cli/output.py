@@ -1,4 +1,4 @@
-"""What commands print: tables and progress for people, one JSON document for programs."""
+"""Output of commands: tables and progress for people, one JSON document for programs."""
 
 import json
 import os

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data.scan import pictures as scan
-from toolkit.data.scan.cache import ScanMemory
+from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.pictures import inspect_files
 
 
@@ -40,16 +40,16 @@ def decoded(monkeypatch) -> list[str]:
 
 
 def look(files: list[Path], directory: Path | None):
-    memory = ScanMemory(directory)
-    facts, reasons = inspect_files(files, memory=memory)
-    memory.close()
+    cache = ScanCache(directory)
+    facts, reasons = inspect_files(files, cache=cache)
+    cache.close()
     return facts, reasons
 
 
 def test_second_scan_decodes_nothing_and_finds_the_same(files, decoded, tmp_path):
-    first, reasons = look(files, tmp_path / "memory")
+    first, reasons = look(files, tmp_path / "cache")
     assert len(decoded) == 7
-    second, again = look(files, tmp_path / "memory")
+    second, again = look(files, tmp_path / "cache")
     assert len(decoded) == 7
     assert np.array_equal(first, second)
     assert reasons == again
@@ -59,42 +59,42 @@ def test_second_scan_decodes_nothing_and_finds_the_same(files, decoded, tmp_path
 
 
 def test_moved_copied_and_touched_files_are_known_by_their_content(files, decoded, tmp_path):
-    first, _ = look(files, tmp_path / "memory")
+    first, _ = look(files, tmp_path / "cache")
     decoded.clear()
     moved = files[0].rename(tmp_path / "moved.png")
     (tmp_path / "copy.png").write_bytes(files[1].read_bytes())
     os.utime(files[2])
-    facts, _ = look([moved, tmp_path / "copy.png", files[2]], tmp_path / "memory")
+    facts, _ = look([moved, tmp_path / "copy.png", files[2]], tmp_path / "cache")
     assert decoded == []
     assert np.array_equal(facts, first[:3])
 
 
 def test_changed_file_is_decoded_again_even_with_its_old_time_and_size(files, decoded, tmp_path):
-    look(files, tmp_path / "memory")
+    look(files, tmp_path / "cache")
     decoded.clear()
     status = files[0].stat()
     files[0].write_bytes(b"x" * status.st_size)
     os.utime(files[0], ns=(status.st_atime_ns, status.st_mtime_ns))
-    _, reasons = look(files, tmp_path / "memory")
+    _, reasons = look(files, tmp_path / "cache")
     assert decoded == ["000.png"]
     assert "not a picture" in reasons[0]
 
 
 def test_file_of_this_moment_is_not_remembered_for_it_may_change_unseen(files, tmp_path):
-    look(files, tmp_path / "memory")
+    look(files, tmp_path / "cache")
     files[0].write_bytes(b"no longer")
-    assert look(files, tmp_path / "memory")[1][0] is not None
+    assert look(files, tmp_path / "cache")[1][0] is not None
 
 
-def test_damaged_or_unwritable_memory_is_no_hindrance(files, decoded, tmp_path):
-    look(files, tmp_path / "memory")
-    (database,) = (tmp_path / "memory").glob("*.sqlite")
-    for leftover in (tmp_path / "memory").iterdir():
+def test_damaged_or_unwritable_cache_is_no_hindrance(files, decoded, tmp_path):
+    look(files, tmp_path / "cache")
+    (database,) = (tmp_path / "cache").glob("*.sqlite")
+    for leftover in (tmp_path / "cache").iterdir():
         leftover.unlink()
     database.write_bytes(b"this is no database" * 1000)
-    assert look(files, tmp_path / "memory")[1].count(None) == 6
+    assert look(files, tmp_path / "cache")[1].count(None) == 6
     decoded.clear()
-    assert look(files, tmp_path / "memory")[1].count(None) == 6
+    assert look(files, tmp_path / "cache")[1].count(None) == 6
     assert decoded == []
     (tmp_path / "file").write_text("x")
     assert look(files, tmp_path / "file")[1].count(None) == 6
@@ -118,24 +118,24 @@ def test_file_too_large_to_be_a_picture_is_not_read(tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from toolkit.data.scan.cache import ScanMemory
+from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.pictures import inspect_files
 files = sorted(Path(sys.argv[1]).iterdir())
-memory = ScanMemory(sys.argv[2])
+cache = ScanCache(sys.argv[2])
 print("started", flush=True)
-facts, reasons = inspect_files(files, memory=memory)
+facts, reasons = inspect_files(files, cache=cache)
 print(len(files), reasons.count(None), facts["phash"].sum())
 """
 
 
-def test_scans_killed_at_any_moment_and_two_at_once_leave_a_sound_memory(tmp_path):
+def test_scans_killed_at_any_moment_and_two_at_once_leave_a_sound_cache(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
     for index in range(1500):
         name = tmp_path / f"data/{index:04d}.bmp"
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(name)
     time.sleep(2.1)  # until the files count as settled
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "data"), str(tmp_path / "memory")]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "data"), str(tmp_path / "cache")]
     for delay in (0.02, 0.1, 0.2, 0.3):
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout

@@ -46,7 +46,7 @@ class RandomCrop:
 
     @property
     def margin(self) -> float:
-        """How much larger than the network's input it wants its pictures."""
+        """Factor by which its pictures must be larger than the network's input."""
         return 1 / self.share
 
     def __call__(self, pixels: np.ndarray, draws: Draws, size: Size) -> np.ndarray:

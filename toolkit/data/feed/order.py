@@ -1,4 +1,4 @@
-"""Which picture is shown when: a function of the seed and the epoch's number, and of nothing that runs."""
+"""The order of training pictures: a function of the seed and the epoch's number, and of nothing that runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where a picture lands when it is resized: integers only, so that every runtime agrees to the pixel.
+"""Sizes of resized and cropped pictures, in integers only, so that every runtime agrees to the pixel.
 
 ``toolkit.data.pixels.decode`` follows these rules on the host, ``toolkit.data.pixels.graph`` inside TensorFlow graphs;
 a parity test ties the two together.

@@ -1,1 +1,1 @@
-"""What is in the picture files: their facts, faults and copies, remembered from scan to scan."""
+"""Scans of picture files: their facts, faults and copies, kept from scan to scan."""

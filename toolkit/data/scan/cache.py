@@ -1,7 +1,7 @@
-"""What earlier scans found, so that a file is decoded once and not at every scan.
+"""A cache of what scans found, so that a file is decoded once and not at every scan.
 
 A row is found by path and file status, or else by content: a file that was moved, copied or touched is read again,
-but not decoded. Nothing depends on the memory: where it cannot be kept, every scan is a first one.
+but not decoded. Nothing depends on the cache: where it cannot be kept, every scan is a first one.
 """
 
 import logging
@@ -29,7 +29,7 @@ _SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """What a scan learns of one file: its facts, or the reason why it cannot be read."""
+    """Result of scanning one file: its facts, or the reason why it cannot be read."""
 
     digest: bytes
     facts: bytes | None
@@ -41,16 +41,16 @@ class Finding:
 
 
 def file_status(status: os.stat_result) -> bytes:
-    """Changes whenever a file's content may have: size, both times, and the file itself."""
+    """Fingerprint that changes whenever a file's content may have: size, both times, and the file itself."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_dev} {status.st_ino}".encode()
 
 
 def is_settled(status: os.stat_result, now_ns: int) -> bool:
-    """Whether a later change would show in the file's times."""
+    """Tell if a later change would show in the file's times."""
     return max(status.st_mtime_ns, status.st_ctime_ns) < now_ns - _SETTLED_NS
 
 
-class ScanMemory:
+class ScanCache:
     """An SQLite file shared by all scans of this user: whole after a kill, safe for several processes and threads.
 
     Args:
@@ -65,11 +65,11 @@ class ScanMemory:
             self._open(Path(directory) / f"pictures-{FACTS_VERSION}-pillow{PIL.__version__}.sqlite")
 
     def find(self, path: Path, status: bytes) -> Finding | None:
-        """What is known of this file, if it has not changed since."""
+        """Look up a file, unless it has changed since."""
         return self._first("path = ? AND status = ?", (os.fsencode(path), status))
 
     def find_content(self, digest: bytes) -> Finding | None:
-        """What is known of a file with this content, wherever it was."""
+        """Look up a file by its content, wherever it was."""
         return self._first("digest = ?", (digest,))
 
     def add(self, rows: Iterable[tuple[Path, bytes, Finding]]) -> None:

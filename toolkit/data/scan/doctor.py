@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before a network is trained on it. Nothing is changed or deleted."""
+"""Examination of a data set before a network is trained on it. Nothing is changed or deleted."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What one look at a picture file tells: is it readable, what is it, and which other pictures does it resemble."""
+"""Facts of one picture file: is it readable, what is it, and which other pictures does it resemble."""
 
 import hashlib
 from pathlib import Path
@@ -76,7 +76,7 @@ def content_digest(data: bytes) -> np.ndarray:
 
 
 def perceptual_hash(thumbnail: np.ndarray) -> np.ndarray:
-    """Which of the 16 × 16 lowest frequencies of a 32 × 32 grey thumbnail exceed their median, as four uint64.
+    """Hash a 32 × 32 grey thumbnail: which of its 16 × 16 lowest frequencies exceed their median, as four uint64.
 
     The hash of Zauner, *Implementation and Benchmarking of Perceptual Image Hash Functions* (2010), section 3.2.1,
     with 256 bits for its 64. All zero for a thumbnail of hardly more than one grey value.

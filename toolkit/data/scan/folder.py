@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.scan.cache import ScanMemory
+from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.data.scan.quarantine import find_placeholders, quarantine_file, read_quarantine
 from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
@@ -18,7 +18,7 @@ from toolkit.machine import cache_dir
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What a scan found. ``paths`` are relative to ``root`` and sorted, so the same files give the same order.
+    """A scanned data set. ``paths`` are relative to ``root`` and sorted, so the same files give the same order.
 
     Attributes:
         root: the folder; of a CSV file the folder it is in, of an archive the one it was unpacked to.
@@ -96,17 +96,17 @@ def scan_folder(
         UserError: no such data, no classes, fewer than two classes, a class without readable pictures.
     """
     source = Path(source)
-    memory = ScanMemory(cache_dir() / "scans" if remember else None)
+    cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
-        listing = list_source(source, cache_dir(), memory)
+        listing = list_source(source, cache_dir(), cache)
         names = tuple(class_names) if class_names is not None else listing.labels
         _require_known_classes(listing, names)
         listed = _read_list(source, quarantine)
         files = [file for file in listing.files if file.path not in (listed or {})]
         root = listing.root.absolute()
-        facts, reasons = inspect_files([root / file.path for file in files], memory=memory, progress=progress)
+        facts, reasons = inspect_files([root / file.path for file in files], cache=cache, progress=progress)
     finally:
-        memory.close()
+        cache.close()
     readable = [index for index, reason in enumerate(reasons) if reason is None]
     if listed is None:
         left_out = find_placeholders([files[i].path for i in readable], facts[readable])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.pixels.decode import ImageError, read_file
-from toolkit.data.scan.cache import Finding, ScanMemory, file_status, is_settled
+from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.scan.facts import FACTS, content_digest, picture_facts
 from toolkit.machine import num_threads
 
@@ -23,26 +23,26 @@ _CHUNK = 64  # files per task: a task for each would cost as much as a small pic
 def inspect_files(
     paths: Sequence[Path],
     *,
-    memory: ScanMemory | None = None,
+    cache: ScanCache | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[str | None]]:
     """Look at every file, or remember having done so.
 
     Args:
         paths: picture files. What is no regular file, such as a named pipe, is not opened.
-        memory: of earlier scans.
+        cache: of earlier scans.
         progress: called with (done, total) after each file.
 
     Returns:
         Facts, dtype ``FACTS`` of shape (len(paths),), and for each file the reason why it cannot be read, or ``None``.
     """
-    memory = memory or ScanMemory(None)
+    cache = cache or ScanCache(None)
     facts = np.zeros(len(paths), FACTS)
     reasons: list[str | None] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     pool = ThreadPoolExecutor(num_threads())
     try:
-        for findings in pool.map(lambda chunk: _inspect_chunk(chunk, memory), chunks):
+        for findings in pool.map(lambda chunk: _inspect_chunk(chunk, cache), chunks):
             for finding in findings:
                 facts[len(reasons)] = finding.as_facts()
                 reasons.append(finding.reason)
@@ -53,7 +53,7 @@ def inspect_files(
     return facts, reasons
 
 
-def _inspect_chunk(paths: Sequence[Path], memory: ScanMemory) -> list[Finding]:
+def _inspect_chunk(paths: Sequence[Path], cache: ScanCache) -> list[Finding]:
     findings, fresh = [], []
     for path in paths:
         now = time.time_ns()
@@ -63,12 +63,12 @@ def _inspect_chunk(paths: Sequence[Path], memory: ScanMemory) -> list[Finding]:
             findings.append(_bad(str(error)))
             continue
         key = file_status(status)
-        known = memory.find(path, key)
-        findings.append(known or _inspect(path, memory))
+        known = cache.find(path, key)
+        findings.append(known or _inspect(path, cache))
         if not known and findings[-1].digest and is_settled(status, now):
             fresh.append((path, key, findings[-1]))
     if fresh:
-        memory.add(fresh)
+        cache.add(fresh)
     return findings
 
 
@@ -86,13 +86,13 @@ def _regular_status(path: Path) -> os.stat_result:
     return status
 
 
-def _inspect(path: Path, memory: ScanMemory) -> Finding:
+def _inspect(path: Path, cache: ScanCache) -> Finding:
     try:
         data = read_file(path)
     except ImageError as error:
         return _bad(_reason(error, path))
     digest = content_digest(data).tobytes()
-    known = memory.find_content(digest)
+    known = cache.find_content(digest)
     if known:
         return known
     try:

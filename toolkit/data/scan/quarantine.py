@@ -38,7 +38,7 @@ _PLACEHOLDER_NAME = re.compile(
 
 
 def quarantine_file(source: Path) -> Path:
-    """Where a data set's list is looked for: inside a folder, beside anything else."""
+    """Path of a data set's list: inside a folder, beside anything else."""
     return source / LIST_NAME if source.is_dir() else source.with_name(f"{source.name}.{LIST_NAME}")
 
 

@@ -1,1 +1,1 @@
-"""What a person gives: folders, CSV tables, archives, IDX files; all become files with classes."""
+"""Data sets as people have them: folders, CSV tables, archives, IDX files. All become files with classes."""

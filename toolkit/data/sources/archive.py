@@ -32,7 +32,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a file of this name claims to be a tar or zip file.
+    """Tell if a file of this name claims to be a tar or zip file.
 
     >>> is_archive_name("pets.tar.gz"), is_archive_name("pets.csv")
     (True, False)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from toolkit.data.scan.cache import Finding, ScanMemory, file_status, is_settled
+from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.sources.archive import is_archive_name, unpack
 from toolkit.data.sources.idx import IdxPair, find_idx, idx_pair, is_idx_name, read_idx
 from toolkit.data.sources.listing import Listing, list_csv, list_folder
@@ -28,13 +28,13 @@ _PER_FOLDER = 1000
 Row = tuple[np.ndarray, str, str, str]  # a picture, its label, group and split
 
 
-def list_source(source: Path, cache: Path, memory: ScanMemory) -> Listing:
+def list_source(source: Path, cache: Path, scans: ScanCache) -> Listing:
     """The files of a data set.
 
     Args:
         source: a folder, a CSV, archive or IDX file.
         cache: where archives and arrays are written out.
-        memory: of files whose digest is known.
+        scans: cache of earlier scans, of files whose digest is known.
 
     Raises:
         UserError: there is no such thing, or it is damaged.
@@ -43,13 +43,13 @@ def list_source(source: Path, cache: Path, memory: ScanMemory) -> Listing:
         raise UserError(f"{source}: no such folder or file")
     if source.is_dir():
         pairs = find_idx(source)
-        return _list_idx(pairs, cache, memory) if pairs else list_folder(source)
+        return _list_idx(pairs, cache, scans) if pairs else list_folder(source)
     if source.suffix.lower() == ".csv":
         return list_csv(source)
     if is_idx_name(source.name):
-        return _list_idx([idx_pair(source)], cache, memory)
+        return _list_idx([idx_pair(source)], cache, scans)
     if is_archive_name(source.name):
-        return list_folder(unpack(source, cache / "unpacked" / _digest([source], memory)))
+        return list_folder(unpack(source, cache / "unpacked" / _digest([source], scans)))
     raise UserError(
         f"{source}: not a folder of class folders, a CSV file of path,label, a tar or zip file, or an IDX file "
         "(…images-idx3-ubyte)"
@@ -89,9 +89,9 @@ def array_digest(arrays: Iterable[np.ndarray], names: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _list_idx(pairs: list[IdxPair], cache: Path, memory: ScanMemory) -> Listing:
+def _list_idx(pairs: list[IdxPair], cache: Path, scans: ScanCache) -> Listing:
     files = [file for pair in pairs for file in (pair.images, pair.labels)]
-    directory = cache / "idx" / _digest(files, memory)
+    directory = cache / "idx" / _digest(files, scans)
     write_pictures(
         ((picture, str(label), "", pair.split) for pair in pairs for picture, label in read_idx(pair)), directory
     )
@@ -99,15 +99,15 @@ def _list_idx(pairs: list[IdxPair], cache: Path, memory: ScanMemory) -> Listing:
     return Listing(listing.root, listing.files, tuple(sorted(listing.labels, key=int)))
 
 
-def _digest(files: Sequence[Path], memory: ScanMemory) -> str:
-    parts = [_file_digest(file, memory) for file in files]
+def _digest(files: Sequence[Path], scans: ScanCache) -> str:
+    parts = [_file_digest(file, scans) for file in files]
     return hashlib.sha256(repr((_FORMAT_VERSION, parts)).encode()).hexdigest()[:32]
 
 
-def _file_digest(file: Path, memory: ScanMemory) -> bytes:
+def _file_digest(file: Path, scans: ScanCache) -> bytes:
     status, now = file.stat(), time.time_ns()
     key = file_status(status)
-    known = memory.find(file.absolute(), key)
+    known = scans.find(file.absolute(), key)
     if known:
         return known.digest
     digest = hashlib.sha256()
@@ -115,5 +115,5 @@ def _file_digest(file: Path, memory: ScanMemory) -> bytes:
         while block := stream.read(_BLOCK):
             digest.update(block)
     if is_settled(status, now):
-        memory.add([(file.absolute(), key, Finding(digest.digest(), None, "not a picture"))])
+        scans.add([(file.absolute(), key, Finding(digest.digest(), None, "not a picture"))])
     return digest.digest()

@@ -51,7 +51,7 @@ def find_idx(folder: Path) -> list[IdxPair]:
 
 
 def is_idx_name(name: str) -> bool:
-    """Whether a file of this name claims to hold pictures as IDX.
+    """Tell if a file of this name claims to hold pictures as IDX.
 
     >>> is_idx_name("train-images-idx3-ubyte.gz"), is_idx_name("train-labels-idx1-ubyte.gz")
     (True, False)

@@ -1,4 +1,4 @@
-"""Which files a data set names, and of which class each is; nothing is opened yet but a CSV file's own text."""
+"""Lists of a data set's files and their classes; nothing is opened yet but a CSV file's own text."""
 
 import csv
 import os
@@ -91,7 +91,7 @@ def list_csv(file: Path) -> Listing:
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file of this name claims to be a picture.
+    """Tell if a file of this name claims to be a picture.
 
     >>> is_picture_name("cats/1.JPG"), is_picture_name("notes.txt")
     (True, False)
