@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.feed.arrays import CACHE_BYTES, cached_pixels, load_pixels, training_recipe
+from toolkit.data.feed.arrays import CACHE_BYTES, BatchOptions, cached_pixels, load_pixels, training_recipe
 from toolkit.data.feed.order import Plan, epoch_plan
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import normalize
@@ -110,7 +110,7 @@ class StoredExamples:
         Raises:
             UserError: normalised inputs are to be augmented, or pixels would have to be read with a margin.
         """
-        recipe = training_recipe(Subset((), ()), self._preprocessing, augment, seed, None)
+        recipe = training_recipe(Subset((), ()), self._preprocessing, BatchOptions(batch_size, seed, augment=augment))
         if recipe.augmentations and not self._can_augment(recipe.canvas):
             raise UserError(f"augmentation {augment!r} needs pictures as files, or others than crops uint8 pixels")
         read, labels, steps = self._reader(recipe.canvas), self._labels.tolist(), -(-len(self) // batch_size)
