@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.scan import pictures as scan
 from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.pictures import inspect_files
@@ -111,7 +112,7 @@ def test_what_is_no_regular_file_is_not_opened(files, tmp_path):
 
 def test_file_too_large_to_be_a_picture_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as file:
-        file.truncate(scan.MAX_FILE_BYTES + 1)
+        file.truncate(MAX_FILE_BYTES + 1)
     assert look([tmp_path / "huge.png"], None)[1] == ["larger than 1,024 MiB"]
 
 

@@ -11,7 +11,7 @@ _SHOWN = 10  # findings of each kind, in text
 
 def check(arguments: Namespace) -> None:
     from toolkit.data import scan_folder
-    from toolkit.data.scan.doctor import examine_folder
+    from toolkit.data.doctor import examine_folder
     from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
     from toolkit.registry import model_info
 

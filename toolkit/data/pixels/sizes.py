@@ -9,6 +9,8 @@ from toolkit.spec import Preprocessing
 #: A larger picture is refused before its pixels are allocated. The largest sensors of today have 100 to 150 million;
 #: Pillow's own limit is a little above.
 MAX_PIXELS = 178_000_000
+#: A larger file is refused unread: no picture of ``MAX_PIXELS`` needs more.
+MAX_FILE_BYTES = 1 << 30
 
 #: JPEG decoders shrink by these factors almost for free.
 JPEG_SCALES = (8, 4, 2)

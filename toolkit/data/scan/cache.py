@@ -4,10 +4,12 @@ A row is found by path and file status, or else by content: a file that was move
 but not decoded. Nothing depends on the cache: where it cannot be kept, every scan is a first one.
 """
 
+import hashlib
 import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +84,19 @@ class ScanCache:
                         self._database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", values)
                 except sqlite3.Error as error:
                     self._give_up(error)
+
+    def file_digest(self, path: Path) -> bytes:
+        """Compute the sha256 of a file's content, or look it up: for large files that are no pictures."""
+        status, now = path.stat(), time.time_ns()
+        key = file_status(status)
+        known = self.find(path.absolute(), key)
+        if known:
+            return known.digest
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        if is_settled(status, now):
+            self.add([(path.absolute(), key, Finding(digest, None, "not a picture"))])
+        return digest
 
     def close(self) -> None:
         """Release the file; what was added is kept."""

@@ -98,7 +98,7 @@ def scan_folder(
     source = Path(source)
     cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
-        listing = list_source(source, cache_dir(), cache)
+        listing = list_source(source, cache_dir(), cache.file_digest)
         names = tuple(class_names) if class_names is not None else listing.labels
         _require_known_classes(listing, names)
         listed = _read_list(source, quarantine)

@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.pixels.decode import ImageError, read_file
+from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.scan.facts import FACTS, content_digest, picture_facts
 from toolkit.machine import num_threads
-
-#: A larger file is refused unread: no picture of ``MAX_PIXELS`` needs more.
-MAX_FILE_BYTES = 1 << 30
 
 _CHUNK = 64  # files per task: a task for each would cost as much as a small picture
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from toolkit.data.scan.pictures import MAX_FILE_BYTES
+from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.sources.listing import SPLIT_NAMES, is_picture_name
 from toolkit.errors import UserError
 from toolkit.files import new_folder

@@ -6,14 +6,12 @@ the content. Training, features, exports and reports then know one kind of pictu
 
 import csv
 import hashlib
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.sources.archive import is_archive_name, unpack
 from toolkit.data.sources.idx import IdxPair, find_idx, idx_pair, is_idx_name, read_idx
 from toolkit.data.sources.listing import Listing, list_csv, list_folder
@@ -22,19 +20,19 @@ from toolkit.files import new_folder
 
 #: Raise it whenever the same source would be written out differently.
 _FORMAT_VERSION = 1
-_BLOCK = 1 << 20
 _PER_FOLDER = 1000
 
+DigestOf = Callable[[Path], bytes]
 Row = tuple[np.ndarray, str, str, str]  # a picture, its label, group and split
 
 
-def list_source(source: Path, cache: Path, scans: ScanCache) -> Listing:
+def list_source(source: Path, cache: Path, digest_of: DigestOf) -> Listing:
     """The files of a data set.
 
     Args:
         source: a folder, a CSV, archive or IDX file.
         cache: where archives and arrays are written out.
-        scans: cache of earlier scans, of files whose digest is known.
+        digest_of: gives the sha256 of a file's content.
 
     Raises:
         UserError: there is no such thing, or it is damaged.
@@ -43,13 +41,13 @@ def list_source(source: Path, cache: Path, scans: ScanCache) -> Listing:
         raise UserError(f"{source}: no such folder or file")
     if source.is_dir():
         pairs = find_idx(source)
-        return _list_idx(pairs, cache, scans) if pairs else list_folder(source)
+        return _list_idx(pairs, cache, digest_of) if pairs else list_folder(source)
     if source.suffix.lower() == ".csv":
         return list_csv(source)
     if is_idx_name(source.name):
-        return _list_idx([idx_pair(source)], cache, scans)
+        return _list_idx([idx_pair(source)], cache, digest_of)
     if is_archive_name(source.name):
-        return list_folder(unpack(source, cache / "unpacked" / _digest([source], scans)))
+        return list_folder(unpack(source, cache / "unpacked" / _digest([source], digest_of)))
     raise UserError(
         f"{source}: not a folder of class folders, a CSV file of path,label, a tar or zip file, or an IDX file "
         "(…images-idx3-ubyte)"
@@ -89,9 +87,9 @@ def array_digest(arrays: Iterable[np.ndarray], names: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _list_idx(pairs: list[IdxPair], cache: Path, scans: ScanCache) -> Listing:
+def _list_idx(pairs: list[IdxPair], cache: Path, digest_of: DigestOf) -> Listing:
     files = [file for pair in pairs for file in (pair.images, pair.labels)]
-    directory = cache / "idx" / _digest(files, scans)
+    directory = cache / "idx" / _digest(files, digest_of)
     write_pictures(
         ((picture, str(label), "", pair.split) for pair in pairs for picture, label in read_idx(pair)), directory
     )
@@ -99,21 +97,6 @@ def _list_idx(pairs: list[IdxPair], cache: Path, scans: ScanCache) -> Listing:
     return Listing(listing.root, listing.files, tuple(sorted(listing.labels, key=int)))
 
 
-def _digest(files: Sequence[Path], scans: ScanCache) -> str:
-    parts = [_file_digest(file, scans) for file in files]
+def _digest(files: Sequence[Path], digest_of: DigestOf) -> str:
+    parts = [digest_of(file) for file in files]
     return hashlib.sha256(repr((_FORMAT_VERSION, parts)).encode()).hexdigest()[:32]
-
-
-def _file_digest(file: Path, scans: ScanCache) -> bytes:
-    status, now = file.stat(), time.time_ns()
-    key = file_status(status)
-    known = scans.find(file.absolute(), key)
-    if known:
-        return known.digest
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    if is_settled(status, now):
-        scans.add([(file.absolute(), key, Finding(digest.digest(), None, "not a picture"))])
-    return digest.digest()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data import scan_folder
-from toolkit.data.scan.doctor import examine_folder
+from toolkit.data.doctor import examine_folder
 
 
 @pytest.fixture
