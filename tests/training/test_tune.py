@@ -16,8 +16,8 @@ from pretend_trials import SPECS, open_store, settings
 from scipy import stats
 
 from toolkit.errors import UserError
-from toolkit.training import plots
 from toolkit.training.config import OptimizerConfig, TrainConfig, apply_overrides, config_from_json
+from toolkit.training.report import plots
 from toolkit.training.search_space import as_overrides, parse_search, parse_setting
 from toolkit.training.trial_pool import worker_environments
 from toolkit.training.tune import SearchStore, Trial, search

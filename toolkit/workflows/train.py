@@ -76,7 +76,7 @@ def train_folder(
 
     from toolkit.training.devices import connect
     from toolkit.training.precision import resolve_policy
-    from toolkit.training.report import write_report
+    from toolkit.training.report.page import write_report
     from toolkit.training.run_dir import RunDirectory
 
     run = RunDirectory(out, writer=hosts is None or hosts.host_id == 0)

@@ -267,7 +267,7 @@ def _conclude(plan: _Plan, store: SearchStore) -> dict[str, Any]:
         raise UserError(
             f"every one of {len(trials)} trials failed, the first by: {min(trials, key=lambda t: t.number).error}"
         )
-    from toolkit.training.plots import plot_search
+    from toolkit.training.report.plots import plot_search
 
     plot_search(plan.settings, trials, plan.out / _PLOT, metric=plan.options.metric)
     return _write_result(plan, trials)
