@@ -15,7 +15,7 @@ from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.config import TrainConfig
 from toolkit.training.devices import Shard
-from toolkit.training.prepare import LOGITS
+from toolkit.training.losses import LOGITS
 from toolkit.training.run_dir import Position
 
 _MEBIBYTE = 1 << 20

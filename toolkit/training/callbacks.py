@@ -6,9 +6,9 @@ from typing import Any
 
 from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig
-from toolkit.training.prepare import LOGITS
+from toolkit.training.losses import LOGITS
+from toolkit.training.optimizers import best_epoch, epoch_rate
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory
-from toolkit.training.schedules import best_epoch, epoch_rate
 
 # Reading the loss waits for the device.
 _LOOK_EVERY = 25

@@ -14,15 +14,21 @@ from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
 from toolkit.training.callbacks import NotFiniteError, Row, SaveProgress, StopAtNotFinite, is_over
-from toolkit.training.config import TrainConfig
-from toolkit.training.devices import Shard, require_same_position, shared_batch_statistics
-from toolkit.training.gradients import Loss, layer_norms, loss_functions, values
-from toolkit.training.losses import SparseCrossEntropy, accuracy_metrics
-from toolkit.training.nonfinite import replay
-from toolkit.training.optimizers import build_optimizer, exclude_vectors_from_decay, set_l2
-from toolkit.training.prepare import LOGITS, classifier, num_classes, output_names, prepare
+from toolkit.training.config import ModelConfig, TrainConfig
+from toolkit.training.devices import Shard, shared_batch_statistics
+from toolkit.training.gradients import layer_norms, loss_functions, replay, values
+from toolkit.training.hosts import require_same_position
+from toolkit.training.losses import (
+    LOGITS,
+    SparseCrossEntropy,
+    accuracy_metrics,
+    classifier,
+    num_classes,
+    output_names,
+    total_loss,
+)
+from toolkit.training.optimizers import best_epoch, build_optimizer, exclude_vectors_from_decay, set_l2
 from toolkit.training.run_dir import Position, RunDirectory
-from toolkit.training.schedules import best_epoch
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +204,7 @@ def _gradient_norms(job: _Job) -> Callable[[], dict[str, float]]:
 
     labels = job.split.train.labels[:_NORM_EXAMPLES]
     inputs = normalize(load_pixels(job.split.train.paths[:_NORM_EXAMPLES], job.preprocessing), job.preprocessing)
-    functions = loss_functions(job.model, _total_loss(job.config), training=True)
+    functions = loss_functions(job.model, total_loss(job.config), training=True)
 
     def norms() -> dict[str, float]:
         return layer_norms(job.model, functions.gradients(*values(job.model), inputs, np.asarray(labels, np.int32)))
@@ -214,19 +220,6 @@ def _tensorboard(run: RunDirectory) -> "keras.callbacks.Callback":
     return keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False)
 
 
-def _total_loss(config: TrainConfig) -> Loss:
-    """Of all outputs, weighted, without weight decay."""
-    loss = SparseCrossEntropy(config.optimizer.label_smoothing)
-
-    def total(labels: Any, outputs: Any) -> Any:
-        if not isinstance(outputs, dict):
-            return loss(labels, outputs)
-        of = labels if isinstance(labels, dict) else dict.fromkeys(outputs, labels)
-        return sum(config.model.loss_weights.get(name, 1.0) * loss(of[name], outputs[name]) for name in outputs)
-
-    return total
-
-
 def _diagnosis(job: _Job, error: NotFiniteError) -> UserError:
     """Which layer, found by doing again what was done since the last checkpoint."""
     epoch, step = error.position.epoch, error.position.step
@@ -234,7 +227,7 @@ def _diagnosis(job: _Job, error: NotFiniteError) -> UserError:
     if job.shard.count == 1:
         start, _ = job.run.restore(job.model)
         steps = (epoch - start.epoch) * job.steps + step - start.step
-        where = ", first " + replay(job.model, islice(job.batches(start), steps), _total_loss(job.config))
+        where = ", first " + replay(job.model, islice(job.batches(start), steps), total_loss(job.config))
     return UserError(
         f"the training loss became {error.loss} in epoch {epoch + 1}{where}; the last good checkpoint is kept: "
         "lower optimizer.lr, raise optimizer.warmup_epochs or set optimizer.clip_norm"
@@ -248,3 +241,43 @@ def _jit_compile() -> bool | str:
     import tensorflow as tf
 
     return "auto" if tf.config.list_physical_devices("GPU") else False
+
+
+_INITIALIZERS = {
+    "he_normal": keras.initializers.HeNormal,
+    "he_uniform": keras.initializers.HeUniform,
+    "lecun_normal": keras.initializers.LecunNormal,
+    "glorot_normal": keras.initializers.GlorotNormal,
+    "glorot_uniform": keras.initializers.GlorotUniform,
+}
+
+
+def prepare(model: "keras.Model", config: ModelConfig, *, seed: int) -> None:
+    """Draw kernels anew and set dropout rates, where ``config`` asks for it.
+
+    Raises:
+        UserError: a loss weight for an output, or a dropout rate for dropout layers, that the network has not.
+    """
+    unknown = set(config.loss_weights) - set(output_names(model))
+    if unknown:
+        raise UserError(
+            f"model.loss_weights names {min(unknown)!r}; {model.name} has the outputs {', '.join(output_names(model))}"
+        )
+    if config.initializer != "own":
+        _draw_kernels(model, config.initializer, seed)
+    if config.dropout is not None:
+        _set_dropout(model, config.dropout)
+
+
+def _draw_kernels(model: "keras.Model", name: str, seed: int) -> None:
+    kernels = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
+    for index, kernel in enumerate(kernels):
+        kernel.assign(_INITIALIZERS[name](seed=seed + index)(kernel.shape, kernel.dtype))
+
+
+def _set_dropout(model: "keras.Model", rate: float) -> None:
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    if not layers:
+        raise UserError(f"model.dropout={rate}: {model.name} has no dropout layers")
+    for layer in layers:
+        layer.rate = rate

@@ -74,8 +74,8 @@ def train_folder(
     folder = scan(data, skip_bad, scan_progress)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
 
-    from toolkit.training.devices import connect
-    from toolkit.training.precision import resolve_policy
+    from toolkit.training.devices import resolve_policy
+    from toolkit.training.hosts import connect
     from toolkit.training.report.page import write_report
     from toolkit.training.run_dir import RunDirectory
 
@@ -124,7 +124,8 @@ def _trained_model(
         log.info("%s is finished already", run.path)
         return load_network(run.model_file)
     from toolkit.factory import create_model
-    from toolkit.training.devices import all_devices, disconnect
+    from toolkit.training.devices import all_devices
+    from toolkit.training.hosts import disconnect
     from toolkit.training.loop import train
 
     keras.utils.set_random_seed(config.run.seed)

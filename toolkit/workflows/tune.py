@@ -233,8 +233,8 @@ def _run(plan: _Plan, store: SearchStore, on_trial: Callable[[dict[str, Any]], N
 
 def _train_trial(plan: _Plan, trial: Trial, report: Report) -> float:
     """In a worker: a trial's run, from its last checkpoint if it has one; the metric of the network it ends with."""
+    from toolkit.training.optimizers import best_epoch
     from toolkit.training.run_dir import RunDirectory
-    from toolkit.training.schedules import best_epoch
 
     keras.utils.clear_session()  # of what the worker's trial before has left
     config, run = plan.config(trial), RunDirectory(plan.run_path(trial))
