@@ -38,7 +38,7 @@ class Shard:
 
 @contextmanager
 def all_devices() -> Iterator[Shard]:
-    """Whatever network is built inside is trained on all devices: GPUs where there are any, else logical CPUs.
+    """Train the network that is built inside on all devices: GPUs where there are any, else logical CPUs.
 
     On TensorFlow through ``MirroredStrategy``, on JAX through ``DataParallel``, where the processes that ``connect``
     joined count as well. With one device, nothing changes.
@@ -107,7 +107,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
-    """The Keras dtype policy that ``auto`` stands for on this machine; any other is itself.
+    """Return the Keras dtype policy that ``auto`` stands for on this machine; any other is itself.
 
     ``mixed_bfloat16`` where the hardware computes in bfloat16 (a GPU of compute capability 8 or more, a TPU, an x86
     processor with AMX or AVX-512 BF16), ``mixed_float16``, with loss scaling, on older GPUs, else ``float32``.
@@ -121,7 +121,7 @@ def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
 
 
 def _gpu_capability() -> tuple[int, int] | None:
-    """The least of all GPUs, ``(major, minor)``; None where there are none."""
+    """Return the least compute capability of all GPUs, ``(major, minor)``; None where there are none."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -26,13 +26,13 @@ class LossFunctions:
 
 
 def values(model: "keras.Model") -> tuple[list[Any], list[Any]]:
-    """The tensors that the trainable and the other variables hold now: weights, running averages, random seeds."""
+    """Read the tensors that the trainable and the other variables hold: weights, running averages, random seeds."""
     convert = keras.ops.convert_to_tensor
     return [convert(v) for v in model.trainable_variables], [convert(v) for v in model.non_trainable_variables]
 
 
 def loss_functions(model: "keras.Model", loss: Loss, *, training: bool) -> LossFunctions:
-    """Functions that leave the network's state as it is, whatever its layers would update in training.
+    """Compile functions that leave the network's state as it is, whatever its layers would update in training.
 
     Args:
         model: any network.
@@ -60,7 +60,7 @@ def loss_functions(model: "keras.Model", loss: Loss, *, training: bool) -> LossF
 
 
 def layer_norms(model: "keras.Model", gradients: list[Any]) -> dict[str, float]:
-    """The Euclidean norm of each layer's gradients together, by layer name, input to output."""
+    """Compute the Euclidean norm of each layer's gradients together, by layer name, input to output."""
     of_variable = {id(v): gradient for v, gradient in zip(model.trainable_variables, gradients, strict=True)}
     norms = {}
     for layer in model.layers:
@@ -108,7 +108,7 @@ def replay(model: "keras.Model", batches: Iterable[tuple[Any, ...]], loss: Loss)
 
 
 def find_not_finite(model: "keras.Model", inputs: Any, labels: Any, loss: Loss) -> str:
-    """Where, forwards and then backwards through the network, the first value appears that is not finite."""
+    """Find where, forwards and then backwards through the network, the first value appears that is not finite."""
     if not _is_finite(inputs):
         return "in the input pictures"
     names = [layer.name for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
@@ -143,7 +143,7 @@ _ROUNDING = 32 * np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class CheckedVariable:
-    """One variable's outcome.
+    """The result of a gradient check for one variable.
 
     Attributes:
         name: layer and variable.
@@ -161,7 +161,7 @@ class CheckedVariable:
 
 
 def in_float64(model: "keras.Model") -> "keras.Model":
-    """The network rebuilt in float64 with the same weights, and with nothing random: no dropout, no layer dropped."""
+    """Rebuild a network in float64 with the same weights, and with nothing random: no dropout, no layer dropped."""
 
     def rebuild(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
@@ -243,7 +243,7 @@ def _set_running_averages(model: "keras.Model", inputs: np.ndarray) -> None:
 
 
 def _slope(loss: Callable[[np.ndarray], float], array: np.ndarray, entry: int, expected: float, noise: float) -> float:
-    """The central difference that agrees best."""
+    """Compute the central difference that agrees best."""
     flat, found, original = array.reshape(-1), [], array.reshape(-1)[entry]
     for step in _STEPS:
         flat[entry] = original + step

@@ -1,4 +1,4 @@
-"""Several hosts that train together, one process each, and what a host says when another is lost.
+"""Several hosts that train together, one process each, and the one line a host says when another is lost.
 
 When a connection breaks, JAX ends the process from C++, at once and without a word for the user, or raises, or both.
 So the command runs in a child process, and its parent says in one line how that ended.
@@ -69,7 +69,7 @@ class Hosts:
 
 
 def is_supervised() -> bool:
-    """Whether this process is the child that does the work."""
+    """Return whether this process is the child that does the work."""
     return _PARENT in os.environ
 
 

@@ -42,7 +42,7 @@ class SparseCrossEntropy(keras.losses.Loss):
 
 
 def accuracy_metrics(num_classes: int) -> "list[keras.metrics.Metric]":
-    """Shares of examples whose class is the first, and where there are more than five classes among the first five."""
+    """Make top-1 accuracy and, where there are more than five classes, top-5 accuracy."""
     metrics = [keras.metrics.MeanMetricWrapper(_is_first, name="accuracy")]
     if num_classes > 5:
         metrics.append(keras.metrics.MeanMetricWrapper(_is_among_five, name="top5"))
@@ -66,7 +66,7 @@ def _classes(y_true, y_pred):
 
 
 def output_names(model: "keras.Model") -> list[str]:
-    """The keys of a network's outputs, or ``["logits"]`` for the one output of most.
+    """Return the keys of a network's outputs, or ``["logits"]`` for the one output of most.
 
     >>> inputs = keras.layers.Input((2,))
     >>> output_names(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
@@ -76,19 +76,19 @@ def output_names(model: "keras.Model") -> list[str]:
 
 
 def num_classes(model: "keras.Model") -> int:
-    """Width of the logits."""
+    """Return the width of the logits."""
     return (model.output[LOGITS] if isinstance(model.output, dict) else model.output).shape[-1]
 
 
 def classifier(model: "keras.Model") -> "keras.Model":
-    """The network without outputs that were for training only, from the same layers; itself if it has none."""
+    """Take off the outputs that were for training only; the layers stay the same."""
     if not isinstance(model.output, dict):
         return model
     return keras.Model(model.inputs[0], model.output[LOGITS], name=model.name)
 
 
 def total_loss(config: TrainConfig) -> Loss:
-    """Of all outputs, weighted, without weight decay."""
+    """Make the loss of all outputs together, weighted, without weight decay."""
     loss = SparseCrossEntropy(config.optimizer.label_smoothing)
 
     def total(labels: Any, outputs: Any) -> Any:

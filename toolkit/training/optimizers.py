@@ -9,7 +9,7 @@ from toolkit.training.config import OptimizerConfig, RunConfig
 
 
 def build_optimizer(config: OptimizerConfig, run: RunConfig, *, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
-    """The optimizer with its schedule; loss scaling is added by Keras under ``mixed_float16``."""
+    """Build the optimizer with its schedule; Keras adds loss scaling under ``mixed_float16``."""
     schedule = build_schedule(config, total_steps=run.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch)
     common = {
         "weight_decay": config.weight_decay or None,
@@ -116,7 +116,7 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
 def build_schedule(
     config: OptimizerConfig, *, total_steps: int, steps_per_epoch: int
 ) -> "float | keras.optimizers.schedules.LearningRateSchedule":
-    """The learning rate by step; a number where it is constant or, for ``plateau``, set by ``epoch_rate``."""
+    """Build the learning rate by step; a number where it is constant or, for ``plateau``, set by ``epoch_rate``."""
     if config.schedule == "plateau":
         return epoch_rate(config, [])
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
@@ -159,7 +159,7 @@ def _after_warmup(
 
 
 def epoch_rate(config: OptimizerConfig, history: Sequence[dict[str, float]]) -> float:
-    """The rate of the epoch that follows ``history`` under ``plateau``; warm-up rises from epoch to epoch.
+    """Compute the rate of the epoch that follows ``history`` under ``plateau``; warm-up rises from epoch to epoch.
 
     >>> plateau = OptimizerConfig(schedule="plateau", lr=1.0, patience=2, monitor="val_accuracy")
     >>> epoch_rate(plateau, [{"val_accuracy": value} for value in (0.5, 0.6, 0.6, 0.6)])
@@ -178,7 +178,7 @@ def epoch_rate(config: OptimizerConfig, history: Sequence[dict[str, float]]) -> 
 
 
 def best_epoch(config: OptimizerConfig, history: Sequence[dict[str, float]]) -> int:
-    """Number, from 1, of the first epoch with the best ``monitor``.
+    """Return the number, from 1, of the first epoch with the best ``monitor``.
 
     >>> best_epoch(OptimizerConfig(), [{"val_loss": value} for value in (0.5, 0.3, 0.4)])
     2

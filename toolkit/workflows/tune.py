@@ -121,7 +121,7 @@ def tune_folder(
 
 @dataclass(frozen=True)
 class _Search:
-    """A search that has been found sound, before anything is written."""
+    """A search whose data, settings and options have been checked."""
 
     data: str | Path
     model_name: str
@@ -156,7 +156,7 @@ class _Search:
         return self.out / f"trial-{number:04d}"
 
     def arguments(self, values: Mapping[str, Value], out: str) -> list[str]:
-        """What trains with these values, after the word ``toolkit``."""
+        """Arguments of ``toolkit`` that train with these values."""
         chosen = [*self.options.overrides, *as_overrides(self.settings, values)]
         words = ["train", str(self.data), "--model", self.model_name, "--recipe", self.recipe_name]
         words += [word for override in chosen for word in ("--set", override)]

@@ -1,4 +1,4 @@
-"""What came of a run: figures, tables and pictures, and one HTML page that holds them all."""
+"""The results of a run: figures, tables and pictures, and one HTML page that holds them all."""
 
 import base64
 import csv
@@ -70,7 +70,7 @@ def write_report(
 
 
 def predict(model: "keras.Model", subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
-    """Probabilities in float32, (pictures, classes), of the network computing in float32."""
+    """Predict probabilities in float32, (pictures, classes), with the network computing in float32."""
     engine = KerasEngine(as_float32(model), preprocessing)
     chunks = (subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH))
     return np.concatenate([engine.probabilities(load_pixels(chunk, preprocessing)) for chunk in chunks])

@@ -1,4 +1,4 @@
-"""What a run shows, as PNG pictures."""
+"""Plots of a run, as PNG."""
 
 import math
 from collections.abc import Sequence

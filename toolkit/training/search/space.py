@@ -179,5 +179,5 @@ def _require_allowed(spec: str, setting: Setting, config: TrainConfig) -> None:
 
 
 def _rounded(value: float) -> Decimal:
-    """Six digits: more than a rate means anything to, few enough to type again."""
+    """Round to six digits: more than a rate means anything to, few enough to type again."""
     return Decimal(f"{value:.6g}")

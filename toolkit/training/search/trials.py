@@ -30,7 +30,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclass(frozen=True)
 class TrialRun:
-    """How a trial is trained.
+    """The process that trains a trial, and its run.
 
     Attributes:
         command: the process.
@@ -54,7 +54,7 @@ class TrialRun:
 
 
 def toolkit_command(*arguments: str) -> list[str]:
-    """A process of ``toolkit`` that ends with the one that started it, even if that is killed."""
+    """Make the command of a ``toolkit`` process that ends with the one that started it, even if that is killed."""
     return [sys.executable, "-c", _TOOLKIT, *arguments]
 
 
@@ -143,11 +143,11 @@ class _Process:
             )
 
     def status(self) -> int | None:
-        """The exit status; None while it runs."""
+        """Return the exit status; None while it runs."""
         return self._process.poll()
 
     def new_epochs(self) -> Iterator[dict[str, Any]]:
-        """The metrics of the epochs since the last call."""
+        """Yield the metrics of the epochs since the last call."""
         for row in self.plan.run.history()[self.num_epochs :]:
             self.num_epochs += 1
             yield row
@@ -182,7 +182,7 @@ def _look(process: _Process, study: "optuna.Study", prune: bool) -> "FrozenTrial
 
 
 def _failure(status: int, log: str) -> tuple[str, str]:
-    """Why a process failed, in one line, and the traceback of what nobody foresaw."""
+    """Tell why a process failed, in one line, with the traceback of what nobody foresaw."""
     if status < 0:
         return f"its process was ended by {signal.Signals(-status).name}, as it is where memory runs out", ""
     *_, last = ["", *log.splitlines()]
