@@ -13,7 +13,6 @@ from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
 from toolkit.training.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from toolkit.training.loop import prepare, train
-from toolkit.training.losses import SparseCrossEntropy
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory
 
 PREPROCESSING = model_info("lenet5").preprocessing
@@ -88,14 +87,6 @@ def test_metrics_of_an_unfinished_epoch_are_dropped_on_restore(split, tmp_path):
         file.write('{"epoch": 3, "loss": 1.0}\n{"epoch": 4, "lo')
     assert run.restore(model) == (Position(2), [])
     assert [row["epoch"] for row in run.history()] == [1, 2]
-
-
-def test_label_smoothing_is_the_papers_formula():
-    logits = np.array([[2.0, -1.0, 0.5]], np.float32)
-    log_probabilities = logits - np.log(np.exp(logits).sum())
-    targets = np.array([0.1 / 3, 0.1 / 3, 0.9 + 0.1 / 3])
-    loss = SparseCrossEntropy(label_smoothing=0.1)(np.array([2]), logits)
-    assert float(loss) == pytest.approx(-(targets * log_probabilities).sum(), rel=1e-5)
 
 
 def test_auxiliary_heads_train_and_are_gone_afterwards(split, tmp_path):
