@@ -111,7 +111,7 @@ def tune_folder(
                 ended = sum(row["state"] != "unfinished" for row in result["trials"])
                 on_trial(search.row(trial) | {"metric": options.metric, "ended": ended, "total": options.trials})
 
-        run_trials(study, search.prepare, total=options.trials, jobs=options.jobs, prune=options.prune, on_end=on_end)
+        run_trials(study, search.prepare, total=options.trials, jobs=options.jobs, on_end=on_end)
         if not search.write_result(study)["best"]:
             error = study.trials[0].user_attrs.get("error")
             raise UserError(f"every one of {len(study.trials)} trials failed, the first by: {error}")
@@ -170,7 +170,8 @@ class _Search:
         return TrialRun(command, RunDirectory(path), self.config(values), self.options.metric)
 
     def open(self, directory: Path) -> "optuna.Study":
-        return open_study(directory / _STORE, metric=self.options.metric, seed=self.options.seed)
+        options = self.options
+        return open_study(directory / _STORE, metric=options.metric, seed=options.seed, prune=options.prune)
 
     def begin(self, folder: ImageFolder, *, resume: bool) -> None:
         """Create the search's directory, or see that the one there is the same search."""

@@ -59,7 +59,7 @@ def search(kind: str, directory: Path, *, total: int, jobs: int = 1, prune: bool
 
     metric = "val_loss" if kind == "falling" else "val_accuracy"
     settings = parse_search(SPECS, TrainConfig())
-    study = open_study(directory / "search.db", metric=metric, seed=seed)
+    study = open_study(directory / "search.db", metric=metric, seed=seed, prune=prune)
 
     def prepare(trial):
         rate, _, _ = (setting.suggest(trial) for setting in settings)
@@ -67,7 +67,7 @@ def search(kind: str, directory: Path, *, total: int, jobs: int = 1, prune: bool
         command = [sys.executable, __file__, kind, str(trial.number), str(rate), str(run)]
         return TrialRun(command, RunDirectory(run), TrainConfig(run=RunConfig(epochs=EPOCHS)), metric)
 
-    run_trials(study, prepare, total=total, jobs=jobs, prune=prune)
+    run_trials(study, prepare, total=total, jobs=jobs)
     return study.trials
 
 

@@ -44,13 +44,14 @@ def import_optuna() -> Any:
     return optuna
 
 
-def open_study(file: Path, *, metric: str, seed: int) -> "optuna.Study":
+def open_study(file: Path, *, metric: str, seed: int, prune: bool = False) -> "optuna.Study":
     """Open a search's store, or create it.
 
     Args:
         file: the store.
         metric: a key of ``DIRECTIONS``.
         seed: of the values; the same seed and number are the same values in every search over a setting.
+        prune: stop trials that are worse than the median of the complete ones was after as many epochs.
 
     Raises:
         UserError: Optuna is not installed.
@@ -60,11 +61,12 @@ def open_study(file: Path, *, metric: str, seed: int) -> "optuna.Study":
     storage = optuna.storages.RDBStorage(
         "sqlite:///search.db", engine_kwargs={"creator": lambda: sqlite3.connect(file, check_same_thread=False)}
     )
+    median = optuna.pruners.MedianPruner(_STARTUP_TRIALS, _WARM_UP_EPOCHS + 1)
     return optuna.create_study(
         storage=storage,
         study_name="tune",
         sampler=_sampler(seed),
-        pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS, _WARM_UP_EPOCHS + 1),
+        pruner=median if prune else optuna.pruners.NopPruner(),
         direction=DIRECTIONS[metric],
         load_if_exists=True,
     )

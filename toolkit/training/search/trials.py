@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.machine import num_threads
 from toolkit.training.config import TrainConfig
@@ -64,17 +64,15 @@ def run_trials(
     *,
     total: int,
     jobs: int = 1,
-    prune: bool = False,
     on_end: Callable[["FrozenTrial"], None] = lambda trial: None,
 ) -> None:
     """Run trials until there are ``total``, those that were left unfinished first.
 
     Args:
-        study: what trials there are.
+        study: what trials there are, and which of them are to be stopped early.
         prepare: draws what a trial tries, and tells how it is trained.
         total: trials, earlier ones among them.
         jobs: trials at a time.
-        prune: stop trials that are worse than the median of the complete ones was after as many epochs.
         on_end: called as trials end.
     """
     free: list[dict[str, str]] = shares_of_machine(jobs)
@@ -87,7 +85,7 @@ def run_trials(
                 return
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for number, process in list(running.items()):
-                if ended := _look(process, study, prune):
+                if ended := process.report(study):
                     process.stop()
                     free.append(running.pop(number).share)
                     on_end(ended)
@@ -127,12 +125,12 @@ class _Process:
     """A trial's process; what it prints is in a file beside the run's directory."""
 
     def __init__(self, trial: "optuna.Trial", plan: TrialRun, share: dict[str, str]) -> None:
-        self.trial = trial
-        self.plan = plan
         self.share = share
-        self.num_epochs = 0
-        self.log = Path(f"{plan.run.path}.log")
-        with self.log.open("wb") as log:
+        self._trial = trial
+        self._plan = plan
+        self._num_epochs = 0
+        self._log = Path(f"{plan.run.path}.log")
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 plan.command,
                 env=os.environ | share,
@@ -142,43 +140,32 @@ class _Process:
                 process_group=0,  # Ctrl-C is the search's to answer
             )
 
-    def status(self) -> int | None:
-        """Return the exit status; None while it runs."""
-        return self._process.poll()
+    def report(self, study: "optuna.Study") -> "FrozenTrial | None":
+        """Report the epochs since the last call; return the trial once it has ended, or is to be stopped."""
+        from optuna.trial import TrialState
 
-    def new_epochs(self) -> Iterator[dict[str, Any]]:
-        """Yield the metrics of the epochs since the last call."""
-        for row in self.plan.run.history()[self.num_epochs :]:
-            self.num_epochs += 1
-            yield row
+        status = self._process.poll()  # before its epochs are read, so that of an ended one all are
+        for row in self._plan.run.history()[self._num_epochs :]:
+            self._num_epochs += 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an epoch done again after a kill, the first report counts
+                self._trial.report(row[self._plan.metric], row["epoch"])
+            # One at a time, however many came since: so it does not matter how often one looks.
+            if row["epoch"] < self._plan.config.run.epochs and self._trial.should_prune():
+                return study.tell(self._trial, state=TrialState.PRUNED)
+        if status is None:
+            return None
+        if status == 0:
+            return study.tell(self._trial, self._plan.value())
+        error, traceback = _failure(status, self._log.read_text(encoding="utf-8", errors="replace"))
+        self._trial.set_user_attr("error", error)
+        self._trial.set_user_attr("traceback", traceback)
+        return study.tell(self._trial, state=TrialState.FAIL)
 
     def stop(self) -> None:
         """Kill it if it still runs, which a run survives at any moment."""
         self._process.kill()
         self._process.communicate()
-
-
-def _look(process: _Process, study: "optuna.Study", prune: bool) -> "FrozenTrial | None":
-    """Report what a trial has done since the last look; return it once it has ended, or is to be stopped."""
-    from optuna.trial import TrialState
-
-    trial, plan = process.trial, process.plan
-    status = process.status()  # before its epochs are read, so that of an ended one all are
-    for row in process.new_epochs():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an epoch done again after a kill, the first report counts
-            trial.report(row[plan.metric], row["epoch"])
-        # One at a time, however many came since: so it does not matter how often one looks.
-        if prune and row["epoch"] < plan.config.run.epochs and trial.should_prune():
-            return study.tell(trial, state=TrialState.PRUNED)
-    if status is None:
-        return None
-    if status == 0:
-        return study.tell(trial, plan.value())
-    error, traceback = _failure(status, process.log.read_text(encoding="utf-8", errors="replace"))
-    trial.set_user_attr("error", error)
-    trial.set_user_attr("traceback", traceback)
-    return study.tell(trial, state=TrialState.FAIL)
 
 
 def _failure(status: int, log: str) -> tuple[str, str]:
