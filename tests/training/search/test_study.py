@@ -76,7 +76,7 @@ def test_trial_killed_while_it_was_made_gets_the_values_it_lacks(tmp_path):
 def test_plot_has_each_setting_on_the_scale_it_was_drawn_from(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
-    settings = parse_search((*SPECS, "run.epochs=int:1:9"), TrainConfig())
+    settings = parse_search((*SPECS, "run.epochs=int:1:9", "optimizer.weight_decay=log:1e-3:1e-2"), TrainConfig())
     study = open_study(tmp_path / "search.db", metric="val_accuracy", seed=0)
     for value in (0.2, 0.9, 0.5):
         trial = study.ask()
@@ -96,7 +96,7 @@ def test_plot_has_each_setting_on_the_scale_it_was_drawn_from(tmp_path, monkeypa
     assert list(scales.values()) == ["log", "linear", "log"]
     dots = by_name["1 - optimizer.momentum"].collections[0].get_offsets().data
     assert dots[-1] == pytest.approx([1 - drawn["optimizer.momentum"], 0.5], rel=1e-5)
-    assert by_name["optimizer.lr"].xaxis.get_major_formatter()(0.001, None) == "0.001"
+    assert by_name["optimizer.weight_decay"].xaxis.get_major_formatter()(0.001, None) == "0.001"
     with Image.open(tmp_path / "tune.png") as picture:
         assert picture.size > (1200, 400)
 

@@ -118,12 +118,12 @@ def plot_study(study: "optuna.Study", metric: str, path: Path) -> None:
 
 
 def _space_labels(axis: "Axes") -> None:
-    """Label a log axis in plain numbers, within a decade too where there are few, so that none overlap."""
+    """Label a log axis of few decades in plain numbers; Matplotlib's labels overlap there."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    if axis.get_xscale() == "log":
-        low, high = axis.get_xlim()
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    low, high = axis.get_xlim()
+    if axis.get_xscale() == "log" and high < 100 * low:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
 
