@@ -11,6 +11,16 @@ from toolkit.layers import StochasticDepth
 from toolkit.lazy import keras
 from toolkit.training.losses import LOGITS, Loss
 
+#: Relative differences up to here count as equal. Float64 leaves about 1e-7; a wrong gradient shows as 1e-3 and more.
+TOLERANCE = 1e-5
+# A step that takes some ReLU or maximum past its kink measures a slope that is none; a smaller one rarely does, but
+# rounds more. So an entry that disagrees is measured again, and the best agreement counts: a wrong gradient has none.
+# The smallest are for VGG-19, with 300,000 ReLUs per picture of 32 × 32, and for plain networks of 44 layers and more,
+# whose slopes are steep.
+_STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-4)
+# What rounding of the loss does to a slope, in units of loss / step: 16 times epsilon was seen after 32 layers.
+_ROUNDING = 32 * np.finfo(np.float64).eps
+
 
 @dataclass(frozen=True)
 class LossFunctions:
@@ -82,9 +92,6 @@ def _for_tensorflow(value: Callable[..., Any]) -> LossFunctions:
     return LossFunctions(*(tf.function(f, reduce_retracing=True, autograph=False) for f in (value, gradients)))
 
 
-Values = list[np.ndarray]
-
-
 def replay(model: "keras.Model", batches: Iterable[tuple[Any, ...]], loss: Loss) -> str:
     """Train step by step, until a step spoils the network, and say where it began.
 
@@ -128,17 +135,6 @@ def find_not_finite(model: "keras.Model", inputs: Any, labels: Any, loss: Loss) 
 
 def _is_finite(array: Any) -> bool:
     return bool(np.all(np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(array, "float32")))))
-
-
-#: Relative differences up to here count as equal. Float64 leaves about 1e-7; a wrong gradient shows as 1e-3 and more.
-TOLERANCE = 1e-5
-# A step that takes some ReLU or maximum past its kink measures a slope that is none; a smaller one rarely does, but
-# rounds more. So an entry that disagrees is measured again, and the best agreement counts: a wrong gradient has none.
-# The smallest are for VGG-19, with 300,000 ReLUs per picture of 32 × 32, and for plain networks of 44 layers and more,
-# whose slopes are steep.
-_STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-4)
-# What rounding of the loss does to a slope, in units of loss / step: 16 times epsilon was seen after 32 layers.
-_ROUNDING = 32 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)

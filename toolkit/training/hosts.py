@@ -13,11 +13,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.machine import end_with_parent
+
+if TYPE_CHECKING:
+    from toolkit.training.run_dir import Position
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +156,7 @@ def disconnect() -> None:
     jax.distributed.shutdown()
 
 
-def require_same_position(position: Any) -> None:
+def require_same_position(position: "Position") -> None:
     """Raise unless all hosts found the same checkpoint: they do where ``--out`` is one directory for all of them."""
     from jax.experimental import multihost_utils
 
