@@ -4,6 +4,7 @@ python parallel_worker.py PICTURES RUN WEIGHTS.npz [COORDINATOR NUM_HOSTS HOST_I
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import numpy as np
 from toolkit.data import scan_folder, split_folder
 from toolkit.spec import Preprocessing
 from toolkit.training.config import DataConfig, OptimizerConfig, RunConfig, TrainConfig
-from toolkit.training.devices import all_devices, connect, disconnect
-from toolkit.training.hosts import Hosts
+from toolkit.training.devices import all_devices
+from toolkit.training.hosts import Hosts, connect, disconnect
 from toolkit.training.loop import train
 from toolkit.training.run_dir import RunDirectory
 
@@ -23,6 +24,27 @@ CONFIG = TrainConfig(
     optimizer=OptimizerConfig(name="sgd", lr=0.05, l2=1e-3, ema_epochs=1),
     run=RunConfig(epochs=2, batch_size=8),
 )
+
+
+def environment(backend: str, **extra: str) -> dict[str, str]:
+    return {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", **extra}
+
+
+def start(pictures: Path, directory: Path, name: str, *hosts: str, run: str = "", **env: str) -> subprocess.Popen:
+    paths = [str(path) for path in (__file__, pictures, directory / "runs" / (run or name), directory / name)]
+    command = [sys.executable, *paths, *hosts]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def weights(process: subprocess.Popen, directory: Path, name: str) -> dict[str, np.ndarray]:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return dict(np.load(directory / f"{name}.npz"))
+
+
+def require_close(found: dict, expected: dict) -> None:
+    for name in expected.keys() - {"devices"}:
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
 def network() -> keras.Model:

@@ -12,8 +12,7 @@ from toolkit.errors import UserError
 from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
 from toolkit.training.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from toolkit.training.loop import train
-from toolkit.training.losses import SparseCrossEntropy
+from toolkit.training.loop import prepare, train
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory
 
 PREPROCESSING = model_info("lenet5").preprocessing
@@ -90,14 +89,6 @@ def test_metrics_of_an_unfinished_epoch_are_dropped_on_restore(split, tmp_path):
     assert [row["epoch"] for row in run.history()] == [1, 2]
 
 
-def test_label_smoothing_is_the_papers_formula():
-    logits = np.array([[2.0, -1.0, 0.5]], np.float32)
-    log_probabilities = logits - np.log(np.exp(logits).sum())
-    targets = np.array([0.1 / 3, 0.1 / 3, 0.9 + 0.1 / 3])
-    loss = SparseCrossEntropy(label_smoothing=0.1)(np.array([2]), logits)
-    assert float(loss) == pytest.approx(-(targets * log_probabilities).sum(), rel=1e-5)
-
-
 def test_auxiliary_heads_train_and_are_gone_afterwards(split, tmp_path):
     """Each head's loss counts 0.3, as in the paper, and what is left gives the same logits."""
     keras.utils.set_random_seed(0)
@@ -149,3 +140,34 @@ def test_tensorboard_and_gradient_norms_are_written(split, tmp_path):
     assert [row["epoch"] for row in norms] == [1, 2]
     assert list(norms[0]["norms"]) == [layer.name for layer in model.layers if layer.trainable_variables]
     assert all(norm > 0 for norm in norms[0]["norms"].values())
+
+
+def convolutional() -> keras.Model:
+    inputs = keras.layers.Input((8, 8, 30))
+    x = keras.layers.Dropout(0.5)(keras.layers.Conv2D(200, 3, name="stage1_conv")(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = {"logits": keras.layers.Dense(10, name="head_logits")(x), "aux": keras.layers.Dense(10, name="aux")(x)}
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "variance"),
+    [("he_normal", 2 / 270), ("lecun_normal", 1 / 270), ("glorot_normal", 2 / (270 + 1800)), ("he_uniform", 2 / 270)],
+)
+def test_initialisers_have_the_variance_of_the_notes(name, variance):
+    model = convolutional()
+    biases = model.get_layer("stage1_conv").bias.numpy()
+    prepare(model, ModelConfig(initializer=name), seed=1)
+    assert model.get_layer("stage1_conv").kernel.numpy().var() == pytest.approx(variance, rel=0.03)
+    np.testing.assert_array_equal(model.get_layer("stage1_conv").bias.numpy(), biases)
+    again = convolutional()
+    prepare(again, ModelConfig(initializer=name), seed=1)
+    np.testing.assert_array_equal(again.layers[1].kernel.numpy(), model.layers[1].kernel.numpy())
+
+
+def test_dropout_rate_replaces_the_network_s_own():
+    model = convolutional()
+    prepare(model, ModelConfig(dropout=0.9), seed=0)
+    layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
+    dropped = layer(np.ones((100, 100), np.float32), training=True).numpy() == 0
+    assert dropped.mean() == pytest.approx(0.9, abs=0.02)

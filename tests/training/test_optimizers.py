@@ -1,13 +1,19 @@
+import math
+
 import keras
 import numpy as np
 import pytest
 
-from toolkit.training.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from toolkit.training.config import OptimizerConfig, RunConfig, TrainConfig
 from toolkit.training.loop import compile_model
-from toolkit.training.prepare import classifier, prepare
+from toolkit.training.optimizers import build_schedule, epoch_rate
 
 RNG = np.random.default_rng(0)
+
+
 INPUTS = RNG.normal(size=(8, 5)).astype("float32")
+
+
 LABELS = np.array([0, 1, 2] * 2 + [0, 1], np.int32)
 
 
@@ -90,40 +96,90 @@ def test_settings_reach_keras(name, kind, settings):
     assert optimizer.get_config() | settings == optimizer.get_config()
 
 
-def convolutional() -> keras.Model:
-    inputs = keras.layers.Input((8, 8, 30))
-    x = keras.layers.Dropout(0.5)(keras.layers.Conv2D(200, 3, name="stage1_conv")(inputs))
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    outputs = {"logits": keras.layers.Dense(10, name="head_logits")(x), "aux": keras.layers.Dense(10, name="aux")(x)}
-    return keras.Model(inputs, outputs)
+# A run of 8 epochs of 10 steps; the rate of the first step of the epoch with this index, over the peak.
+EPOCHS, STEPS = 8, 10
 
 
-@pytest.mark.parametrize(
-    ("name", "variance"),
-    [("he_normal", 2 / 270), ("lecun_normal", 1 / 270), ("glorot_normal", 2 / (270 + 1800)), ("he_uniform", 2 / 270)],
-)
-def test_initialisers_have_the_variance_of_the_notes(name, variance):
-    model = convolutional()
-    biases = model.get_layer("stage1_conv").bias.numpy()
-    prepare(model, ModelConfig(initializer=name), seed=1)
-    assert model.get_layer("stage1_conv").kernel.numpy().var() == pytest.approx(variance, rel=0.03)
-    np.testing.assert_array_equal(model.get_layer("stage1_conv").bias.numpy(), biases)
-    again = convolutional()
-    prepare(again, ModelConfig(initializer=name), seed=1)
-    np.testing.assert_array_equal(again.layers[1].kernel.numpy(), model.layers[1].kernel.numpy())
+EXPECTED = {
+    "cosine": lambda epoch: (1 + math.cos(math.pi * epoch / EPOCHS)) / 2,
+    "step": lambda epoch: 0.1 ** ((epoch >= 4) + (epoch >= 6)),
+    "staircase": lambda epoch: 0.1 ** (epoch // 3),
+    "manual": lambda epoch: 1.0 if epoch < 2 else 0.5 if epoch < 5 else 0.05,
+    "exponential": lambda epoch: 0.95**epoch,
+    "inverse_time": lambda epoch: 1 / (1 + epoch),
+    "inverse_sqrt_epoch": lambda epoch: 1 / math.sqrt(1 + epoch),
+    "inverse_sqrt_step": lambda epoch: 1 / math.sqrt(1 + epoch * STEPS),
+}
 
 
-def test_dropout_rate_replaces_the_network_s_own():
-    model = convolutional()
-    prepare(model, ModelConfig(dropout=0.9), seed=0)
-    layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
-    dropped = layer(np.ones((100, 100), np.float32), training=True).numpy() == 0
-    assert dropped.mean() == pytest.approx(0.9, abs=0.02)
+def rate_config(name: str, **settings) -> OptimizerConfig:
+    extra = {"staircase": {"every": 3}, "manual": {"milestones": (2, 5), "rates": (0.2, 0.02)}}
+    return OptimizerConfig(schedule=name, lr=0.4, **extra.get(name, {}) | settings)
 
 
-def test_classifier_is_the_logits_alone_with_the_same_weights():
-    model = convolutional()
-    stripped = classifier(model)
-    inputs = np.ones((1, 8, 8, 30), np.float32)
-    np.testing.assert_array_equal(stripped(inputs), model(inputs)["logits"])
-    assert "aux" not in [layer.name for layer in stripped.layers]
+def schedule(name: str, **settings):
+    return build_schedule(rate_config(name, **settings), total_steps=EPOCHS * STEPS, steps_per_epoch=STEPS)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_rate_follows_its_formula(name):
+    found = [float(schedule(name)(epoch * STEPS)) for epoch in range(EPOCHS)]
+    assert found == pytest.approx([0.4 * EXPECTED[name](epoch) for epoch in range(EPOCHS)], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["step", "staircase", "manual", "exponential", "inverse_time", "inverse_sqrt_epoch"])
+def test_rate_by_epoch_changes_between_epochs_only(name):
+    rates = [float(schedule(name)(step)) for step in range(EPOCHS * STEPS)]
+    changes = [step for step in range(1, len(rates)) if rates[step] != rates[step - 1]]
+    assert changes
+    assert all(step % STEPS == 0 for step in changes)
+
+
+@pytest.mark.parametrize("name", ["constant", *EXPECTED])
+def test_warm_up_rises_to_the_peak_and_the_schedule_starts_there(name):
+    warmed = schedule(name, warmup_epochs=2)
+    rises = [float(warmed(step)) for step in range(2 * STEPS)]
+    assert rises == pytest.approx([0.4 * (step + 1) / 20 for step in range(20)])
+    if name not in ("step", "manual"):  # whose milestones are those of the run
+        assert float(warmed(2 * STEPS)) == pytest.approx(0.4)
+
+
+def test_milestones_count_from_the_run_s_beginning_under_warm_up():
+    found = [float(schedule("step", warmup_epochs=2)(step)) for step in (20, 39, 40, 59, 60)]
+    assert found == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.004])
+
+
+def test_cosine_ends_at_its_floor():
+    assert float(schedule("cosine", min_share=0.1)(EPOCHS * STEPS)) == pytest.approx(0.04)
+    assert float(schedule("cosine", warmup_epochs=1)(EPOCHS * STEPS)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["constant", *EXPECTED])
+def test_schedule_survives_serialisation(name):
+    first = schedule(name, warmup_epochs=0.5)
+    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(first))
+    assert [float(again(step)) for step in range(40)] == [float(first(step)) for step in range(40)]
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val_loss", "min"), ("val_accuracy", "max")])
+def test_plateau_is_that_of_keras(monitor, mode):
+    """The rate recomputed from the history alone equals what Keras' stateful callback sets."""
+    values = np.random.default_rng(0).normal(1.0, 0.05, 60).cumsum() / np.arange(1, 61)
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.4), "mse")
+    theirs = keras.callbacks.ReduceLROnPlateau(monitor, factor=0.1, patience=3, mode=mode, min_lr=0.0004)
+    theirs.set_model(model)
+    theirs.on_train_begin()
+    ours = OptimizerConfig(lr=0.4, schedule="plateau", patience=3, monitor=monitor, min_share=1e-3)
+    history = []
+    for epoch, value in enumerate(values):
+        assert epoch_rate(ours, history) == pytest.approx(float(model.optimizer.learning_rate), rel=1e-5)
+        theirs.on_epoch_end(epoch, {monitor: value})
+        history.append({monitor: float(value)})
+    assert epoch_rate(ours, history) == pytest.approx(0.4e-3)
+
+
+def test_plateau_warms_up_by_epoch():
+    warmed = OptimizerConfig(lr=0.4, schedule="plateau", warmup_epochs=3)
+    history = [{"val_loss": 1.0 / (epoch + 1)} for epoch in range(4)]
+    assert [epoch_rate(warmed, history[:n]) for n in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])

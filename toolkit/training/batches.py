@@ -1,4 +1,4 @@
-"""What ``fit`` is fed: the pipeline's batches, divided among devices and hosts, with labels for every output.
+"""The batches that ``fit`` takes: the pipeline's, divided among devices and hosts, with labels for every output.
 
 TensorFlow reads through ``tf.data``. Other backends read arrays, and need no TensorFlow.
 """
@@ -15,19 +15,19 @@ from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.config import TrainConfig
 from toolkit.training.devices import Shard
-from toolkit.training.prepare import LOGITS
+from toolkit.training.losses import LOGITS
 from toolkit.training.run_dir import Position
 
 _MEBIBYTE = 1 << 20
 
 
 def num_examples(subset: Subset, shard: Shard) -> int:
-    """Pictures of an epoch: all but the few of its last batch that do not fill every device."""
+    """Count the pictures of an epoch: all but the few of its last batch that do not fill every device."""
     return len(subset) // shard.num_devices * shard.num_devices
 
 
 def steps_per_epoch(subset: Subset, batch_size: int, shard: Shard) -> int:
-    """Batches that show each of them once."""
+    """Count the batches that show each of them once."""
     return -(-num_examples(subset, shard) // batch_size)
 
 
@@ -41,7 +41,7 @@ def training_data(
     shard: Shard,
     start: Position,
 ) -> Any:
-    """This process's part of the endless batches that follow ``start``, as what ``fit`` takes.
+    """Make this process's part of the endless batches that follow ``start``, as ``fit`` takes them.
 
     Args:
         subset: pictures and labels.
@@ -80,7 +80,7 @@ def training_data(
 def validation_data(
     subset: Subset, preprocessing: Preprocessing, config: TrainConfig, *, outputs: list[str], shard: Shard
 ) -> Any:
-    """This process's part of every picture once; what fills the last batch up for all devices weighs nothing."""
+    """Make batches of this process's part of every picture once; what only fills the last batch up weighs nothing."""
     batch_size, cache_bytes = config.run.batch_size, config.data.cache_mib * _MEBIBYTE
     # Keras counts what fills up among the examples it takes the mean of, so all others weigh a little more.
     weight = 1 + (-(len(subset) % batch_size) % shard.num_devices) / len(subset)
@@ -99,7 +99,7 @@ def validation_data(
 
 
 def own_part(shard: Shard, *arrays: Any) -> tuple[Any, ...]:
-    """The rows of a batch that belong to this process, after as many were left out as do not fill all devices.
+    """Cut out the rows of a batch that belong to this process, less those that do not fill all devices.
 
     >>> own_part(Shard(index=1, count=2, num_devices=2), np.arange(9))
     (array([4, 5, 6, 7]),)
@@ -109,7 +109,7 @@ def own_part(shard: Shard, *arrays: Any) -> tuple[Any, ...]:
 
 
 def padded(shard: Shard, inputs: Any, labels: Any) -> tuple[Any, Any, Any]:
-    """A batch repeated in its first rows until it fills all devices, and weights: 1, and 0 for what was repeated.
+    """Repeat a batch's first rows until it fills all devices, and weigh them: 1, and 0 for what was repeated.
 
     >>> [float(weight) for weight in padded(Shard(num_devices=2), np.arange(3), np.arange(3))[2]]
     [1.0, 1.0, 1.0, 0.0]
@@ -154,7 +154,7 @@ def _example_weights(weights: np.ndarray, labels: Any) -> Any:
 
 
 def _numbers() -> Any:
-    """What computes on batches: TensorFlow within its pipeline, NumPy elsewhere."""
+    """Return the library that computes on batches: TensorFlow within its pipeline, NumPy elsewhere."""
     return keras.ops if keras.backend.backend() == "tensorflow" else np
 
 

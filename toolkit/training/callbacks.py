@@ -1,19 +1,35 @@
-"""What happens beside the steps: checkpoints, notes, the rate of an epoch, stopping."""
+"""Keras callbacks of a run: checkpoints, metrics on disk, the learning rate of an epoch, stopping."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig
-from toolkit.training.prepare import LOGITS
+from toolkit.training.losses import LOGITS
+from toolkit.training.optimizers import best_epoch, epoch_rate
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory
-from toolkit.training.schedules import best_epoch, epoch_rate
 
 # Reading the loss waits for the device.
 _LOOK_EVERY = 25
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        position: in epochs and steps.
+        segments: metrics of the parts, so far, of the epoch it is in.
+        history: metrics of all finished epochs; grows with the run.
+    """
+
+    position: Position
+    segments: list[Row]
+    history: list[Row]
 
 
 class NotFiniteError(Exception):
@@ -67,10 +83,8 @@ class SaveProgress(keras.callbacks.Callback):
     Args:
         run: where to.
         config: of the run.
+        progress: where it goes on.
         num_examples: in an epoch.
-        start: where the run goes on.
-        segments: metrics of the parts of the first epoch that were done before.
-        history: of the epochs before.
         gradient_norms: of the network as it is, by layer; None not to note them.
         on_epoch: called with every epoch's metrics once they are on disk.
     """
@@ -79,11 +93,9 @@ class SaveProgress(keras.callbacks.Callback):
         self,
         run: RunDirectory,
         config: TrainConfig,
+        progress: Progress,
         *,
         num_examples: int,
-        start: Position,
-        segments: list[Row],
-        history: list[Row],
         gradient_norms: Callable[[], Row] | None,
         on_epoch: Callable[[Row], None] | None,
     ) -> None:
@@ -91,10 +103,10 @@ class SaveProgress(keras.callbacks.Callback):
         self._run = run
         self._config = config
         self._num_examples = num_examples
-        self._start = start
-        self._position = start
-        self._segments = segments
-        self._history = history
+        self._start = progress.position
+        self._position = progress.position
+        self._segments = progress.segments
+        self._history = progress.history
         self._gradient_norms = gradient_norms
         self._on_epoch = on_epoch
 
@@ -139,7 +151,7 @@ class SaveProgress(keras.callbacks.Callback):
         self._segments = [*self._segments, {"examples": examples} | _plain(logs)]
 
     def _joined(self, row: Row) -> Row:
-        """Training metrics of all segments together; ``row`` has those of the last one, and of validation."""
+        """Average training metrics over all segments; ``row`` has those of the last one, and of validation."""
         done = sum(segment["examples"] for segment in self._segments)
         if not done:
             return row
@@ -149,7 +161,7 @@ class SaveProgress(keras.callbacks.Callback):
 
 
 def is_over(config: TrainConfig, history: list[Row]) -> bool:
-    """Whether all epochs are done, or so many without a better one that early stopping ends the run."""
+    """Return whether all epochs are done, or so many without a better one that early stopping ends the run."""
     if len(history) >= config.run.epochs:
         return True
     patience = config.run.early_stopping
@@ -157,7 +169,7 @@ def is_over(config: TrainConfig, history: list[Row]) -> bool:
 
 
 def _plain(logs: Row) -> Row:
-    """Floats by name; the accuracy of the output that classifies goes by the name it has in other networks."""
+    """Convert to floats, and call the accuracy of the output that classifies as it is called in other networks."""
     return {
         name.replace(f"{LOGITS}_accuracy", "accuracy").replace(f"{LOGITS}_top5", "top5"): float(value)
         for name, value in logs.items()

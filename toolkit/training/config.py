@@ -1,4 +1,4 @@
-"""What a training run is told, as nested frozen dataclasses: every key has a type, a default and a meaning."""
+"""The settings of a training run as nested frozen dataclasses: every key has a type, a default and a meaning."""
 
 import dataclasses
 import json
@@ -35,14 +35,16 @@ _STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Attributes:
-    augment: augmentations with their parameters, such as ``"mirror, resized_crop:0.25/1"``; see
-        ``toolkit.data.augment.parse``.
-    balanced: show every class equally often.
-    class_weights: weigh the loss such that all classes count alike, however few pictures they have.
-    cache_mib: decode each picture once and keep the pixels, where a subset's take no more memory than this.
-    fractions: shares of training, validation and test; ``None`` lets the data set's size decide.
-    split_seed: of the stratified split.
+    """Settings of the data.
+
+    Attributes:
+        augment: augmentations with their parameters, such as ``"mirror, resized_crop:0.25/1"``; see
+            ``toolkit.data.augment.parse``.
+        balanced: show every class equally often.
+        class_weights: weigh the loss such that all classes count alike, however few pictures they have.
+        cache_mib: decode each picture once and keep the pixels, where a subset's take no more memory than this.
+        fractions: shares of training, validation and test; ``None`` lets the data set's size decide.
+        split_seed: of the stratified split.
     """
 
     __pydantic_config__ = _STRICT
@@ -56,13 +58,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Attributes:
-    variant: keywords of the network's builder, such as ``{"aux_heads": true}`` or ``{"version": "v1"}``.
-    loss_weights: of a network that answers several outputs, by output name; 1 where not named. The outputs beside
-        ``logits`` are for training only and taken off at its end.
-    initializer: of all kernels: ``own`` leaves them as the network's builder drew them, ``he_normal`` has variance
-        2 / fan-in, ``lecun_normal`` 1 / fan-in, ``glorot_normal`` 2 / (fan-in + fan-out).
-    dropout: rate of all of the network's dropout layers in place of their own.
+    """Settings of the network.
+
+    Attributes:
+        variant: keywords of the network's builder, such as ``{"aux_heads": true}`` or ``{"version": "v1"}``.
+        loss_weights: of a network that answers several outputs, by output name; 1 where not named. The outputs beside
+            ``logits`` are for training only and taken off at its end.
+        initializer: of all kernels: ``own`` leaves them as the network's builder drew them, ``he_normal`` has variance
+            2 / fan-in, ``lecun_normal`` 1 / fan-in, ``glorot_normal`` 2 / (fan-in + fan-out).
+        dropout: rate of all of the network's dropout layers in place of their own.
     """
 
     __pydantic_config__ = _STRICT
@@ -74,33 +78,36 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Attributes:
-    name: ``sgd`` and ``nesterov`` have momentum, ``adamw`` is Adam, whose decay is always decoupled here.
-    lr: peak learning rate.
-    momentum: of ``sgd`` and ``nesterov``; 0 for neither.
-    rho: of ``rmsprop``, how slowly it forgets squared gradients.
-    beta_1: of ``adam``, how slowly it forgets gradients.
-    beta_2: of ``adam``, how slowly it forgets squared gradients.
-    epsilon: of ``rmsprop`` and ``adam``.
-    l2: weight decay as the papers have it: half of it times the squared kernels is added to the loss, so its gradient
-        passes through momentum and adaptive scaling as any other.
-    weight_decay: decoupled: kernels shrink by this times the rate in each step, past momentum and scaling.
-    clip_norm: gradients are scaled down where the norm of all of them together is larger.
-    ema_epochs: the weights validated and kept are an exponential average over about so many epochs; 0 for none.
-    label_smoothing: probability moved from the true class to all classes.
-    warmup_epochs: the rate rises linearly over these, and the schedule starts after them.
-    schedule: how the rate falls from there. ``cosine``: to zero over the run. ``step``: times ``decay`` at each of
-        ``milestones``, shares of the run. ``staircase``: times ``decay`` every ``every`` epochs. ``manual``: to each
-        of ``rates`` at each of ``milestones``, epochs. ``plateau``: times ``decay`` after ``patience`` epochs without
-        a better ``monitor``. ``exponential``: times ``decay`` every epoch. ``inverse_time``: divided by 1 + ``decay``
-        · epoch. ``inverse_sqrt_epoch``, ``inverse_sqrt_step``: divided by the root of the epoch's or step's number.
-    decay: by default 0.95 for ``exponential``, 1 for ``inverse_time``, 0.1 for the others.
-    every: epochs between the stairs of ``staircase``.
-    milestones: of ``step``, by default half and three quarters, and of ``manual``.
-    rates: of ``manual``, one per milestone.
-    patience: of ``plateau``, in epochs.
-    monitor: of ``plateau`` and of early stopping.
-    min_share: no schedule but ``manual`` falls below this share of ``lr``.
+    """Settings of the optimizer and its learning rate.
+
+    Attributes:
+        name: ``sgd`` and ``nesterov`` have momentum, ``adamw`` is Adam, whose decay is always decoupled here.
+        lr: peak learning rate.
+        momentum: of ``sgd`` and ``nesterov``; 0 for neither.
+        rho: of ``rmsprop``, how slowly it forgets squared gradients.
+        beta_1: of ``adam``, how slowly it forgets gradients.
+        beta_2: of ``adam``, how slowly it forgets squared gradients.
+        epsilon: of ``rmsprop`` and ``adam``.
+        l2: weight decay as the papers have it: half of it times the squared kernels is added to the loss, so its
+            gradient passes through momentum and adaptive scaling as any other.
+        weight_decay: decoupled: kernels shrink by this times the rate in each step, past momentum and scaling.
+        clip_norm: gradients are scaled down where the norm of all of them together is larger.
+        ema_epochs: the weights validated and kept are an exponential average over about so many epochs; 0 for none.
+        label_smoothing: probability moved from the true class to all classes.
+        warmup_epochs: the rate rises linearly over these, and the schedule starts after them.
+        schedule: how the rate falls from there. ``cosine``: to zero over the run. ``step``: times ``decay`` at each of
+            ``milestones``, shares of the run. ``staircase``: times ``decay`` every ``every`` epochs. ``manual``: to
+            each of ``rates`` at each of ``milestones``, epochs. ``plateau``: times ``decay`` after ``patience`` epochs
+            without a better ``monitor``. ``exponential``: times ``decay`` every epoch. ``inverse_time``: divided by 1 +
+            ``decay`` · epoch. ``inverse_sqrt_epoch``, ``inverse_sqrt_step``: divided by the root of the epoch's or
+            step's number.
+        decay: by default 0.95 for ``exponential``, 1 for ``inverse_time``, 0.1 for the others.
+        every: epochs between the stairs of ``staircase``.
+        milestones: of ``step``, by default half and three quarters, and of ``manual``.
+        rates: of ``manual``, one per milestone.
+        patience: of ``plateau``, in epochs.
+        monitor: of ``plateau`` and of early stopping.
+        min_share: no schedule but ``manual`` falls below this share of ``lr``.
     """
 
     __pydantic_config__ = _STRICT
@@ -129,17 +136,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Attributes:
-    epochs: passes over the training pictures.
-    batch_size: pictures per step, all devices and hosts together.
-    seed: of initial weights, order and augmentation.
-    dtype_policy: a Keras dtype policy, or ``auto``: ``mixed_bfloat16`` where the hardware computes in bfloat16,
-        ``mixed_float16`` on older GPUs, ``float32`` elsewhere.
-    checkpoint_every_steps: also within an epoch, for epochs that take hours.
-    early_stopping: stop after this many epochs without a better ``optimizer.monitor``, and keep the best epoch's
-        weights.
-    gradient_norms: note each layer's gradient norm after every epoch.
-    tensorboard: also write TensorBoard's event files.
+    """Settings of the run.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        batch_size: pictures per step, all devices and hosts together.
+        seed: of initial weights, order and augmentation.
+        dtype_policy: a Keras dtype policy, or ``auto``: ``mixed_bfloat16`` where the hardware computes in bfloat16,
+            ``mixed_float16`` on older GPUs, ``float32`` elsewhere.
+        checkpoint_every_steps: also within an epoch, for epochs that take hours.
+        early_stopping: stop after this many epochs without a better ``optimizer.monitor``, and keep the best epoch's
+            weights.
+        gradient_norms: note each layer's gradient norm after every epoch.
+        tensorboard: also write TensorBoard's event files.
     """
 
     __pydantic_config__ = _STRICT
@@ -165,7 +174,7 @@ class TrainConfig:
 
 
 def config_as_json(config: TrainConfig) -> str:
-    """One indented JSON document that ``config_from_json`` reads back equal."""
+    """Write one indented JSON document that ``config_from_json`` reads back equal."""
     return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
 
 

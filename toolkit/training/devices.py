@@ -1,14 +1,14 @@
-"""Training on all devices of this host, or of several: the same batch, divided."""
+"""The devices of this host, or of several: how a batch is divided among them, and the precision they are fast in."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.training.hosts import Hosts
+from toolkit.training.config import DtypePolicy
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +36,9 @@ class Shard:
             )
 
 
-def connect(hosts: Hosts) -> None:
-    """Meet the other hosts; before anything else touches a device.
-
-    Raises:
-        UserError: the backend is not JAX.
-    """
-    if keras.backend.backend() != "jax":
-        raise UserError(f"several hosts train together on JAX only, and KERAS_BACKEND is {keras.backend.backend()}")
-    log.info("host %d of %d, meeting at %s", hosts.host_id, hosts.num_hosts, hosts.coordinator)
-    keras.distribution.initialize(hosts.coordinator, hosts.num_hosts, hosts.host_id)
-
-
-def disconnect() -> None:
-    """Wait until the other hosts have come as far, and part."""
-    import jax
-
-    jax.distributed.shutdown()
-
-
 @contextmanager
 def all_devices() -> Iterator[Shard]:
-    """Whatever network is built inside is trained on all devices: GPUs where there are any, else logical CPUs.
+    """Train the network that is built inside on all devices: GPUs where there are any, else logical CPUs.
 
     On TensorFlow through ``MirroredStrategy``, on JAX through ``DataParallel``, where the processes that ``connect``
     joined count as well. With one device, nothing changes.
@@ -93,19 +74,6 @@ def shared_batch_statistics(model: "keras.Model", shard: Shard) -> Iterator[None
             layer.synchronized = synchronized
 
 
-def require_same_position(position: Any) -> None:
-    """Raise unless all hosts found the same checkpoint: they do where ``--out`` is one directory for all of them."""
-    from jax.experimental import multihost_utils
-
-    try:
-        multihost_utils.assert_equal([position.epoch, position.step])
-    except AssertionError:
-        raise UserError(
-            f"this host found a checkpoint of epoch {position.epoch}, step {position.step}, and another host a "
-            "different one: --out must be the same shared directory on all hosts"
-        ) from None
-
-
 @contextmanager
 def _mirrored() -> Iterator[Shard]:
     import tensorflow as tf
@@ -132,3 +100,52 @@ def _data_parallel() -> Iterator[Shard]:
     # The batches are divided before they get here, so that no host decodes another's pictures.
     with keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False).scope():
         yield Shard(jax.process_index(), jax.process_count(), len(devices))
+
+
+_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
+    """Return the Keras dtype policy that ``auto`` stands for on this machine; any other is itself.
+
+    ``mixed_bfloat16`` where the hardware computes in bfloat16 (a GPU of compute capability 8 or more, a TPU, an x86
+    processor with AMX or AVX-512 BF16), ``mixed_float16``, with loss scaling, on older GPUs, else ``float32``.
+    """
+    if policy != "auto":
+        return policy
+    capability = _gpu_capability()
+    if capability is None:
+        return "mixed_bfloat16" if _has_tpu() or _cpu_has_bfloat16() else "float32"
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
+
+
+def _gpu_capability() -> tuple[int, int] | None:
+    """Return the least compute capability of all GPUs, ``(major, minor)``; None where there are none."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+        return min((d.get("compute_capability", (0, 0)) for d in details), default=None)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        return min((_parsed(getattr(gpu, "compute_capability", "0.0")) for gpu in gpus), default=None)
+    return None
+
+
+def _parsed(capability: str) -> tuple[int, int]:
+    major, minor = capability.split(".")
+    return int(major), int(minor)
+
+
+def _has_tpu() -> bool:
+    return any(name.startswith("tpu") for name in keras.distribution.list_devices())
+
+
+def _cpu_has_bfloat16() -> bool:
+    if not _CPU_INFO.exists():
+        return False
+    flags = next((line for line in _CPU_INFO.read_text().splitlines() if line.startswith("flags")), "")
+    return not set(_CPU_FLAGS).isdisjoint(flags.split())

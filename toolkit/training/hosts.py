@@ -1,9 +1,10 @@
-"""Several hosts that train together, one process each, and what a host says when another is lost.
+"""Several hosts that train together, one process each, and the one line a host says when another is lost.
 
 When a connection breaks, JAX ends the process from C++, at once and without a word for the user, or raises, or both.
 So the command runs in a child process, and its parent says in one line how that ended.
 """
 
+import logging
 import os
 import re
 import signal
@@ -12,9 +13,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.machine import end_with_parent
+
+if TYPE_CHECKING:
+    from toolkit.training.run_dir import Position
+
+log = logging.getLogger(__name__)
 
 _PARENT = "TOOLKIT_PARENT_PIPE"
 _LOST = 3
@@ -64,7 +72,7 @@ class Hosts:
 
 
 def is_supervised() -> bool:
-    """Whether this process is the child that does the work."""
+    """Return whether this process is the child that does the work."""
     return _PARENT in os.environ
 
 
@@ -127,3 +135,35 @@ def loss_of_hosts(hosts: Hosts | None) -> Iterator[None]:
         if hosts and _CONNECTION.search(str(error)):
             raise HostLostError(str(error)) from error
         raise
+
+
+def connect(hosts: Hosts) -> None:
+    """Meet the other hosts; before anything else touches a device.
+
+    Raises:
+        UserError: the backend is not JAX.
+    """
+    if keras.backend.backend() != "jax":
+        raise UserError(f"several hosts train together on JAX only, and KERAS_BACKEND is {keras.backend.backend()}")
+    log.info("host %d of %d, meeting at %s", hosts.host_id, hosts.num_hosts, hosts.coordinator)
+    keras.distribution.initialize(hosts.coordinator, hosts.num_hosts, hosts.host_id)
+
+
+def disconnect() -> None:
+    """Wait until the other hosts have come as far, and part."""
+    import jax
+
+    jax.distributed.shutdown()
+
+
+def require_same_position(position: "Position") -> None:
+    """Raise unless all hosts found the same checkpoint: they do where ``--out`` is one directory for all of them."""
+    from jax.experimental import multihost_utils
+
+    try:
+        multihost_utils.assert_equal([position.epoch, position.step])
+    except AssertionError:
+        raise UserError(
+            f"this host found a checkpoint of epoch {position.epoch}, step {position.step}, and another host a "
+            "different one: --out must be the same shared directory on all hosts"
+        ) from None

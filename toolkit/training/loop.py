@@ -13,28 +13,41 @@ from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
-from toolkit.training.callbacks import NotFiniteError, Row, SaveProgress, StopAtNotFinite, is_over
-from toolkit.training.config import TrainConfig
-from toolkit.training.devices import Shard, require_same_position, shared_batch_statistics
-from toolkit.training.gradients import Loss, layer_norms, loss_functions, values
-from toolkit.training.losses import SparseCrossEntropy, accuracy_metrics
-from toolkit.training.nonfinite import replay
-from toolkit.training.optimizers import build_optimizer, exclude_vectors_from_decay, set_l2
-from toolkit.training.prepare import LOGITS, classifier, num_classes, output_names, prepare
+from toolkit.training.callbacks import NotFiniteError, Progress, Row, SaveProgress, StopAtNotFinite, is_over
+from toolkit.training.config import ModelConfig, TrainConfig
+from toolkit.training.devices import Shard, shared_batch_statistics
+from toolkit.training.gradients import layer_norms, loss_functions, replay, values
+from toolkit.training.hosts import require_same_position
+from toolkit.training.losses import (
+    LOGITS,
+    SparseCrossEntropy,
+    accuracy_metrics,
+    classifier,
+    num_classes,
+    output_names,
+    total_loss,
+)
+from toolkit.training.optimizers import best_epoch, build_optimizer, exclude_vectors_from_decay, set_l2
 from toolkit.training.run_dir import Position, RunDirectory
-from toolkit.training.schedules import best_epoch
 
 log = logging.getLogger(__name__)
 
 # Pictures whose gradients are looked at after every epoch.
 _NORM_EXAMPLES = 32
+_INITIALIZERS = {
+    "he_normal": keras.initializers.HeNormal,
+    "he_uniform": keras.initializers.HeUniform,
+    "lecun_normal": keras.initializers.LecunNormal,
+    "glorot_normal": keras.initializers.GlorotNormal,
+    "glorot_uniform": keras.initializers.GlorotUniform,
+}
 
 OnEpoch = Callable[[Row], None]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What all parts of a training run need."""
+    """Network, data, settings and directory of a training run."""
 
     model: "keras.Model"
     split: Split
@@ -57,6 +70,37 @@ class _Job:
             shard=self.shard,
             start=start,
         )
+
+
+def prepare(model: "keras.Model", config: ModelConfig, *, seed: int) -> None:
+    """Draw kernels anew and set dropout rates, where ``config`` asks for it.
+
+    Raises:
+        UserError: a loss weight for an output, or a dropout rate for dropout layers, that the network has not.
+    """
+    unknown = set(config.loss_weights) - set(output_names(model))
+    if unknown:
+        raise UserError(
+            f"model.loss_weights names {min(unknown)!r}; {model.name} has the outputs {', '.join(output_names(model))}"
+        )
+    if config.initializer != "own":
+        _draw_kernels(model, config.initializer, seed)
+    if config.dropout is not None:
+        _set_dropout(model, config.dropout)
+
+
+def _draw_kernels(model: "keras.Model", name: str, seed: int) -> None:
+    kernels = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
+    for index, kernel in enumerate(kernels):
+        kernel.assign(_INITIALIZERS[name](seed=seed + index)(kernel.shape, kernel.dtype))
+
+
+def _set_dropout(model: "keras.Model", rate: float) -> None:
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    if not layers:
+        raise UserError(f"model.dropout={rate}: {model.name} has no dropout layers")
+    for layer in layers:
+        layer.rate = rate
 
 
 def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch: int) -> None:
@@ -125,7 +169,7 @@ def train(
     was_over = is_over(config, history)
     try:
         if not was_over:
-            _fit(job, position, segments, history, on_epoch)
+            _fit(job, Progress(position, segments, history), on_epoch)
     except NotFiniteError as error:
         raise _diagnosis(job, error) from None
     if was_over or config.run.early_stopping:
@@ -136,43 +180,28 @@ def train(
     return classifier(model)
 
 
-def _fit(
-    job: _Job,
-    position: Position,
-    segments: list[Row],
-    history: list[Row],
-    on_epoch: OnEpoch | None,
-) -> None:
-    """Go on from ``position`` to the end, adding to ``history``."""
-    num_epochs = job.config.run.epochs
-    if position.step:
-        _fit_epochs(job, position, position.epoch + 1, segments, history, on_epoch)
-        if is_over(job.config, history):
+def _fit(job: _Job, progress: Progress, on_epoch: OnEpoch | None) -> None:
+    """Go on from ``progress`` to the end, adding to its history."""
+    if progress.position.step:
+        _fit_epochs(job, progress, progress.position.epoch + 1, on_epoch)
+        if is_over(job.config, progress.history):
             return
         position, _ = job.run.restore(job.model)  # fit has put averaged weights in the place of its own
-    _fit_epochs(job, position, num_epochs, [], history, on_epoch)
+        progress = Progress(position, [], progress.history)
+    _fit_epochs(job, progress, job.config.run.epochs, on_epoch)
 
 
-def _fit_epochs(
-    job: _Job,
-    start: Position,
-    end: int,
-    segments: list[Row],
-    history: list[Row],
-    on_epoch: OnEpoch | None,
-) -> None:
-    model, config = job.model, job.config
-    progress = SaveProgress(
+def _fit_epochs(job: _Job, progress: Progress, end: int, on_epoch: OnEpoch | None) -> None:
+    model, config, start = job.model, job.config, progress.position
+    save = SaveProgress(
         job.run,
         config,
+        progress,
         num_examples=num_examples(job.split.train, job.shard),
-        start=start,
-        segments=segments,
-        history=history,
         gradient_norms=_gradient_norms(job) if config.run.gradient_norms else None,
         on_epoch=on_epoch,
     )
-    callbacks = [StopAtNotFinite(start, config.run.checkpoint_every_steps), progress]
+    callbacks = [StopAtNotFinite(start, config.run.checkpoint_every_steps), save]
     if config.optimizer.ema_epochs:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # validation sees the average
     if config.run.tensorboard and job.run.writer:
@@ -192,13 +221,13 @@ def _fit_epochs(
 
 
 def _gradient_norms(job: _Job) -> Callable[[], dict[str, float]]:
-    """By layer, of the network as it is at the time of the call, on the first of the training pictures."""
+    """Make a function that gives gradient norms by layer, of the network as it then is, on a few training pictures."""
     from toolkit.data.feed.arrays import load_pixels
     from toolkit.data.pixels.decode import normalize
 
     labels = job.split.train.labels[:_NORM_EXAMPLES]
     inputs = normalize(load_pixels(job.split.train.paths[:_NORM_EXAMPLES], job.preprocessing), job.preprocessing)
-    functions = loss_functions(job.model, _total_loss(job.config), training=True)
+    functions = loss_functions(job.model, total_loss(job.config), training=True)
 
     def norms() -> dict[str, float]:
         return layer_norms(job.model, functions.gradients(*values(job.model), inputs, np.asarray(labels, np.int32)))
@@ -214,27 +243,14 @@ def _tensorboard(run: RunDirectory) -> "keras.callbacks.Callback":
     return keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False)
 
 
-def _total_loss(config: TrainConfig) -> Loss:
-    """Of all outputs, weighted, without weight decay."""
-    loss = SparseCrossEntropy(config.optimizer.label_smoothing)
-
-    def total(labels: Any, outputs: Any) -> Any:
-        if not isinstance(outputs, dict):
-            return loss(labels, outputs)
-        of = labels if isinstance(labels, dict) else dict.fromkeys(outputs, labels)
-        return sum(config.model.loss_weights.get(name, 1.0) * loss(of[name], outputs[name]) for name in outputs)
-
-    return total
-
-
 def _diagnosis(job: _Job, error: NotFiniteError) -> UserError:
-    """Which layer, found by doing again what was done since the last checkpoint."""
+    """Name the layer at fault, found by doing again what was done since the last checkpoint."""
     epoch, step = error.position.epoch, error.position.step
     where = ""
     if job.shard.count == 1:
         start, _ = job.run.restore(job.model)
         steps = (epoch - start.epoch) * job.steps + step - start.step
-        where = ", first " + replay(job.model, islice(job.batches(start), steps), _total_loss(job.config))
+        where = ", first " + replay(job.model, islice(job.batches(start), steps), total_loss(job.config))
     return UserError(
         f"the training loss became {error.loss} in epoch {epoch + 1}{where}; the last good checkpoint is kept: "
         "lower optimizer.lr, raise optimizer.warmup_epochs or set optimizer.clip_norm"

@@ -1,6 +1,15 @@
-"""Losses and metrics that take labels both as integers and, mixed, as probabilities."""
+"""Outputs of a network and the losses and metrics on them, for labels as integers and, mixed, as probabilities."""
+
+from collections.abc import Callable
+from typing import Any
 
 from toolkit.lazy import keras
+from toolkit.training.config import TrainConfig
+
+#: The output that classifies; others beside it exist for training only.
+LOGITS = "logits"
+#: ``loss(labels, outputs)`` of a batch, a scalar.
+Loss = Callable[[Any, Any], Any]
 
 
 @keras.saving.register_keras_serializable("toolkit")
@@ -33,7 +42,7 @@ class SparseCrossEntropy(keras.losses.Loss):
 
 
 def accuracy_metrics(num_classes: int) -> "list[keras.metrics.Metric]":
-    """Shares of examples whose class is the first, and where there are more than five classes among the first five."""
+    """Make top-1 accuracy and, where there are more than five classes, top-5 accuracy."""
     metrics = [keras.metrics.MeanMetricWrapper(_is_first, name="accuracy")]
     if num_classes > 5:
         metrics.append(keras.metrics.MeanMetricWrapper(_is_among_five, name="top5"))
@@ -54,3 +63,38 @@ def _classes(y_true, y_pred):
     if len(y_true.shape) < 2 or y_true.shape[-1] != y_pred.shape[-1]:
         return keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
     return keras.ops.argmax(y_true, axis=-1)
+
+
+def output_names(model: "keras.Model") -> list[str]:
+    """Return the keys of a network's outputs, or ``["logits"]`` for the one output of most.
+
+    >>> inputs = keras.layers.Input((2,))
+    >>> output_names(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
+    ['logits']
+    """
+    return list(model.output) if isinstance(model.output, dict) else [LOGITS]
+
+
+def num_classes(model: "keras.Model") -> int:
+    """Return the width of the logits."""
+    return (model.output[LOGITS] if isinstance(model.output, dict) else model.output).shape[-1]
+
+
+def classifier(model: "keras.Model") -> "keras.Model":
+    """Take off the outputs that were for training only; the layers stay the same."""
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.inputs[0], model.output[LOGITS], name=model.name)
+
+
+def total_loss(config: TrainConfig) -> Loss:
+    """Make the loss of all outputs together, weighted, without weight decay."""
+    loss = SparseCrossEntropy(config.optimizer.label_smoothing)
+
+    def total(labels: Any, outputs: Any) -> Any:
+        if not isinstance(outputs, dict):
+            return loss(labels, outputs)
+        of = labels if isinstance(labels, dict) else dict.fromkeys(outputs, labels)
+        return sum(config.model.loss_weights.get(name, 1.0) * loss(of[name], outputs[name]) for name in outputs)
+
+    return total

@@ -1,4 +1,4 @@
-"""How each kind of network is trained, by its paper where there is one.
+"""Training recipes for each kind of network, by its paper where there is one.
 
 A recipe is a function that returns a ``TrainConfig``; its docstring says where the numbers come from.
 """
@@ -153,12 +153,12 @@ _RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 
 def list_recipes() -> list[str]:
-    """Names of all recipes."""
+    """List the names of all recipes."""
     return sorted(_RECIPES)
 
 
 def recipe(name: str) -> TrainConfig:
-    """The config that the recipe ``name`` stands for.
+    """Return the config that the recipe ``name`` stands for.
 
     Raises:
         UserError: no such recipe; the nearest is suggested.
@@ -169,5 +169,5 @@ def recipe(name: str) -> TrainConfig:
 
 
 def smoke(config: TrainConfig) -> TrainConfig:
-    """The same run cut down to two epochs, to see that everything works before the long one."""
+    """Cut a run down to two epochs, to see that everything works before the long one."""
     return dataclasses.replace(config, run=dataclasses.replace(config.run, epochs=min(2, config.run.epochs)))

@@ -1,4 +1,4 @@
-"""A run's directory: what it was told, what it measured, and the state it can go on from after a kill.
+"""A run's directory: its settings, its metrics, and the state it can go on from after a kill.
 
 ``config.json`` · ``model.json`` · ``labels.txt`` · ``splits.json`` · ``environment.json`` · ``metrics.jsonl`` and
 ``gradient_norms.jsonl``, a line an epoch · ``checkpoints/`` · ``model.keras``, which marks training as finished ·
@@ -29,7 +29,7 @@ _CHECKPOINT = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.weights\.h5")
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """How far a run is: finished epochs, and finished steps of the next."""
+    """A point in a run: finished epochs, and finished steps of the next."""
 
     epoch: int = 0
     step: int = 0
@@ -49,18 +49,18 @@ class RunDirectory:
         self.writer = writer
 
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Return whether a run was begun here."""
         return (self.path / "config.json").exists()
 
     def begin(self, files: dict[str, str], *, resume: bool) -> None:
-        """Start a run, or go on with one that was told the same.
+        """Start a run, or go on with one of the same settings.
 
         Args:
             files: name → text of the files that define the run.
             resume: whether an existing run is meant to be continued.
 
         Raises:
-            UserError: a run exists and ``resume`` is false; or it was told something else.
+            UserError: a run exists and ``resume`` is false; or it has other settings.
         """
         if not self.writer:
             return
@@ -85,13 +85,13 @@ class RunDirectory:
                 file.write(json.dumps(row) + "\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of such a file."""
+        """Read the whole lines of such a file."""
         path = self.path / name
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def history(self) -> list[dict[str, Any]]:
-        """The metrics of every finished epoch."""
+        """Read the metrics of every finished epoch."""
         return self.rows(METRICS)
 
     def save(
@@ -126,7 +126,7 @@ class RunDirectory:
                 self._beside(old).unlink()
 
     def positions(self) -> list[Position]:
-        """Of all checkpoints, the latest last."""
+        """List the positions of all checkpoints, the latest last."""
         names = [_CHECKPOINT.fullmatch(path.name) for path in (self.path / "checkpoints").glob("epoch-*")]
         return sorted(Position(int(name[1]), int(name[2] or 0)) for name in names if name)
 
@@ -205,7 +205,7 @@ def _undistributed() -> Iterator[None]:
 
 
 def _random_states(model: "keras.Model") -> "list[keras.Variable]":
-    """What decides the next draws of dropout and the like; Keras does not save it with the weights."""
+    """Find the variables that decide the next draws of dropout and the like, which Keras does not save with weights."""
     saved = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in saved]
 

@@ -38,7 +38,7 @@ def check_model_gradients(
 
     Returns:
         ``{"model", "input_shape", "batch_norm", "num_entries", "tolerance", "passed", "worst", "variables"}``; each
-        variable a ``toolkit.training.gradcheck.CheckedVariable``, the worst first.
+        variable a ``toolkit.training.gradients.CheckedVariable``, the worst first.
 
     Raises:
         UserError: no such network, none to train, or pictures too small for it.
@@ -46,7 +46,7 @@ def check_model_gradients(
     import numpy as np
 
     from toolkit.factory import create_model
-    from toolkit.training.gradcheck import TOLERANCE, check_gradients, in_float64
+    from toolkit.training.gradients import TOLERANCE, check_gradients, in_float64
 
     info = model_info(model_name)
     if not info.num_params:

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from toolkit.network import load_network
 from toolkit.registry import model_info
 from toolkit.spec import ModelInfo
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
-from toolkit.training.hosts import Hosts, loss_of_hosts
+from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
 from toolkit.training.recipes import recipe, smoke
 from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
 
@@ -27,18 +27,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        recipe_name: by default the one that suits the network.
+        overrides: ``group.key=value`` settings on top of the recipe.
+        smoke_run: two epochs only.
+        resume: go on with the run in ``out``, if it holds one.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        hosts: the others that train along, each calling ``train_folder``; the first one writes and reports.
+    """
+
+    recipe_name: str | None = None
+    overrides: tuple[str, ...] = ()
+    smoke_run: bool = False
+    resume: bool = False
+    skip_bad: bool = False
+    hosts: Hosts | None = None
+
+
 def train_folder(
     data: str | Path,
     model_name: str,
     *,
     out: str | Path,
-    recipe_name: str | None = None,
-    overrides: Iterable[str] = (),
-    smoke_run: bool = False,
-    resume: bool = False,
-    skip_bad: bool = False,
+    options: TrainOptions | None = None,
     export: ExportOptions | None = None,
-    hosts: Hosts | None = None,
     scan_progress: Progress | None = None,
     epoch_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -48,13 +64,8 @@ def train_folder(
         data: see ``toolkit.data.scanfolder``.
         model_name: a registered network.
         out: the run directory; of several hosts, the same shared directory on all.
-        recipe_name: by default the one that suits the network.
-        overrides: ``group.key=value`` settings on top of the recipe.
-        smoke_run: two epochs only.
-        resume: go on with the run in ``out``, if it holds one.
-        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        options: recipe, settings and hosts; by default the network's own recipe on this host.
         export: also write a bundle.
-        hosts: the others that train along, each calling this; the first one writes and reports.
         scan_progress: called with (done, total) files.
         epoch_report: called with each epoch's metrics.
 
@@ -66,27 +77,27 @@ def train_folder(
         UserError: bad data, a bad setting, or a run directory in use. Nothing is written then.
         HostLostError: another host died or is out of reach.
     """
+    options = options or TrainOptions()
     info = model_info(model_name)
     if export:
         require_writable(export.directory)
-    config = apply_overrides(recipe(recipe_name or info.recipe), overrides)
-    config = smoke(config) if smoke_run else config
-    folder = scan(data, skip_bad, scan_progress)
+    config = apply_overrides(recipe(options.recipe_name or info.recipe), options.overrides)
+    config = smoke(config) if options.smoke_run else config
+    folder = scan(data, options.skip_bad, scan_progress)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
 
-    from toolkit.training.devices import connect
-    from toolkit.training.precision import resolve_policy
-    from toolkit.training.report import write_report
+    from toolkit.training.devices import resolve_policy
+    from toolkit.training.report.page import write_report
     from toolkit.training.run_dir import RunDirectory
 
+    hosts = options.hosts
     run = RunDirectory(out, writer=hosts is None or hosts.host_id == 0)
     if hosts and not run.model_file.exists():
         connect(hosts)
     policy = resolve_policy(config.run.dtype_policy)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype_policy=policy))
-    begin = partial(run.begin, _run_files(info, config, folder, split), resume=resume)
     with loss_of_hosts(hosts):
-        model = _trained_model(info, config, folder, split, run, begin, hosts, epoch_report)
+        model = _trained_model(_Plan(info, config, folder, split), run, options, epoch_report)
     if not run.writer:
         return {"run": str(run.path)}
     metrics = write_report(model, split, info.preprocessing, folder.class_names, run, title=info.title)
@@ -96,50 +107,60 @@ def train_folder(
     return result
 
 
-def _run_files(info: ModelInfo, config: TrainConfig, folder: ImageFolder, split: Split) -> dict[str, str]:
-    packages = ("toolkit", "keras", "tensorflow", "numpy")
-    versions = {package: importlib.metadata.version(package) for package in packages}
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    return {
-        "config.json": config_as_json(config),
-        "model.json": json.dumps({"name": info.name, "num_classes": len(folder.class_names)}) + "\n",
-        "labels.txt": "\n".join(folder.class_names) + "\n",
-        "splits.json": json.dumps(split.as_dict(folder.root), indent=0) + "\n",
-        "environment.json": json.dumps({"python": platform.python_version(), "backend": backend} | versions) + "\n",
-    }
+@dataclass(frozen=True)
+class _Plan:
+    """A network, its settings and its pictures, before anything is written."""
+
+    info: ModelInfo
+    config: TrainConfig
+    folder: ImageFolder
+    split: Split
+
+    def files(self) -> dict[str, str]:
+        """The texts by which a run is known again, by file name."""
+        packages = ("toolkit", "keras", "tensorflow", "numpy")
+        versions = {package: importlib.metadata.version(package) for package in packages}
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        class_names = self.folder.class_names
+        return {
+            "config.json": config_as_json(self.config),
+            "model.json": json.dumps({"name": self.info.name, "num_classes": len(class_names)}) + "\n",
+            "labels.txt": "\n".join(class_names) + "\n",
+            "splits.json": json.dumps(self.split.as_dict(self.folder.root), indent=0) + "\n",
+            "environment.json": json.dumps({"python": platform.python_version(), "backend": backend} | versions) + "\n",
+        }
 
 
 def _trained_model(
-    info: ModelInfo,
-    config: TrainConfig,
-    folder: ImageFolder,
-    split: Split,
+    plan: _Plan,
     run: "RunDirectory",
-    begin: Callable[[], None],
-    hosts: Hosts | None,
+    options: TrainOptions,
     epoch_report: Callable[[dict[str, Any]], None] | None,
 ) -> "keras.Model":
+    """Train the network, or load it from a run that is finished."""
     if run.model_file.exists():
-        begin()
+        run.begin(plan.files(), resume=options.resume)
         log.info("%s is finished already", run.path)
         return load_network(run.model_file)
     from toolkit.factory import create_model
-    from toolkit.training.devices import all_devices, disconnect
+    from toolkit.training.devices import all_devices
     from toolkit.training.loop import train
 
+    info, config = plan.info, plan.config
     keras.utils.set_random_seed(config.run.seed)
     keras.config.set_dtype_policy(config.run.dtype_policy)
     try:
         with all_devices() as shard:
             model = create_model(
                 info.name,
-                num_classes=len(folder.class_names),
+                num_classes=len(plan.folder.class_names),
                 input_shape=info.preprocessing.input_shape,
                 **config.model.variant,
             )
-            begin()  # only now: a network that cannot be built for this folder leaves no run behind
-            model = train(model, split, info.preprocessing, config, run, shard=shard, on_epoch=epoch_report)
-            if hosts:
+            # Only now: a network that cannot be built for this folder leaves no run behind.
+            run.begin(plan.files(), resume=options.resume)
+            model = train(model, plan.split, info.preprocessing, config, run, shard=shard, on_epoch=epoch_report)
+            if options.hosts:
                 disconnect()
             run.finish(model)
     finally:

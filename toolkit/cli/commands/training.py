@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def train(arguments: Namespace) -> None:
     from toolkit.training.hosts import is_supervised, supervise
-    from toolkit.workflows import ExportOptions, train_folder
+    from toolkit.workflows import ExportOptions, TrainOptions, train_folder
 
     hosts = _hosts(arguments)
     if hosts and not is_supervised():
@@ -24,13 +24,15 @@ def train(arguments: Namespace) -> None:
         arguments.data,
         arguments.model,
         out=arguments.out,
-        recipe_name=arguments.recipe,
-        overrides=arguments.set,
-        smoke_run=arguments.smoke,
-        resume=arguments.resume,
-        skip_bad=arguments.skip_bad,
+        options=TrainOptions(
+            recipe_name=arguments.recipe,
+            overrides=tuple(arguments.set),
+            smoke_run=arguments.smoke,
+            resume=arguments.resume,
+            skip_bad=arguments.skip_bad,
+            hosts=hosts,
+        ),
         export=export,
-        hosts=hosts,
         scan_progress=progress_bar("reading"),
         epoch_report=print_epoch,
     )
@@ -63,17 +65,17 @@ def tune(arguments: Namespace) -> None:
         arguments.model,
         out=arguments.out,
         options=SearchOptions(
-            tuple(arguments.search),
-            arguments.trials,
-            arguments.jobs,
-            arguments.seed,
-            arguments.metric,
-            arguments.prune,
+            search=tuple(arguments.search),
+            recipe_name=arguments.recipe,
+            overrides=tuple(arguments.set),
+            trials=arguments.trials,
+            jobs=arguments.jobs,
+            seed=arguments.seed,
+            metric=arguments.metric,
+            prune=arguments.prune,
+            skip_bad=arguments.skip_bad,
         ),
-        recipe_name=arguments.recipe,
-        overrides=arguments.set,
         resume=arguments.resume,
-        skip_bad=arguments.skip_bad,
         scan_progress=progress_bar("reading"),
         on_trial=_print_trial,
     )

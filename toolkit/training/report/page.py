@@ -1,4 +1,4 @@
-"""What came of a run: figures, tables and pictures, and one HTML page that holds them all."""
+"""The results of a run: figures, tables and pictures, and one HTML page that holds them all."""
 
 import base64
 import csv
@@ -21,7 +21,7 @@ from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
-from toolkit.training import analysis, plots
+from toolkit.training.report import classification, plots
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
 
 _BATCH = 64
@@ -46,27 +46,31 @@ def write_report(
     name, subset = split.held_out
     labels = np.asarray(subset.labels)
     probabilities = predict(model, subset, preprocessing)
-    rows = analysis.class_table(probabilities, labels, class_names)
-    matrix = analysis.confusion_matrix(probabilities, labels)
-    metrics = {"subset": name} | accuracy_report(probabilities, labels, tuple(class_names)) | analysis.macro_means(rows)
+    rows = classification.class_table(probabilities, labels, class_names)
+    matrix = classification.confusion_matrix(probabilities, labels)
+    metrics = (
+        {"subset": name} | accuracy_report(probabilities, labels, tuple(class_names)) | classification.macro_means(rows)
+    )
 
-    run.write_text("classes.csv", _csv([[f.name for f in fields(analysis.ClassRow)], *(astuple(row) for row in rows)]))
+    run.write_text(
+        "classes.csv", _csv([[f.name for f in fields(classification.ClassRow)], *(astuple(row) for row in rows)])
+    )
     run.write_text("confusion.csv", _csv([["true \\ called", *class_names], *_named(class_names, matrix)]))
     pictures = _draw(run, title, matrix, class_names)
-    mistakes = analysis.worst_mistakes(probabilities, labels, _MISTAKES)
+    mistakes = classification.worst_mistakes(probabilities, labels, _MISTAKES)
     if len(mistakes):
         pixels = load_pixels([subset.paths[i] for i in mistakes], preprocessing)
         captions = [_caption(probabilities[i], labels[i], class_names) for i in mistakes]
         plots.plot_pictures(pixels, captions, run.path / "mistakes.png")
         pictures["Surest mistakes"] = run.path / "mistakes.png"
-    page = _page(run, title, split, metrics, pictures, rows, analysis.confused_pairs(matrix, _PAIRS))
+    page = _page(run, title, split, metrics, pictures, rows, classification.confused_pairs(matrix, _PAIRS))
     run.write_text("report.html", page)
     run.write_text("result.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
 
 
 def predict(model: "keras.Model", subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
-    """Probabilities in float32, (pictures, classes), of the network computing in float32."""
+    """Predict probabilities in float32, (pictures, classes), with the network computing in float32."""
     engine = KerasEngine(as_float32(model), preprocessing)
     chunks = (subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH))
     return np.concatenate([engine.probabilities(load_pixels(chunk, preprocessing)) for chunk in chunks])
@@ -99,7 +103,7 @@ def _page(
     split: Split,
     metrics: dict[str, Any],
     pictures: dict[str, Path],
-    rows: list[analysis.ClassRow],
+    rows: list[classification.ClassRow],
     pairs: list[tuple[int, int, int]],
 ) -> str:
     sizes = f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test pictures"
@@ -119,7 +123,7 @@ def _page(
     for name in ("config.json", "model.json", "environment.json"):
         text = (run.path / name).read_text(encoding="utf-8")
         sections.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
-    template = resources.files("toolkit.training").joinpath("report.html").read_text(encoding="utf-8")
+    template = resources.files("toolkit.training.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=escape(title),
         subtitle=f"{escape(str(run.path))} · {len(run.history())} epochs · {sizes}",

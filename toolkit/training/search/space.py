@@ -1,4 +1,4 @@
-"""Which values a search tries: a scale for each searched setting, and a draw that follows from seed and number alone.
+"""The settings a search tries, and the scale Optuna draws each of them from.
 
 ``optimizer.lr=log:1e-4:1e-1`` is a setting of ``toolkit.training.config`` and where its values come from:
 
@@ -16,18 +16,18 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.training.config import TrainConfig, apply_overrides, require_known
 
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
 Scale = Literal["uniform", "log", "log1m", "int", "logint", "choice"]
 Value = float | int | str | bool | None
 
-# More digits than a rate means anything to, few enough to type again.
-_DIGITS = 6
 _INTEGRAL = ("int", "logint")
 _EXAMPLE = "expected KEY=SCALE:…, such as optimizer.lr=log:1e-4:1e-1 or run.batch_size=choice:16,32"
 
@@ -50,37 +50,27 @@ class Setting:
     high: float = 0
     options: tuple[Value, ...] = ()
 
-    def at(self, share: float) -> Value:
-        """The value below which ``share``, from 0 to 1, of the draws lie.
+    @property
+    def parameter(self) -> str:
+        """Optuna's name of what it draws."""
+        return f"1 - {self.key}" if self.scale == "log1m" else self.key
 
-        >>> parse_setting("optimizer.lr=log:1e-4:1e-2").at(0.5)
-        0.001
-        >>> parse_setting("optimizer.momentum=log1m:0.9:0.999").at(0.5)
-        0.99
-        >>> parse_setting("run.batch_size=choice:16,32,64").at(0.5)
-        32
-        """
+    def suggest(self, trial: "BaseTrial") -> Value:
+        """Draw a trial's value, or return the one drawn before."""
         if self.scale == "choice":
-            return self.options[min(int(share * len(self.options)), len(self.options) - 1)]
-        if self.scale == "int":
-            return min(int(self.low + share * (self.high - self.low + 1)), int(self.high))
-        if self.scale == "logint":  # each number reaches half way to its neighbours
-            drawn = _between(self.low - 0.5, self.high + 0.5, share)
-            return min(max(round(drawn), int(self.low)), int(self.high))
+            return trial.suggest_categorical(self.parameter, self.options)
+        if self.scale in _INTEGRAL:
+            return trial.suggest_int(self.parameter, int(self.low), int(self.high), log=self.scale == "logint")
         if self.scale == "log1m":
-            complement = _between(1 - self.low, 1 - self.high, share)
-            drawn = round(1 - complement, _DIGITS - 1 - math.floor(math.log10(complement)))
+            drawn = trial.suggest_float(self.parameter, 1 - self.high, 1 - self.low, log=True)
+            value = float(1 - _rounded(drawn))
         else:
-            between = self.low + share * (self.high - self.low)
-            drawn = _rounded(_between(self.low, self.high, share) if self.scale == "log" else between)
-        return min(max(drawn, self.low), self.high)
-
-    def draw(self, seed: int, number: int) -> Value:
-        """The value that trial ``number`` of a search tries, whatever was tried before and by whom."""
-        return self.at(np.random.default_rng([seed, number, *self.key.encode()]).random())
+            drawn = trial.suggest_float(self.parameter, self.low, self.high, log=self.scale == "log")
+            value = float(_rounded(drawn))
+        return min(max(value, self.low), self.high)
 
     def override(self, value: Value) -> str:
-        """As ``--set`` takes it.
+        """Write a value as ``--set`` takes it.
 
         >>> parse_setting("optimizer.lr=log:1e-4:1e-2").override(0.001)
         'optimizer.lr=0.001'
@@ -92,7 +82,7 @@ class Setting:
 
 
 def as_overrides(settings: Sequence[Setting], values: Mapping[str, Value]) -> list[str]:
-    """One trial's values as ``--set`` takes them."""
+    """Write one trial's values as ``--set`` takes them."""
     return [setting.override(values[setting.key]) for setting in settings]
 
 
@@ -180,8 +170,7 @@ def _bounds(spec: str, scale: Scale, arguments: str) -> tuple[float, float]:
 
 
 def _require_allowed(spec: str, setting: Setting, config: TrainConfig) -> None:
-    values = setting.options if setting.scale == "choice" else (setting.low, setting.high)
-    for value in values:
+    for value in setting.options or (setting.low, setting.high):
         try:
             apply_overrides(config, [setting.override(value)])
         except UserError as error:
@@ -189,10 +178,6 @@ def _require_allowed(spec: str, setting: Setting, config: TrainConfig) -> None:
             raise UserError(f"--search {spec!r}: {error}{integral}") from None
 
 
-def _between(low: float, high: float, share: float) -> float:
-    """Uniform in the logarithm."""
-    return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+def _rounded(value: float) -> Decimal:
+    """Round to six digits: more than a rate means anything to, few enough to type again."""
+    return Decimal(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""What a trained network gets right and wrong, class by class."""
+"""Precision, recall and confusions of a trained network, class by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class; shares are 0 where there is nothing to divide by.
+    """Scores of one class; 0 where there is nothing to divide by.
 
     Attributes:
         name: of the class.
@@ -26,7 +26,7 @@ class ClassRow:
 
 
 def class_table(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassRow]:
-    """One row per class, in label order.
+    """Score each class, in label order.
 
     Args:
         probabilities: (examples, classes).
@@ -47,7 +47,7 @@ def class_table(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequ
 
 
 def macro_means(rows: Sequence[ClassRow]) -> dict[str, float]:
-    """Means over the classes that have examples, each class counting alike."""
+    """Average over the classes that have examples, each class counting alike."""
     present = [row for row in rows if row.num_examples]
     return {
         f"macro_{name}": float(np.mean([getattr(row, name) for row in present]))
@@ -56,14 +56,14 @@ def macro_means(rows: Sequence[ClassRow]) -> dict[str, float]:
 
 
 def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Examples by true class (rows) and by the class they were called (columns), int64 (classes, classes)."""
+    """Count examples by true class (rows) and predicted class (columns), int64 (classes, classes)."""
     from sklearn import metrics
 
     return metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(probabilities.shape[1]))
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of up to ``count`` wrong answers, the surest first.
+    """Find the indices of up to ``count`` wrong answers, the most confident first.
 
     >>> worst_mistakes(np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8]]), np.array([1, 0, 1]), 5)
     array([1, 0])
@@ -74,7 +74,7 @@ def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) ->
 
 
 def confused_pairs(matrix: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """The most frequent mistakes: true class, class it was called, how often.
+    """List the most frequent mistakes: true class, predicted class, how often.
 
     >>> confused_pairs(np.array([[8, 2, 0], [0, 9, 1], [0, 0, 5]]), 5)
     [(0, 1, 2), (1, 2, 1)]

@@ -1,18 +1,15 @@
-"""What a run shows, as PNG pictures."""
+"""Plots of a run, as PNG."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.files import replacing
-from toolkit.training.search_space import Setting, Value
-from toolkit.training.tune import Trial
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: More classes than this make squares too small to tell apart.
@@ -91,85 +88,6 @@ def plot_pictures(pixels: np.ndarray, captions: Sequence[str], path: Path, *, co
         axis.imshow(picture)
         axis.set_title(caption, fontsize=8)
     _save(figure, path)
-
-
-def plot_search(settings: Sequence[Setting], trials: Sequence[Trial], path: Path, *, metric: str) -> None:
-    """Draw a search's metric against each of its settings, on the scale it was drawn from.
-
-    Args:
-        settings: what was searched, a panel each.
-        trials: the best one first; a failed one is a cross at the bottom.
-        path: of the picture.
-        metric: its name.
-    """
-    columns = min(3, len(settings))
-    num_rows = math.ceil(len(settings) / columns)
-    figure = _figure(max(5, 4.2 * columns), 3.6 * num_rows)
-    axes = np.ravel(figure.subplots(num_rows, columns, sharey=True, squeeze=False))
-    for axis, setting in zip(axes, settings, strict=False):
-        _plot_setting(axis, setting, trials)
-    for axis in axes[len(settings) :]:
-        axis.axis("off")
-    for axis in axes[::columns]:
-        axis.set_ylabel(metric)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    _save(figure, path)
-
-
-def _plot_setting(axis: "Axes", setting: Setting, trials: Sequence[Trial]) -> None:
-    marks: dict[str, dict[str, Any]] = {
-        "complete": {"label": "complete", "alpha": 0.8},
-        "pruned": {"label": "pruned, when it was", "facecolors": "none", "edgecolors": "tab:grey"},
-        "failed": {"label": "failed", "marker": "x", "color": "tab:red", "transform": axis.get_xaxis_transform()},
-    }
-    for state, mark in marks.items():
-        chosen = [trial for trial in trials if trial.state == state]
-        if chosen:
-            places = [_place(setting, trial.values[setting.key]) for trial in chosen]
-            heights = [trial.value if trial.value is not None else 0.03 for trial in chosen]
-            axis.scatter(places, heights, s=28, **mark)
-    best = _place(setting, trials[0].values[setting.key])
-    axis.scatter([best], [trials[0].value or 0], s=130, marker="*", color="tab:orange", label="best", zorder=3)
-    axis.margins(y=0.1)
-    axis.grid(alpha=0.3)
-    _scale(axis, setting)
-
-
-def _place(setting: Setting, value: Value) -> float:
-    if setting.scale == "choice":
-        return setting.options.index(value)
-    return 1 - value if setting.scale == "log1m" else value  # type: ignore[operator,return-value]  # numbers
-
-
-def _scale(axis: "Axes", setting: Setting) -> None:
-    """Make an axis that of a setting, its whole range in view."""
-    axis.set_xlabel(setting.key)
-    if setting.scale == "choice":
-        axis.set_xticks(range(len(setting.options)), [str(option) for option in setting.options])
-        axis.set_xlim(-0.5, len(setting.options) - 0.5)
-    elif setting.scale == "log1m":
-        axis.set_xscale("log")
-        axis.set_xlim((1 - setting.low) * 1.1, (1 - setting.high) / 1.1)  # falling, so that the value rises
-        axis.set_xlabel(f"{setting.key} (log scale of 1 − value)")
-        _label_decades(axis, lambda complement, _: f"{1 - complement:.9g}")
-    elif setting.scale in ("log", "logint"):
-        axis.set_xscale("log")
-        axis.set_xlim(setting.low / 1.1, setting.high * 1.1)
-        _label_decades(axis, lambda value, _: f"{value:g}")
-    else:
-        margin = 0.03 * (setting.high - setting.low)
-        axis.set_xlim(setting.low - margin, setting.high + margin)
-
-
-def _label_decades(axis: "Axes", label: Callable[[float, Any], str]) -> None:
-    """Label a log axis in plain numbers, within a decade too where there are few."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    decades = abs(math.log10(axis.get_xlim()[1] / axis.get_xlim()[0]))
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
-    axis.xaxis.set_major_formatter(label)
-    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _figure(width: float, height: float) -> "Figure":

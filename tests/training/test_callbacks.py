@@ -1,0 +1,55 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from toolkit.training.callbacks import NotFiniteError, Progress, SaveProgress, StopAtNotFinite, is_over
+from toolkit.training.config import OptimizerConfig, RunConfig, TrainConfig
+from toolkit.training.run_dir import Position, RunDirectory
+
+CONFIG = TrainConfig(run=RunConfig(epochs=4, batch_size=2, checkpoint_every_steps=2))
+
+
+def test_run_is_over_after_its_epochs_or_its_patience():
+    history = [{"val_loss": loss} for loss in (0.5, 0.3, 0.4, 0.35)]
+    assert [is_over(CONFIG, history[:n]) for n in range(5)] == [False] * 4 + [True]
+    patient = dataclasses.replace(CONFIG, run=RunConfig(epochs=9, early_stopping=2))
+    assert [is_over(patient, history[:n]) for n in range(5)] == [False] * 4 + [True]
+    accurate = dataclasses.replace(patient, optimizer=OptimizerConfig(monitor="val_accuracy"))
+    assert not is_over(accurate, [{"val_accuracy": share} for share in (0.1, 0.2, 0.3)])
+
+
+def test_loss_that_is_no_number_is_found_at_a_checkpoint_and_after_validation():
+    callback = StopAtNotFinite(Position(1, 3), every=5)
+    callback.on_epoch_begin(1)
+    callback.on_train_batch_end(0, {"loss": np.nan})  # not looked at, as that waits for the device
+    with pytest.raises(NotFiniteError) as error:
+        callback.on_train_batch_end(1, {"loss": np.nan})
+    assert error.value.position == Position(1, 5)
+    with pytest.raises(NotFiniteError):
+        callback.on_epoch_end(1, {"loss": 0.5, "val_loss": np.inf})
+
+
+def test_metrics_of_an_epoch_are_the_mean_over_its_examples(tmp_path):
+    """Seven examples in batches of two: segments of four and of three, whose metrics Keras starts anew."""
+    run = RunDirectory(tmp_path / "run")
+    run.begin({"config.json": "{}"}, resume=False)
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    seen = []
+    progress = Progress(Position(), [], [])
+    callback = SaveProgress(run, CONFIG, progress, num_examples=7, gradient_norms=None, on_epoch=seen.append)
+    callback.set_model(model)
+    callback.on_epoch_begin(0)
+    for step in range(4):
+        callback.on_train_batch_end(step, {"loss": 1.0 if step < 2 else 0.3})
+    assert run.positions() == [Position(0, 2)]
+    callback.on_epoch_end(0, {"loss": 0.3, "val_loss": 0.2, "accuracy": 0.5})
+    assert run.positions() == [Position(0, 2), Position(1)]
+    assert progress.history == run.history()
+    row = run.history()[0]
+    assert row == pytest.approx(
+        {"epoch": 1, "loss": (4 * 1.0 + 3 * 0.3) / 7, "val_loss": 0.2, "accuracy": 0.5, "lr": 0.5}
+    )
+    assert seen == [{"epochs": 4} | row]
