@@ -6,7 +6,7 @@ A test holds the files to what this writes.
 from collections import defaultdict
 from pathlib import Path
 
-from toolkit.registry import list_models, model_info
+from toolkit.catalogue import list_models, model_info
 from toolkit.spec import ModelInfo
 
 DOCS = Path(__file__).parent

@@ -89,7 +89,7 @@ def served(home):
 
 
 def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monkeypatch, tmp_path):
-    from toolkit import registry
+    from toolkit import catalogue as registry
     from toolkit.spec import Preprocessing, PretrainedWeights
 
     path = save_weights(

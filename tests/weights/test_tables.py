@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from toolkit.registry import list_models, model_info, register_weights
+from toolkit.catalogue import list_models, model_info, register_weights
 from toolkit.weights.download import cached_path
 from toolkit.weights.naming import namings
 

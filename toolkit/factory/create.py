@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
 from toolkit.factory.settings import check_settings
 from toolkit.factory.source import WeightsSource, open_source
 from toolkit.lazy import keras
-from toolkit.registry import model_info
 from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights
 
 log = logging.getLogger("toolkit")

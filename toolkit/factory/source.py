@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
-from toolkit.registry import list_models, model_info
 from toolkit.spec import Preprocessing
 from toolkit.weights.naming import Address, Naming, namings, variant_of_settings
 from toolkit.weights.readers import TensorFile, read_tensors

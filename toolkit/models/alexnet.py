@@ -6,10 +6,10 @@ Read downwards: the layouts, which say what stands between the convolutions, the
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.registry import register
 from toolkit.spec import ModelInfo
 
 custom = lazy_module("toolkit.layers")

@@ -6,10 +6,10 @@ classifier of X and O shows what a convolution does, with filters, pooling and v
 
 from typing import Any
 
+from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
 
 np = lazy_module("numpy")

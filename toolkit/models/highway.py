@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from toolkit.catalogue import register
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.registry import register
 from toolkit.spec import ModelInfo, Preprocessing
 
 GREY = Preprocessing(size=(32, 32), resize="stretch", channel_order="grey", mean=(0.5,), std=(0.5,))

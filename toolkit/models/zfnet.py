@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from toolkit.catalogue import register
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.registry import register
 from toolkit.spec import ModelInfo
 
 custom = lazy_module("toolkit.layers")

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, split_folder
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.registry import model_info
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
 from toolkit.training.search_space import Setting, as_overrides, parse_search

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
-from toolkit.registry import list_models, model_info
 from toolkit.spec import PretrainedWeights
 
 

@@ -9,7 +9,7 @@ from toolkit.errors import UserError
 
 
 def models(arguments: Namespace) -> None:
-    from toolkit.registry import list_models, model_info
+    from toolkit.catalogue import list_models, model_info
 
     if arguments.name:
         return _layer_table(arguments)
@@ -42,9 +42,9 @@ def models(arguments: Namespace) -> None:
 
 def _layer_table(arguments: Namespace) -> None:
     from toolkit.arithmetic import format_table, layer_table, summary
+    from toolkit.catalogue import model_info
     from toolkit.draw import check_path, draw_model
     from toolkit.factory import create_model
-    from toolkit.registry import model_info
 
     info = model_info(arguments.name)
     if arguments.draw:
@@ -87,7 +87,7 @@ def weights(arguments: Namespace) -> None:
 
 
 def _print_weights(rows: list[dict[str, Any]], name: str | None) -> None:
-    from toolkit.registry import model_info
+    from toolkit.catalogue import model_info
 
     if name and not rows:
         return print(f"{name}: {model_info(name).weights_note}")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 from toolkit.weights.naming import CAFFE_ROUNDED
 from toolkit.weights.tables.sources import caffe_zoo, torchvision
 

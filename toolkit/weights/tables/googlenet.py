@@ -1,6 +1,6 @@
 """GoogLeNet: Caffe's, layer for layer the paper's, and torchvision's, which is batch-normalised."""
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 from toolkit.weights.naming import CAFFE_ROUNDED, INCEPTION
 from toolkit.weights.tables.sources import caffe_zoo, torchvision
 

@@ -1,6 +1,6 @@
 """Network in Network: the first author's Caffe models."""
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 from toolkit.spec import PretrainedWeights
 from toolkit.weights.naming import CAFFE_ROUNDED
 

@@ -7,7 +7,7 @@ its digest is complete and nothing in it is pickled.
 
 from dataclasses import replace
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 from toolkit.weights.naming import INCEPTION, TORCH
 from toolkit.weights.tables.sources import TIMM, keras, timm, torchvision
 

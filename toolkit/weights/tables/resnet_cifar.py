@@ -4,7 +4,7 @@ The accuracy is that of the best epoch on the test set: he held no pictures back
 first eight digits of the sha256. The whole digests and the sizes are of the files in his repository at d5489e8.
 """
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 from toolkit.spec import PretrainedWeights
 from toolkit.weights.naming import CIFAR
 from toolkit.weights.tables.sources import fraction

@@ -1,6 +1,6 @@
 """Networks nobody published weights for, and why: a tag that is missing should not look forgotten."""
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 
 CONTROL = "a control of He et al.'s comparison; no weights of it were published"
 HIGHWAY = "its authors published no weights"

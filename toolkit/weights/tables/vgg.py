@@ -6,7 +6,7 @@ convolutions, hence a layout of its own.
 
 from functools import partial
 
-from toolkit.registry import register_weights
+from toolkit.catalogue import register_weights
 from toolkit.spec import PretrainedWeights
 from toolkit.weights.naming import CAFFE
 from toolkit.weights.tables.sources import keras, timm, torchvision

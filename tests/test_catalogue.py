@@ -3,7 +3,7 @@
 import pytest
 
 import toolkit
-from toolkit import registry
+from toolkit import catalogue as registry
 from toolkit.errors import UserError
 
 
