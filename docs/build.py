@@ -1,4 +1,4 @@
-"""Write ``docs/networks.md`` and ``docs/weights.md`` from the registry: ``python docs/build.py``.
+"""Write ``docs/networks.md`` and ``docs/weights.md`` from the catalogue: ``python docs/build.py``.
 
 A test holds the files to what this writes.
 """

@@ -1,71 +1,26 @@
-"""Network names and what stands behind each: one dictionary, filled by the families in ``toolkit.models`` and, with
-the weights published for them, by the tables in ``toolkit.weights.tables``."""
+"""The networks by name, each joined with the weights that were published for it."""
 
-import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from toolkit.errors import UserError, unknown_name
-from toolkit.spec import ModelInfo, PretrainedWeights
-
-_MODELS: dict[str, ModelInfo] = {}
-
-
-def register(info: ModelInfo) -> ModelInfo:
-    """Add a network.
-
-    Raises:
-        ValueError: the name is taken; overwriting would silently change what others load.
-    """
-    if info.name in _MODELS:
-        raise ValueError(f"a network named {info.name!r} is already registered ({_MODELS[info.name].title})")
-    _MODELS[info.name] = info
-    return info
-
-
-def register_weights(
-    name: str, weights: Iterable[PretrainedWeights] = (), *, imagenet: str = "", note: str = ""
-) -> None:
-    """Say what weights were published for the network ``name``, or why there are none.
-
-    Args:
-        name: a registered network.
-        weights: the published weights, each under a tag of its own.
-        imagenet: the tag that ``"imagenet"`` stands for; none if empty.
-        note: what there is to say where nothing was published.
-
-    Raises:
-        ValueError: no such network, a tag twice, or one that is not among the weights.
-    """
-    importlib.import_module("toolkit.models")
-    if name not in _MODELS:
-        raise ValueError(f"weights for {name!r}, which is no registered network")
-    if _MODELS[name].weights or _MODELS[name].weights_note:
-        raise ValueError(f"the weights of {name!r} are already registered")
-    by_tag: dict[str, PretrainedWeights] = {}
-    for row in weights:
-        if row.tag in by_tag or row.tag == "imagenet":
-            raise ValueError(f"{name!r} has two sets of weights under the tag {row.tag!r}")
-        by_tag[row.tag] = row
-    if imagenet:
-        if imagenet not in by_tag:
-            raise ValueError(f"'imagenet' cannot stand for {imagenet!r}: {name!r} has {', '.join(by_tag) or 'none'}")
-        by_tag["imagenet"] = by_tag[imagenet]
-    _MODELS[name] = replace(_MODELS[name], weights=by_tag, weights_note=note)
+from toolkit.models import NETWORKS
+from toolkit.spec import ModelInfo, PretrainedWeights, Published
+from toolkit.weights.tables import TABLES
 
 
 def list_models() -> list[str]:
-    """Names of all networks, sorted, without importing a framework.
+    """List the names of all networks, sorted, without importing a framework.
 
     >>> "lenet5" in list_models()
     True
     """
-    _load_families()
     return sorted(_MODELS)
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known of the network ``name``, without building it.
+    """Describe the network ``name`` without building it.
 
     Raises:
         UserError: no network has that name; the message suggests the nearest.
@@ -73,13 +28,47 @@ def model_info(name: str) -> ModelInfo:
     >>> model_info("lenet5").num_params
     61706
     """
-    _load_families()
     if name not in _MODELS:
         raise UserError(unknown_name("model", name, list(_MODELS), listing="run `toolkit models` for the list"))
     return _MODELS[name]
 
 
-def _load_families() -> None:
-    # By name, not by import statement: the registry stands below the families it lists.
-    importlib.import_module("toolkit.models")
-    importlib.import_module("toolkit.weights.tables")
+def join(networks: Iterable[ModelInfo], tables: Iterable[Mapping[str, Published]]) -> Mapping[str, ModelInfo]:
+    """Join networks with the tables of weights by name.
+
+    Raises:
+        ValueError: two networks of one name, two entries of weights for one network, weights for a network that is
+            not there, a tag twice, or an ``"imagenet"`` that stands for none of the weights. Overwriting would
+            silently change what others load.
+    """
+    models: dict[str, ModelInfo] = {}
+    for info in networks:
+        if info.name in models:
+            raise ValueError(f"two networks are named {info.name!r}: {models[info.name].title} and {info.title}")
+        models[info.name] = info
+    seen: set[str] = set()
+    for name, published in ((name, published) for table in tables for name, published in table.items()):
+        if name not in models:
+            raise ValueError(f"weights for {name!r}, which is no network")
+        if name in seen:
+            raise ValueError(f"the weights of {name!r} stand in two tables")
+        seen.add(name)
+        models[name] = replace(models[name], weights=_by_tag(name, published), weights_note=published.note)
+    return MappingProxyType(models)
+
+
+def _by_tag(name: str, published: Published) -> dict[str, PretrainedWeights]:
+    by_tag: dict[str, PretrainedWeights] = {}
+    for row in published.weights:
+        if row.tag in by_tag or row.tag == "imagenet":
+            raise ValueError(f"{name!r} has two sets of weights under the tag {row.tag!r}")
+        by_tag[row.tag] = row
+    if published.imagenet:
+        if published.imagenet not in by_tag:
+            known = ", ".join(by_tag) or "none"
+            raise ValueError(f"'imagenet' cannot stand for {published.imagenet!r}: {name!r} has {known}")
+        by_tag["imagenet"] = by_tag[published.imagenet]
+    return by_tag
+
+
+_MODELS = join(NETWORKS, TABLES)

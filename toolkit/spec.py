@@ -3,7 +3,7 @@
 Standard library only, so that reading metadata never pays for importing a framework.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -139,6 +139,21 @@ class PretrainedWeights:
 
 
 @dataclass(frozen=True)
+class Published:
+    """The weights that were published for one network, or why there are none.
+
+    Attributes:
+        weights: each under a tag of its own.
+        imagenet: the tag that ``"imagenet"`` stands for; none if empty.
+        note: what there is to say where nothing was published.
+    """
+
+    weights: Sequence[PretrainedWeights] = ()
+    imagenet: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What is known of a network without building it.
 
@@ -146,7 +161,7 @@ class ModelInfo:
     picture, both of the default variant at ``input_shape`` and ``num_classes``; tests recompute them.
 
     Attributes:
-        name: registry name.
+        name: what ``create_model`` calls it.
         title: name as a person writes it.
         paper: citation with the place of publication.
         year: year of publication.

@@ -89,7 +89,7 @@ def served(home):
 
 
 def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monkeypatch, tmp_path):
-    from toolkit import catalogue as registry
+    from toolkit import model_info
     from toolkit.spec import Preprocessing, PretrainedWeights
 
     path = save_weights(
@@ -101,7 +101,7 @@ def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monke
         digest=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}", preprocessing=stated,
         variant={"shortcut": "B"},
     )  # fmt: skip
-    info = registry.model_info("resnet20")
+    info = model_info("resnet20")
     monkeypatch.setattr(
         "toolkit.factory.create.model_info",
         lambda name: info.__class__(**{**vars(info), "weights": {"test": entry}}),

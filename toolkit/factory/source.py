@@ -48,7 +48,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
 
     Args:
         path: the file.
-        network: a registered network, or any model's name.
+        network: one of ``toolkit.list_models()``, or any model's name.
         format: see ``load_weights``.
         layers: names of the model's layers, where it stands already.
     """

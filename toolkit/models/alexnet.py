@@ -1,12 +1,11 @@
 """AlexNet (Krizhevsky, Sutskever and Hinton 2012), with Caffe's two layouts of it, and its single tower of 2014.
 
-Read downwards: the layouts, which say what stands between the convolutions, the two builders, the registration.
+Read downwards: the layouts, which say what stands between the convolutions, the two builders, the table of networks.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
@@ -151,7 +150,7 @@ STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "head")
 LOGITS = "the last layer gives logits; softmax belongs to the loss and to export"
 CENTRED = "each channel's mean is subtracted; the paper subtracts the mean picture"
 
-register(
+NETWORKS = (
     ModelInfo(
         name="alexnet",
         title="AlexNet",
@@ -178,9 +177,7 @@ register(
             CENTRED,
             LOGITS,
         ),
-    )
-)
-register(
+    ),
     ModelInfo(
         name="alexnet_owt",
         title="AlexNet, one tower",
@@ -202,5 +199,5 @@ register(
             "He normal initialisation: the paper names none",
             LOGITS,
         ),
-    )
+    ),
 )

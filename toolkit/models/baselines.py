@@ -6,7 +6,6 @@ classifier of X and O shows what a convolution does, with filters, pooling and v
 
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
@@ -136,7 +135,7 @@ def xo_weights() -> dict[str, list[Any]]:
 LOGITS = "the last layer gives logits; softmax belongs to the loss and to export"
 DIGITS = Preprocessing(size=(28, 28), resize="stretch", channel_order="grey", mean=(0.5,), std=(0.5,))
 
-register(
+NETWORKS = (
     ModelInfo(
         name="softmax_regression",
         title="Softmax regression",
@@ -155,9 +154,7 @@ register(
         recipe="lenet",
         build=build_softmax_regression,
         deviations=(LOGITS,),
-    )
-)
-register(
+    ),
     ModelInfo(
         name="mlp",
         title="Multilayer perceptron",
@@ -176,9 +173,7 @@ register(
         recipe="lenet",
         build=build_mlp,
         deviations=("ReLU and He normal initialisation; the paper has scaled tanh and uniform weights", LOGITS),
-    )
-)
-register(
+    ),
     ModelInfo(
         name="exercise_cnn",
         title="Exercise network",
@@ -194,9 +189,7 @@ register(
         recipe="modern",
         build=build_exercise_cnn,
         deviations=("the exercise leaves padding open: none, unless padding='same'", LOGITS),
-    )
-)
-register(
+    ),
     ModelInfo(
         name="xo",
         title="X or O",
@@ -216,5 +209,5 @@ register(
             "the votes carry a bias of zero, as every classifier here",
             "the votes are logits: the notes compare them as they are",
         ),
-    )
+    ),
 )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
@@ -226,22 +225,22 @@ REGISTERED = {
     ),
 }
 
-for _name, (_preprocessing, _deviations) in REGISTERED.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=ROWS[_name].title,
-            paper=PAPER,
-            year=2015,
-            input_shape=_preprocessing.input_shape,
-            min_size=32,
-            num_classes=1000,
-            num_params=ROWS[_name].num_params,
-            macs=ROWS[_name].macs,
-            stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
-            preprocessing=_preprocessing,
-            recipe="googlenet",
-            build=partial(build_googlenet, ROWS[_name]),
-            deviations=(*_deviations, *DEVIATIONS),
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=ROWS[name].title,
+        paper=PAPER,
+        year=2015,
+        input_shape=preprocessing.input_shape,
+        min_size=32,
+        num_classes=1000,
+        num_params=ROWS[name].num_params,
+        macs=ROWS[name].macs,
+        stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
+        preprocessing=preprocessing,
+        recipe="googlenet",
+        build=partial(build_googlenet, ROWS[name]),
+        deviations=(*deviations, *DEVIATIONS),
     )
+    for name, (preprocessing, deviations) in REGISTERED.items()
+)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
@@ -173,7 +172,7 @@ CNN32_DEVIATION = (
 )
 CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
-register(
+NETWORKS = (
     ModelInfo(
         name="highway_mlp",
         title="Highway MLP",
@@ -189,24 +188,24 @@ register(
         recipe="lenet",
         build=build_mlp,
         deviations=(*MLP_DEVIATIONS, *DEVIATIONS),
-    )
-)
-for _name, _row in CNN_ROWS.items():
-    register(
+    ),
+    *(
         ModelInfo(
-            name=_name,
-            title=_row.title,
+            name=name,
+            title=row.title,
             paper=PAPER,
             year=2015,
             input_shape=(32, 32, 3),
             min_size=8,
             num_classes=10,
-            num_params=_row.num_params,
-            macs=_row.macs,
+            num_params=row.num_params,
+            macs=row.macs,
             stages=("stage1", "stage2", "stage3", "head"),
             preprocessing=CIFAR,
             recipe="highway",
-            build=partial(build_cnn, _row),
-            deviations=(*((CNN32_DEVIATION,) if _name == "highway_cnn32" else ()), *CNN_DEVIATIONS, *DEVIATIONS),
+            build=partial(build_cnn, row),
+            deviations=(*((CNN32_DEVIATION,) if name == "highway_cnn32" else ()), *CNN_DEVIATIONS, *DEVIATIONS),
         )
-    )
+        for name, row in CNN_ROWS.items()
+    ),
+)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
 from toolkit.spec import ModelInfo, Preprocessing
@@ -77,25 +76,25 @@ def build_lenet5(
     return keras.Model(inputs, parts.logits(x, num_classes), name=name)
 
 
-for _name, _row in ROWS.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=_row.title,
-            paper=(
-                "LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, "
-                "Proceedings of the IEEE 86(11), 1998"
-            ),
-            year=1998,
-            input_shape=_row.preprocessing.input_shape,
-            min_size=16,
-            num_classes=10,
-            num_params=_row.num_params,
-            macs=_row.macs,
-            stages=("stage1", "stage2", "head"),
-            preprocessing=_row.preprocessing,
-            recipe="lenet",
-            build=partial(build_lenet5, _row),
-            deviations=_row.deviations,
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=row.title,
+        paper=(
+            "LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, "
+            "Proceedings of the IEEE 86(11), 1998"
+        ),
+        year=1998,
+        input_shape=row.preprocessing.input_shape,
+        min_size=16,
+        num_classes=10,
+        num_params=row.num_params,
+        macs=row.macs,
+        stages=("stage1", "stage2", "head"),
+        preprocessing=row.preprocessing,
+        recipe="lenet",
+        build=partial(build_lenet5, row),
+        deviations=row.deviations,
     )
+    for name, row in ROWS.items()
+)

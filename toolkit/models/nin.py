@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
@@ -164,22 +163,22 @@ DEVIATIONS = (
     "to export",
 )
 
-for _name, _row in ROWS.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=_row.title,
-            paper="Lin, Chen and Yan, Network in network, ICLR 2014",
-            year=2014,
-            input_shape=_row.preprocessing.input_shape,
-            min_size=_row.min_size,
-            num_classes=_row.num_classes,
-            num_params=_row.num_params,
-            macs=_row.macs,
-            stages=(*(f"stage{number}" for number, _ in enumerate(_row.blocks, start=1)), "head"),
-            preprocessing=_row.preprocessing,
-            recipe="nin",
-            build=partial(build_nin, _row),
-            deviations=(PUBLISHED[_name], *DEVIATIONS),
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=row.title,
+        paper="Lin, Chen and Yan, Network in network, ICLR 2014",
+        year=2014,
+        input_shape=row.preprocessing.input_shape,
+        min_size=row.min_size,
+        num_classes=row.num_classes,
+        num_params=row.num_params,
+        macs=row.macs,
+        stages=(*(f"stage{number}" for number, _ in enumerate(row.blocks, start=1)), "head"),
+        preprocessing=row.preprocessing,
+        recipe="nin",
+        build=partial(build_nin, row),
+        deviations=(PUBLISHED[name], *DEVIATIONS),
     )
+    for name, row in ROWS.items()
+)

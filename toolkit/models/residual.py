@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import ModelInfo, Preprocessing
@@ -166,26 +165,26 @@ def network(
     return keras.Model(inputs, x, name=name)
 
 
-def register_rows(
+def networks(
     rows: dict[str, Row], family: Family, build: Callable[..., Any], *, paper: str, deviations: tuple[str, ...]
-) -> None:
-    """Register a table of networks that one builder builds."""
-    for name, row in rows.items():
-        register(
-            ModelInfo(
-                name=name,
-                title=row.title,
-                paper=paper,
-                year=2016,
-                input_shape=family.preprocessing.input_shape,
-                min_size=family.min_size,
-                num_classes=family.num_classes,
-                num_params=row.num_params,
-                macs=row.macs,
-                stages=("stem", *(f"stage{number}" for number, _ in enumerate(row.depths, start=1)), "head"),
-                preprocessing=family.preprocessing,
-                recipe=family.recipe,
-                build=partial(build, row),
-                deviations=(*deviations, *DEVIATIONS),
-            )
+) -> tuple[ModelInfo, ...]:
+    """Describe a table of networks that one builder builds."""
+    return tuple(
+        ModelInfo(
+            name=name,
+            title=row.title,
+            paper=paper,
+            year=2016,
+            input_shape=family.preprocessing.input_shape,
+            min_size=family.min_size,
+            num_classes=family.num_classes,
+            num_params=row.num_params,
+            macs=row.macs,
+            stages=("stem", *(f"stage{number}" for number, _ in enumerate(row.depths, start=1)), "head"),
+            preprocessing=family.preprocessing,
+            recipe=family.recipe,
+            build=partial(build, row),
+            deviations=(*deviations, *DEVIATIONS),
         )
+        for name, row in rows.items()
+    )

@@ -1,6 +1,6 @@
 """Residual networks for ImageNet (He, Zhang, Ren and Sun 2016, table 1) and their plain twins (figure 3, middle).
 
-Read downwards: the tables of networks, the stem, the builders, the registration; the blocks are in ``residual``. A
+Read downwards: the tables of networks, the stem, the builders, the table of networks; the blocks are in ``residual``. A
 further depth is a row of a table.
 """
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.lazy import layers
 from toolkit.models import parts
-from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
+from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, networks
 from toolkit.spec import Preprocessing
 
 IMAGENET = Preprocessing(size=(224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -120,6 +120,8 @@ OPTION_B = (
 )
 TWIN = "the residual twin without shortcuts: as figure 3 (middle), whose head is the residual network's too"
 
-register_rows(BASIC_ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_B,))
-register_rows(BOTTLENECK_ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(V1_5,))
-register_rows(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,))
+NETWORKS = (
+    *networks(BASIC_ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_B,)),
+    *networks(BOTTLENECK_ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(V1_5,)),
+    *networks(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,)),
+)

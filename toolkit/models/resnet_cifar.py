@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.lazy import layers
 from toolkit.models import parts
-from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
+from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, networks
 from toolkit.spec import Preprocessing
 
 CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -148,12 +148,14 @@ DROPPED = (
     "move; the paper skips it"
 )
 
-register_rows(ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_A,))
-register_rows(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,))
-register_rows(
-    STOCHASTIC_ROWS,
-    replace(FAMILY, recipe="stochastic_depth"),
-    build_stochastic,
-    paper=HUANG,
-    deviations=(DROPPED, OPTION_A),
+NETWORKS = (
+    *networks(ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_A,)),
+    *networks(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,)),
+    *networks(
+        STOCHASTIC_ROWS,
+        replace(FAMILY, recipe="stochastic_depth"),
+        build_stochastic,
+        paper=HUANG,
+        deviations=(DROPPED, OPTION_A),
+    ),
 )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
 from toolkit.spec import ModelInfo
@@ -81,22 +80,22 @@ DEVIATIONS = (
     "the last layer gives logits; softmax belongs to the loss and to export",
 )
 
-for _name, _row in ROWS.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=_row.title,
-            paper=PAPER,
-            year=2015,
-            input_shape=parts.IMAGENET.input_shape,
-            min_size=32,
-            num_classes=1000,
-            num_params=_row.num_params,
-            macs=_row.macs,
-            stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
-            preprocessing=parts.IMAGENET,
-            recipe="vgg",
-            build=partial(build_vgg, _row),
-            deviations=(*((BATCH_NORM,) if _row.batch_norm else ()), *DEVIATIONS),
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=row.title,
+        paper=PAPER,
+        year=2015,
+        input_shape=parts.IMAGENET.input_shape,
+        min_size=32,
+        num_classes=1000,
+        num_params=row.num_params,
+        macs=row.macs,
+        stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
+        preprocessing=parts.IMAGENET,
+        recipe="vgg",
+        build=partial(build_vgg, row),
+        deviations=(*((BATCH_NORM,) if row.batch_norm else ()), *DEVIATIONS),
     )
+    for name, row in ROWS.items()
+)

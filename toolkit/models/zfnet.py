@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from toolkit.catalogue import register
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import ModelInfo
@@ -55,7 +54,7 @@ def build_zfnet(
     return keras.Model(inputs, parts.logits(x, num_classes), name=name)
 
 
-register(
+NETWORKS = (
     ModelInfo(
         name="zfnet",
         title="ZFNet",
@@ -80,5 +79,5 @@ register(
             "normalised by channel statistics; the paper subtracts the mean picture",
             "the last layer gives logits; softmax belongs to the loss and to export",
         ),
-    )
+    ),
 )
