@@ -102,6 +102,10 @@ class Preprocessing:
         return replace(self, size=size)
 
 
+#: Most networks' for ImageNet: torchvision's centre crop and channel statistics.
+IMAGENET = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
 @dataclass(frozen=True)
 class PretrainedWeights:
     """Where one set of trained weights is found, what it was trained on, and what was published of it.
@@ -154,6 +158,25 @@ class Published:
 
 
 @dataclass(frozen=True)
+class BuildOptions:
+    """What every network is built for; what only some of them can vary are keywords of their builders.
+
+    Attributes:
+        name: name of the model.
+        input_shape: ``(height, width, channels)``, at least ``ModelInfo.min_size`` high and wide.
+        num_classes: number of logits.
+        include_top: with the classifier, or only the backbone.
+        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    include_top: bool = True
+    pooling: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What is known of a network without building it.
 
@@ -165,7 +188,6 @@ class ModelInfo:
         title: name as a person writes it.
         paper: citation with the place of publication.
         year: year of publication.
-        input_shape: default ``(height, width, channels)``.
         min_size: the smallest height and width it takes.
         num_classes: default number of classes.
         num_params: trainable parameters.
@@ -176,14 +198,13 @@ class ModelInfo:
         weights: published weights by tag; ``"imagenet"`` stands for the best of them.
         weights_note: why there are none, where none were ever published.
         deviations: every difference from the paper.
-        build: the builder, ``build(*, input_shape, num_classes, include_top, pooling, **variant) -> keras.Model``.
+        build: the builder, ``build(options, **variant) -> keras.Model`` for a ``BuildOptions``.
     """
 
     name: str
     title: str
     paper: str
     year: int
-    input_shape: tuple[int, int, int]
     min_size: int
     num_classes: int
     num_params: int
@@ -195,3 +216,8 @@ class ModelInfo:
     weights: dict[str, PretrainedWeights] = field(default_factory=dict)
     weights_note: str = ""
     deviations: tuple[str, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Default ``(height, width, channels)``."""
+        return self.preprocessing.input_shape

@@ -13,11 +13,10 @@ from toolkit.factory.fill import fill
 from toolkit.factory.settings import check_settings
 from toolkit.factory.source import WeightsSource, open_source
 from toolkit.lazy import keras
-from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing, PretrainedWeights
 
 log = logging.getLogger("toolkit")
 
-_COMMON = {"input_shape", "num_classes", "include_top", "pooling", "name"}
 # What changes a network's answers without a trace in the shapes of its tensors.
 _UNSEEN = ("version", "layout", "epsilon")
 
@@ -67,16 +66,12 @@ def create_model(
     _check_variant(info, variant)
     source = None if weights is None else _source(info, locate_weights(info, weights))
     preprocessing = info.preprocessing if source is None else source.preprocessing or info.preprocessing
-    shape = tuple(input_shape or preprocessing.input_shape)
+    height, width, channels = input_shape or preprocessing.input_shape
+    shape = height, width, channels
+    _check_size(info, shape)
     arguments = variant if source is None else _accepted(info, source.variant, include_top) | variant
-    model = info.build(
-        input_shape=shape,
-        num_classes=num_classes or (source and source.num_classes) or info.num_classes,
-        include_top=include_top,
-        pooling=pooling,
-        name=name,
-        **arguments,
-    )
+    classes = num_classes or (source and source.num_classes) or info.num_classes
+    model = info.build(BuildOptions(name, shape, classes, include_top, pooling), **arguments)
     model.preprocessing, model.variant = _fitted(preprocessing, shape), arguments
     if source is not None:
         check_settings(model, source)
@@ -167,6 +162,16 @@ def _check_arguments(
         raise UserError("networks here are channels_last; call keras.config.set_image_data_format('channels_last')")
 
 
+def _check_size(info: ModelInfo, shape: tuple[int, ...]) -> None:
+    """Refuse pictures that would vanish on the way down."""
+    if min(shape[:2]) < info.min_size:
+        least = (info.min_size, info.min_size, shape[2])
+        raise UserError(
+            f"{info.name} needs pictures of at least {info.min_size}×{info.min_size}, got input_shape={shape}; "
+            f"give input_shape={least} or larger"
+        )
+
+
 def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
     known = _keywords(info)
     for keyword in variant:
@@ -177,7 +182,9 @@ def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
 
 
 def _keywords(info: ModelInfo) -> list[str]:
-    return [keyword for keyword in inspect.signature(info.build).parameters if keyword not in _COMMON]
+    """Keywords that the network's builder has beside its options."""
+    parameters = inspect.signature(info.build).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def _accepted(info: ModelInfo, variant: dict[str, Any], include_top: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing
 
 custom = lazy_module("toolkit.layers")
 
@@ -83,18 +83,6 @@ def conv(x: Any, filters: int, kernel: int, *, stride: int = 1, name: str, row: 
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def halve(x: Any, kernel: int, *, name: str) -> Any:
-    """Max pooling with stride 2 whose last window may hang over, as Caffe's and torch's ``ceil_mode``.
-
-    What hangs over is padded below and to the right, where Keras' ``same`` would also pad above an odd side. Padding
-    with zeros cannot win the maximum wrongly: nothing is negative after a ReLU, normalised or not.
-    """
-    below, right = ((kernel - side) % 2 for side in x.shape[1:3])
-    if below or right:
-        x = layers.ZeroPadding2D(((0, below), (0, right)), name=f"{name}_pad")(x)
-    return layers.MaxPooling2D(kernel, strides=2, name=name)(x)
-
-
 def inception(x: Any, widths: tuple[int, ...], *, name: str, row: Row) -> Any:
     """Four branches side by side (figure 2b): 1×1; 1×1 and 3×3; 1×1 and 5×5; pooling and 1×1."""
     one, reduce3, three, reduce5, five, proj = widths
@@ -125,54 +113,40 @@ def aux_head(x: Any, num_classes: int, *, name: str, row: Row) -> Any:
     return layers.Dense(num_classes, dtype="float32", kernel_initializer=weights(row), name=f"{name}_logits")(x)
 
 
-def build_googlenet(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    aux_heads: bool = False,
-) -> Any:
+def build_googlenet(row: Row, options: BuildOptions, *, aux_heads: bool = False) -> "keras.Model":
     """The network of table 1; the shapes beside the code are for its 224×224×3.
 
     Args:
         row: which network.
-        input_shape: ``(height, width, channels)``, at least 32×32.
-        num_classes: number of logits.
-        include_top: with pooling, dropout and logits, or only the backbone (output stride 32).
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-        name: name of the model.
         aux_heads: also answer the two auxiliary heads' logits, ``{"logits": …, "aux1": …, "aux2": …}``. Their layers'
             names start with ``aux1_`` and ``aux2_``. ``aux_losses`` trains them, ``strip_aux`` takes them off.
     """
-    if aux_heads and not include_top:
+    if aux_heads and not options.include_top:
         raise UserError("aux_heads=True is for a network that classifies: leave it out, or give include_top=True")
-    inputs = parts.image_input(name, input_shape, min_size=32)
+    inputs = layers.Input(options.input_shape, name="input")
     outputs = {}
     x = conv(inputs, 64, 7, stride=2, name="stage1_conv", row=row)  # 112×112×64
-    x = halve(x, 3, name="stage1_pool")  # 56×56×64
+    x = parts.max_pool_ceil(x, 3, name="stage1_pool")  # 56×56×64
     if not row.batch_norm:
         x = custom.LocalResponseNormalization(5, 1e-4, 1.0, name="stage1_norm")(x)
     x = conv(x, 64, 1, name="stage2_reduce", row=row)
     x = conv(x, 192, 3, name="stage2_conv", row=row)  # 56×56×192
     if not row.batch_norm:
         x = custom.LocalResponseNormalization(5, 1e-4, 1.0, name="stage2_norm")(x)
-    x = halve(x, 3, name="stage2_pool")  # 28×28×192
+    x = parts.max_pool_ceil(x, 3, name="stage2_pool")  # 28×28×192
     for stage, modules in MODULES.items():  # 28×28×480, 14×14×832, 7×7×1024
         for letter, widths in modules.items():
             module = f"stage{stage}_{letter}"
             x = inception(x, widths, name=module, row=row)
             if aux_heads and module in AUX_HEADS:
-                outputs[AUX_HEADS[module]] = aux_head(x, num_classes, name=AUX_HEADS[module], row=row)
+                outputs[AUX_HEADS[module]] = aux_head(x, options.num_classes, name=AUX_HEADS[module], row=row)
         if stage < 5:
-            x = halve(x, row.last_pool if stage == 4 else 3, name=f"stage{stage}_pool")
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
+            x = parts.max_pool_ceil(x, row.last_pool if stage == 4 else 3, name=f"stage{stage}_pool")
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
     x = layers.Dropout(row.dropout, name="head_dropout")(parts.pooled(x, "avg"))
-    logits = parts.logits(x, num_classes, kernel_initializer=weights(row))
-    return keras.Model(inputs, {"logits": logits, **outputs} if outputs else logits, name=name)
+    logits = parts.logits(x, options.num_classes, kernel_initializer=weights(row))
+    return keras.Model(inputs, {"logits": logits, **outputs} if outputs else logits, name=options.name)
 
 
 def aux_losses(loss: Any) -> dict[str, Any]:
@@ -196,7 +170,7 @@ PAPER = "Szegedy et al., Going deeper with convolutions, CVPR 2015"
 DEVIATIONS = (
     "auxiliary heads only where asked for with aux_heads=True; their places are those of the paper",
     "the last pooling is global; the paper's window of 7×7 is the same at 224×224",
-    "the last layer gives logits; softmax belongs to the loss and to export",
+    parts.LOGITS,
 )
 CAFFE = (
     "local response normalisation with size 5, alpha 1e-4 and bias 1, as bvlc_googlenet: the paper prints no constants",
@@ -214,7 +188,7 @@ TORCHVISION = (
     "inputs lie in -1…1: torchvision normalises with ImageNet's mean and deviation, and then back to this inside the "
     "network (transform_input), because the weights come from TensorFlow",
 )
-REGISTERED = {
+PROJECTS = {
     "googlenet": (
         Preprocessing((224, 224), crop_fraction=0.875, channel_order="bgr", scale=1.0, mean=(104.0, 117.0, 123.0)),
         CAFFE,
@@ -231,7 +205,6 @@ NETWORKS = tuple(
         title=ROWS[name].title,
         paper=PAPER,
         year=2015,
-        input_shape=preprocessing.input_shape,
         min_size=32,
         num_classes=1000,
         num_params=ROWS[name].num_params,
@@ -242,5 +215,5 @@ NETWORKS = tuple(
         build=partial(build_googlenet, ROWS[name]),
         deviations=(*deviations, *DEVIATIONS),
     )
-    for name, (preprocessing, deviations) in REGISTERED.items()
+    for name, (preprocessing, deviations) in PROJECTS.items()
 )
