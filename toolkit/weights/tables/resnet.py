@@ -7,12 +7,12 @@ its digest is complete and nothing in it is pickled.
 
 from dataclasses import replace
 
-from toolkit.spec import Published
-from toolkit.weights.naming import INCEPTION, TORCH
+from toolkit.spec import IMAGENET, Published
+from toolkit.weights.naming import INCEPTION
 from toolkit.weights.tables.sources import TIMM, keras, timm, torchvision
 
-SECOND_RECIPE = replace(TORCH, crop_fraction=224 / 232)  # torchvision's: shorter side to 232
-SECOND_RECIPE_TIMM = replace(TORCH, crop_fraction=0.965)  # the same, as timm writes it
+SECOND_RECIPE = replace(IMAGENET, crop_fraction=224 / 232)  # torchvision's: shorter side to 232
+SECOND_RECIPE_TIMM = replace(IMAGENET, crop_fraction=0.965)  # the same, as timm writes it
 RA4 = replace(INCEPTION, interpolation="bicubic", crop_fraction=0.9)
 AUTHORS = {"version": "v1", "use_bias": True, "epsilon": 1.001e-5}
 APACHE = "Apache-2.0"

@@ -5,7 +5,7 @@ first eight digits of the sha256. The whole digests and the sizes are of the fil
 """
 
 from toolkit.spec import PretrainedWeights, Published
-from toolkit.weights.naming import CIFAR
+from toolkit.weights.naming import IMAGENET_32
 from toolkit.weights.tables.sources import fraction
 
 REPOSITORY = "github.com/akamaster/pytorch_resnet_cifar10"
@@ -20,7 +20,7 @@ def akamaster(file: str, error: float, *, sha256: str, num_bytes: int | None) ->
         num_bytes=num_bytes,
         num_classes=10,
         layout="akamaster",
-        preprocessing=CIFAR,
+        preprocessing=IMAGENET_32,
         top1=fraction(100 - error),
         published_in=f"{REPOSITORY}, README.md; best epoch on the test set",
         licence="BSD-2-Clause",
