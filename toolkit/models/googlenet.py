@@ -1,9 +1,8 @@
 """GoogLeNet (Szegedy et al., CVPR 2015), layer for layer as the two sets of weights that people load.
 
 ``googlenet`` answers as Caffe's ``bvlc_googlenet`` does, ``googlenet_bn`` as torchvision's ``googlenet``. Read
-downwards: the table of networks, the paper's table 1, the blocks, the builder, training with auxiliary heads, the
-registration. Stages are numbered as the paper's modules: stages 1 and 2 are its first convolutions, and what Caffe
-calls ``inception_4a/3x3_reduce`` is ``stage4_a_reduce3`` here.
+downwards: the two networks, the paper's table 1, the blocks, the builder. Stages are numbered as the paper's modules:
+stages 1 and 2 are its first convolutions, and what Caffe calls ``inception_4a/3x3_reduce`` is ``stage4_a_reduce3``.
 """
 
 from dataclasses import dataclass
@@ -49,7 +48,6 @@ MODULES = {
 }
 # The modules that the auxiliary heads look at.
 AUX_HEADS = {"stage4_a": "aux1", "stage4_d": "aux2"}
-AUX_LOSS_WEIGHTS = {"logits": 1.0, "aux1": 0.3, "aux2": 0.3}  # section 5
 
 
 def weights(row: Row) -> Any:
@@ -119,7 +117,7 @@ def build_googlenet(row: Row, options: BuildOptions, *, aux_heads: bool = False)
     Args:
         row: which network.
         aux_heads: also answer the two auxiliary heads' logits, ``{"logits": …, "aux1": …, "aux2": …}``. Their layers'
-            names start with ``aux1_`` and ``aux2_``. ``aux_losses`` trains them, ``strip_aux`` takes them off.
+            names start with ``aux1_`` and ``aux2_``. The recipe ``googlenet`` trains them, and training takes them off.
     """
     if aux_heads and not options.include_top:
         raise UserError("aux_heads=True is for a network that classifies: leave it out, or give include_top=True")
@@ -147,23 +145,6 @@ def build_googlenet(row: Row, options: BuildOptions, *, aux_heads: bool = False)
     x = layers.Dropout(row.dropout, name="head_dropout")(parts.pooled(x, "avg"))
     logits = parts.logits(x, options.num_classes, kernel_initializer=weights(row))
     return keras.Model(inputs, {"logits": logits, **outputs} if outputs else logits, name=options.name)
-
-
-def aux_losses(loss: Any) -> dict[str, Any]:
-    """What ``compile`` needs to train a network with auxiliary heads: ``model.compile(optimizer, **aux_losses(loss))``.
-
-    Each head's loss is added with weight 0.3 (section 5). ``fit`` takes the labels once per output, under the keys of
-    ``AUX_LOSS_WEIGHTS``.
-    """
-    return {"loss": dict.fromkeys(AUX_LOSS_WEIGHTS, loss), "loss_weights": dict(AUX_LOSS_WEIGHTS)}
-
-
-def strip_aux(model: Any) -> Any:
-    """The network without its auxiliary heads: plain logits from the same layers, so weights are shared.
-
-    The result is not compiled.
-    """
-    return keras.Model(model.inputs[0], model.get_layer("head_logits").output, name=model.name)
 
 
 PAPER = "Szegedy et al., Going deeper with convolutions, CVPR 2015"
