@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.mapped import map_file
-from toolkit.weights.readers.tensor_file import TensorFile
+from toolkit.weights.readers.tensor_file import TensorFile, map_file
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Fields of NetParameter with the wire types they come in: what tells a network from other messages.
