@@ -7,7 +7,8 @@ over it, as runtimes do with activations, normalisation, sums and reshapes. A lo
 
 from typing import Any
 
-from toolkit.arithmetic.graph import size, sources
+from toolkit.arithmetic.sizes import size
+from toolkit.network import sources
 
 
 def live_values(model: Any) -> dict[str, int]:

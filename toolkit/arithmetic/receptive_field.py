@@ -9,7 +9,7 @@ that any of them sees. This is the field as designed: at a picture's border, par
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.arithmetic.graph import sources
+from toolkit.network import inputs_of, sources
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _field(layer: Any, feeding: list[Any], seen: list[Field | None]) -> Field | 
         last=_both(lambda *ends: max(ends), *(field.last for field in known)),
         jump=known[0].jump,
     )
-    given = layer.input if isinstance(layer.input, list | tuple) else [layer.input]
+    given = inputs_of(layer)
     shape = (given[0] if given else layer.output).shape[1:3]
     window = _window(layer, shape)
     if window is None:

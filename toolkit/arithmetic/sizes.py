@@ -1,4 +1,7 @@
-"""Output sizes."""
+"""Sizes: of what a convolution leaves, and of an array."""
+
+from collections.abc import Sequence
+from math import prod
 
 
 def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) -> int:
@@ -26,3 +29,14 @@ def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) 
     if kernel > n + 2 * padding:
         raise ValueError(f"a kernel of {kernel} does not fit into {n} pixels with padding {padding}; pad or enlarge")
     return (n + 2 * padding - kernel) // stride + 1
+
+
+def size(shape: Sequence[int | None]) -> int:
+    """Values in an array of that shape.
+
+    Raises:
+        ValueError: a side is unknown.
+    """
+    if None in shape:
+        raise ValueError(f"shape {tuple(shape)} is not fully known; build the model for a fixed input size")
+    return prod(side for side in shape if side is not None)

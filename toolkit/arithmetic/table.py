@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.arithmetic.graph import size
 from toolkit.arithmetic.memory import live_values
 from toolkit.arithmetic.receptive_field import receptive_fields
+from toolkit.arithmetic.sizes import size
 
 # A kernel meets every output position once, so multiply-adds are output positions times kernel entries. That holds for
 # grouped and depthwise convolutions too: their kernels are as much smaller as each output looks at fewer channels.

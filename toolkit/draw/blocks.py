@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.arithmetic.graph import sources
+from toolkit.network import sources
 
 
 @dataclass
