@@ -55,6 +55,7 @@ def _add_models(commands) -> None:
     parser = _command(commands, "models", "list the networks, or show one network's layer table")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
+    parser.add_argument("--filters", type=Path, metavar="FILE", help="draw classic edge detectors and their answers")
 
 
 def _add_weights(commands) -> None:

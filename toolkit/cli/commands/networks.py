@@ -11,6 +11,8 @@ from toolkit.errors import UserError
 def models(arguments: Namespace) -> None:
     from toolkit.catalogue import list_models, model_info
 
+    if arguments.filters:
+        return _draw_filters(arguments)
     if arguments.name:
         return _layer_table(arguments)
     if arguments.draw:
@@ -38,6 +40,15 @@ def models(arguments: Namespace) -> None:
         for r in rows
     ]
     return print_table(table, ["name", "network", "year", "input", "parameters", "multiply-adds"])
+
+
+def _draw_filters(arguments: Namespace) -> None:
+    from toolkit.draw import draw_filters
+
+    if arguments.name:
+        raise UserError(f"--filters draws filters of no network: leave out {arguments.name}")
+    draw_filters(arguments.filters)
+    return print_json({"path": str(arguments.filters)}) if arguments.json else print(f"Drawn to {arguments.filters}")
 
 
 def _layer_table(arguments: Namespace) -> None:
