@@ -73,6 +73,7 @@ def _add_weights(commands) -> None:
     convert.add_argument("source", metavar="TAG|FILE")
     convert.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors or .weights.h5")
     convert.add_argument("--model", required=True, metavar="M", help="the network the weights are for")
+    convert.add_argument("--deepen", metavar="M", help="write them for this deeper network, which answers the same")
 
 
 def _action(actions, name: str, summary: str) -> argparse.ArgumentParser:

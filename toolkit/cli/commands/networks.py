@@ -93,7 +93,7 @@ def weights(arguments: Namespace) -> None:
             return print_json(report)
         checked = report["digest"] or "no digest published"
         return print(f"{report['path']}: {report['num_tensors']:,} tensors fit {arguments.model} ({checked})")
-    report = journeys.convert_weights(arguments.source, arguments.target, arguments.model)
+    report = journeys.convert_weights(arguments.source, arguments.target, arguments.model, deeper=arguments.deepen)
     return print_json(report) if arguments.json else print(report["path"])
 
 
