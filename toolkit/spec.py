@@ -14,7 +14,7 @@ ResizeMode = Literal["crop", "stretch"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded picture becomes a network's input; it belongs to the weights and travels with them.
+    """The way from a decoded picture to a network's input; it belongs to the weights and travels with them.
 
     Two steps, kept apart because they run in different places:
 
@@ -86,7 +86,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """What ``as_dict`` gave, back from JSON.
+        """Rebuild from what ``as_dict`` gave, back from JSON.
 
         >>> square = Preprocessing(size=(8, 8))
         >>> Preprocessing.from_dict(square.as_dict()) == square
@@ -108,7 +108,7 @@ IMAGENET = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Where one set of trained weights is found, what it was trained on, and what was published of it.
+    """One set of published weights: where it is found, what it was trained on, how well it does.
 
     Attributes:
         tag: the name given to ``create_model(weights=…)``.
@@ -159,7 +159,7 @@ class Published:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What every network is built for; what only some of them can vary are keywords of their builders.
+    """The options of every builder; what only some networks can vary are keywords of their own.
 
     Attributes:
         name: name of the model.
@@ -178,7 +178,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a network without building it.
+    """The facts about a network that are known without building it.
 
     ``num_params`` counts trainable parameters and ``macs`` multiply-adds of convolutions and dense layers for one
     picture, both of the default variant at ``input_shape`` and ``num_classes``; tests recompute them.

@@ -5,7 +5,7 @@ from math import prod
 
 
 def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) -> int:
-    """Side of what a convolution or pooling leaves of ``n`` pixels: floor((n + 2·padding - kernel) / stride) + 1.
+    """Compute the side a convolution or pooling leaves of ``n`` pixels: floor((n + 2·padding - kernel) / stride) + 1.
 
     Args:
         n: side of the input.
@@ -32,7 +32,7 @@ def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) 
 
 
 def size(shape: Sequence[int | None]) -> int:
-    """Values in an array of that shape.
+    """Count the values in an array of that shape.
 
     Raises:
         ValueError: a side is unknown.

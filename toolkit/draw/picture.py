@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.draw.blocks import Box, boxes
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 
 SUFFIXES = (".svg", ".png")
 
@@ -51,11 +52,11 @@ class Placed:
 
     @property
     def end(self) -> float:
-        """Where the arrow to the next box begins: below the box, or below its sum."""
+        """The start of the arrow to the next box: below the box, or below its sum."""
         return self.y + self.height + (SUM if self.box.shortcut is not None else 0)
 
 
-def draw_model(model: Any, path: Path, *, title: str = "") -> None:
+def draw_model(model: "keras.Model", path: Path, *, title: str = "") -> None:
     """Draw a flat functional model to a file.
 
     Args:

@@ -1,4 +1,4 @@
-"""``create_model`` and ``load_weights``: what is asked for, checked, built and filled."""
+"""Build networks by name and fill them with weights: ``create_model`` and ``load_weights``."""
 
 import inspect
 import logging
@@ -31,7 +31,7 @@ def create_model(
     pooling: str | None = None,
     sum_channels: bool = False,
     **variant: Any,
-) -> Any:
+) -> "keras.Model":
     """Build a network by name.
 
     ``preprocessing_of`` the result tells what turns a picture into its input. Weights bring their own: of the tag,
@@ -86,7 +86,7 @@ def create_model(
     return model
 
 
-def load_weights(model: Any, path: str | os.PathLike[str], format: str = "auto") -> None:
+def load_weights(model: "keras.Model", path: str | os.PathLike[str], format: str = "auto") -> None:
     """Fill a model from a file, by layer name and shape, complete both ways or not at all.
 
     Where only the number of classes differs, the classifier keeps its fresh weights and the logger ``toolkit`` says
@@ -112,7 +112,7 @@ def load_weights(model: Any, path: str | os.PathLike[str], format: str = "auto")
 
 
 def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> PretrainedWeights | Path:
-    """What ``weights`` means for a network: a tag's entry, or the path of a file; nothing is read yet.
+    """Resolve ``weights`` to a tag's entry or the path of a file; nothing is read yet.
 
     Raises:
         UserError: neither a tag nor a path.
@@ -130,8 +130,8 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     )
 
 
-def preprocessing_of(model: Any) -> Preprocessing:
-    """What turns a picture into the input of a network that ``create_model`` built.
+def preprocessing_of(model: "keras.Model") -> Preprocessing:
+    """Look up the preprocessing of a network that ``create_model`` built.
 
     Raises:
         UserError: the model was made otherwise, or saved and loaded since.
@@ -188,7 +188,7 @@ def _keywords(info: ModelInfo) -> list[str]:
 
 
 def _accepted(info: ModelInfo, variant: dict[str, Any], include_top: bool) -> dict[str, Any]:
-    """What the builder takes and does not do by itself."""
+    """The part of a variant that the builder takes and does not do by itself."""
     defaults = inspect.signature(info.build).parameters
     # A backbone has no auxiliary heads, whatever the file's network had.
     accepted = [keyword for keyword in _keywords(info) if include_top or keyword != "aux_heads"]
@@ -199,7 +199,7 @@ def _accepted(info: ModelInfo, variant: dict[str, Any], include_top: bool) -> di
     }
 
 
-def _check_same_variant(model: Any, source: WeightsSource) -> None:
+def _check_same_variant(model: "keras.Model", source: WeightsSource) -> None:
     """As in ``create_model``, a keyword that was given counts for more than what the file takes for granted."""
     given = getattr(model, "variant", None)
     if given is None:  # not of create_model: nothing tells
@@ -227,7 +227,7 @@ def _source(info: ModelInfo, weights: PretrainedWeights | Path) -> WeightsSource
 
 
 def _tagged(source: WeightsSource, entry: PretrainedWeights) -> WeightsSource:
-    """What the table says of a file counts for more than what its kind takes for granted."""
+    """The source with what the table says of the file, which counts for more than what its kind takes for granted."""
     return replace(
         source,
         preprocessing=entry.preprocessing,

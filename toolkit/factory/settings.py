@@ -1,9 +1,10 @@
-"""Whether a saved model and the one to fill compute alike: arrays that fit do not say so."""
+"""Compare the settings of a saved model's layers with those of the model to fill: arrays that fit do not tell them."""
 
 from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.factory.source import AUXILIARY, WeightsSource
+from toolkit.lazy import keras
 
 # Settings of a layer that change what it answers at inference. Sizes show in the arrays' shapes.
 _TELLING = (
@@ -13,7 +14,7 @@ _TELLING = (
 _HEADS = ("head", *AUXILIARY)
 
 
-def check_settings(model: Any, source: WeightsSource) -> None:
+def check_settings(model: "keras.Model", source: WeightsSource) -> None:
     """Compare the layers that a ``.keras`` file of this package's own names lists with those of the model.
 
     Classifiers may differ: whether they fit is seen where they are filled.

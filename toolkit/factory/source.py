@@ -95,7 +95,7 @@ def _num_classes(file: TensorFile, places: dict[Address, str]) -> int | None:
 
 
 def _own_metadata(file: TensorFile, network: str) -> dict[str, Any]:
-    """What ``save_weights`` wrote beside the tensors; nothing for files of others."""
+    """The note that ``save_weights`` wrote beside the tensors; nothing for files of others."""
     if METADATA_KEY not in file.metadata:
         return {}
     try:

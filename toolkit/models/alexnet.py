@@ -31,7 +31,7 @@ LAYOUTS = {
 
 
 def normal(bias: str = "zeros") -> dict[str, Any]:
-    """How layers start (section 5): weights from N(0, 0.01), biases of one in some of them."""
+    """Initializers of section 5: weights from N(0, 0.01), biases of one in some layers."""
     return {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01), "bias_initializer": bias}
 
 

@@ -19,7 +19,7 @@ custom = lazy_module("toolkit.layers")
 
 @dataclass(frozen=True)
 class Row:
-    """What tells the two networks apart, and the counts that tests recompute, without auxiliary heads."""
+    """One network: what tells it from the other, and the counts that tests recompute, without auxiliary heads."""
 
     title: str
     batch_norm: bool  # and no biases; otherwise biases and two local response normalisations

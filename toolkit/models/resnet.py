@@ -49,7 +49,7 @@ PLAIN_ROWS = {
 
 @dataclass(frozen=True)
 class Style:
-    """What variants of one network differ in; every block is handed the same one.
+    """A variant of a network; every block is handed the same one.
 
     Attributes:
         version: ``"v1"`` strides on the first 1×1 of a bottleneck, ``"v1.5"`` on its 3×3.
@@ -70,7 +70,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Family:
-    """What the networks for one data set have in common."""
+    """The properties that the networks for one data set have in common."""
 
     stem: Callable[[Any, Style], Any]
     widths: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What other projects call the tensors of the networks here, and what else their files take for granted.
+"""The names that other projects give the tensors of the networks here, and what else their files take for granted.
 
 A naming turns the name of a tensor in a file into an address: the layer's name here and the variable in it, by number
 (``"0"``, the order of a Keras layer's weights) or by name (``"kernel"``). Names only: shapes are compared, and
@@ -44,7 +44,7 @@ class Naming:
     variant: Callable[[Collection[Address]], dict[str, Any]]
 
     def address(self, tensor: str) -> Address | None:
-        """Where the tensor of that name belongs here; None if the name is not one of this project's."""
+        """The address here of the tensor of that name; None if the name is not one of this project's."""
         if "/" in tensor:
             layer, _, variable = tensor.rpartition("/")
         else:
@@ -65,7 +65,7 @@ def namings(network: str) -> list[Naming]:
 
 
 def _own_variant(found: Collection[Address]) -> dict[str, Any]:
-    """What this package's own names tell of a residual network; other networks have no such variants."""
+    """The variant of a residual network as this package's own names tell it; other networks have no such variants."""
     layers = {layer for layer, _ in found}
     if "stem_bn" not in layers:
         return {}

@@ -10,7 +10,7 @@ from toolkit.spec import PretrainedWeights
 
 
 def list_weights(model_name: str | None = None) -> list[dict[str, Any]]:
-    """One row per network and tag: what was published of it, and the file in the cache if it is there."""
+    """List what was published, one row per network and tag, with the file in the cache if it is there."""
     from toolkit.weights.download import cached_path
 
     names = list_models() if model_name is None else [model_info(model_name).name]

@@ -1,4 +1,4 @@
-"""What there is: networks, their weights, bundled samples."""
+"""The commands about what there is: networks, their weights, bundled samples."""
 
 from argparse import Namespace
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What kind of file it is, by its content: people rename weights files, and downloads answer with web pages."""
+"""Tell the format of a file by its content: people rename weights files, and downloads answer with web pages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What readers start from and give back: a file's mapped bytes or the entries of an archive, and named arrays in them.
+"""A weights file as its readers see it: mapped bytes, the entries of an archive, and the named arrays in them.
 
 Nothing is copied or unpacked.
 """
@@ -59,7 +59,7 @@ class Archive:
         return self.data[slice(*self.span(name, max_bytes))]
 
     def span(self, name: str, max_bytes: int | None = None) -> tuple[int, int]:
-        """Where an entry begins and ends in the file; refuses what is compressed, encrypted or damaged."""
+        """Start and end of an entry in the file; refuses what is compressed, encrypted or damaged."""
         if name not in self.entries:
             raise UserError(f"the archive holds no {name[:100]!r}; download or save the file again")
         entry = self.entries[name]

@@ -40,7 +40,6 @@ def timm(
     *,
     sha256: str = "",
     preprocessing: Preprocessing = IMAGENET,
-    layout: str = "torchvision",
     licence: str = "BSD-3-Clause",
 ) -> PretrainedWeights:
     """The safetensors file of a repository of timm's on the Hugging Face hub; the hub's pages print its sha256."""
@@ -50,7 +49,7 @@ def timm(
         digest=f"sha256:{sha256}" if sha256 else "",
         num_bytes=None,
         num_classes=1000,
-        layout=layout,
+        layout="timm" if repository.startswith("vgg") else "torchvision",  # VGG's dense layers are convolutions there
         preprocessing=preprocessing,
         top1=fraction(top1),
         top5=fraction(top5),

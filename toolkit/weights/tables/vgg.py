@@ -4,8 +4,6 @@ The authors' are in two files, Caffe's, which they published, and Keras', ported
 convolutions, hence a layout of its own.
 """
 
-from functools import partial
-
 from toolkit.spec import PretrainedWeights, Published
 from toolkit.weights.naming import CAFFE
 from toolkit.weights.tables.sources import keras, timm, torchvision
@@ -13,8 +11,6 @@ from toolkit.weights.tables.sources import keras, timm, torchvision
 TV1 = "imagenet-tv1"
 TIMM_TV1 = "imagenet-timm-tv1"
 AUTHORS = "CC-BY-4.0"
-
-vgg_timm = partial(timm, TIMM_TV1, layout="timm")
 
 
 def oxford(model: str, top5: float, *, digest: str, page: str) -> PretrainedWeights:
@@ -37,7 +33,8 @@ PUBLISHED = {
     "vgg11": Published(
         [
             torchvision(TV1, "vgg11-8a719046.pth", 69.020, 88.628),
-            vgg_timm(
+            timm(
+                TIMM_TV1,
                 "vgg11.tv_in1k",
                 69.050,
                 88.630,
@@ -49,7 +46,7 @@ PUBLISHED = {
     "vgg13": Published(
         [
             torchvision(TV1, "vgg13-19584684.pth", 69.928, 89.246),
-            vgg_timm("vgg13.tv_in1k", 69.950, 89.262),
+            timm(TIMM_TV1, "vgg13.tv_in1k", 69.950, 89.262),
         ],
         imagenet=TIMM_TV1,
     ),
@@ -64,7 +61,8 @@ PUBLISHED = {
             ),
             keras("vgg16/vgg16", "64373286793e3c8b2b4e3219cbf3544b", 71.3, 90.1, licence=AUTHORS),
             torchvision(TV1, "vgg16-397923af.pth", 71.592, 90.382),
-            vgg_timm(
+            timm(
+                TIMM_TV1,
                 "vgg16.tv_in1k",
                 71.594,
                 90.398,
@@ -78,7 +76,8 @@ PUBLISHED = {
             oxford("VGG_ILSVRC_19_layers", 0.925, digest="", page="3785162f95cd2d5fee77"),
             keras("vgg19/vgg19", "cbe5617147190e668d6c5d5026f83318", 71.3, 90.0, licence=AUTHORS),
             torchvision(TV1, "vgg19-dcbb9e9d.pth", 72.376, 90.876),
-            vgg_timm(
+            timm(
+                TIMM_TV1,
                 "vgg19.tv_in1k",
                 72.400,
                 90.878,
@@ -90,14 +89,15 @@ PUBLISHED = {
     "vgg11_bn": Published(
         [
             torchvision(TV1, "vgg11_bn-6002323d.pth", 70.370, 89.810),
-            vgg_timm("vgg11_bn.tv_in1k", 70.374, 89.802),
+            timm(TIMM_TV1, "vgg11_bn.tv_in1k", 70.374, 89.802),
         ],
         imagenet=TIMM_TV1,
     ),
     "vgg13_bn": Published(
         [
             torchvision(TV1, "vgg13_bn-abd245e5.pth", 71.586, 90.374),
-            vgg_timm(
+            timm(
+                TIMM_TV1,
                 "vgg13_bn.tv_in1k",
                 71.560,
                 90.372,
@@ -109,7 +109,8 @@ PUBLISHED = {
     "vgg16_bn": Published(
         [
             torchvision(TV1, "vgg16_bn-6c64b313.pth", 73.360, 91.516),
-            vgg_timm(
+            timm(
+                TIMM_TV1,
                 "vgg16_bn.tv_in1k",
                 73.354,
                 91.490,
@@ -121,7 +122,8 @@ PUBLISHED = {
     "vgg19_bn": Published(
         [
             torchvision(TV1, "vgg19_bn-c79401a0.pth", 74.218, 91.842),
-            vgg_timm(
+            timm(
+                TIMM_TV1,
                 "vgg19_bn.tv_in1k",
                 74.230,
                 91.848,
