@@ -173,7 +173,7 @@ def _check_size(info: ModelInfo, shape: tuple[int, ...]) -> None:
 
 
 def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
-    known = _keywords(info)
+    known = list(_keywords(info))
     for keyword in variant:
         if keyword not in known:
             if not known:
@@ -181,21 +181,20 @@ def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
             raise UserError(unknown_name("keyword", keyword, known, listing=f"{info.name} has {', '.join(known)}"))
 
 
-def _keywords(info: ModelInfo) -> list[str]:
-    """Keywords that the network's builder has beside its options."""
+def _keywords(info: ModelInfo) -> dict[str, Any]:
+    """Keywords that the network's builder has beside its options, with their defaults."""
     parameters = inspect.signature(info.build).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def _accepted(info: ModelInfo, variant: dict[str, Any], include_top: bool) -> dict[str, Any]:
     """The part of a variant that the builder takes and does not do by itself."""
-    defaults = inspect.signature(info.build).parameters
-    # A backbone has no auxiliary heads, whatever the file's network had.
-    accepted = [keyword for keyword in _keywords(info) if include_top or keyword != "aux_heads"]
+    defaults = _keywords(info)
     return {
         keyword: value
         for keyword, value in variant.items()
-        if keyword in accepted and value != defaults[keyword].default
+        # A backbone has no auxiliary heads, whatever the file's network had.
+        if keyword in defaults and value != defaults[keyword] and (include_top or keyword != "aux_heads")
     }
 
 
@@ -204,11 +203,11 @@ def _check_same_variant(model: "keras.Model", source: WeightsSource) -> None:
     given = getattr(model, "variant", None)
     if given is None:  # not of create_model: nothing tells
         return
-    defaults = inspect.signature(model_info(model.name).build).parameters
+    defaults = _keywords(model_info(model.name))
     needed = {
         keyword: value
         for keyword, value in source.variant.items()
-        if keyword in _UNSEEN and keyword in defaults and keyword not in given and value != defaults[keyword].default
+        if keyword in _UNSEEN and keyword in defaults and keyword not in given and value != defaults[keyword]
     }
     if needed:
         listed = ", ".join(f"{keyword}={value!r}" for keyword, value in sorted(needed.items()))

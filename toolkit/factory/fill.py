@@ -1,7 +1,7 @@
 """Put the tensors of a file into the variables of a model: every one has its place, or nothing changes."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, KeysView
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -152,19 +152,19 @@ def _fresh(source: WeightsSource, places: dict[Address, str], slots: dict[Addres
 
 def _mismatches(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot]) -> list[str]:
     given, wanted = _layers(places), _layers(slots)
-    missing = [f"the file lacks layer {layer!r}" for layer in _layers(slots, ordered=True) if layer not in given]
+    missing = [f"the file lacks layer {layer!r}" for layer in wanted if layer not in given]
     missing += [
         f"the file lacks {'/'.join((address[0], slot.variable.name))}"
         for address, slot in slots.items()
         if address not in places and address[0] in given
     ]
-    left_over = [f"the model lacks layer {layer!r}" for layer in _layers(places, ordered=True) if layer not in wanted]
+    left_over = [f"the model lacks layer {layer!r}" for layer in given if layer not in wanted]
     left_over += [
         f"the model has no place for tensor {tensor!r}"
         for address, tensor in places.items()
         if address not in slots and address[0] in wanted
     ]
-    left_over += [f"the model has no place for tensor {tensor!r}" for tensor in source.strangers]
+    left_over += [f"the model has no place for tensor {tensor!r}" for tensor in source.unplaced]
     return missing + left_over + _other_shapes(source, places, slots)
 
 
@@ -194,9 +194,9 @@ def _hint(ours: Shape, theirs: Shape, channels_first: bool) -> str:
     return ""
 
 
-def _layers(addresses: Collection[Address], *, ordered: bool = False) -> Any:
-    layers = dict.fromkeys(layer for layer, _ in addresses)
-    return list(layers) if ordered else set(layers)
+def _layers(addresses: Collection[Address]) -> KeysView[str]:
+    """The layers' names, each once, in order."""
+    return dict.fromkeys(layer for layer, _ in addresses).keys()
 
 
 def _sides(shape: Shape) -> str:

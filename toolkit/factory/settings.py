@@ -7,7 +7,7 @@ from toolkit.factory.source import AUXILIARY, WeightsSource
 from toolkit.lazy import keras
 
 # Settings of a layer that change what it answers at inference. Sizes show in the arrays' shapes.
-_TELLING = (
+_SETTINGS = (
     *("strides", "dilation_rate", "groups", "pool_size", "size", "activation"),
     *("epsilon", "alpha", "beta", "bias", "scale", "center"),
 )
@@ -52,7 +52,7 @@ def _difference(theirs: dict[str, dict[str, Any]], ours: dict[str, dict[str, Any
     for name, own in ours.items():
         if name not in theirs:
             return f"the file lacks layer {name!r}"
-        for key in _TELLING:
+        for key in _SETTINGS:
             if key in own and key in theirs[name] and _plain(own[key]) != theirs[name][key]:
                 return f"layer {name!r} has {key} {theirs[name][key]} in the file and {_plain(own[key])} in the model"
     return ""

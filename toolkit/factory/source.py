@@ -28,7 +28,7 @@ class WeightsSource:
         file: its tensors.
         naming: whose names they carry.
         places: name of the tensor at each address.
-        strangers: tensors whose names fit nowhere.
+        unplaced: tensors whose names fit nowhere.
         variant: builder arguments these weights need.
         preprocessing: what they were trained on; None where nothing tells.
         num_classes: width of the classifier in the file; None for a backbone.
@@ -37,7 +37,7 @@ class WeightsSource:
     file: TensorFile
     naming: Naming
     places: dict[Address, str]
-    strangers: tuple[str, ...]
+    unplaced: tuple[str, ...]
     variant: dict[str, Any]
     preprocessing: Preprocessing | None
     num_classes: int | None = None
@@ -67,11 +67,11 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
     # Under a name of its own, a network for CIFAR cannot be told from one for ImageNet by its layers' names.
     told = len({rival.preprocessing for rival in best}) == 1
     places: dict[Address, str] = {}
-    strangers = []
+    unplaced = []
     for tensor in file.tensors:
         address = naming.address(tensor)
         if address is None:
-            strangers.append(tensor)
+            unplaced.append(tensor)
         elif address in places:
             raise UserError(f"{path}: {places[address]!r} and {tensor!r} are both {'/'.join(address)} of {network}")
         else:
@@ -81,7 +81,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         file=file,
         naming=naming,
         places=places,
-        strangers=tuple(strangers),
+        unplaced=tuple(unplaced),
         variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers),
         preprocessing=own.get("preprocessing") or (naming.preprocessing if told else None),
         num_classes=_num_classes(file, places),
