@@ -1,4 +1,4 @@
-"""Write ``docs/networks.md`` and ``docs/weights.md`` from the registry: ``python docs/build.py``.
+"""Write ``docs/networks.md`` and ``docs/weights.md`` from the catalogue: ``python docs/build.py``.
 
 A test holds the files to what this writes.
 """
@@ -6,7 +6,7 @@ A test holds the files to what this writes.
 from collections import defaultdict
 from pathlib import Path
 
-from toolkit.registry import list_models, model_info
+from toolkit.catalogue import list_models, model_info
 from toolkit.spec import ModelInfo
 
 DOCS = Path(__file__).parent

@@ -9,8 +9,8 @@ import pytest
 
 import toolkit
 from toolkit.arithmetic import conv_output_size, count_macs, count_params, layer_table
+from toolkit.draw.filters import FILTERS, filter_layer
 from toolkit.errors import UserError
-from toolkit.filters import FILTERS, filter_layer
 
 PICTURE_6 = [
     [3, 0, 1, 2, 7, 4],

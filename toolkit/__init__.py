@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from toolkit.catalogue import list_models, model_info
     from toolkit.factory import create_model, load_weights, preprocessing_of, save_weights
     from toolkit.inference import Predictor
-    from toolkit.registry import list_models, model_info
 
 _HOME = {
     "create_model": "toolkit.factory",
@@ -19,8 +19,8 @@ _HOME = {
     "preprocessing_of": "toolkit.factory",
     "save_weights": "toolkit.factory",
     "Predictor": "toolkit.inference",
-    "list_models": "toolkit.registry",
-    "model_info": "toolkit.registry",
+    "list_models": "toolkit.catalogue",
+    "model_info": "toolkit.catalogue",
 }
 
 __all__ = [

@@ -41,7 +41,7 @@ class EnsembleMember:
 
     Attributes:
         name: ``NAME/VERSION`` of the bundle it came from.
-        model: the network's registry name, or its Keras name.
+        model: the network's name here, or its Keras name.
         weights_digest: as in that bundle's manifest.
         preprocessing: from picture to this network's input.
     """
@@ -58,7 +58,7 @@ class Manifest:
 
     Attributes:
         name: the bundle's name.
-        model: the network's registry name, or its Keras name.
+        model: the network's name here, or its Keras name.
         num_params: trainable parameters.
         weights_digest: sha256 over all weights in order.
         preprocessing: from picture to input.

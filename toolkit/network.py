@@ -1,13 +1,13 @@
-"""A functional Keras network as it is: loaded, cast to float32, told from others by its digests."""
+"""A functional Keras network as it is: loaded, walked through, cast to float32, told from others by its digests."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from toolkit.lazy import keras, lazy_module
 
-from toolkit.lazy import keras
+np = lazy_module("numpy")
 
 # What a layer starts from, is pulled towards or is called does not change what it answers.
 _NO_MATTER = ("name", "trainable", "dtype", "seed")
@@ -24,6 +24,28 @@ def load_network(path: str | Path) -> "keras.Model":
 def inputs_of(layer: "keras.Layer") -> list[Any]:
     """Symbolic tensors that a layer reads, in order."""
     return list(layer.input) if isinstance(layer.input, list | tuple) else [layer.input]
+
+
+def sources(model: "keras.Model") -> dict[str, list["keras.Layer"]]:
+    """The layers that feed each layer, by its name, in the order of its inputs.
+
+    Raises:
+        ValueError: a layer has several outputs; such a network is not flat.
+    """
+    producer: dict[int, keras.Layer] = {}
+    for layer in model.layers:
+        if isinstance(layer.output, list | tuple):
+            raise ValueError(f"layer {layer.name!r} has several outputs; a flat network has layers of one")
+        producer[id(layer.output)] = layer
+    # An input layer names its own output as its input.
+    return {
+        layer.name: [
+            producer[id(tensor)]
+            for tensor in inputs_of(layer)
+            if id(tensor) in producer and producer[id(tensor)] is not layer
+        ]
+        for layer in model.layers
+    }
 
 
 def as_float32(model: "keras.Model") -> "keras.Model":

@@ -3,7 +3,7 @@
 Standard library only, so that reading metadata never pays for importing a framework.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ ResizeMode = Literal["crop", "stretch"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded picture becomes a network's input; it belongs to the weights and travels with them.
+    """The way from a decoded picture to a network's input; it belongs to the weights and travels with them.
 
     Two steps, kept apart because they run in different places:
 
@@ -86,7 +86,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """What ``as_dict`` gave, back from JSON.
+        """Rebuild from what ``as_dict`` gave, back from JSON.
 
         >>> square = Preprocessing(size=(8, 8))
         >>> Preprocessing.from_dict(square.as_dict()) == square
@@ -102,9 +102,13 @@ class Preprocessing:
         return replace(self, size=size)
 
 
+#: Most networks' for ImageNet: torchvision's centre crop and channel statistics.
+IMAGENET = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Where one set of trained weights is found, what it was trained on, and what was published of it.
+    """One set of published weights: where it is found, what it was trained on, how well it does.
 
     Attributes:
         tag: the name given to ``create_model(weights=…)``.
@@ -139,18 +143,51 @@ class PretrainedWeights:
 
 
 @dataclass(frozen=True)
+class Published:
+    """The weights that were published for one network, or why there are none.
+
+    Attributes:
+        weights: each under a tag of its own.
+        imagenet: the tag that ``"imagenet"`` stands for; none if empty.
+        note: what there is to say where nothing was published.
+    """
+
+    weights: Sequence[PretrainedWeights] = ()
+    imagenet: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The options of every builder; what only some networks can vary are keywords of their own.
+
+    Attributes:
+        name: name of the model.
+        input_shape: ``(height, width, channels)``, at least ``ModelInfo.min_size`` high and wide.
+        num_classes: number of logits.
+        include_top: with the classifier, or only the backbone.
+        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    include_top: bool = True
+    pooling: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a network without building it.
+    """The facts about a network that are known without building it.
 
     ``num_params`` counts trainable parameters and ``macs`` multiply-adds of convolutions and dense layers for one
     picture, both of the default variant at ``input_shape`` and ``num_classes``; tests recompute them.
 
     Attributes:
-        name: registry name.
+        name: what ``create_model`` calls it.
         title: name as a person writes it.
         paper: citation with the place of publication.
         year: year of publication.
-        input_shape: default ``(height, width, channels)``.
         min_size: the smallest height and width it takes.
         num_classes: default number of classes.
         num_params: trainable parameters.
@@ -161,14 +198,13 @@ class ModelInfo:
         weights: published weights by tag; ``"imagenet"`` stands for the best of them.
         weights_note: why there are none, where none were ever published.
         deviations: every difference from the paper.
-        build: the builder, ``build(*, input_shape, num_classes, include_top, pooling, **variant) -> keras.Model``.
+        build: the builder, ``build(options, **variant) -> keras.Model`` for a ``BuildOptions``.
     """
 
     name: str
     title: str
     paper: str
     year: int
-    input_shape: tuple[int, int, int]
     min_size: int
     num_classes: int
     num_params: int
@@ -180,3 +216,8 @@ class ModelInfo:
     weights: dict[str, PretrainedWeights] = field(default_factory=dict)
     weights_note: str = ""
     deviations: tuple[str, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Default ``(height, width, channels)``."""
+        return self.preprocessing.input_shape

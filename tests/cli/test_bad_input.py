@@ -245,4 +245,5 @@ def test_network_that_cannot_be_drawn_there(tmp_path):
     assert_one_clear_line(run("models", "lenet5", "--draw", "a.pdf", cwd=tmp_path), "'a.pdf'", ".svg or .png")
     assert_one_clear_line(run("models", "lenet5", "--draw", "no/a.svg", cwd=tmp_path), "no folder no")
     assert_one_clear_line(run("models", "--draw", "a.svg", cwd=tmp_path), "give its name")
+    assert_one_clear_line(run("models", "lenet5", "--filters", "a.svg", cwd=tmp_path), "leave out lenet5")
     assert not list(tmp_path.iterdir())

@@ -77,6 +77,18 @@ def test_any_file_is_verified_and_converted(home):
     assert "tags: cifar10" in run("weights", "verify", "resnet20", cwd=home, code=2)
 
 
+def test_a_deeper_network_starts_with_the_answers_of_a_shallower(home):
+    shallow = toolkit.create_model("resnet20", num_classes=4, shortcut="B")
+    save_weights(shallow, home / "shallow.safetensors")
+    command = ("weights", "convert", "shallow.safetensors", "deeper.safetensors", "--model", "resnet20")
+    run(*command, "--deepen", "resnet32", cwd=home)
+    deep = toolkit.create_model("resnet32", weights=home / "deeper.safetensors")
+    picture = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
+    answers = [keras.ops.convert_to_numpy(model(picture)) for model in (shallow, deep)]
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-5)
+    assert "no block that resnet20 lacks" in run(*command, "--deepen", "resnet20", cwd=home, code=2)
+
+
 @pytest.fixture
 def served(home):
     """The directory over HTTP on loopback."""
@@ -89,7 +101,7 @@ def served(home):
 
 
 def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monkeypatch, tmp_path):
-    from toolkit import registry
+    from toolkit import model_info
     from toolkit.spec import Preprocessing, PretrainedWeights
 
     path = save_weights(
@@ -101,7 +113,7 @@ def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monke
         digest=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}", preprocessing=stated,
         variant={"shortcut": "B"},
     )  # fmt: skip
-    info = registry.model_info("resnet20")
+    info = model_info("resnet20")
     monkeypatch.setattr(
         "toolkit.factory.create.model_info",
         lambda name: info.__class__(**{**vars(info), "weights": {"test": entry}}),

@@ -176,7 +176,7 @@ def refused(kind: str) -> keras.Model:
         ("nested", r"layer 'inner' \(Sequential\) .* one by one"),
         ("custom", r"layer 'doubled' \(Doubled\) .* build it of stock layers"),
         ("activation", r"layer 'gate' \(Conv2D\) .* 'hard_sigmoid' means something else there; same: elu, "),
-        ("new", r"layer 'pool' \(AdaptiveAveragePooling2D\) .*strip_aux"),
+        ("new", r"layer 'pool' \(AdaptiveAveragePooling2D\) .*build the network without them"),
         ("option", r"layer 'odd' \(Conv2D\) .* kernel_regularizer"),
         ("stochastic", r"layer 'drop' \(StochasticDepth\) stands behind 'conv' \(Conv2D\); .* BatchNormalization"),
     ],

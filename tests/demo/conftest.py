@@ -38,11 +38,11 @@ def bundles(digits, tmp_path_factory) -> Path:
     """``digits/1`` with every engine and example pictures; ``digits/2``, the same network without int8."""
     import keras
 
+    from toolkit.catalogue import model_info
     from toolkit.data import normalize, scan_folder, split_folder
     from toolkit.data.feed.arrays import load_pixels
     from toolkit.export import export_bundle
     from toolkit.factory import create_model
-    from toolkit.registry import model_info
 
     preprocessing = model_info("lenet5").preprocessing
     folder = scan_folder(digits)

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from toolkit.training.prepare import classifier
 
 import toolkit
 from toolkit.arithmetic import count_macs, count_params, layer_table
 from toolkit.data.pixels.decode import normalize
-from toolkit.models.googlenet import AUX_LOSS_WEIGHTS, aux_losses, strip_aux
+from toolkit.training.recipes import recipe
 from toolkit.transfer.freeze import stages_of
 
 RNG = np.random.default_rng(0)
@@ -154,8 +155,8 @@ def test_narrow_layer_in_front_of_5x5_saves_nine_tenths(rows):
 def test_counts_with_and_without_heads(name, plain, with_heads):
     full = toolkit.create_model(name, aux_heads=True)
     assert count_params(full) == with_heads
-    assert count_params(strip_aux(full)) == count_params(toolkit.create_model(name)) == plain
-    assert count_macs(strip_aux(full)) == toolkit.model_info(name).macs
+    assert count_params(classifier(full)) == count_params(toolkit.create_model(name)) == plain
+    assert count_macs(classifier(full)) == toolkit.model_info(name).macs
     # By hand: 1×1 convolution to 128, 4·4·128 to 1024, 1024 to 1000; two vectors per convolution where normalised.
     extra = 128 if name == "googlenet" else 256
     heads = [inputs * 128 + extra + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for inputs in (512, 528)]
@@ -165,7 +166,9 @@ def test_counts_with_and_without_heads(name, plain, with_heads):
 @pytest.mark.parametrize("name", BOTH)
 def test_auxiliary_heads_hang_where_the_paper_has_them(name):
     model = toolkit.create_model(name, aux_heads=True, num_classes=5)
-    assert {key: output.shape for key, output in model.output.items()} == dict.fromkeys(AUX_LOSS_WEIGHTS, (None, 5))
+    assert {key: output.shape for key, output in model.output.items()} == dict.fromkeys(
+        ("logits", "aux1", "aux2"), (None, 5)
+    )
     for aux, module in (("aux1", "stage4_a"), ("aux2", "stage4_d")):
         assert model.get_layer(f"{aux}_pool").input is model.get_layer(f"{module}_concat").output
         assert model.get_layer(f"{aux}_pool").output.shape[1:3] == (4, 4)
@@ -184,7 +187,7 @@ def test_adaptive_pooling_is_torchs():
 @pytest.mark.parametrize("name", BOTH)
 def test_stripped_network_shares_its_weights(name):
     full = toolkit.create_model(name, aux_heads=True, input_shape=(96, 96, 3), num_classes=5)
-    stripped = strip_aux(full)
+    stripped = classifier(full)
     plain = toolkit.create_model(name, input_shape=(96, 96, 3), num_classes=5)
     assert {layer.name for layer in stripped.layers} == {layer.name for layer in plain.layers}
     assert stripped.name == plain.name
@@ -204,7 +207,9 @@ def test_training_weighs_each_auxiliary_loss_with_three_tenths(name):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0  # the losses are compared with a second pass
-    model.compile(keras.optimizers.Adam(1e-2), **aux_losses(crossentropy), run_eagerly=True)
+    loss_weights = {"logits": 1.0, **recipe("googlenet").model.loss_weights}
+    loss = dict.fromkeys(loss_weights, crossentropy)
+    model.compile(keras.optimizers.Adam(1e-2), loss, loss_weights=loss_weights, run_eagerly=True)
     before = [variable.numpy() for variable in model.trainable_variables]
     x, labels = RNG.normal(size=(4, 96, 96, 3)).astype("float32"), np.arange(4)
     answers = model(x, training=True)

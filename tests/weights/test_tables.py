@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from toolkit.registry import list_models, model_info, register_weights
+from toolkit.catalogue import list_models, model_info
 from toolkit.weights.download import cached_path
 from toolkit.weights.naming import namings
 
@@ -95,11 +95,3 @@ def test_the_three_ways_to_normalise_are_data():
         values = [value * f + o for value, f, o in zip(pixel, factor, offset, strict=True)]
         assert values == pytest.approx(expected, abs=1e-6)
     assert model_info("googlenet_bn").weights["imagenet"].preprocessing.affine()[1] == (-1.0, -1.0, -1.0)
-
-
-def test_weights_are_registered_once_and_for_a_network_that_is():
-    row = model_info("resnet20").weights["cifar10"]
-    with pytest.raises(ValueError, match="already registered"):
-        register_weights("resnet20", [row])
-    with pytest.raises(ValueError, match="no registered network"):
-        register_weights("resnet21", [row])

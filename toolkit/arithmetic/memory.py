@@ -1,17 +1,17 @@
-"""How many activation values are alive while each layer runs.
+"""Activation memory: the values that are alive while each layer runs.
 
 Layers run in the model's order. An output lives from its layer to the last one that reads it; the model's outputs live
 to the end. A layer without a window or a kernel, whose output is as large as an input that nothing reads later, writes
 over it, as runtimes do with activations, normalisation, sums and reshapes. A lower bound for runtimes that keep more.
 """
 
-from typing import Any
+from toolkit.arithmetic.sizes import size
+from toolkit.lazy import keras
+from toolkit.network import sources
 
-from toolkit.arithmetic.graph import size, sources
 
-
-def live_values(model: Any) -> dict[str, int]:
-    """Values alive while each layer runs on one picture, its inputs and output included, by its name."""
+def live_values(model: "keras.Model") -> dict[str, int]:
+    """Count the values alive while each layer runs on one picture, its inputs and output included, by its name."""
     feeding = sources(model)
     position = {layer.name: index for index, layer in enumerate(model.layers)}
     last_use = dict(position)
@@ -34,5 +34,5 @@ def live_values(model: Any) -> dict[str, int]:
     return counts
 
 
-def _element_wise(layer: Any) -> bool:
+def _element_wise(layer: "keras.Layer") -> bool:
     return not any(hasattr(layer, attribute) for attribute in ("kernel", "kernel_size", "pool_size", "stride"))

@@ -1,4 +1,4 @@
-"""What one pixel of a feature map sees of the picture.
+"""Receptive fields: the part of the picture that one pixel of a feature map sees.
 
 Output pixel ``o`` of a layer sees the input pixels ``jump · o + first`` to ``jump · o + last``. A window of ``k``
 pixels, ``d`` apart, that moves by ``s`` over an input padded by ``p`` in front adds ``-jump · p`` to ``first`` and
@@ -9,12 +9,13 @@ that any of them sees. This is the field as designed: at a picture's border, par
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.arithmetic.graph import sources
+from toolkit.lazy import keras
+from toolkit.network import inputs_of, sources
 
 
 @dataclass(frozen=True)
 class Field:
-    """Where a pixel's view begins and ends relative to ``jump`` times its place; each is (down, across)."""
+    """A receptive field: its first and last pixel relative to ``jump`` times the place; each is (down, across)."""
 
     first: tuple[int, int] = (0, 0)
     last: tuple[int, int] = (0, 0)
@@ -26,11 +27,11 @@ class Field:
         return self.last[0] - self.first[0] + 1, self.last[1] - self.first[1] + 1
 
 
-def receptive_fields(model: Any) -> dict[str, Field | None]:
-    """Each layer's field by its name; None where there are no pixels or all are mixed (flat vectors, global pooling).
+def receptive_fields(model: "keras.Model") -> dict[str, Field | None]:
+    """Find each layer's field by its name; None where there are no pixels or all are mixed.
 
-    Layers that keep height and width and have no window count as working pixel by pixel; so does normalisation,
-    though its statistics may come from everywhere.
+    Flat vectors have no pixels, global pooling mixes all of them. Layers that keep height and width and have no window
+    count as working pixel by pixel; so does normalisation, though its statistics may come from everywhere.
     """
     fields: dict[str, Field | None] = {}
     feeding = sources(model)
@@ -40,7 +41,7 @@ def receptive_fields(model: Any) -> dict[str, Field | None]:
     return fields
 
 
-def _field(layer: Any, feeding: list[Any], seen: list[Field | None]) -> Field | None:
+def _field(layer: "keras.Layer", feeding: list["keras.Layer"], seen: list[Field | None]) -> Field | None:
     if len(layer.output.shape) != 4:
         return None
     # What nothing of the model feeds sees the picture itself: its input, or a Sequential model's first layer.
@@ -53,7 +54,7 @@ def _field(layer: Any, feeding: list[Any], seen: list[Field | None]) -> Field | 
         last=_both(lambda *ends: max(ends), *(field.last for field in known)),
         jump=known[0].jump,
     )
-    given = layer.input if isinstance(layer.input, list | tuple) else [layer.input]
+    given = inputs_of(layer)
     shape = (given[0] if given else layer.output).shape[1:3]
     window = _window(layer, shape)
     if window is None:
@@ -66,7 +67,7 @@ def _field(layer: Any, feeding: list[Any], seen: list[Field | None]) -> Field | 
     )
 
 
-def _window(layer: Any, shape: Any) -> tuple[tuple[int, int], ...] | None:
+def _window(layer: "keras.Layer", shape: Any) -> tuple[tuple[int, int], ...] | None:
     """Padding in front, extent and stride of a layer that moves a window over its input."""
     kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
     if kernel is not None:

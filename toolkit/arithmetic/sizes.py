@@ -1,8 +1,11 @@
-"""Output sizes."""
+"""Sizes: of what a convolution leaves, and of an array."""
+
+from collections.abc import Sequence
+from math import prod
 
 
 def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) -> int:
-    """Side of what a convolution or pooling leaves of ``n`` pixels: floor((n + 2·padding - kernel) / stride) + 1.
+    """Compute the side a convolution or pooling leaves of ``n`` pixels: floor((n + 2·padding - kernel) / stride) + 1.
 
     Args:
         n: side of the input.
@@ -26,3 +29,14 @@ def conv_output_size(n: int, kernel: int, *, stride: int = 1, padding: int = 0) 
     if kernel > n + 2 * padding:
         raise ValueError(f"a kernel of {kernel} does not fit into {n} pixels with padding {padding}; pad or enlarge")
     return (n + 2 * padding - kernel) // stride + 1
+
+
+def size(shape: Sequence[int | None]) -> int:
+    """Count the values in an array of that shape.
+
+    Raises:
+        ValueError: a side is unknown.
+    """
+    if None in shape:
+        raise ValueError(f"shape {tuple(shape)} is not fully known; build the model for a fixed input size")
+    return prod(side for side in shape if side is not None)

@@ -1,12 +1,13 @@
-"""What each layer of a network holds, computes, sees and keeps in memory, as a table."""
+"""The layer table: parameters, multiply-adds, receptive field and memory of each layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.arithmetic.graph import size
 from toolkit.arithmetic.memory import live_values
 from toolkit.arithmetic.receptive_field import receptive_fields
+from toolkit.arithmetic.sizes import size
+from toolkit.lazy import keras
 
 # A kernel meets every output position once, so multiply-adds are output positions times kernel entries. That holds for
 # grouped and depthwise convolutions too: their kernels are as much smaller as each output looks at fewer channels.
@@ -47,8 +48,8 @@ class LayerRow:
     live_bytes: int = 0
 
 
-def layer_table(model: Any) -> list[LayerRow]:
-    """One row per layer of a flat ``keras.Model``, input first.
+def layer_table(model: "keras.Model") -> list[LayerRow]:
+    """Tabulate a flat ``keras.Model``, one row per layer, input first.
 
     Raises:
         ValueError: the table has no rule for a layer that holds weights; the message names it.
@@ -57,13 +58,13 @@ def layer_table(model: Any) -> list[LayerRow]:
     return [_row(layer, fields[layer.name], live[layer.name]) for layer in model.layers]
 
 
-def count_params(model: Any) -> int:
-    """Trainable parameters; those of frozen layers are not counted."""
+def count_params(model: "keras.Model") -> int:
+    """Count trainable parameters; those of frozen layers are not counted."""
     return sum(size(weight.shape) for weight in model.trainable_weights)
 
 
-def count_macs(model: Any) -> int:
-    """Multiply-adds of convolutions and dense layers for one picture of the model's input shape.
+def count_macs(model: "keras.Model") -> int:
+    """Count multiply-adds of convolutions and dense layers for one picture of the model's input shape.
 
     Raises:
         ValueError: as ``layer_table``.
@@ -72,7 +73,7 @@ def count_macs(model: Any) -> int:
 
 
 def format_table(rows: Sequence[LayerRow]) -> str:
-    """The rows as aligned text; the last line holds the totals of parameters and multiply-adds.
+    """Format the rows as aligned text; the last line holds the totals of parameters and multiply-adds.
 
     >>> rows = [LayerRow("input", "InputLayer", (4, 4, 1), 16, 0, 0), LayerRow("fc", "Dense", (2,), 2, 34, 32)]
     >>> print(format_table(rows))
@@ -117,7 +118,7 @@ def _bytes(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count:,} bytes"
 
 
-def _row(layer: Any, field: Any, live: int) -> LayerRow:
+def _row(layer: "keras.Layer", field: Any, live: int) -> LayerRow:
     shape = tuple(layer.output.shape[1:])
     return LayerRow(
         name=layer.name,
@@ -132,7 +133,7 @@ def _row(layer: Any, field: Any, live: int) -> LayerRow:
     )
 
 
-def _macs(layer: Any, shape: tuple[int | None, ...]) -> int:
+def _macs(layer: "keras.Layer", shape: tuple[int | None, ...]) -> int:
     # By class name, subclasses included, because comparing classes would need the framework.
     names = [cls.__name__ for cls in type(layer).__mro__]
     kernels = next((_KERNELS[name] for name in names if name in _KERNELS), None)

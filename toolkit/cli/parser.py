@@ -55,6 +55,7 @@ def _add_models(commands) -> None:
     parser = _command(commands, "models", "list the networks, or show one network's layer table")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
+    parser.add_argument("--filters", type=Path, metavar="FILE", help="draw classic edge detectors and their answers")
 
 
 def _add_weights(commands) -> None:
@@ -72,6 +73,7 @@ def _add_weights(commands) -> None:
     convert.add_argument("source", metavar="TAG|FILE")
     convert.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors or .weights.h5")
     convert.add_argument("--model", required=True, metavar="M", help="the network the weights are for")
+    convert.add_argument("--deepen", metavar="M", help="write them for this deeper network, which answers the same")
 
 
 def _action(actions, name: str, summary: str) -> argparse.ArgumentParser:

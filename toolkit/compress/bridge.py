@@ -244,7 +244,7 @@ def _twin_layer(entry: dict[str, Any]) -> Any:
         raise _unsupported(entry, f"refused by tf_keras ({str(error).splitlines()[0]})") from error
 
 
-_ADVICE = {"AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, take them off first (strip_aux)"}
+_ADVICE = {"AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, build the network without them"}
 
 
 def _translated(entry: dict[str, Any], original: Any, twin_class: Any) -> dict[str, Any]:

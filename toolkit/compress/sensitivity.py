@@ -136,7 +136,7 @@ def float_layers(model: "keras.Model", ranking: Sequence[LayerNoise], count: int
     With each of them, what reads its output, down to the next layer with weights or several inputs: between two int8
     layers the output would be rounded all the same.
     """
-    from toolkit.arithmetic.graph import sources
+    from toolkit.network import sources
 
     readers: dict[str, list[str]] = {}
     feeding = sources(model)
@@ -182,8 +182,8 @@ def _groups(content: bytes, model: "keras.Model") -> list[_Group]:
     """The operations of a quantized file whose outputs have a range of their own."""
     from ai_edge_litert.interpreter import Interpreter
 
-    from toolkit.arithmetic.graph import sources
     from toolkit.engines.convert import layers_named_in
+    from toolkit.network import sources
 
     names = [layer.name for layer in model.layers]
     found: dict[str, _Group] = {}

@@ -1,4 +1,4 @@
-"""What a picture shows of a network: its blocks in a few words each, neighbours that are alike counted as one.
+"""The blocks of a network in a few words each, neighbours that are alike counted as one.
 
 Blocks follow from layer names: ``stage2_block3_conv1`` and ``stage2_block3_bn1`` belong to ``stage2_block3``, and
 ``stem_pool_pad`` to ``stem_pool``. A layer whose name does not share its first two parts with others is a block.
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.arithmetic.graph import sources
+from toolkit.lazy import keras
+from toolkit.network import sources
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Box:
     repeats: int = 1
 
     def note(self) -> str:
-        """What is said below the lines, in smaller print."""
+        """The smaller print below the lines."""
         if self.survivals:
             first, last = (f"{value:.2f}" for value in self.survivals)
             return f"kept with p = {first}" + (f" … {last}" if last != first else "")
@@ -51,8 +52,8 @@ class Box:
         return self.stage, self.lines, self.kind, self.shape, self.shortcut, self.joined, self.survivals is None
 
 
-def boxes(model: Any) -> list[Box]:
-    """The blocks of a flat functional model in its own order, folded."""
+def boxes(model: "keras.Model") -> list[Box]:
+    """List the blocks of a flat functional model in its own order, folded."""
     feeding = sources(model)
     blocks: dict[str, list[Any]] = {}
     for layer in model.layers:
@@ -75,7 +76,7 @@ def _block(layer_name: str) -> str:
     return "_".join(layer_name.split("_")[:2])
 
 
-def _box(name: str, inputs: list[str], layers: list[Any], feeding: dict[str, list[Any]]) -> Box:
+def _box(name: str, inputs: list[str], layers: list["keras.Layer"], feeding: dict[str, list["keras.Layer"]]) -> Box:
     bypass = [layer for layer in layers if "shortcut" in layer.name]
     rest = [layer for layer in layers if layer not in bypass]
     survivals = [layer.survival for layer in layers if type(layer).__name__ == "StochasticDepth"]
@@ -93,19 +94,19 @@ def _box(name: str, inputs: list[str], layers: list[Any], feeding: dict[str, lis
     )
 
 
-def _is_join(layers: list[Any]) -> bool:
+def _is_join(layers: list["keras.Layer"]) -> bool:
     return len(layers) > 1 and any(type(layer).__name__ == "Concatenate" for layer in layers)
 
 
-def _branches(layers: list[Any], feeding: dict[str, list[Any]]) -> tuple[str, ...]:
+def _branches(layers: list["keras.Layer"], feeding: dict[str, list["keras.Layer"]]) -> tuple[str, ...]:
     """A line for each input of the block's concatenation."""
     inside = {layer.name for layer in layers}
     join = next(layer for layer in layers if type(layer).__name__ == "Concatenate")
     return tuple(" → ".join(_branch(end, inside, feeding)) for end in feeding[join.name])
 
 
-def _branch(end: Any, inside: set[str], feeding: dict[str, list[Any]]) -> list[str]:
-    """What lies between the block's input and one input of its concatenation, first to last."""
+def _branch(end: "keras.Layer", inside: set[str], feeding: dict[str, list["keras.Layer"]]) -> list[str]:
+    """The words for one branch, from the block's input to its concatenation."""
     words: list[str] = []
     while end.name in inside:
         words = [text for text in [_words(end)] if text] + words
@@ -115,7 +116,9 @@ def _branch(end: Any, inside: set[str], feeding: dict[str, list[Any]]) -> list[s
     return words or ["input"]
 
 
-def _shortcut(layers: list[Any], bypass: list[Any], feeding: dict[str, list[Any]]) -> str | None:
+def _shortcut(
+    layers: list["keras.Layer"], bypass: list["keras.Layer"], feeding: dict[str, list["keras.Layer"]]
+) -> str | None:
     inside = {layer.name for layer in layers}
     adds = [layer for layer in layers if type(layer).__name__ == "Add"]
     if adds and bypass:
@@ -123,7 +126,7 @@ def _shortcut(layers: list[Any], bypass: list[Any], feeding: dict[str, list[Any]
     return "" if any(source.name not in inside for add in adds for source in feeding[add.name]) else None
 
 
-def _words(layer: Any) -> str:
+def _words(layer: "keras.Layer") -> str:
     """One layer in a few words; nothing for normalisation, activations and padding."""
     kind = type(layer).__name__
     if kind in ("Conv2D", "SeparableConv2D", "DepthwiseConv2D"):
@@ -168,7 +171,7 @@ def _stride(strides: Sequence[int]) -> str:
     return f", /{strides[0]}" if strides[0] == strides[1] else f", /{_sides(strides)}"
 
 
-def _kind(layers: list[Any]) -> str:
+def _kind(layers: list["keras.Layer"]) -> str:
     kinds = [type(layer).__name__ for layer in layers]
     for word, kind in (("Conv2D", "convolution"), ("Dense", "dense"), ("Pooling", "pooling")):
         if any(word in name for name in kinds):

@@ -1,12 +1,15 @@
 """Boxes on a page: down a column, stage by stage, and on in the next."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.draw.blocks import Box, boxes
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 
 SUFFIXES = (".svg", ".png")
 
@@ -49,11 +52,11 @@ class Placed:
 
     @property
     def end(self) -> float:
-        """Where the arrow to the next box begins: below the box, or below its sum."""
+        """The start of the arrow to the next box: below the box, or below its sum."""
         return self.y + self.height + (SUM if self.box.shortcut is not None else 0)
 
 
-def draw_model(model: Any, path: Path, *, title: str = "") -> None:
+def draw_model(model: "keras.Model", path: Path, *, title: str = "") -> None:
     """Draw a flat functional model to a file.
 
     Args:
@@ -65,16 +68,12 @@ def draw_model(model: Any, path: Path, *, title: str = "") -> None:
         UserError: another suffix, or a folder that is not there.
     """
     check_path(path)
-    import matplotlib
-    from matplotlib.figure import Figure
-
     drawn = boxes(model)
     widths = _widths(drawn)
     placed = _layout(drawn, widths)
     width = max(item.x for item in placed) + widths.box + widths.right + 0.05
     height = max(item.end for item in placed) + GAP + 0.1
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "toolkit", "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(width, height))
+    with page(path, width, height) as figure:
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.axis("off")
         axes.text(0.12, TITLE / 2, title or model.name, fontsize=13, fontweight="bold", va="center", color=INK)
@@ -83,7 +82,18 @@ def draw_model(model: Any, path: Path, *, title: str = "") -> None:
             _draw_box(axes, item, widths.box)
         for before, after in zip(placed, [*placed[1:], None], strict=True):
             _draw_arrow(axes, before, after, widths)
-        # Without a date, the same network gives the same file.
+
+
+@contextmanager
+def page(path: Path, width: float, height: float) -> Iterator[Any]:
+    """Yield a Matplotlib figure of that size in inches, and write it to ``path`` afterwards."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "toolkit", "font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=(width, height))
+        yield figure
+        # Without a date, the same drawing gives the same file.
         figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 

@@ -1,4 +1,4 @@
-"""``create_model`` and ``load_weights``: what is asked for, checked, built and filled."""
+"""Build networks by name and fill them with weights: ``create_model`` and ``load_weights``."""
 
 import inspect
 import logging
@@ -7,17 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
 from toolkit.factory.settings import check_settings
 from toolkit.factory.source import WeightsSource, open_source
 from toolkit.lazy import keras
-from toolkit.registry import model_info
-from toolkit.spec import ModelInfo, Preprocessing, PretrainedWeights
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing, PretrainedWeights
 
 log = logging.getLogger("toolkit")
 
-_COMMON = {"input_shape", "num_classes", "include_top", "pooling", "name"}
 # What changes a network's answers without a trace in the shapes of its tensors.
 _UNSEEN = ("version", "layout", "epsilon")
 
@@ -32,7 +31,7 @@ def create_model(
     pooling: str | None = None,
     sum_channels: bool = False,
     **variant: Any,
-) -> Any:
+) -> "keras.Model":
     """Build a network by name.
 
     ``preprocessing_of`` the result tells what turns a picture into its input. Weights bring their own: of the tag,
@@ -67,16 +66,12 @@ def create_model(
     _check_variant(info, variant)
     source = None if weights is None else _source(info, locate_weights(info, weights))
     preprocessing = info.preprocessing if source is None else source.preprocessing or info.preprocessing
-    shape = tuple(input_shape or preprocessing.input_shape)
+    height, width, channels = input_shape or preprocessing.input_shape
+    shape = height, width, channels
+    _check_size(info, shape)
     arguments = variant if source is None else _accepted(info, source.variant, include_top) | variant
-    model = info.build(
-        input_shape=shape,
-        num_classes=num_classes or (source and source.num_classes) or info.num_classes,
-        include_top=include_top,
-        pooling=pooling,
-        name=name,
-        **arguments,
-    )
+    classes = num_classes or (source and source.num_classes) or info.num_classes
+    model = info.build(BuildOptions(name, shape, classes, include_top, pooling), **arguments)
     model.preprocessing, model.variant = _fitted(preprocessing, shape), arguments
     if source is not None:
         check_settings(model, source)
@@ -91,7 +86,7 @@ def create_model(
     return model
 
 
-def load_weights(model: Any, path: str | os.PathLike[str], format: str = "auto") -> None:
+def load_weights(model: "keras.Model", path: str | os.PathLike[str], format: str = "auto") -> None:
     """Fill a model from a file, by layer name and shape, complete both ways or not at all.
 
     Where only the number of classes differs, the classifier keeps its fresh weights and the logger ``toolkit`` says
@@ -117,7 +112,7 @@ def load_weights(model: Any, path: str | os.PathLike[str], format: str = "auto")
 
 
 def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> PretrainedWeights | Path:
-    """What ``weights`` means for a network: a tag's entry, or the path of a file; nothing is read yet.
+    """Resolve ``weights`` to a tag's entry or the path of a file; nothing is read yet.
 
     Raises:
         UserError: neither a tag nor a path.
@@ -135,8 +130,8 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     )
 
 
-def preprocessing_of(model: Any) -> Preprocessing:
-    """What turns a picture into the input of a network that ``create_model`` built.
+def preprocessing_of(model: "keras.Model") -> Preprocessing:
+    """Look up the preprocessing of a network that ``create_model`` built.
 
     Raises:
         UserError: the model was made otherwise, or saved and loaded since.
@@ -167,8 +162,18 @@ def _check_arguments(
         raise UserError("networks here are channels_last; call keras.config.set_image_data_format('channels_last')")
 
 
+def _check_size(info: ModelInfo, shape: tuple[int, ...]) -> None:
+    """Refuse pictures that would vanish on the way down."""
+    if min(shape[:2]) < info.min_size:
+        least = (info.min_size, info.min_size, shape[2])
+        raise UserError(
+            f"{info.name} needs pictures of at least {info.min_size}×{info.min_size}, got input_shape={shape}; "
+            f"give input_shape={least} or larger"
+        )
+
+
 def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
-    known = _keywords(info)
+    known = list(_keywords(info))
     for keyword in variant:
         if keyword not in known:
             if not known:
@@ -176,32 +181,33 @@ def _check_variant(info: ModelInfo, variant: dict[str, Any]) -> None:
             raise UserError(unknown_name("keyword", keyword, known, listing=f"{info.name} has {', '.join(known)}"))
 
 
-def _keywords(info: ModelInfo) -> list[str]:
-    return [keyword for keyword in inspect.signature(info.build).parameters if keyword not in _COMMON]
+def _keywords(info: ModelInfo) -> dict[str, Any]:
+    """Keywords that the network's builder has beside its options, with their defaults."""
+    parameters = inspect.signature(info.build).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def _accepted(info: ModelInfo, variant: dict[str, Any], include_top: bool) -> dict[str, Any]:
-    """What the builder takes and does not do by itself."""
-    defaults = inspect.signature(info.build).parameters
-    # A backbone has no auxiliary heads, whatever the file's network had.
-    accepted = [keyword for keyword in _keywords(info) if include_top or keyword != "aux_heads"]
+    """The part of a variant that the builder takes and does not do by itself."""
+    defaults = _keywords(info)
     return {
         keyword: value
         for keyword, value in variant.items()
-        if keyword in accepted and value != defaults[keyword].default
+        # A backbone has no auxiliary heads, whatever the file's network had.
+        if keyword in defaults and value != defaults[keyword] and (include_top or keyword != "aux_heads")
     }
 
 
-def _check_same_variant(model: Any, source: WeightsSource) -> None:
+def _check_same_variant(model: "keras.Model", source: WeightsSource) -> None:
     """As in ``create_model``, a keyword that was given counts for more than what the file takes for granted."""
     given = getattr(model, "variant", None)
     if given is None:  # not of create_model: nothing tells
         return
-    defaults = inspect.signature(model_info(model.name).build).parameters
+    defaults = _keywords(model_info(model.name))
     needed = {
         keyword: value
         for keyword, value in source.variant.items()
-        if keyword in _UNSEEN and keyword in defaults and keyword not in given and value != defaults[keyword].default
+        if keyword in _UNSEEN and keyword in defaults and keyword not in given and value != defaults[keyword]
     }
     if needed:
         listed = ", ".join(f"{keyword}={value!r}" for keyword, value in sorted(needed.items()))
@@ -220,7 +226,7 @@ def _source(info: ModelInfo, weights: PretrainedWeights | Path) -> WeightsSource
 
 
 def _tagged(source: WeightsSource, entry: PretrainedWeights) -> WeightsSource:
-    """What the table says of a file counts for more than what its kind takes for granted."""
+    """The source with what the table says of the file, which counts for more than what its kind takes for granted."""
     return replace(
         source,
         preprocessing=entry.preprocessing,

@@ -1,7 +1,7 @@
-"""The tensors of a file put into the variables of a model: every one has its place, or nothing changes."""
+"""Put the tensors of a file into the variables of a model: every one has its place, or nothing changes."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, KeysView
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ class Slot:
 
 
 def fill(
-    model: Any,
+    model: "keras.Model",
     source: WeightsSource,
     *,
     backbone: bool = False,
@@ -69,7 +69,7 @@ def fill(
         log.info("%s: leaving out %s, which the model does not have", path, ", ".join(sorted(unused)))
 
 
-def _by_number(places: dict[Address, str], model: Any) -> dict[Address, str]:
+def _by_number(places: dict[Address, str], model: "keras.Model") -> dict[Address, str]:
     """Files of this package call a layer's variables by name, others number them."""
     numbers = {
         (layer.name, variable.name): (layer.name, str(number))
@@ -79,7 +79,7 @@ def _by_number(places: dict[Address, str], model: Any) -> dict[Address, str]:
     return {numbers.get(address, address): tensor for address, tensor in places.items()}
 
 
-def _slots(model: Any, channels_first: bool, sum_channels: bool) -> dict[Address, Slot]:
+def _slots(model: "keras.Model", channels_first: bool, sum_channels: bool) -> dict[Address, Slot]:
     producers = {id(layer.output): layer for layer in model.layers}
     slots, first = {}, True
     for layer in model.layers:
@@ -152,19 +152,19 @@ def _fresh(source: WeightsSource, places: dict[Address, str], slots: dict[Addres
 
 def _mismatches(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot]) -> list[str]:
     given, wanted = _layers(places), _layers(slots)
-    missing = [f"the file lacks layer {layer!r}" for layer in _layers(slots, ordered=True) if layer not in given]
+    missing = [f"the file lacks layer {layer!r}" for layer in wanted if layer not in given]
     missing += [
         f"the file lacks {'/'.join((address[0], slot.variable.name))}"
         for address, slot in slots.items()
         if address not in places and address[0] in given
     ]
-    left_over = [f"the model lacks layer {layer!r}" for layer in _layers(places, ordered=True) if layer not in wanted]
+    left_over = [f"the model lacks layer {layer!r}" for layer in given if layer not in wanted]
     left_over += [
         f"the model has no place for tensor {tensor!r}"
         for address, tensor in places.items()
         if address not in slots and address[0] in wanted
     ]
-    left_over += [f"the model has no place for tensor {tensor!r}" for tensor in source.strangers]
+    left_over += [f"the model has no place for tensor {tensor!r}" for tensor in source.unplaced]
     return missing + left_over + _other_shapes(source, places, slots)
 
 
@@ -183,7 +183,7 @@ def _other_shapes(source: WeightsSource, places: dict[Address, str], slots: dict
 
 
 def _hint(ours: Shape, theirs: Shape, channels_first: bool) -> str:
-    """What people commonly do to come upon such a pair of shapes."""
+    """A hint at what commonly leads to such a pair of shapes."""
     incoming = 1 if channels_first else len(ours) - 2
     if len(ours) != len(theirs) or [n for n in range(len(ours)) if ours[n] != theirs[n]] != [incoming]:
         return ""
@@ -194,9 +194,9 @@ def _hint(ours: Shape, theirs: Shape, channels_first: bool) -> str:
     return ""
 
 
-def _layers(addresses: Collection[Address], *, ordered: bool = False) -> Any:
-    layers = dict.fromkeys(layer for layer, _ in addresses)
-    return list(layers) if ordered else set(layers)
+def _layers(addresses: Collection[Address]) -> KeysView[str]:
+    """The layers' names, each once, in order."""
+    return dict.fromkeys(layer for layer, _ in addresses).keys()
 
 
 def _sides(shape: Shape) -> str:

@@ -1,4 +1,4 @@
-"""A model's weights to a file that tells what they need."""
+"""Write a model's weights to a file that tells what they need."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from toolkit.spec import Preprocessing
 SUFFIXES = (".safetensors", ".weights.h5")
 
 
-def save_weights(model: Any, path: str | os.PathLike[str], *, variant: dict[str, Any] | None = None) -> Path:
+def save_weights(model: "keras.Model", path: str | os.PathLike[str], *, variant: dict[str, Any] | None = None) -> Path:
     """Write a model's weights, its preprocessing and its variant beside them, all at once or not at all.
 
     Args:
@@ -59,7 +59,7 @@ def require_target(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def _write_safetensors(model: Any, path: Path, note: str) -> None:
+def _write_safetensors(model: "keras.Model", path: Path, note: str) -> None:
     from safetensors.numpy import save_file
 
     tensors = {
@@ -70,7 +70,7 @@ def _write_safetensors(model: Any, path: Path, note: str) -> None:
     save_file(tensors, path, metadata={METADATA_KEY: note})
 
 
-def _write_h5(model: Any, path: Path, note: str) -> None:
+def _write_h5(model: "keras.Model", path: Path, note: str) -> None:
     import h5py
 
     model.save_weights(path)

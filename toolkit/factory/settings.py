@@ -1,19 +1,20 @@
-"""Whether a saved model and the one to fill compute alike: arrays that fit do not say so."""
+"""Compare the settings of a saved model's layers with those of the model to fill: arrays that fit do not tell them."""
 
 from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.factory.source import AUXILIARY, WeightsSource
+from toolkit.lazy import keras
 
 # Settings of a layer that change what it answers at inference. Sizes show in the arrays' shapes.
-_TELLING = (
+_SETTINGS = (
     *("strides", "dilation_rate", "groups", "pool_size", "size", "activation"),
     *("epsilon", "alpha", "beta", "bias", "scale", "center"),
 )
 _HEADS = ("head", *AUXILIARY)
 
 
-def check_settings(model: Any, source: WeightsSource) -> None:
+def check_settings(model: "keras.Model", source: WeightsSource) -> None:
     """Compare the layers that a ``.keras`` file of this package's own names lists with those of the model.
 
     Classifiers may differ: whether they fit is seen where they are filled.
@@ -51,7 +52,7 @@ def _difference(theirs: dict[str, dict[str, Any]], ours: dict[str, dict[str, Any
     for name, own in ours.items():
         if name not in theirs:
             return f"the file lacks layer {name!r}"
-        for key in _TELLING:
+        for key in _SETTINGS:
             if key in own and key in theirs[name] and _plain(own[key]) != theirs[name][key]:
                 return f"layer {name!r} has {key} {theirs[name][key]} in the file and {_plain(own[key])} in the model"
     return ""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
-from toolkit.registry import list_models, model_info
 from toolkit.spec import Preprocessing
 from toolkit.weights.naming import Address, Naming, namings, variant_of_settings
 from toolkit.weights.readers import TensorFile, read_tensors
@@ -28,7 +28,7 @@ class WeightsSource:
         file: its tensors.
         naming: whose names they carry.
         places: name of the tensor at each address.
-        strangers: tensors whose names fit nowhere.
+        unplaced: tensors whose names fit nowhere.
         variant: builder arguments these weights need.
         preprocessing: what they were trained on; None where nothing tells.
         num_classes: width of the classifier in the file; None for a backbone.
@@ -37,7 +37,7 @@ class WeightsSource:
     file: TensorFile
     naming: Naming
     places: dict[Address, str]
-    strangers: tuple[str, ...]
+    unplaced: tuple[str, ...]
     variant: dict[str, Any]
     preprocessing: Preprocessing | None
     num_classes: int | None = None
@@ -48,7 +48,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
 
     Args:
         path: the file.
-        network: a registered network, or any model's name.
+        network: one of ``toolkit.list_models()``, or any model's name.
         format: see ``load_weights``.
         layers: names of the model's layers, where it stands already.
     """
@@ -67,11 +67,11 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
     # Under a name of its own, a network for CIFAR cannot be told from one for ImageNet by its layers' names.
     told = len({rival.preprocessing for rival in best}) == 1
     places: dict[Address, str] = {}
-    strangers = []
+    unplaced = []
     for tensor in file.tensors:
         address = naming.address(tensor)
         if address is None:
-            strangers.append(tensor)
+            unplaced.append(tensor)
         elif address in places:
             raise UserError(f"{path}: {places[address]!r} and {tensor!r} are both {'/'.join(address)} of {network}")
         else:
@@ -81,7 +81,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         file=file,
         naming=naming,
         places=places,
-        strangers=tuple(strangers),
+        unplaced=tuple(unplaced),
         variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers),
         preprocessing=own.get("preprocessing") or (naming.preprocessing if told else None),
         num_classes=_num_classes(file, places),
@@ -95,7 +95,7 @@ def _num_classes(file: TensorFile, places: dict[Address, str]) -> int | None:
 
 
 def _own_metadata(file: TensorFile, network: str) -> dict[str, Any]:
-    """What ``save_weights`` wrote beside the tensors; nothing for files of others."""
+    """The note that ``save_weights`` wrote beside the tensors; nothing for files of others."""
     if METADATA_KEY not in file.metadata:
         return {}
     try:

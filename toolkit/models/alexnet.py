@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky, Sutskever and Hinton 2012), with Caffe's two layouts of it, and its single tower of 2014.
 
-Read downwards: the layouts, which say what stands between the convolutions, the two builders, the registration.
+Read downwards: the layouts, which say what stands between the convolutions, the two builders, the table of networks.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo
+from toolkit.spec import IMAGENET, BuildOptions, ModelInfo
 
 custom = lazy_module("toolkit.layers")
 
@@ -31,22 +30,9 @@ LAYOUTS = {
 }
 
 
-HE = {"kernel_initializer": "he_normal"}
-
-
 def normal(bias: str = "zeros") -> dict[str, Any]:
-    """How layers start (section 5): weights from N(0, 0.01), biases of one in some of them."""
+    """Initializers of section 5: weights from N(0, 0.01), biases of one in some layers."""
     return {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01), "bias_initializer": bias}
-
-
-def conv(
-    x: Any, filters: int, kernel: int, *, stride: int = 1, groups: int = 1, start: dict[str, Any], name: str
-) -> Any:
-    """A convolution with ReLU; those without stride keep the size."""
-    padding = "same" if stride == 1 else "valid"
-    return layers.Conv2D(
-        filters, kernel, strides=stride, padding=padding, groups=groups, activation="relu", name=name, **start
-    )(x)
 
 
 def norm_and_pool(x: Any, layout: Layout, *, stage: str) -> Any:
@@ -84,74 +70,53 @@ def six_by_six(x: Any, name: str) -> Any:
     return x
 
 
-def build_alexnet(
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    layout: str = "paper",
-) -> Any:
+def build_alexnet(options: BuildOptions, *, layout: str = "paper") -> "keras.Model":
     """Figure 2; the two towers are two groups of channels, which meet in the third convolution.
 
     Args:
-        input_shape: ``(height, width, channels)``, at least 39×39; the shapes beside the code are for 227×227.
-        num_classes: number of logits.
-        include_top: with the dense layers, or only the convolutions.
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-        name: name of the model.
         layout: ``"paper"``, or that of Caffe's weights: ``"bvlc_alexnet"`` or ``"bvlc_reference_caffenet"``.
     """
     parts.one_of("layout", layout, list(LAYOUTS))
-    inputs = parts.image_input(name, input_shape, min_size=39)
-    x = conv(inputs, 96, 11, stride=4, start=normal(), name="stage1_conv")  # 55×55×96
+    inputs = layers.Input(options.input_shape, name="input")
+    x = parts.conv_relu(inputs, 96, 11, stride=4, start=normal(), name="stage1_conv")  # 55×55×96
     x = norm_and_pool(x, LAYOUTS[layout], stage="stage1")  # 27×27×96
-    x = conv(x, 256, 5, groups=2, start=normal("ones"), name="stage2_conv")
+    x = parts.conv_relu(x, 256, 5, groups=2, start=normal("ones"), name="stage2_conv")
     x = norm_and_pool(x, LAYOUTS[layout], stage="stage2")  # 13×13×256
-    x = conv(x, 384, 3, start=normal(), name="stage3_conv")
-    x = conv(x, 384, 3, groups=2, start=normal("ones"), name="stage4_conv")
-    x = conv(x, 256, 3, groups=2, start=normal("ones"), name="stage5_conv")
+    x = parts.conv_relu(x, 384, 3, start=normal(), name="stage3_conv")
+    x = parts.conv_relu(x, 384, 3, groups=2, start=normal("ones"), name="stage4_conv")
+    x = parts.conv_relu(x, 256, 3, groups=2, start=normal("ones"), name="stage5_conv")
     x = parts.max_pool_ceil(x, name="stage5_pool")  # 6×6×256
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
     x = parts.two_hidden_layers(x, **normal("ones"))  # with dropout, section 4.2
-    return keras.Model(inputs, parts.logits(x, num_classes, **normal()), name=name)
+    return keras.Model(inputs, parts.logits(x, options.num_classes, **normal()), name=options.name)
 
 
-def build_alexnet_owt(
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-) -> Any:
+def build_alexnet_owt(options: BuildOptions) -> "keras.Model":
     """One tower, no groups and no normalisation; the shapes beside the code are for 224×224.
 
     Pictures are of 63 to 158, 223 to 254 or 415 to 446 pixels a side, those of a backbone of any from 63.
     """
-    inputs = parts.image_input(name, input_shape, min_size=63)
+    inputs = layers.Input(options.input_shape, name="input")
     x = layers.ZeroPadding2D(2, name="stage1_pad")(inputs)
-    x = conv(x, 64, 11, stride=4, start=HE, name="stage1_conv")  # 55×55×64
+    x = parts.conv_relu(x, 64, 11, stride=4, start=parts.HE, name="stage1_conv")  # 55×55×64
     x = pool(x, name="stage1_pool")  # 27×27×64
-    x = conv(x, 192, 5, start=HE, name="stage2_conv")
+    x = parts.conv_relu(x, 192, 5, start=parts.HE, name="stage2_conv")
     x = pool(x, name="stage2_pool")  # 13×13×192
-    x = conv(x, 384, 3, start=HE, name="stage3_conv")
-    x = conv(x, 256, 3, start=HE, name="stage4_conv")
-    x = conv(x, 256, 3, start=HE, name="stage5_conv")
+    x = parts.conv_relu(x, 384, 3, start=parts.HE, name="stage3_conv")
+    x = parts.conv_relu(x, 256, 3, start=parts.HE, name="stage4_conv")
+    x = parts.conv_relu(x, 256, 3, start=parts.HE, name="stage5_conv")
     x = pool(x, name="stage5_pool")  # 6×6×256
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
-    x = parts.two_hidden_layers(six_by_six(x, name), **HE)
-    return keras.Model(inputs, parts.logits(x, num_classes), name=name)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
+    x = parts.two_hidden_layers(six_by_six(x, options.name), **parts.HE)
+    return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "head")
-LOGITS = "the last layer gives logits; softmax belongs to the loss and to export"
 CENTRED = "each channel's mean is subtracted; the paper subtracts the mean picture"
 
-register(
+NETWORKS = (
     ModelInfo(
         name="alexnet",
         title="AlexNet",
@@ -160,7 +125,6 @@ register(
             "NIPS 2012"
         ),
         year=2012,
-        input_shape=(227, 227, 3),
         min_size=39,
         num_classes=1000,
         num_params=60_965_224,
@@ -176,23 +140,20 @@ register(
             "'bvlc_reference_caffenet' normalises after pooling; the default is the paper's",
             "at sizes other than 227×227 pooling keeps a last, partial window, as Caffe does: the paper has one size",
             CENTRED,
-            LOGITS,
+            parts.LOGITS,
         ),
-    )
-)
-register(
+    ),
     ModelInfo(
         name="alexnet_owt",
         title="AlexNet, one tower",
         paper="Krizhevsky, One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997, 2014",
         year=2014,
-        input_shape=(224, 224, 3),
         min_size=63,
         num_classes=1000,
         num_params=61_100_840,
         macs=714_188_480,
         stages=STAGES,
-        preprocessing=parts.IMAGENET,
+        preprocessing=IMAGENET,
         recipe="alexnet",
         build=build_alexnet_owt,
         deviations=(
@@ -200,7 +161,7 @@ register(
             "other maps than 6×6 are averaged to that as in torchvision, but only where the sides divide evenly",
             "dropout follows the hidden layers, as in 2012; torchvision's precedes them, the same at inference",
             "He normal initialisation: the paper names none",
-            LOGITS,
+            parts.LOGITS,
         ),
-    )
+    ),
 )

@@ -1,9 +1,8 @@
 """GoogLeNet (Szegedy et al., CVPR 2015), layer for layer as the two sets of weights that people load.
 
 ``googlenet`` answers as Caffe's ``bvlc_googlenet`` does, ``googlenet_bn`` as torchvision's ``googlenet``. Read
-downwards: the table of networks, the paper's table 1, the blocks, the builder, training with auxiliary heads, the
-registration. Stages are numbered as the paper's modules: stages 1 and 2 are its first convolutions, and what Caffe
-calls ``inception_4a/3x3_reduce`` is ``stage4_a_reduce3`` here.
+downwards: the two networks, the paper's table 1, the blocks, the builder. Stages are numbered as the paper's modules:
+stages 1 and 2 are its first convolutions, and what Caffe calls ``inception_4a/3x3_reduce`` is ``stage4_a_reduce3``.
 """
 
 from dataclasses import dataclass
@@ -13,15 +12,14 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing
 
 custom = lazy_module("toolkit.layers")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What tells the two networks apart, and the counts that tests recompute, without auxiliary heads."""
+    """One network: what tells it from the other, and the counts that tests recompute, without auxiliary heads."""
 
     title: str
     batch_norm: bool  # and no biases; otherwise biases and two local response normalisations
@@ -50,7 +48,6 @@ MODULES = {
 }
 # The modules that the auxiliary heads look at.
 AUX_HEADS = {"stage4_a": "aux1", "stage4_d": "aux2"}
-AUX_LOSS_WEIGHTS = {"logits": 1.0, "aux1": 0.3, "aux2": 0.3}  # section 5
 
 
 def weights(row: Row) -> Any:
@@ -84,18 +81,6 @@ def conv(x: Any, filters: int, kernel: int, *, stride: int = 1, name: str, row: 
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def halve(x: Any, kernel: int, *, name: str) -> Any:
-    """Max pooling with stride 2 whose last window may hang over, as Caffe's and torch's ``ceil_mode``.
-
-    What hangs over is padded below and to the right, where Keras' ``same`` would also pad above an odd side. Padding
-    with zeros cannot win the maximum wrongly: nothing is negative after a ReLU, normalised or not.
-    """
-    below, right = ((kernel - side) % 2 for side in x.shape[1:3])
-    if below or right:
-        x = layers.ZeroPadding2D(((0, below), (0, right)), name=f"{name}_pad")(x)
-    return layers.MaxPooling2D(kernel, strides=2, name=name)(x)
-
-
 def inception(x: Any, widths: tuple[int, ...], *, name: str, row: Row) -> Any:
     """Four branches side by side (figure 2b): 1×1; 1×1 and 3×3; 1×1 and 5×5; pooling and 1×1."""
     one, reduce3, three, reduce5, five, proj = widths
@@ -126,78 +111,47 @@ def aux_head(x: Any, num_classes: int, *, name: str, row: Row) -> Any:
     return layers.Dense(num_classes, dtype="float32", kernel_initializer=weights(row), name=f"{name}_logits")(x)
 
 
-def build_googlenet(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    aux_heads: bool = False,
-) -> Any:
+def build_googlenet(row: Row, options: BuildOptions, *, aux_heads: bool = False) -> "keras.Model":
     """The network of table 1; the shapes beside the code are for its 224×224×3.
 
     Args:
         row: which network.
-        input_shape: ``(height, width, channels)``, at least 32×32.
-        num_classes: number of logits.
-        include_top: with pooling, dropout and logits, or only the backbone (output stride 32).
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-        name: name of the model.
         aux_heads: also answer the two auxiliary heads' logits, ``{"logits": …, "aux1": …, "aux2": …}``. Their layers'
-            names start with ``aux1_`` and ``aux2_``. ``aux_losses`` trains them, ``strip_aux`` takes them off.
+            names start with ``aux1_`` and ``aux2_``. The recipe ``googlenet`` trains them, and training takes them off.
     """
-    if aux_heads and not include_top:
+    if aux_heads and not options.include_top:
         raise UserError("aux_heads=True is for a network that classifies: leave it out, or give include_top=True")
-    inputs = parts.image_input(name, input_shape, min_size=32)
+    inputs = layers.Input(options.input_shape, name="input")
     outputs = {}
     x = conv(inputs, 64, 7, stride=2, name="stage1_conv", row=row)  # 112×112×64
-    x = halve(x, 3, name="stage1_pool")  # 56×56×64
+    x = parts.max_pool_ceil(x, 3, name="stage1_pool")  # 56×56×64
     if not row.batch_norm:
         x = custom.LocalResponseNormalization(5, 1e-4, 1.0, name="stage1_norm")(x)
     x = conv(x, 64, 1, name="stage2_reduce", row=row)
     x = conv(x, 192, 3, name="stage2_conv", row=row)  # 56×56×192
     if not row.batch_norm:
         x = custom.LocalResponseNormalization(5, 1e-4, 1.0, name="stage2_norm")(x)
-    x = halve(x, 3, name="stage2_pool")  # 28×28×192
+    x = parts.max_pool_ceil(x, 3, name="stage2_pool")  # 28×28×192
     for stage, modules in MODULES.items():  # 28×28×480, 14×14×832, 7×7×1024
         for letter, widths in modules.items():
             module = f"stage{stage}_{letter}"
             x = inception(x, widths, name=module, row=row)
             if aux_heads and module in AUX_HEADS:
-                outputs[AUX_HEADS[module]] = aux_head(x, num_classes, name=AUX_HEADS[module], row=row)
+                outputs[AUX_HEADS[module]] = aux_head(x, options.num_classes, name=AUX_HEADS[module], row=row)
         if stage < 5:
-            x = halve(x, row.last_pool if stage == 4 else 3, name=f"stage{stage}_pool")
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
+            x = parts.max_pool_ceil(x, row.last_pool if stage == 4 else 3, name=f"stage{stage}_pool")
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
     x = layers.Dropout(row.dropout, name="head_dropout")(parts.pooled(x, "avg"))
-    logits = parts.logits(x, num_classes, kernel_initializer=weights(row))
-    return keras.Model(inputs, {"logits": logits, **outputs} if outputs else logits, name=name)
-
-
-def aux_losses(loss: Any) -> dict[str, Any]:
-    """What ``compile`` needs to train a network with auxiliary heads: ``model.compile(optimizer, **aux_losses(loss))``.
-
-    Each head's loss is added with weight 0.3 (section 5). ``fit`` takes the labels once per output, under the keys of
-    ``AUX_LOSS_WEIGHTS``.
-    """
-    return {"loss": dict.fromkeys(AUX_LOSS_WEIGHTS, loss), "loss_weights": dict(AUX_LOSS_WEIGHTS)}
-
-
-def strip_aux(model: Any) -> Any:
-    """The network without its auxiliary heads: plain logits from the same layers, so weights are shared.
-
-    The result is not compiled.
-    """
-    return keras.Model(model.inputs[0], model.get_layer("head_logits").output, name=model.name)
+    logits = parts.logits(x, options.num_classes, kernel_initializer=weights(row))
+    return keras.Model(inputs, {"logits": logits, **outputs} if outputs else logits, name=options.name)
 
 
 PAPER = "Szegedy et al., Going deeper with convolutions, CVPR 2015"
 DEVIATIONS = (
     "auxiliary heads only where asked for with aux_heads=True; their places are those of the paper",
     "the last pooling is global; the paper's window of 7×7 is the same at 224×224",
-    "the last layer gives logits; softmax belongs to the loss and to export",
+    parts.LOGITS,
 )
 CAFFE = (
     "local response normalisation with size 5, alpha 1e-4 and bias 1, as bvlc_googlenet: the paper prints no constants",
@@ -215,7 +169,7 @@ TORCHVISION = (
     "inputs lie in -1…1: torchvision normalises with ImageNet's mean and deviation, and then back to this inside the "
     "network (transform_input), because the weights come from TensorFlow",
 )
-REGISTERED = {
+PROJECTS = {
     "googlenet": (
         Preprocessing((224, 224), crop_fraction=0.875, channel_order="bgr", scale=1.0, mean=(104.0, 117.0, 123.0)),
         CAFFE,
@@ -226,22 +180,21 @@ REGISTERED = {
     ),
 }
 
-for _name, (_preprocessing, _deviations) in REGISTERED.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=ROWS[_name].title,
-            paper=PAPER,
-            year=2015,
-            input_shape=_preprocessing.input_shape,
-            min_size=32,
-            num_classes=1000,
-            num_params=ROWS[_name].num_params,
-            macs=ROWS[_name].macs,
-            stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
-            preprocessing=_preprocessing,
-            recipe="googlenet",
-            build=partial(build_googlenet, ROWS[_name]),
-            deviations=(*_deviations, *DEVIATIONS),
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=ROWS[name].title,
+        paper=PAPER,
+        year=2015,
+        min_size=32,
+        num_classes=1000,
+        num_params=ROWS[name].num_params,
+        macs=ROWS[name].macs,
+        stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
+        preprocessing=preprocessing,
+        recipe="googlenet",
+        build=partial(build_googlenet, ROWS[name]),
+        deviations=(*deviations, *DEVIATIONS),
     )
+    for name, (preprocessing, deviations) in PROJECTS.items()
+)

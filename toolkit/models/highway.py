@@ -12,8 +12,7 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,6 @@ CNN_ROWS = {
 MLP_WIDTH = 50
 
 
-def xavier() -> Any:
-    """Uniform with variance 1 / fan-in, which Caffe calls ``xavier``."""
-    return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-
-
 def highway(x: Any, transform: Any, gate: Any, *, name: str) -> Any:
     """Mix a layer's input with its output: x + T·(H - x), which is H·T + x·(1 - T) in fewer operations."""
     change = layers.Subtract(name=f"{name}_difference")([transform, x])
@@ -47,95 +41,68 @@ def highway(x: Any, transform: Any, gate: Any, *, name: str) -> Any:
     return layers.Add(name=f"{name}_out")([x, change])
 
 
+def dense(x: Any, units: int, *, gate_bias: float | None = None, name: str) -> Any:
+    """A dense layer with ReLU, or a transform gate where ``gate_bias`` says what its biases start from."""
+    return layers.Dense(units, name=name, **start(gate_bias))(x)
+
+
+def conv(x: Any, filters: int, kernel: int, *, gate_bias: float | None = None, name: str) -> Any:
+    """A convolution with ReLU, or a transform gate where ``gate_bias`` says what its biases start from."""
+    return layers.Conv2D(filters, kernel, padding="same", name=name, **start(gate_bias))(x)
+
+
+def start(gate_bias: float | None) -> dict[str, Any]:
+    """Activation and initializers of a plain layer or a gate: weights uniform with variance 1 / fan-in."""
+    xavier = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # by Caffe's name for it
+    if gate_bias is None:
+        return {"activation": "relu", "kernel_initializer": xavier}
+    bias = keras.initializers.Constant(gate_bias)
+    return {"activation": "sigmoid", "kernel_initializer": xavier, "bias_initializer": bias}
+
+
 def dense_highway(x: Any, *, gate_bias: float, name: str) -> Any:
     """One fully connected highway layer as wide as its input."""
-    width, bias = x.shape[-1], keras.initializers.Constant(gate_bias)
-    transform = layers.Dense(width, activation="relu", kernel_initializer=xavier(), name=f"{name}_transform")(x)
-    gate = layers.Dense(
-        width, activation="sigmoid", kernel_initializer=xavier(), bias_initializer=bias, name=f"{name}_gate"
-    )(x)
+    transform = dense(x, x.shape[-1], name=f"{name}_transform")
+    gate = dense(x, x.shape[-1], gate_bias=gate_bias, name=f"{name}_gate")
     return highway(x, transform, gate, name=name)
 
 
 def conv_highway(x: Any, kernel: int, *, gate_bias: float, name: str) -> Any:
     """One convolutional highway layer as wide as its input."""
-    width, bias = x.shape[-1], keras.initializers.Constant(gate_bias)
-    transform = conv(x, width, kernel, name=f"{name}_transform")
-    gate = layers.Conv2D(
-        width,
-        kernel,
-        padding="same",
-        activation="sigmoid",
-        kernel_initializer=xavier(),
-        bias_initializer=bias,
-        name=f"{name}_gate",
-    )(x)
+    transform = conv(x, x.shape[-1], kernel, name=f"{name}_transform")
+    gate = conv(x, x.shape[-1], kernel, gate_bias=gate_bias, name=f"{name}_gate")
     return highway(x, transform, gate, name=name)
 
 
-def conv(x: Any, filters: int, kernel: int, *, name: str) -> Any:
-    """A plain convolution with ReLU."""
-    return layers.Conv2D(filters, kernel, padding="same", activation="relu", kernel_initializer=xavier(), name=name)(x)
-
-
-def build_mlp(
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    depth: int = 10,
-    gate_bias: float = -2.0,
-) -> Any:
+def build_mlp(options: BuildOptions, *, depth: int = 10, gate_bias: float = -2.0) -> "keras.Model":
     """Section 3.1: one plain dense layer, then highway layers of the same 50 units, then logits.
 
     Args:
-        input_shape: ``(height, width, channels)``, any.
-        num_classes: number of logits.
-        include_top: with logits, or only the backbone, whose feature map is 1×1×50.
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-        name: name of the model.
         depth: layers in front of the logits, the plain one included; the paper trains 10, 20, 50 and 100.
         gate_bias: where the transform gates' biases start.
     """
     if depth < 2:
-        raise UserError(f"{name} needs depth of at least 2, one plain layer and one highway layer; got {depth}")
-    x = parts.image_input(name, input_shape, min_size=1)
+        raise UserError(f"{options.name} needs depth of at least 2, one plain layer and one highway layer; got {depth}")
+    x = layers.Input(options.input_shape, name="input")
     inputs, x = x, layers.Flatten(name="stem_flatten")(x)
-    x = layers.Dense(MLP_WIDTH, activation="relu", kernel_initializer=xavier(), name="stem_fc")(x)
+    x = dense(x, MLP_WIDTH, name="stem_fc")
     for block in range(1, depth):
         x = dense_highway(x, gate_bias=gate_bias, name=f"stage1_block{block}")
-    if not include_top:
+    if not options.include_top:
         x = layers.Reshape((1, 1, MLP_WIDTH), name="stage1_map")(x)
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
-    return keras.Model(inputs, parts.logits(x, num_classes), name=name)
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
+    return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
-def build_cnn(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    gate_bias: float = -2.0,
-    dropout: float = 0.2,
-) -> Any:
+def build_cnn(row: Row, options: BuildOptions, *, gate_bias: float = -2.0, dropout: float = 0.2) -> "keras.Model":
     """Section 3.3: three stages of one plain convolution, which sets the width, and highway layers.
 
     Args:
         row: which network.
-        input_shape: ``(height, width, channels)``, at least 8×8.
-        num_classes: number of logits.
-        include_top: with 1×1 convolution, pooling and logits, or only the backbone (output stride 4).
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-        name: name of the model.
         gate_bias: where the transform gates' biases start.
         dropout: rate at the input, between stages and in front of the logits.
     """
-    inputs = parts.image_input(name, input_shape, min_size=8)
+    inputs = layers.Input(options.input_shape, name="input")
     x = layers.Dropout(dropout, name="stage1_dropout")(inputs)
     for stage, (width, kernels) in enumerate(zip(row.widths, row.kernels, strict=True), start=1):
         if stage > 1:
@@ -144,11 +111,11 @@ def build_cnn(
         x = conv(x, width, 3, name=f"stage{stage}_conv")
         for block, kernel in enumerate(kernels, start=1):
             x = conv_highway(x, kernel, gate_bias=gate_bias, name=f"stage{stage}_block{block}")
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
     x = parts.pooled(conv(x, 100, 1, name="head_conv"), "avg")
     x = layers.Dropout(dropout, name="head_dropout")(x)
-    return keras.Model(inputs, parts.logits(x, num_classes), name=name)
+    return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
 PAPER = "Srivastava, Greff and Schmidhuber, Training very deep networks, NIPS 2015"
@@ -171,15 +138,13 @@ CNN32_DEVIATION = (
     "the paper gives this network's depth, its alternation of 3×3 and 1×1 and about 1.25 million parameters, and no "
     "more: widths 32, 64 and 96, nine highway layers a stage from 1×1 to 1×1, and all else as with 19 layers"
 )
-CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
-register(
+NETWORKS = (
     ModelInfo(
         name="highway_mlp",
         title="Highway MLP",
         paper=PAPER,
         year=2015,
-        input_shape=(28, 28, 1),
         min_size=1,
         num_classes=10,
         num_params=85_660,
@@ -189,24 +154,23 @@ register(
         recipe="lenet",
         build=build_mlp,
         deviations=(*MLP_DEVIATIONS, *DEVIATIONS),
-    )
-)
-for _name, _row in CNN_ROWS.items():
-    register(
+    ),
+    *(
         ModelInfo(
-            name=_name,
-            title=_row.title,
+            name=name,
+            title=row.title,
             paper=PAPER,
             year=2015,
-            input_shape=(32, 32, 3),
             min_size=8,
             num_classes=10,
-            num_params=_row.num_params,
-            macs=_row.macs,
+            num_params=row.num_params,
+            macs=row.macs,
             stages=("stage1", "stage2", "stage3", "head"),
-            preprocessing=CIFAR,
+            preprocessing=parts.CIFAR10,
             recipe="highway",
-            build=partial(build_cnn, _row),
-            deviations=(*((CNN32_DEVIATION,) if _name == "highway_cnn32" else ()), *CNN_DEVIATIONS, *DEVIATIONS),
+            build=partial(build_cnn, row),
+            deviations=(*((CNN32_DEVIATION,) if name == "highway_cnn32" else ()), *CNN_DEVIATIONS, *DEVIATIONS),
         )
-    )
+        for name, row in CNN_ROWS.items()
+    ),
+)

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing
 
 GREY = Preprocessing(size=(32, 32), resize="stretch", channel_order="grey", mean=(0.5,), std=(0.5,))
 COLOUR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -25,7 +23,7 @@ IN_COLOUR = (
     "the paper's network is for grey pictures; this one, from lecture notes, has 8 instead of 6 first maps and pools "
     "by maximum",
     "ReLU and Glorot uniform initialisation: the notes name neither",
-    "the last layer gives logits; softmax belongs to the loss and to export",
+    parts.LOGITS,
 )
 
 
@@ -49,53 +47,44 @@ ROWS = {
 }
 
 
-def build_lenet5(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-) -> Any:
+def build_lenet5(row: Row, options: BuildOptions) -> "keras.Model":
     """Two rounds of 5×5 convolution and pooling, then three dense layers.
 
     Any input of at least 16×16 will do; the shapes beside the code are LeNet-5's for the paper's 32×32×1.
     """
     pool = {"average": layers.AveragePooling2D, "max": layers.MaxPooling2D}[row.pooling]
     first, second = row.maps
-    inputs = parts.image_input(name, input_shape, min_size=16)
+    inputs = layers.Input(options.input_shape, name="input")
     x = layers.Conv2D(first, 5, activation=row.activation, name="stage1_conv")(inputs)  # C1: 28×28×6
     x = pool(2, name="stage1_pool")(x)  # S2: 14×14×6
     x = layers.Conv2D(second, 5, activation=row.activation, name="stage2_conv")(x)  # C3: 10×10×16
     x = pool(2, name="stage2_pool")(x)  # S4: 5×5×16
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
     x = layers.Flatten(name="head_flatten")(x)  # 400
     x = layers.Dense(120, activation=row.activation, name="head_fc1")(x)  # C5
     x = layers.Dense(84, activation=row.activation, name="head_fc2")(x)  # F6
-    return keras.Model(inputs, parts.logits(x, num_classes), name=name)
+    return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
-for _name, _row in ROWS.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=_row.title,
-            paper=(
-                "LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, "
-                "Proceedings of the IEEE 86(11), 1998"
-            ),
-            year=1998,
-            input_shape=_row.preprocessing.input_shape,
-            min_size=16,
-            num_classes=10,
-            num_params=_row.num_params,
-            macs=_row.macs,
-            stages=("stage1", "stage2", "head"),
-            preprocessing=_row.preprocessing,
-            recipe="lenet",
-            build=partial(build_lenet5, _row),
-            deviations=_row.deviations,
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=row.title,
+        paper=(
+            "LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, "
+            "Proceedings of the IEEE 86(11), 1998"
+        ),
+        year=1998,
+        min_size=16,
+        num_classes=10,
+        num_params=row.num_params,
+        macs=row.macs,
+        stages=("stage1", "stage2", "head"),
+        preprocessing=row.preprocessing,
+        recipe="lenet",
+        build=partial(build_lenet5, row),
+        deviations=row.deviations,
     )
+    for name, row in ROWS.items()
+)

@@ -12,8 +12,7 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.spec import BuildOptions, ModelInfo, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Row:
     macs: int
 
 
-CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 ROWS = {
     "nin": Row(
         "Network in Network",
@@ -67,7 +65,7 @@ ROWS = {
             Block((192, 192), 3),
         ),
         0.05,
-        CIFAR,
+        parts.CIFAR10,
         min_size=8,
         num_classes=10,
         num_params=966_986,
@@ -76,17 +74,9 @@ ROWS = {
 }
 
 
-def conv(x: Any, filters: int, kernel: int, *, stddev: float, stride: int = 1, name: str) -> Any:
-    """A convolution with ReLU; those without stride keep the size."""
-    return layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        padding="same" if stride == 1 else "valid",
-        activation="relu",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
-        name=name,
-    )(x)
+def normal(stddev: float) -> dict[str, Any]:
+    """Initial weights from N(0, stddev)."""
+    return {"kernel_initializer": keras.initializers.RandomNormal(stddev=stddev)}
 
 
 def class_maps(x: Any, num_classes: int, *, stddev: float) -> Any:
@@ -95,20 +85,20 @@ def class_maps(x: Any, num_classes: int, *, stddev: float) -> Any:
         num_classes,
         1,
         activation="relu",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
         # From zero, the ReLU would shut about half of the maps for good before the first step.
         bias_initializer="ones",
         dtype="float32",
         name="head_conv",
+        **normal(stddev),
     )(x)
 
 
 def mlpconv(x: Any, block: Block, *, stage: str) -> Any:
     """A convolution and its 1×1 convolutions, which Caffe's layers call cccp, with what follows them."""
     first, *rest = block.widths
-    x = conv(x, first, block.kernel, stddev=block.stddev, stride=block.stride, name=f"{stage}_conv1")
+    x = parts.conv_relu(x, first, block.kernel, stride=block.stride, start=normal(block.stddev), name=f"{stage}_conv1")
     for number, width in enumerate(rest, start=2):
-        x = conv(x, width, 1, stddev=0.05, name=f"{stage}_conv{number}")
+        x = parts.conv_relu(x, width, 1, start=normal(0.05), name=f"{stage}_conv{number}")
     if block.pool == "max":
         x = parts.max_pool_ceil(x, name=f"{stage}_pool")
     elif block.pool == "average":
@@ -132,27 +122,19 @@ def average_pool_ceil(x: Any, *, name: str) -> Any:
     return layers.AveragePooling2D(3, strides=2, padding="valid" if height else "same", name=name)(x)
 
 
-def build_nin(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-) -> Any:
+def build_nin(row: Row, options: BuildOptions) -> "keras.Model":
     """The mlpconv layers of the row; the last layer of its last one gives the class maps."""
-    x = inputs = parts.image_input(name, input_shape, min_size=row.min_size)
+    x = inputs = layers.Input(options.input_shape, name="input")
     for stage, block in enumerate(row.blocks, start=1):
         x = mlpconv(x, block, stage=f"stage{stage}")
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
-    x = class_maps(x, num_classes, stddev=row.head_stddev)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
+    x = class_maps(x, options.num_classes, stddev=row.head_stddev)
     outputs = layers.GlobalAveragePooling2D(dtype="float32", name="head_logits")(x)
-    return keras.Model(inputs, outputs, name=name)
+    return keras.Model(inputs, outputs, name=options.name)
 
 
-PUBLISHED = {
+LAYOUTS = {
     "nin": "widths, pooling, dropout and initial spread are Caffe's model zoo's: the paper prints no ImageNet network",
     "nin_cifar": "widths, pooling, dropout and initial spread are those of Caffe's model zoo, which the paper omits",
 }
@@ -164,22 +146,21 @@ DEVIATIONS = (
     "to export",
 )
 
-for _name, _row in ROWS.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=_row.title,
-            paper="Lin, Chen and Yan, Network in network, ICLR 2014",
-            year=2014,
-            input_shape=_row.preprocessing.input_shape,
-            min_size=_row.min_size,
-            num_classes=_row.num_classes,
-            num_params=_row.num_params,
-            macs=_row.macs,
-            stages=(*(f"stage{number}" for number, _ in enumerate(_row.blocks, start=1)), "head"),
-            preprocessing=_row.preprocessing,
-            recipe="nin",
-            build=partial(build_nin, _row),
-            deviations=(PUBLISHED[_name], *DEVIATIONS),
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=row.title,
+        paper="Lin, Chen and Yan, Network in network, ICLR 2014",
+        year=2014,
+        min_size=row.min_size,
+        num_classes=row.num_classes,
+        num_params=row.num_params,
+        macs=row.macs,
+        stages=(*(f"stage{number}" for number, _ in enumerate(row.blocks, start=1)), "head"),
+        preprocessing=row.preprocessing,
+        recipe="nin",
+        build=partial(build_nin, row),
+        deviations=(LAYOUTS[name], *DEVIATIONS),
     )
+    for name, row in ROWS.items()
+)

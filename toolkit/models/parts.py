@@ -1,30 +1,20 @@
-"""The input, the pooling and the output that all networks here have in common."""
+"""The preprocessing, pooling and output that networks here have in common."""
 
 from dataclasses import replace
 from typing import Any
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import layers
-from toolkit.spec import Preprocessing
+from toolkit.spec import IMAGENET, Preprocessing
 
-#: What networks for ImageNet take when trained from scratch: torchvision's centre crop and channel statistics.
-IMAGENET = Preprocessing(size=(224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-#: The same for networks whose initial weights expect pictures in 0…255 with only the mean taken off, as in 2012.
+#: For networks whose initial weights expect pictures in 0…255 with only the mean taken off, as in 2012.
 IMAGENET_MEAN = replace(IMAGENET, scale=1.0, mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0))
-
-
-def image_input(name: str, input_shape: tuple[int, int, int], *, min_size: int) -> Any:
-    """The ``input`` layer of the network ``name``, refusing pictures that would vanish on the way down.
-
-    Raises:
-        UserError: a side of ``input_shape``, ``(height, width, channels)``, is shorter than ``min_size``.
-    """
-    if min(input_shape[:2]) < min_size:
-        raise UserError(
-            f"{name} needs pictures of at least {min_size}×{min_size}, got input_shape={tuple(input_shape)}; "
-            f"give input_shape=({min_size}, {min_size}, {input_shape[2]}) or larger"
-        )
-    return layers.Input(input_shape, name="input")
+#: CIFAR-10's own channel statistics.
+CIFAR10 = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+#: He's initialisation (ICCV 2015), for layers before a ReLU.
+HE = {"kernel_initializer": "he_normal"}
+#: A deviation from every paper.
+LOGITS = "the last layer gives logits; softmax belongs to the loss and to export"
 
 
 def pooled(x: Any, pooling: str | None) -> Any:
@@ -39,6 +29,16 @@ def pooled(x: Any, pooling: str | None) -> Any:
     if pooling not in poolings:
         raise UserError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
     return poolings[pooling](name="head_pool")(x)
+
+
+def conv_relu(
+    x: Any, filters: int, kernel: int, *, stride: int = 1, groups: int = 1, start: dict[str, Any], name: str
+) -> Any:
+    """Convolution and ReLU; those without stride keep the size. ``start`` holds the initializers."""
+    padding = "same" if stride == 1 else "valid"
+    return layers.Conv2D(
+        filters, kernel, strides=stride, padding=padding, groups=groups, activation="relu", name=name, **start
+    )(x)
 
 
 def two_hidden_layers(x: Any, *, kernel_initializer: Any, bias_initializer: str = "zeros") -> Any:
@@ -69,15 +69,16 @@ def logits(
     )(x)
 
 
-def max_pool_ceil(x: Any, *, name: str) -> Any:
-    """Overlapping 3×3/2 max pooling that keeps a last, partial window, as Caffe's does (ceil mode).
+def max_pool_ceil(x: Any, kernel: int = 3, *, name: str) -> Any:
+    """Max pooling with stride 2 that keeps a last, partial window, as Caffe's and torch's ``ceil_mode``.
 
-    Only for maps after a ReLU: the zeros that fill the window must not win over negative values.
+    What hangs over is padded below and to the right, where Keras' ``same`` would also pad above an odd side. Only for
+    maps after a ReLU, normalised or not: the zeros that fill the window must not win over negative values.
     """
-    missing = [(0, (side - 3) % 2) for side in x.shape[1:3]]
+    missing = [(0, (side - kernel) % 2) for side in x.shape[1:3]]
     if missing != [(0, 0), (0, 0)]:
         x = layers.ZeroPadding2D(missing, name=f"{name}_pad")(x)
-    return layers.MaxPooling2D(3, strides=2, name=name)(x)
+    return layers.MaxPooling2D(kernel, strides=2, name=name)(x)
 
 
 def one_of(keyword: str, value: str, allowed: list[str]) -> None:

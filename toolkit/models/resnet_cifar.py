@@ -1,19 +1,17 @@
 """The small residual networks for CIFAR (He, Zhang, Ren and Sun 2016, section 4.2), their plain twins, and networks of
 stochastic depth (Huang, Sun, Liu, Sedra and Weinberger, ECCV 2016).
 
-A network of n blocks a stage has 6n + 2 weighted layers. The blocks are in ``residual``.
+A network of n blocks a stage has 6n + 2 weighted layers. The blocks are in ``resnet``.
 """
 
 from dataclasses import replace
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.lazy import layers
+from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.models.residual import PAPER, Family, Row, Style, conv_bn, network, register_rows
-from toolkit.spec import Preprocessing
-
-CIFAR = Preprocessing(size=(32, 32), resize="stretch", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+from toolkit.models.resnet import Family, Row, Style, build_plain, conv_bn, network, networks
+from toolkit.spec import BuildOptions
 
 ROWS = {
     "resnet20": Row("ResNet-20", "basic", (3, 3, 3), 269_722, 40_551_040),
@@ -39,105 +37,37 @@ def stem(x: Any, style: Style) -> Any:
     return layers.ReLU(name="stem_relu")(x)
 
 
-FAMILY = Family(stem=stem, widths=(16, 32, 64), min_size=8, num_classes=10, preprocessing=CIFAR, recipe="resnet_cifar")
-
-
 def build_resnet(
     row: Row,
+    family: Family,
+    options: BuildOptions,
     *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
     shortcut: str = "A",
     use_bias: bool = False,
     epsilon: float = 1e-5,
     zero_init_residual: bool = False,
-) -> Any:
+) -> "keras.Model":
     """A 3×3 stem and three stages of basic blocks, output stride 4.
 
-    Args:
-        row: which network.
-        input_shape: ``(height, width, channels)``, at least 8×8.
-        num_classes: number of logits.
-        include_top: with pooling and logits, or only the backbone.
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-        name: name of the model.
-        shortcut: where shapes change, ``"A"``, zero channels and no parameters, as in the paper, or ``"B"``,
-            1×1 projections.
-        use_bias: whether convolutions carry biases.
-        epsilon: of batch normalisation.
-        zero_init_residual: start every block as the identity.
+    The keywords are those of ``Style``; where shapes change, the paper's shortcut is ``"A"``, zero channels and no
+    parameters, and ``"B"`` is 1×1 projections.
     """
     parts.one_of("shortcut", shortcut, ["A", "B"])
-    style = Style("v1", shortcut, use_bias, epsilon, zero_init_residual)
-    return network(
-        row,
-        FAMILY,
-        style,
-        input_shape=input_shape,
-        num_classes=num_classes,
-        include_top=include_top,
-        pooling=pooling,
-        name=name,
-    )
-
-
-def build_plain(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    use_bias: bool = False,
-    epsilon: float = 1e-5,
-) -> Any:
-    """The same layers without shortcuts; arguments are those of ``build_resnet``."""
-    style = Style(shortcut="none", use_bias=use_bias, epsilon=epsilon)
-    return network(
-        row,
-        FAMILY,
-        style,
-        input_shape=input_shape,
-        num_classes=num_classes,
-        include_top=include_top,
-        pooling=pooling,
-        name=name,
-    )
+    return network(row, family, Style("v1", shortcut, use_bias, epsilon, zero_init_residual), options)
 
 
 def build_stochastic(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-    shortcut: str = "A",
-    survival: float = 0.5,
-) -> Any:
+    row: Row, family: Family, options: BuildOptions, *, shortcut: str = "A", survival: float = 0.5
+) -> "keras.Model":
     """The residual network whose blocks are dropped at random while it trains.
 
-    Arguments are those of ``build_resnet``, and ``survival``, the probability in (0, 1] that the last block survives
-    a mini-batch; that of the others rises linearly to 1 towards the input (Huang et al., section 3).
+    ``survival`` is the probability in (0, 1] that the last block survives a mini-batch; that of the others rises
+    linearly to 1 towards the input (Huang et al., section 3).
     """
     parts.one_of("shortcut", shortcut, ["A", "B"])
     if not 0 < survival <= 1:
         raise UserError(f"survival must be in (0, 1], got {survival}; the paper has 0.5")
-    return network(
-        row,
-        FAMILY,
-        Style(shortcut=shortcut, survival=survival),
-        input_shape=input_shape,
-        num_classes=num_classes,
-        include_top=include_top,
-        pooling=pooling,
-        name=name,
-    )
+    return network(row, family, Style(shortcut=shortcut, survival=survival), options)
 
 
 HUANG = "Huang, Sun, Liu, Sedra and Weinberger, Deep networks with stochastic depth, ECCV 2016"
@@ -148,12 +78,10 @@ DROPPED = (
     "move; the paper skips it"
 )
 
-register_rows(ROWS, FAMILY, build_resnet, paper=PAPER, deviations=(OPTION_A,))
-register_rows(PLAIN_ROWS, FAMILY, build_plain, paper=PAPER, deviations=(TWIN,))
-register_rows(
-    STOCHASTIC_ROWS,
-    replace(FAMILY, recipe="stochastic_depth"),
-    build_stochastic,
-    paper=HUANG,
-    deviations=(DROPPED, OPTION_A),
+FAMILY = Family(stem, (16, 32, 64), 8, num_classes=10, preprocessing=parts.CIFAR10, recipe="resnet_cifar")
+STOCHASTIC_FAMILY = replace(FAMILY, recipe="stochastic_depth")
+NETWORKS = (
+    *networks(ROWS, FAMILY, build_resnet, OPTION_A),
+    *networks(PLAIN_ROWS, FAMILY, build_plain, TWIN),
+    *networks(STOCHASTIC_ROWS, STOCHASTIC_FAMILY, build_stochastic, DROPPED, OPTION_A, paper=HUANG),
 )

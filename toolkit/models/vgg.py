@@ -9,8 +9,7 @@ from typing import Any
 
 from toolkit.lazy import keras, layers
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo
+from toolkit.spec import IMAGENET, BuildOptions, ModelInfo
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,23 @@ def conv(x: Any, filters: int, *, batch_norm: bool, name: str) -> Any:
     """A 3×3 convolution with ReLU; ``name`` holds ``{}`` where ``conv``, ``bn`` and ``relu`` go."""
     # He et al., ICCV 2015: from the paper's N(0, 0.01) the deeper networks do not start to learn.
     # The bias is idle before a batch normalisation, but torchvision's weights have it.
-    x = layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal", name=name.format("conv"))(x)
+    x = layers.Conv2D(filters, 3, padding="same", name=name.format("conv"), **parts.HE)(x)
     if batch_norm:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name.format("bn"))(x)
     return layers.ReLU(name=name.format("relu"))(x)
 
 
-def build_vgg(
-    row: Row,
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-) -> Any:
+def build_vgg(row: Row, options: BuildOptions) -> "keras.Model":
     """Five stages of 3×3 convolutions, each halved by pooling, then three dense layers; at least 32×32."""
-    x = inputs = parts.image_input(name, input_shape, min_size=32)
+    x = inputs = layers.Input(options.input_shape, name="input")
     for stage, (depth, width) in enumerate(zip(row.depths, WIDTHS, strict=True), start=1):
         for number in range(1, depth + 1):
             x = conv(x, width, batch_norm=row.batch_norm, name=f"stage{stage}_{{}}{number}")
         x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
-    x = parts.two_hidden_layers(x, kernel_initializer="he_normal")
-    return keras.Model(inputs, parts.logits(x, num_classes), name=name)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
+    x = parts.two_hidden_layers(x, **parts.HE)
+    return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
 PAPER = "Simonyan and Zisserman, Very deep convolutional networks for large-scale image recognition, ICLR 2015"
@@ -78,25 +69,24 @@ DEVIATIONS = (
     "the first dense layer takes the maps as they come, 7×7 from 224×224; torchvision averages those of other sizes "
     "to 7×7, so its weights fit pictures of 224 to 255 pixels",
     "normalised by mean and standard deviation of each channel; the paper subtracts the mean only",
-    "the last layer gives logits; softmax belongs to the loss and to export",
+    parts.LOGITS,
 )
 
-for _name, _row in ROWS.items():
-    register(
-        ModelInfo(
-            name=_name,
-            title=_row.title,
-            paper=PAPER,
-            year=2015,
-            input_shape=parts.IMAGENET.input_shape,
-            min_size=32,
-            num_classes=1000,
-            num_params=_row.num_params,
-            macs=_row.macs,
-            stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
-            preprocessing=parts.IMAGENET,
-            recipe="vgg",
-            build=partial(build_vgg, _row),
-            deviations=(*((BATCH_NORM,) if _row.batch_norm else ()), *DEVIATIONS),
-        )
+NETWORKS = tuple(
+    ModelInfo(
+        name=name,
+        title=row.title,
+        paper=PAPER,
+        year=2015,
+        min_size=32,
+        num_classes=1000,
+        num_params=row.num_params,
+        macs=row.macs,
+        stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
+        preprocessing=IMAGENET,
+        recipe="vgg",
+        build=partial(build_vgg, row),
+        deviations=(*((BATCH_NORM,) if row.batch_norm else ()), *DEVIATIONS),
     )
+    for name, row in ROWS.items()
+)

@@ -4,23 +4,9 @@ from typing import Any
 
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
-from toolkit.registry import register
-from toolkit.spec import ModelInfo
+from toolkit.spec import IMAGENET, BuildOptions, ModelInfo
 
 custom = lazy_module("toolkit.layers")
-
-
-def conv(x: Any, filters: int, kernel: int, *, stride: int = 1, name: str) -> Any:
-    """A convolution with ReLU; those without stride keep the size."""
-    return layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        padding="same" if stride == 1 else "valid",
-        activation="relu",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
 
 
 def norm(x: Any, *, name: str) -> Any:
@@ -28,46 +14,38 @@ def norm(x: Any, *, name: str) -> Any:
     return custom.LocalResponseNormalization(5, 5e-4, 2.0, name=name)(x)
 
 
-def build_zfnet(
-    *,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    include_top: bool = True,
-    pooling: str | None = None,
-    name: str,
-) -> Any:
+def build_zfnet(options: BuildOptions) -> "keras.Model":
     """Five convolutions and three dense layers; at least 47×47, the shapes beside the code are for 224×224."""
-    inputs = parts.image_input(name, input_shape, min_size=47)
+    inputs = layers.Input(options.input_shape, name="input")
     x = layers.ZeroPadding2D(1, name="stage1_pad")(inputs)
-    x = conv(x, 96, 7, stride=2, name="stage1_conv")  # 110×110×96
+    x = parts.conv_relu(x, 96, 7, stride=2, start=parts.HE, name="stage1_conv")  # 110×110×96
     x = parts.max_pool_ceil(x, name="stage1_pool")  # 55×55×96
     x = norm(x, name="stage1_norm")
-    x = conv(x, 256, 5, stride=2, name="stage2_conv")  # 26×26×256
+    x = parts.conv_relu(x, 256, 5, stride=2, start=parts.HE, name="stage2_conv")  # 26×26×256
     x = parts.max_pool_ceil(x, name="stage2_pool")  # 13×13×256
     x = norm(x, name="stage2_norm")
-    x = conv(x, 384, 3, name="stage3_conv")
-    x = conv(x, 384, 3, name="stage4_conv")
-    x = conv(x, 256, 3, name="stage5_conv")
+    x = parts.conv_relu(x, 384, 3, start=parts.HE, name="stage3_conv")
+    x = parts.conv_relu(x, 384, 3, start=parts.HE, name="stage4_conv")
+    x = parts.conv_relu(x, 256, 3, start=parts.HE, name="stage5_conv")
     x = parts.max_pool_ceil(x, name="stage5_pool")  # 6×6×256
-    if not include_top:
-        return keras.Model(inputs, parts.pooled(x, pooling), name=name)
-    x = parts.two_hidden_layers(x, kernel_initializer="he_normal")
-    return keras.Model(inputs, parts.logits(x, num_classes), name=name)
+    if not options.include_top:
+        return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
+    x = parts.two_hidden_layers(x, **parts.HE)
+    return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
-register(
+NETWORKS = (
     ModelInfo(
         name="zfnet",
         title="ZFNet",
         paper="Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014",
         year=2014,
-        input_shape=(224, 224, 3),
         min_size=47,
         num_classes=1000,
         num_params=62_357_608,
         macs=1_168_032_896,
         stages=("stage1", "stage2", "stage3", "stage4", "stage5", "head"),
-        preprocessing=parts.IMAGENET,
+        preprocessing=IMAGENET,
         recipe="zfnet",
         build=build_zfnet,
         deviations=(
@@ -78,7 +56,7 @@ register(
             "alike",
             "no renormalisation of first-layer filters whose root mean square exceeds 0.1",
             "normalised by channel statistics; the paper subtracts the mean picture",
-            "the last layer gives logits; softmax belongs to the loss and to export",
+            parts.LOGITS,
         ),
-    )
+    ),
 )

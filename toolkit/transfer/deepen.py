@@ -1,4 +1,4 @@
-"""A deeper network that starts where a shallower one has arrived.
+"""Grow a trained residual network into a deeper one that gives the same answers.
 
 A deeper network can always do at least as well as a shallower one of its family: copy the layers learned and let the
 added ones be the identity. He et al. (CVPR 2016) argue from that construction; here it is carried out. In a residual
@@ -10,13 +10,14 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.factory import create_model
 from toolkit.lazy import keras
+from toolkit.network import sources
 
 # What a layer starts from or is pulled towards while training does not change what it answers.
 _NO_MATTER = ("initializer", "regularizer", "constraint", "trainable", "dtype", "seed")
 
 
-def deepen(model: Any, name: str, **variant: Any) -> Any:
-    """The deeper network ``name`` with the weights of ``model``, giving the same answers.
+def deepen(model: "keras.Model", name: str, **variant: Any) -> "keras.Model":
+    """Build the deeper network ``name`` with the weights of ``model``, giving the same answers.
 
     The added blocks compute nothing yet, but their last gammas and betas have gradients: training sets out from the
     shallower network's loss.
@@ -27,7 +28,7 @@ def deepen(model: Any, name: str, **variant: Any) -> Any:
         **variant: the builder's keywords that ``model`` was built with, where they are not the defaults.
 
     Returns:
-        A new model, every layer trainable, whose outputs are those of ``model``.
+        A new model, every layer trainable, whose outputs and preprocessing are those of ``model``.
 
     Raises:
         UserError: ``name`` is not deeper, is of another family or variant, or has added blocks that cannot be the
@@ -36,7 +37,7 @@ def deepen(model: Any, name: str, **variant: Any) -> Any:
     deeper = create_model(name, **_arguments(model), **variant)
     own = {layer.name: layer for layer in model.layers}
     added = {_block(layer.name) for layer in deeper.layers} - {_block(layer_name) for layer_name in own}
-    _check_rest(model, deeper, added)
+    _check_continues(model, deeper, added)
     if not added:
         raise UserError(f"{name} has no block that {model.name} lacks; give the name of a deeper network")
     for block in sorted(added):
@@ -46,10 +47,11 @@ def deepen(model: Any, name: str, **variant: Any) -> Any:
     for layer in deeper.layers:
         if layer.name in own:
             layer.set_weights(own[layer.name].get_weights())
+    deeper.preprocessing = getattr(model, "preprocessing", deeper.preprocessing)
     return deeper
 
 
-def _arguments(model: Any) -> dict[str, Any]:
+def _arguments(model: "keras.Model") -> dict[str, Any]:
     last = model.layers[-1]
     arguments = {"input_shape": tuple(model.input_shape[1:])}
     if last.name == "head_logits":
@@ -64,7 +66,7 @@ def _block(layer_name: str) -> str:
     return f"{stage}_{rest[0]}" if len(rest) > 1 and rest[0].startswith("block") else layer_name
 
 
-def _check_rest(model: Any, deeper: Any, added: set[str]) -> None:
+def _check_continues(model: "keras.Model", deeper: "keras.Model", added: set[str]) -> None:
     """Refuse unless ``deeper`` without its added blocks is ``model``, layer for layer."""
     ours = {layer.name: _essence(layer) for layer in model.layers}
     theirs = {layer.name: _essence(layer) for layer in deeper.layers if _block(layer.name) not in added}
@@ -84,20 +86,20 @@ def _check_rest(model: Any, deeper: Any, added: set[str]) -> None:
         )
 
 
-def _essence(layer: Any) -> dict[str, Any]:
+def _essence(layer: "keras.Layer") -> dict[str, Any]:
     config = {key: value for key, value in layer.get_config().items() if not key.endswith(_NO_MATTER)}
     return {"type": type(layer).__name__, **config}
 
 
-def _last_normalization(model: Any, block: str) -> Any:
+def _last_normalization(model: "keras.Model", block: str) -> "keras.layers.BatchNormalization":
     """The normalisation that ends the branch of an added block; what it is added to must come straight from outside."""
-    producer = {id(layer.output): layer for layer in model.layers}
+    feeding = sources(model)
     for layer in model.layers:
         if _block(layer.name) == block and isinstance(layer, keras.layers.Add):
-            sources = [producer[id(tensor)] for tensor in layer.input]
-            outside = [source for source in sources if _block(source.name) != block]
-            norms = [source for source in sources if isinstance(source, keras.layers.BatchNormalization)]
-            if len(sources) == 2 and len(outside) == len(norms) == 1:
+            summands = feeding[layer.name]
+            outside = [summand for summand in summands if _block(summand.name) != block]
+            norms = [summand for summand in summands if isinstance(summand, keras.layers.BatchNormalization)]
+            if len(summands) == 2 and len(outside) == len(norms) == 1:
                 return norms[0]
     raise UserError(
         f"block {block!r} of {model.name} cannot be made the identity: it has no branch that ends in batch "

@@ -27,7 +27,7 @@ _DIGITS = {"sha256": 64, "sha1": 40, "md5": 32}
 def fetch_weights(
     weights: PretrainedWeights, *, cache_dir: str | os.PathLike[str] | None = None, progress: bool = True
 ) -> Path:
-    """The file of these weights, downloaded if it is not here yet, and found to be what its digest says.
+    """Download the file of these weights if it is not here yet, and hold it against its digest.
 
     An interrupted download goes on where it stopped; two processes that want one file transfer it once. Nothing is
     fetched while ``TOOLKIT_OFFLINE`` or ``HF_HUB_OFFLINE`` is set to 1. Proxies are those of the environment.
@@ -65,7 +65,7 @@ def fetch_weights(
 
 
 def cached_path(weights: PretrainedWeights, cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where the file is, or where it belongs when it is put there by hand.
+    """The place of the file, or where it belongs when it is put there by hand.
 
     >>> from toolkit import model_info
     >>> cached_path(model_info("resnet50").weights["imagenet-tv2"], "cache").as_posix()

@@ -1,4 +1,4 @@
-"""What other projects call the tensors of the networks here, and what else their files take for granted.
+"""The names that other projects give the tensors of the networks here, and what else their files take for granted.
 
 A naming turns the name of a tensor in a file into an address: the layer's name here and the variable in it, by number
 (``"0"``, the order of a Keras layer's weights) or by name (``"kernel"``). Names only: shapes are compared, and
@@ -11,17 +11,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from toolkit.spec import Preprocessing
+from toolkit.spec import IMAGENET, Preprocessing
 
 Address = tuple[str, str]
 
-TORCH = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CAFFE = Preprocessing(
-    (224, 224), crop_fraction=0.875, channel_order="bgr", scale=1.0, mean=(103.939, 116.779, 123.68)
-)  # fmt: skip
+CAFFE = Preprocessing((224, 224), crop_fraction=0.875, channel_order="bgr", scale=1.0, mean=(103.939, 116.779, 123.68))
 CAFFE_ROUNDED = replace(CAFFE, mean=(104.0, 117.0, 123.0))
-INCEPTION = replace(TORCH, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-CIFAR = replace(TORCH, size=(32, 32), resize="stretch", crop_fraction=1.0)
+INCEPTION = replace(IMAGENET, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+#: ImageNet's channel statistics on pictures of CIFAR's size, which akamaster's networks for CIFAR-10 were trained with.
+IMAGENET_32 = replace(IMAGENET, size=(32, 32), resize="stretch", crop_fraction=1.0)
 
 # Both conventions name the variables of a convolution, a dense layer or a normalisation in the same order.
 _TORCH_VARIABLES = {"weight": "0", "bias": "1", "running_mean": "2", "running_var": "3"}
@@ -46,7 +44,7 @@ class Naming:
     variant: Callable[[Collection[Address]], dict[str, Any]]
 
     def address(self, tensor: str) -> Address | None:
-        """Where the tensor of that name belongs here; None if the name is not one of this project's."""
+        """The address here of the tensor of that name; None if the name is not one of this project's."""
         if "/" in tensor:
             layer, _, variable = tensor.rpartition("/")
         else:
@@ -67,7 +65,7 @@ def namings(network: str) -> list[Naming]:
 
 
 def _own_variant(found: Collection[Address]) -> dict[str, Any]:
-    """What this package's own names tell of a residual network; other networks have no such variants."""
+    """The variant of a residual network as this package's own names tell it; other networks have no such variants."""
     layers = {layer for layer, _ in found}
     if "stem_bn" not in layers:
         return {}
@@ -114,13 +112,15 @@ def _shortcut(found: Collection[Address]) -> dict[str, Any]:
 def _resnet(network: str) -> list[Naming]:
     keras_variant = {"version": "v1", "epsilon": 1.001e-5} if network in _BOTTLENECK else {"epsilon": 1.001e-5}
     return [
-        Naming("torchvision", _resnet_torch, True, TORCH, _residual_bias),
+        Naming("torchvision", _resnet_torch, True, IMAGENET, _residual_bias),
         Naming("keras.applications", _resnet_keras, False, CAFFE, lambda found: keras_variant | _residual_bias(found)),
     ]
 
 
 def _resnet_cifar(network: str) -> list[Naming]:
-    return [Naming("akamaster", _resnet_torch, True, CIFAR, lambda found: _residual_bias(found) | _shortcut(found))]
+    return [
+        Naming("akamaster", _resnet_torch, True, IMAGENET_32, lambda found: _residual_bias(found) | _shortcut(found))
+    ]
 
 
 _BOTTLENECK = ("resnet50", "resnet101", "resnet152")
@@ -165,7 +165,7 @@ def _vgg(network: str) -> list[Naming]:
     features = _vgg_features(_VGG_DEPTHS[network.removesuffix("_bn")], batch_norm=network.endswith("_bn"))
     heads = _VGG_HEADS
     known = [
-        Naming(source, (features | heads[source]).get, True, TORCH, _nothing) for source in ("torchvision", "timm")
+        Naming(source, (features | heads[source]).get, True, IMAGENET, _nothing) for source in ("torchvision", "timm")
     ]
     if network in ("vgg16", "vgg19"):
         known += [
@@ -207,7 +207,7 @@ def _alexnet(network: str) -> list[Naming]:
 def _alexnet_owt(network: str) -> list[Naming]:
     features = {f"features.{place}": f"stage{stage}_conv" for stage, place in enumerate((0, 3, 6, 8, 10), start=1)}
     head = {"classifier.1": "head_fc1", "classifier.4": "head_fc2", "classifier.6": "head_logits"}
-    return [Naming("torchvision", (features | head).get, True, TORCH, _nothing)]
+    return [Naming("torchvision", (features | head).get, True, IMAGENET, _nothing)]
 
 
 def _nin(network: str) -> list[Naming]:

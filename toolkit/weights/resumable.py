@@ -156,7 +156,7 @@ def _refused(error: urllib.error.HTTPError, part: Path) -> None:
 
 
 def _continues(response: Any, part: Path, version: str) -> bool:
-    """Whether the answer is the rest of the same version, rather than the whole of this or another one."""
+    """Tell the rest of the same version from the whole of this or another one."""
     if response.status != http.client.PARTIAL_CONTENT:
         return False
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
@@ -167,7 +167,7 @@ def _continues(response: Any, part: Path, version: str) -> bool:
 
 
 def _version(response: Any) -> str:
-    """What ``If-Range`` can name a version by: a strong entity tag, or the date of the last change."""
+    """The name of a version for ``If-Range``: a strong entity tag, or the date of the last change."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
+from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
-from toolkit.registry import model_info
 from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.workflows.steps import (
     ExportOptions,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
+from toolkit.catalogue import model_info
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.registry import model_info
 
 _SIDE = 32
 _NUM_CLASSES = 10

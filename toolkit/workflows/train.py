@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.lazy import keras
 from toolkit.network import load_network
-from toolkit.registry import model_info
 from toolkit.spec import ModelInfo
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, split_folder
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import new_folder, write_file
-from toolkit.registry import model_info
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
 from toolkit.training.run_dir import RunDirectory

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
-from toolkit.registry import list_models, model_info
 from toolkit.spec import PretrainedWeights
 
 
 def list_weights(model_name: str | None = None) -> list[dict[str, Any]]:
-    """One row per network and tag: what was published of it, and the file in the cache if it is there."""
+    """List what was published, one row per network and tag, with the file in the cache if it is there."""
     from toolkit.weights.download import cached_path
 
     names = list_models() if model_name is None else [model_info(model_name).name]
@@ -84,19 +84,32 @@ def verify_weights(model_name: str, weights: str) -> dict[str, Any]:
     }
 
 
-def convert_weights(source: str | os.PathLike[str], target: str | os.PathLike[str], model_name: str) -> dict[str, Any]:
-    """Any file that fits the network, or one of its tags, written as ``.safetensors`` or ``.weights.h5``.
+def convert_weights(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], model_name: str, *, deeper: str | None = None
+) -> dict[str, Any]:
+    """Write any file that fits the network, or one of its tags, as ``.safetensors`` or ``.weights.h5``.
+
+    Args:
+        source: a weights file, or a tag.
+        target: the file to write.
+        model_name: the network that ``source`` is for.
+        deeper: a deeper network of its family that ``target`` is for, with the same answers (``transfer.deepen``).
 
     Returns:
         ``{"path", "bytes", "variant"}``.
 
     Raises:
-        UserError: it cannot be read, does not fit, or ``target`` has another suffix.
+        UserError: it cannot be read, does not fit, ``target`` has another suffix, or ``deeper`` does not continue
+            the network.
     """
     from toolkit.factory import create_model, save_weights
     from toolkit.factory.save import require_target
 
     require_target(target)
     model = create_model(model_name, weights=source)
+    if deeper is not None:
+        from toolkit.transfer import deepen
+
+        model = deepen(model, deeper, **model.variant)
     path = save_weights(model, target)
     return {"path": str(path), "bytes": path.stat().st_size, "variant": dict(model.variant)}

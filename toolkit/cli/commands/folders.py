@@ -10,10 +10,10 @@ _SHOWN = 10  # findings of each kind, in text
 
 
 def check(arguments: Namespace) -> None:
+    from toolkit.catalogue import model_info
     from toolkit.data import scan_folder
     from toolkit.data.doctor import examine_folder
     from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
-    from toolkit.registry import model_info
 
     preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
     folder = scan_folder(arguments.data, progress=progress_bar("reading"))

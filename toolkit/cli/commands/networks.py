@@ -1,4 +1,4 @@
-"""What there is: networks, their weights, bundled samples."""
+"""The commands about what there is: networks, their weights, bundled samples."""
 
 from argparse import Namespace
 from dataclasses import asdict
@@ -9,8 +9,10 @@ from toolkit.errors import UserError
 
 
 def models(arguments: Namespace) -> None:
-    from toolkit.registry import list_models, model_info
+    from toolkit.catalogue import list_models, model_info
 
+    if arguments.filters:
+        return _draw_filters(arguments)
     if arguments.name:
         return _layer_table(arguments)
     if arguments.draw:
@@ -40,11 +42,20 @@ def models(arguments: Namespace) -> None:
     return print_table(table, ["name", "network", "year", "input", "parameters", "multiply-adds"])
 
 
+def _draw_filters(arguments: Namespace) -> None:
+    from toolkit.draw import draw_filters
+
+    if arguments.name:
+        raise UserError(f"--filters draws filters of no network: leave out {arguments.name}")
+    draw_filters(arguments.filters)
+    return print_json({"path": str(arguments.filters)}) if arguments.json else print(f"Drawn to {arguments.filters}")
+
+
 def _layer_table(arguments: Namespace) -> None:
     from toolkit.arithmetic import format_table, layer_table, summary
+    from toolkit.catalogue import model_info
     from toolkit.draw import check_path, draw_model
     from toolkit.factory import create_model
-    from toolkit.registry import model_info
 
     info = model_info(arguments.name)
     if arguments.draw:
@@ -82,12 +93,12 @@ def weights(arguments: Namespace) -> None:
             return print_json(report)
         checked = report["digest"] or "no digest published"
         return print(f"{report['path']}: {report['num_tensors']:,} tensors fit {arguments.model} ({checked})")
-    report = journeys.convert_weights(arguments.source, arguments.target, arguments.model)
+    report = journeys.convert_weights(arguments.source, arguments.target, arguments.model, deeper=arguments.deepen)
     return print_json(report) if arguments.json else print(report["path"])
 
 
 def _print_weights(rows: list[dict[str, Any]], name: str | None) -> None:
-    from toolkit.registry import model_info
+    from toolkit.catalogue import model_info
 
     if name and not rows:
         return print(f"{name}: {model_info(name).weights_note}")

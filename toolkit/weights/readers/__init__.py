@@ -79,8 +79,7 @@ def _named_in_errors(path: Path, format: str = "weights") -> Iterator[None]:
 def _reader(format: str) -> Callable[[Path], TensorFile]:
     # Imported here, because they bring NumPy and h5py, and naming a network must not wait for those.
     from toolkit.weights.readers.caffe import read_caffemodel
-    from toolkit.weights.readers.hdf5 import read_legacy_h5, read_weights_h5
-    from toolkit.weights.readers.keras_archive import read_keras
+    from toolkit.weights.readers.keras_file import read_keras, read_legacy_h5, read_weights_h5
     from toolkit.weights.readers.safetensors_file import read_safetensors
     from toolkit.weights.readers.torch_file import read_torch
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.mapped import map_file
-from toolkit.weights.readers.tensor_file import TensorFile
+from toolkit.weights.readers.tensor_file import TensorFile, map_file
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Fields of NetParameter with the wire types they come in: what tells a network from other messages.
@@ -33,7 +32,7 @@ class _Field(NamedTuple):
 
 
 class _LayerFields(NamedTuple):
-    """Where a generation of layers keeps its name and its arrays, and an older layer within."""
+    """The fields of a generation of layers for its name, its arrays and an older layer within."""
 
     name: int
     blobs: int
@@ -66,7 +65,7 @@ def read_caffemodel(path: Path) -> TensorFile:
 
 
 def is_caffemodel(data: memoryview) -> bool:
-    """Whether the file is one message with the fields of a Caffe network, and layers among them."""
+    """Tell a Caffe network, one message with its fields and layers among them, from other files."""
     numbers = set()
     try:
         for field in _fields(data):

@@ -1,9 +1,9 @@
-"""What kind of file it is, by its content: people rename weights files, and downloads answer with web pages."""
+"""Tell the format of a file by its content: people rename weights files, and downloads answer with web pages."""
 
 from pathlib import Path
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.mapped import map_file, open_archive
+from toolkit.weights.readers.tensor_file import map_file, open_archive
 
 _KNOWN = ".keras, .weights.h5, .h5, .safetensors, torch .pth/.pt/.th/.bin and .caffemodel"
 _MAX_HEADER = 100_000_000  # of safetensors, by its specification
@@ -36,7 +36,7 @@ def format_of(path: Path) -> str:
     """The format of a file that ``check_file`` let pass; the name decides only where the content cannot."""
     # Imported here, because they bring NumPy, and naming a network must not wait for it.
     from toolkit.weights.readers.caffe import is_caffemodel
-    from toolkit.weights.readers.hdf5 import hdf5_format
+    from toolkit.weights.readers.keras_file import hdf5_format
 
     view = map_file(path)
     if view[:8] == b"\x89HDF\r\n\x1a\n":

@@ -115,7 +115,7 @@ def _variable_groups(layers: h5py.Group) -> Iterator[tuple[list[str], h5py.Group
 
 
 def _member(group: h5py.Group, path: str) -> Any:
-    """What lies at a path within the file, never followed out of it."""
+    """The member at a path within the file, never followed out of it."""
     for part in filter(None, path.split("/")):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:

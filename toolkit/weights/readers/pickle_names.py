@@ -1,4 +1,4 @@
-"""What a pickle of tensors may name, and what each name stands for: records of where values lie, never a call."""
+"""The names that a pickle of tensors may use, and what each stands for: records of where values lie, never a call."""
 
 import math
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Global:
 
 
 class Inert:
-    """What stands for things that are neither tensors nor containers, such as a score or the arguments of a run."""
+    """A stand-in for things that are neither tensors nor containers, such as a score or the arguments of a run."""
 
 
 INERT = Inert()
@@ -82,7 +82,7 @@ def allowed_global(name: str) -> Global:
 
 
 def made_of(function: Any, arguments: Any) -> Any:
-    """What a call in the pickle stands for."""
+    """The record that a call in the pickle stands for."""
     name = function.name
     if not isinstance(arguments, tuple) or len(arguments) > 8:
         raise TypeError("a call has a few arguments")

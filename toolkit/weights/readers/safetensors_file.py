@@ -12,8 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.mapped import map_file
-from toolkit.weights.readers.tensor_file import TensorFile
+from toolkit.weights.readers.tensor_file import TensorFile, map_file
 from toolkit.weights.readers.unwrap import plain_names
 
 _DTYPES = {

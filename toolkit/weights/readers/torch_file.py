@@ -10,10 +10,9 @@ import ml_dtypes
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.mapped import Archive, map_file, open_archive
 from toolkit.weights.readers.pickle_names import Storage, Tensor
 from toolkit.weights.readers.plain_pickle import MAX_PICKLE_BYTES, read_pickle
-from toolkit.weights.readers.tensor_file import TensorFile
+from toolkit.weights.readers.tensor_file import Archive, TensorFile, map_file, open_archive
 from toolkit.weights.readers.unwrap import plain_names, state_dict
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

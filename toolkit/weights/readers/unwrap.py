@@ -1,4 +1,4 @@
-"""What people leave around weights: dictionaries they wrap them in, and prefixes that training wrappers add."""
+"""Take off what people leave around weights: dictionaries they wrap them in, prefixes of training wrappers."""
 
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ def state_dict(root: Any, kind: type[T]) -> dict[str, T]:
 
 
 def _wrapped(root: Any, kind: type) -> Any:
-    """What a wrapper holds, or the object itself where it is none."""
+    """The object in a wrapper, or the object itself where it is none."""
     for name in _WRAPPERS if isinstance(root, dict) else ():
         inner = root.get(name)
         if isinstance(inner, dict) and (

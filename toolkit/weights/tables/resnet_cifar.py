@@ -4,9 +4,8 @@ The accuracy is that of the best epoch on the test set: he held no pictures back
 first eight digits of the sha256. The whole digests and the sizes are of the files in his repository at d5489e8.
 """
 
-from toolkit.registry import register_weights
-from toolkit.spec import PretrainedWeights
-from toolkit.weights.naming import CIFAR
+from toolkit.spec import PretrainedWeights, Published
+from toolkit.weights.naming import IMAGENET_32
 from toolkit.weights.tables.sources import fraction
 
 REPOSITORY = "github.com/akamaster/pytorch_resnet_cifar10"
@@ -21,7 +20,7 @@ def akamaster(file: str, error: float, *, sha256: str, num_bytes: int | None) ->
         num_bytes=num_bytes,
         num_classes=10,
         layout="akamaster",
-        preprocessing=CIFAR,
+        preprocessing=IMAGENET_32,
         top1=fraction(100 - error),
         published_in=f"{REPOSITORY}, README.md; best epoch on the test set",
         licence="BSD-2-Clause",
@@ -57,13 +56,10 @@ FILES = {
     "resnet110": akamaster("resnet110-1d1ed7c2.th", 6.32, sha256="1d1ed7c2", num_bytes=None),
 }
 
-for _name, _file in FILES.items():
-    register_weights(_name, [_file])
-for _name in ("resnet56_sd", "resnet110_sd"):
-    register_weights(
-        _name,
-        note=(
-            "its authors published code, but no weights (github.com/yueatsprograms/Stochastic_Depth); "
-            f"those of {_name.removesuffix('_sd')} fit by path"
-        ),
+PUBLISHED = {name: Published([file]) for name, file in FILES.items()} | {
+    f"{name}_sd": Published(
+        note="its authors published code, but no weights (github.com/yueatsprograms/Stochastic_Depth); "
+        f"those of {name} fit by path"
     )
+    for name in ("resnet56", "resnet110")
+}

@@ -7,14 +7,14 @@ of ImageNet's validation set, unless a row says otherwise.
 from dataclasses import replace
 from typing import Any
 
-from toolkit.spec import Preprocessing, PretrainedWeights
-from toolkit.weights.naming import CAFFE, TORCH
+from toolkit.spec import IMAGENET, Preprocessing, PretrainedWeights
+from toolkit.weights.naming import CAFFE
 
-TIMM = replace(TORCH, interpolation="bicubic", crop_fraction=0.95)
+TIMM = replace(IMAGENET, interpolation="bicubic", crop_fraction=0.95)
 
 
 def torchvision(
-    tag: str, file: str, top1: float, top5: float, *, preprocessing: Preprocessing = TORCH
+    tag: str, file: str, top1: float, top5: float, *, preprocessing: Preprocessing = IMAGENET
 ) -> PretrainedWeights:
     """A file of torchvision's. Its name ends with the first eight digits of its sha256."""
     return PretrainedWeights(
@@ -39,8 +39,7 @@ def timm(
     top5: float,
     *,
     sha256: str = "",
-    preprocessing: Preprocessing = TORCH,
-    layout: str = "torchvision",
+    preprocessing: Preprocessing = IMAGENET,
     licence: str = "BSD-3-Clause",
 ) -> PretrainedWeights:
     """The safetensors file of a repository of timm's on the Hugging Face hub; the hub's pages print its sha256."""
@@ -50,7 +49,7 @@ def timm(
         digest=f"sha256:{sha256}" if sha256 else "",
         num_bytes=None,
         num_classes=1000,
-        layout=layout,
+        layout="timm" if repository.startswith("vgg") else "torchvision",  # VGG's dense layers are convolutions there
         preprocessing=preprocessing,
         top1=fraction(top1),
         top5=fraction(top5),

@@ -1,6 +1,6 @@
 """Networks nobody published weights for, and why: a tag that is missing should not look forgotten."""
 
-from toolkit.registry import register_weights
+from toolkit.spec import Published
 
 CONTROL = "a control of He et al.'s comparison; no weights of it were published"
 HIGHWAY = "its authors published no weights"
@@ -30,5 +30,4 @@ NOTES = {
     ),
 }
 
-for _name, _note in NOTES.items():
-    register_weights(_name, note=_note)
+PUBLISHED = {name: Published(note=note) for name, note in NOTES.items()}

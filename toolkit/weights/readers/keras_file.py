@@ -1,6 +1,7 @@
-"""HDF5 files as Keras writes them: ``save_weights`` of Keras 3, and the legacy files of keras.applications.
+"""Keras' files: ``.keras`` archives, ``.weights.h5`` of Keras 3, and the legacy ``.h5`` of keras.applications.
 
-A process of its own finds where the arrays lie (see ``hdf5_worker``); here they are taken from the mapped file.
+A process of its own finds where the arrays of an HDF5 file lie (see ``hdf5_worker``); here they are taken from the
+mapped file. Of an archive the network is not built, and no code of it runs.
 """
 
 import json
@@ -15,14 +16,24 @@ import ml_dtypes
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.mapped import map_file
-from toolkit.weights.readers.tensor_file import TensorFile
+from toolkit.weights.readers.tensor_file import TensorFile, map_file, open_archive
 
 #: The largest sum of arrays that is read from an HDF5 file.
 MAX_BYTES = 4 << 30
 #: How long finding the arrays may take. ResNet-152's 777 take a second.
 TIMEOUT_SECONDS = 60.0
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+_MAX_CONFIG_BYTES = 16 << 20
 _WORKER = Path(__file__).with_name("hdf5_worker.py")
+
+
+def read_keras(path: Path) -> TensorFile:
+    """The weights in a ``.keras`` file, and its layers' settings; an optimizer's state beside them is left out."""
+    archive = open_archive(path)
+    layers = _layers(json.loads(bytes(archive.view(CONFIG, max_bytes=_MAX_CONFIG_BYTES))))
+    start, stop = archive.span(WEIGHTS)
+    tensors, metadata = arrays_within(path, archive.data, kind="weights.h5", start=start, stop=stop)
+    return TensorFile(path, "keras", tensors, metadata, layers)
 
 
 def read_weights_h5(path: Path) -> TensorFile:
@@ -73,6 +84,18 @@ def _find_arrays(path: Path, kind: str, start: int, stop: int) -> dict[str, Any]
     if "error" in found:
         raise UserError(found["error"])
     return found
+
+
+def _layers(config: Any) -> dict[str, dict[str, Any]]:
+    try:
+        layers = {layer["config"]["name"]: dict(layer["config"]) for layer in config["config"]["layers"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"its {CONFIG} describes no network; save the model again") from error
+    return {name: {key: _plain(value) for key, value in settings.items()} for name, settings in layers.items()}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_plain(item) for item in value) if isinstance(value, list) else value
 
 
 def _dtype(name: str) -> np.dtype:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import UserError
-from toolkit.weights.readers import detect_format, hdf5, read_tensors
+from toolkit.weights.readers import detect_format, keras_file, read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,8 @@ def test_groups_that_hold_themselves(tmp_path, model):
 def test_a_library_that_hangs_or_crashes_harms_nothing(tmp_path, monkeypatch, model, script, message):
     path = _save(model, tmp_path / "m.weights.h5")
     (tmp_path / "worker.py").write_text(script)
-    monkeypatch.setattr(hdf5, "_WORKER", tmp_path / "worker.py")
-    monkeypatch.setattr(hdf5, "TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(keras_file, "_WORKER", tmp_path / "worker.py")
+    monkeypatch.setattr(keras_file, "TIMEOUT_SECONDS", 1)
     with pytest.raises(UserError, match=message):
         read_tensors(path)
 
