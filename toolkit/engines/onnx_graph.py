@@ -2,12 +2,13 @@
 
 Keras' own export goes through TensorFlow and tf2onnx, which takes a minute or two for the larger networks here and
 brings a converter that is no longer developed. The flat graphs here need neither: every layer is one or two ONNX
-operations, written in a second, under any Keras backend.
+operations, written in a second, under any Keras backend. Users take the file with them (``to_onnx``), and OpenVINO
+reads the same graph where it computes the features of a frozen network (``features_to_onnx``).
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from toolkit.engines.translate import (
     translate,
 )
 from toolkit.errors import UserError
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, lazy_module
+from toolkit.network import as_float32
 from toolkit.spec import Preprocessing
 
 onnx = lazy_module("onnx")
@@ -33,11 +35,11 @@ OPSET = 13
 _IR_VERSION = 7
 
 
-def to_onnx(model: Any, preprocessing: Preprocessing, *, labels: Sequence[str] = ()) -> bytes:
-    """The network as an ONNX file, its normalisation in front and softmax behind.
+def to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, labels: Sequence[str] = ()) -> bytes:
+    """Write a network as an ONNX file, its normalisation in front and softmax behind.
 
     Args:
-        model: a functional ``keras.Model`` with one input, that answers logits ``(batch, classes)``; as trained under
+        model: a functional network with one input, that answers logits ``(batch, classes)``; as trained under
             any dtype policy, written in float32.
         preprocessing: what it was trained with.
         labels: class names in output order; stored as JSON in the file's metadata, under ``labels``.
@@ -49,76 +51,109 @@ def to_onnx(model: Any, preprocessing: Preprocessing, *, labels: Sequence[str] =
     Raises:
         UserError: a layer that has no rule here, by its name.
     """
-    from toolkit.network import as_float32
-
-    graph = _Graph()
+    graph = _Graph(as_float32(model), preprocessing, 3)
     try:
-        logits = translate(as_float32(model), graph.normalized(preprocessing), graph.rules, graph.activation)
+        logits = graph.translated()
     except UntranslatableError as error:
         raise UserError(f"{model.name} cannot be written as ONNX: {error}") from None
-    return graph.file(model, logits, preprocessing, labels)
+    graph.add("Identity", logits, output="logits")
+    graph.add("Softmax", "logits", output="probabilities", axis=-1)
+    answers = {name: ["batch", model.output_shape[-1]] for name in ("logits", "probabilities")}
+    document = graph.document("batch", answers)
+    if labels:
+        document.metadata_props.add(key="labels", value=json.dumps(list(labels), ensure_ascii=False))
+    content = document.SerializeToString()
+    onnx.checker.check_model(content)
+    return content
+
+
+def features_to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, batch_size: int) -> bytes:
+    """Write the part of a network that computes features, its normalisation in front.
+
+    Args:
+        model: a functional network with one input and one output, computed in float32.
+        preprocessing: what it was trained with.
+        batch_size: pictures per call. A fixed number lets a runtime choose its kernels once, and makes what a picture
+            gets independent of how many came with it.
+
+    Returns:
+        The file's content: ``pixels``, uint8 ``(batch_size, height, width, channels)``, to float32 ``features`` in
+        Keras' layout, vectors or maps. Pixels are RGB, and luma for a grey network, whose sum has more bits than a
+        runtime that computes in bfloat16 keeps.
+
+    Raises:
+        UntranslatableError: a layer that has no rule here, by its name.
+    """
+    graph = _Graph(model, preprocessing, preprocessing.input_shape[-1])
+    features = graph.translated()
+    # Maps are channels first on the way.
+    last = {"perm": [0, 2, 3, 1]} if len(model.output_shape) == 4 else {}
+    graph.add("Transpose" if last else "Identity", features, output="features", **last)
+    return graph.document(batch_size, {"features": [batch_size, *model.output_shape[1:]]}).SerializeToString()
 
 
 class _Graph:
     """The nodes and weights written so far; tensors are known by their names, which begin with the layer's."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: "keras.Model", preprocessing: Preprocessing, num_channels: int) -> None:
+        self._model = model
+        self._preprocessing = preprocessing
+        self._channels = num_channels
         self._nodes: list[Any] = []
         self._constants: dict[str, np.ndarray] = {}
         self._times: Counter[str] = Counter()
         self._layer = "input"
-        self.rules: dict[str, Callable[..., str]] = {kind: self._named(rule) for kind, rule in _RULES.items()}
 
-    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """A node of one output, whose name comes back."""
-        output = f"{self._layer}/{kind}"
-        self._times[output] += 1
-        if self._times[output] > 1:
-            output = f"{output}_{self._times[output]}"
+    def add(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Append a node of one output, whose name comes back."""
+        if not output:
+            output = f"{self._layer}/{kind}"
+            self._times[output] += 1
+            if self._times[output] > 1:
+                output = f"{output}_{self._times[output]}"
         self._nodes.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
-        """A tensor stored in the file."""
+        """Store a tensor in the file."""
         key = f"{self._layer}/{name}"
         self._constants[key] = np.ascontiguousarray(values, dtype)
         return key
 
-    def activation(self, name: str, x: str) -> str:
-        return self.add(name.capitalize(), x)
+    def translated(self) -> str:
+        """Write normalisation and network; its output's name comes back."""
+        rules = {kind: self._named(rule) for kind, rule in _RULES.items()}
+        return translate(self._model, self._normalized(), rules, lambda name, x: self.add(name.capitalize(), x))
 
-    def normalized(self, preprocessing: Preprocessing) -> str:
+    def document(self, batch: int | str, answers: Mapping[str, Sequence[int | str]]) -> Any:
+        """The whole as ``onnx.ModelProto``, given the batch's size or name and the shapes of its answers by name."""
+        kinds, value = onnx.TensorProto, onnx.helper.make_tensor_value_info
+        document = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="toolkit")
+        document.opset_import.add(version=OPSET)
+        # Filled in place: ONNX's own helpers copy all weights twice on the way.
+        graph = document.graph
+        graph.name = self._model.name
+        graph.node.extend(self._nodes)
+        graph.input.append(value("pixels", kinds.UINT8, [batch, *self._preprocessing.size, self._channels]))
+        graph.output.extend(value(name, kinds.FLOAT, shape) for name, shape in answers.items())
+        for name, values in self._constants.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            graph.initializer.add(name=name, dims=values.shape, data_type=kind, raw_data=values.tobytes())
+        return document
+
+    def _normalized(self) -> str:
         """Pixels to the network's input, channels first."""
+        preprocessing = self._preprocessing
         x = self.add("Transpose", self.add("Cast", "pixels", to=onnx.TensorProto.FLOAT), perm=[0, 3, 1, 2])
-        if preprocessing.channel_order == "grey":
+        if preprocessing.channel_order == "bgr":
+            x = self.add("Gather", x, self.constant("bgr", [2, 1, 0], np.int64), axis=1)
+        elif self._channels > preprocessing.input_shape[-1]:
             # The luma of `toolkit.data.pixels.decode`, in integers below 2**24, which float32 holds exactly.
             weights = self.constant("luma", np.reshape([19595, 38470, 7471], (1, 3, 1, 1)))
             sums = self.add("Conv", x, weights, self.constant("half", [32768]))
             x = self.add("Floor", self.add("Div", sums, self.constant("one", [65536])))
-        elif preprocessing.channel_order == "bgr":
-            x = self.add("Gather", x, self.constant("bgr", [2, 1, 0], np.int64), axis=1)
         factor, offset = (np.reshape(values, (1, -1, 1, 1)) for values in preprocessing.affine())
         return self.add("Add", self.add("Mul", x, self.constant("factor", factor)), self.constant("offset", offset))
-
-    def file(self, model: Any, logits: str, preprocessing: Preprocessing, labels: Sequence[str]) -> bytes:
-        """The whole, checked against ONNX's own rules."""
-        make, kinds = onnx.helper, onnx.TensorProto
-        self._layer = "output"
-        self._nodes.append(make.make_node("Identity", [logits], ["logits"], name="logits"))
-        self._nodes.append(make.make_node("Softmax", ["logits"], ["probabilities"], name="probabilities", axis=-1))
-        answers = [
-            make.make_tensor_value_info(name, kinds.FLOAT, ["batch", model.output_shape[-1]])
-            for name in ("logits", "probabilities")
-        ]
-        pixels = make.make_tensor_value_info("pixels", kinds.UINT8, ["batch", *preprocessing.size, 3])
-        constants = [onnx.numpy_helper.from_array(values, name) for name, values in self._constants.items()]
-        graph = make.make_graph(self._nodes, model.name, [pixels], answers, constants)
-        document = make.make_model(
-            graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="toolkit"
-        )
-        make.set_model_props(document, {"labels": json.dumps(list(labels), ensure_ascii=False)} if labels else {})
-        onnx.checker.check_model(document)
-        return document.SerializeToString()
 
     def _named(self, rule: Callable[..., str]) -> Callable[..., str]:
         def call(layer: Any, *inputs: str) -> str:
