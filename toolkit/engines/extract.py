@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.data.pixels.decode import luma, normalize
 from toolkit.engines.onnx_graph import features_to_onnx
-from toolkit.engines.translate import UntranslatableError
+from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
 from toolkit.machine import num_threads

@@ -8,24 +8,15 @@ reads the same graph where it computes the features of a frozen network (``featu
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from toolkit.engines.translate import (
-    UntranslatableError,
-    array,
-    conv_padding,
-    pool_padding,
-    require_channels,
-    require_plain_relu,
-    require_vectors,
-    translate,
-)
+from toolkit.engines.onnx_rules import RULES, UntranslatableError
 from toolkit.errors import UserError
 from toolkit.lazy import keras, lazy_module
-from toolkit.network import as_float32
+from toolkit.network import as_float32, inputs_of
 from toolkit.spec import Preprocessing
 
 onnx = lazy_module("onnx")
@@ -33,6 +24,8 @@ onnx = lazy_module("onnx")
 #: Of 2020: every runtime in use reads it, and nothing here needs a later one.
 OPSET = 13
 _IR_VERSION = 7
+#: Activations that are one ONNX operation of the same name.
+_ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 
 
 def to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, labels: Sequence[str] = ()) -> bytes:
@@ -121,9 +114,29 @@ class _Graph:
         return key
 
     def translated(self) -> str:
-        """Write normalisation and network; its output's name comes back."""
-        rules = {kind: self._named(rule) for kind, rule in _RULES.items()}
-        return translate(self._model, self._normalized(), rules, lambda name, x: self.add(name.capitalize(), x))
+        """Write normalisation and network, input to output; the output's name comes back."""
+        tensors = {id(self._model.inputs[0]): self._normalized()}
+        for layer in self._model.layers:
+            if isinstance(layer, keras.layers.InputLayer):
+                continue
+            if getattr(layer, "data_format", None) == "channels_first":
+                raise UntranslatableError(f"layer {layer.name!r} has its channels first")
+            inputs = [_known(tensors, tensor, f"layer {layer.name!r}") for tensor in inputs_of(layer)]
+            tensors[id(layer.output)] = self._written(layer, inputs)
+        return _known(tensors, self._model.outputs[0], "the output")
+
+    def _written(self, layer: "keras.Layer", inputs: list[str]) -> str:
+        kind = type(layer).__name__
+        self._layer = layer.name
+        if hasattr(layer, "in_onnx"):  # a custom layer
+            return layer.in_onnx(self, *inputs)
+        if kind not in RULES:
+            raise UntranslatableError(f"layer {layer.name!r} is a {kind}")
+        x = RULES[kind](self, layer, *inputs)
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if activation not in _ACTIVATIONS:
+            raise UntranslatableError(f"layer {layer.name!r} has the activation {activation}")
+        return x if activation == "linear" else self.add(activation.capitalize(), x)
 
     def document(self, batch: int | str, answers: Mapping[str, Sequence[int | str]]) -> Any:
         """The whole as ``onnx.ModelProto``, given the batch's size or name and the shapes of its answers by name."""
@@ -155,149 +168,9 @@ class _Graph:
         factor, offset = (np.reshape(values, (1, -1, 1, 1)) for values in preprocessing.affine())
         return self.add("Add", self.add("Mul", x, self.constant("factor", factor)), self.constant("offset", offset))
 
-    def _named(self, rule: Callable[..., str]) -> Callable[..., str]:
-        def call(layer: Any, *inputs: str) -> str:
-            self._layer = layer.name
-            return rule(self, layer, *inputs)
 
-        return call
-
-
-def _convolution(graph: _Graph, layer: Any, x: str) -> str:
-    kernel = graph.constant("kernel", array(layer.kernel).transpose(3, 2, 0, 1))
-    return _convolved(graph, layer, x, kernel, layer.groups)
-
-
-def _depthwise_convolution(graph: _Graph, layer: Any, x: str) -> str:
-    height, width, channels, multiplier = layer.kernel.shape
-    kernel = array(layer.kernel).transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-    return _convolved(graph, layer, x, graph.constant("kernel", kernel), channels)
-
-
-def _convolved(graph: _Graph, layer: Any, x: str, kernel: str, groups: int) -> str:
-    before, after = conv_padding(layer)
-    bias = [graph.constant("bias", array(layer.bias))] if layer.use_bias else []
-    return graph.add(
-        "Conv",
-        x,
-        kernel,
-        *bias,
-        group=groups,
-        strides=layer.strides,
-        dilations=layer.dilation_rate,
-        pads=before + after,
-    )
-
-
-def _dense(graph: _Graph, layer: Any, x: str) -> str:
-    require_vectors(layer)
-    bias = [graph.constant("bias", array(layer.bias))] if layer.use_bias else []
-    return graph.add("Gemm", x, graph.constant("kernel", array(layer.kernel)), *bias)
-
-
-def _batch_normalization(graph: _Graph, layer: Any, x: str) -> str:
-    require_channels(layer)
-    mean, variance = array(layer.moving_mean), array(layer.moving_variance)
-    values = {
-        "gamma": array(layer.gamma) if layer.scale else np.ones_like(mean),
-        "beta": array(layer.beta) if layer.center else np.zeros_like(mean),
-        "mean": mean,
-        "variance": variance,
-    }
-    inputs = [graph.constant(name, value) for name, value in values.items()]
-    return graph.add("BatchNormalization", x, *inputs, epsilon=layer.epsilon)
-
-
-def _relu(graph: _Graph, layer: Any, x: str) -> str:
-    if layer.max_value is not None and not (layer.negative_slope or layer.threshold):
-        return graph.add("Clip", x, graph.constant("low", 0), graph.constant("high", layer.max_value))
-    require_plain_relu(layer)
-    return graph.add("Relu", x)
-
-
-def _zero_padding(graph: _Graph, layer: Any, x: str) -> str:
-    (top, bottom), (left, right) = layer.padding
-    return graph.add("Pad", x, graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], np.int64))
-
-
-def _max_pooling(graph: _Graph, layer: Any, x: str) -> str:
-    before, after = pool_padding(layer)
-    return graph.add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides, pads=before + after)
-
-
-def _average_pooling(graph: _Graph, layer: Any, x: str) -> str:
-    before, after = pool_padding(layer)
-    return graph.add("AveragePool", x, kernel_shape=layer.pool_size, strides=layer.strides, pads=before + after)
-
-
-def _global_pooling(kind: str) -> Callable[..., str]:
-    def rule(graph: _Graph, layer: Any, x: str) -> str:
-        x = graph.add(kind, x)
-        return x if layer.keepdims else graph.add("Flatten", x)
-
-    return rule
-
-
-def _flatten(graph: _Graph, layer: Any, x: str) -> str:
-    # Keras counts channels last.
-    return graph.add("Flatten", graph.add("Transpose", x, perm=[0, 2, 3, 1]) if len(layer.input.shape) == 4 else x)
-
-
-def _concatenate(graph: _Graph, layer: Any, *inputs: str) -> str:
-    require_channels(layer)
-    return graph.add("Concat", *inputs, axis=1)
-
-
-def _pairwise(kind: str) -> Callable[..., str]:
-    def rule(graph: _Graph, layer: Any, first: str, *others: str) -> str:
-        for other in others:
-            first = graph.add(kind, first, other)
-        return first
-
-    return rule
-
-
-def _local_response_normalization(graph: _Graph, layer: Any, x: str) -> str:
-    return graph.add("LRN", x, alpha=layer.alpha, beta=0.75, bias=layer.bias, size=layer.size)
-
-
-def _pad_channels(graph: _Graph, layer: Any, x: str) -> str:
-    if layer.stride > 1:
-        names = ("starts", "ends", "axes", "steps")
-        values = ([0, 0], [np.iinfo(np.int64).max] * 2, [2, 3], [layer.stride] * 2)
-        x = graph.add("Slice", x, *(graph.constant(*pair, np.int64) for pair in zip(names, values, strict=True)))
-    missing = layer.filters - layer.input.shape[-1]
-    pads = [0, missing // 2, 0, 0, 0, missing - missing // 2, 0, 0]
-    return graph.add("Pad", x, graph.constant("pads", pads, np.int64))
-
-
-def _stochastic_depth(graph: _Graph, layer: Any, x: str) -> str:
-    return graph.add("Mul", x, graph.constant("survival", layer.survival))
-
-
-def _same(graph: _Graph, layer: Any, x: str) -> str:
-    return x
-
-
-_RULES: dict[str, Callable[..., str]] = {
-    "Activation": _same,
-    "Add": _pairwise("Add"),
-    "AveragePooling2D": _average_pooling,
-    "BatchNormalization": _batch_normalization,
-    "Concatenate": _concatenate,
-    "Conv2D": _convolution,
-    "Dense": _dense,
-    "DepthwiseConv2D": _depthwise_convolution,
-    "Dropout": _same,
-    "Flatten": _flatten,
-    "GlobalAveragePooling2D": _global_pooling("GlobalAveragePool"),
-    "GlobalMaxPooling2D": _global_pooling("GlobalMaxPool"),
-    "LocalResponseNormalization": _local_response_normalization,
-    "MaxPooling2D": _max_pooling,
-    "Multiply": _pairwise("Mul"),
-    "PadChannels": _pad_channels,
-    "ReLU": _relu,
-    "StochasticDepth": _stochastic_depth,
-    "Subtract": _pairwise("Sub"),
-    "ZeroPadding2D": _zero_padding,
-}
+def _known(tensors: Mapping[int, str], tensor: Any, reader: str) -> str:
+    # Of a layer that is used twice, Keras tells the first output only.
+    if id(tensor) not in tensors:
+        raise UntranslatableError(f"{reader} reads a layer that is used more than once")
+    return tensors[id(tensor)]
