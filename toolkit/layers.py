@@ -10,6 +10,9 @@ import numpy as np
 
 from toolkit.lazy import keras
 
+#: Padding in front, extent and stride, each (down, across).
+Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
 
 class OnnxGraph(Protocol):
     """An ONNX graph that rules write to, by tensors' names; ``toolkit.engines.onnx_graph`` has it."""
@@ -24,36 +27,40 @@ class OnnxGraph(Protocol):
 class CustomLayer(keras.layers.Layer):
     """Base of custom layers: the rules by which they are counted, drawn and converted.
 
-    Two rules have no default, and a network with a layer that lacks one is refused where it would be needed:
+    Three rules have no default, and a network with a layer that lacks one is refused where it would be needed:
 
     - ``in_onnx(graph: OnnxGraph, *inputs: str) -> str`` writes the layer's inference, its inputs and its output
       channels first, and answers the output's name.
     - ``in_tensorflow(inputs)`` computes the layer's inference by TensorFlow's own operations: Keras' would do only
       where TensorFlow is the backend. The layer's twin in tf_keras calls it, and has no weights.
+    - ``multiply_adds() -> int`` counts those for one picture; a layer without weights that has no such rule counts 0.
 
     Attributes:
         keep_float: its inside has no int8 form and stays in float in an int8 file.
         keeps_range: what it answers lies in the range of what it is given, so that quantization-aware training needs no
             range for its output.
-        inference_factor: of a layer that only multiplies by a constant at inference, that constant. Such a layer has no
-            twin: gamma and beta of the batch normalisation before it take it in.
-        window: padding in front, extent and stride of the window it moves over a picture, each (down, across); None for
-            a layer that works pixel by pixel.
     """
 
     keep_float = False
     keeps_range = False
-    inference_factor: float | None = None
-    window: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+
+    @property
+    def inference_factor(self) -> float | None:
+        """Constant that the layer multiplies by at inference, if that is all it does then.
+
+        Such a layer needs no twin: gamma and beta of the batch normalisation before it take the constant in.
+        """
+        return None
+
+    @property
+    def window(self) -> Window | None:
+        """Window that the layer moves over a picture; None for a layer that works pixel by pixel."""
+        return None
 
     @property
     def words(self) -> str:
-        """What a drawing of the network says of it; nothing for a layer that is not worth a line."""
+        """Description in a drawing of the network; empty for a layer that is not worth a line."""
         return type(self).__name__
-
-    def multiply_adds(self) -> int:
-        """Count multiply-adds for one picture, where they matter beside those of convolutions and dense layers."""
-        return 0
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -112,7 +119,7 @@ class PadChannels(CustomLayer):
         return tf.pad(inputs, ((0, 0), (0, 0), (0, 0), self._padding(inputs.shape[-1])))
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    def window(self) -> Window:
         return (0, 0), (1, 1), (self.stride, self.stride)
 
     @property

@@ -174,7 +174,7 @@ class _Rebuild:
         return self._tf_keras.Model(self._tensor(self._inputs), self._tensor(self._outputs), name=self._name)
 
     def _output(self, name: str, node: int) -> Any:
-        """What the ``node``-th use of a layer answers."""
+        """Output of the ``node``-th use of a layer."""
         if (name, node) not in self._tensors:
             self._tensors[name, node] = self._call(self._entries[name], node)
         return self._tensors[name, node]
@@ -226,12 +226,14 @@ def _functional(model: "keras.Model") -> "keras.Model":
     return model
 
 
-def _twin_layer(entry: dict[str, Any], original: "keras.Layer | None") -> Any:
+def _twin_layer(entry: dict[str, Any], original: Any) -> Any:
     import tf_keras
 
     name, class_name = entry["name"], entry["class_name"]
     if hasattr(original, "in_tensorflow"):  # a custom layer
-        return twin_class(type(original))(**{key: value for key, value in entry["config"].items() if key != "dtype"})
+        return twin_class(original.__class__)(
+            **{key: value for key, value in entry["config"].items() if key != "dtype"}
+        )
     if class_name in ("Functional", "Sequential", "Model"):
         raise _unsupported(entry, "a model inside a model: call its layers one by one, so that the graph is flat")
     stock_here = getattr(keras.layers, class_name, None)

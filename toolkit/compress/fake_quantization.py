@@ -18,7 +18,7 @@ _ACTIVATION_LAYERS = (*_OWN_ACTIVATIONS, "relu6")
 
 
 def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
-    """A copy of a tf_keras network that computes as its int8 form will.
+    """Copy a tf_keras network so that it computes as its int8 form will.
 
     Args:
         model: flat, with its twins of the custom layers; not changed.
@@ -104,12 +104,12 @@ def calibrate(network: Any, batches: Iterable[Any]) -> None:
 
 
 def zero_masks(model: Any) -> dict[str, np.ndarray]:
-    """By layer, where a pruned kernel is not zero."""
+    """Return a mask for each pruned kernel, by its layer: True where it is not zero."""
     return {layer.name: np.asarray(layer.kernel) != 0 for layer in model.layers if hasattr(layer, "kernel")}
 
 
 def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> bytes:
-    """The int8 LiteRT file, float32 in and out, of any batch size.
+    """Convert to an int8 LiteRT file, float32 in and out, of any batch size.
 
     Args:
         network: made by ``quantization_aware`` and trained.
@@ -131,7 +131,7 @@ def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> byte
 
 @functools.cache
 def output_config_class() -> type:
-    """The class of a rule for layers without weights: fake-quantize the output, or let the input's range pass."""
+    """Make the class of rules for layers without weights: fake-quantize the output, or let the input's range pass."""
     import tensorflow_model_optimization as tfmot
 
     api: Any = tfmot.quantization.keras

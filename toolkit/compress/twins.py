@@ -11,7 +11,7 @@ from toolkit.lazy import keras
 
 
 def twin_layers() -> dict[str, type]:
-    """Twin classes of all registered custom layers by name: what ``custom_objects`` of tf_keras takes."""
+    """List the twin classes of all registered custom layers by name, as ``custom_objects`` of tf_keras takes them."""
     import toolkit.layers  # noqa: F401  (registers its own)
 
     registered = keras.saving.get_custom_objects().values()

@@ -1,4 +1,4 @@
-"""The frozen part of a network in the fastest engine of this machine, held against Keras before it is believed."""
+"""Features of a frozen network from the fastest engine of this machine, compared with Keras' before it is used."""
 
 import importlib.util
 import logging
@@ -122,7 +122,7 @@ def relative_difference(features: np.ndarray, expected: np.ndarray) -> float:
 
 
 def on_gpu() -> bool:
-    """Whether Keras computes on a GPU here."""
+    """Return True if Keras computes on a GPU here."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

@@ -30,7 +30,6 @@ def _depthwise_convolution(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> 
 
 
 def _convolved(graph: "OnnxGraph", layer: "keras.Layer", x: str, kernel: str, groups: int) -> str:
-    before, after = _conv_padding(layer)
     bias = [graph.constant("bias", _array(layer.bias))] if layer.use_bias else []
     return graph.add(
         "Conv",
@@ -40,12 +39,13 @@ def _convolved(graph: "OnnxGraph", layer: "keras.Layer", x: str, kernel: str, gr
         group=groups,
         strides=layer.strides,
         dilations=layer.dilation_rate,
-        pads=before + after,
+        pads=_pads(layer, layer.kernel_size, layer.dilation_rate),
     )
 
 
 def _dense(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
-    _require_vectors(layer)
+    if len(layer.input.shape) != 2:
+        raise UntranslatableError(f"layer {layer.name!r} reads {layer.input.shape}, not (batch, features)")
     bias = [graph.constant("bias", _array(layer.bias))] if layer.use_bias else []
     return graph.add("Gemm", x, graph.constant("kernel", _array(layer.kernel)), *bias)
 
@@ -64,10 +64,11 @@ def _batch_normalization(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> st
 
 
 def _relu(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
-    if layer.max_value is not None and not (layer.negative_slope or layer.threshold):
-        return graph.add("Clip", x, graph.constant("low", 0), graph.constant("high", layer.max_value))
-    _require_plain_relu(layer)
-    return graph.add("Relu", x)
+    if layer.negative_slope or layer.threshold:
+        raise UntranslatableError(f"layer {layer.name!r} is a ReLU with a slope or a threshold")
+    if layer.max_value is None:
+        return graph.add("Relu", x)
+    return graph.add("Clip", x, graph.constant("low", 0), graph.constant("high", layer.max_value))
 
 
 def _zero_padding(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
@@ -75,14 +76,12 @@ def _zero_padding(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
     return graph.add("Pad", x, graph.constant("pads", [0, 0, top, left, 0, 0, bottom, right], np.int64))
 
 
-def _max_pooling(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
-    before, after = _pool_padding(layer)
-    return graph.add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides, pads=before + after)
+def _pooling(kind: str) -> Callable[..., str]:
+    def rule(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
+        pads = _pads(layer, layer.pool_size, (1, 1))
+        return graph.add(kind, x, kernel_shape=layer.pool_size, strides=layer.strides, pads=pads)
 
-
-def _average_pooling(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
-    before, after = _pool_padding(layer)
-    return graph.add("AveragePool", x, kernel_shape=layer.pool_size, strides=layer.strides, pads=before + after)
+    return rule
 
 
 def _global_pooling(kind: str) -> Callable[..., str]:
@@ -120,7 +119,7 @@ def _same(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
 RULES: dict[str, Callable[..., str]] = {
     "Activation": _same,
     "Add": _pairwise("Add"),
-    "AveragePooling2D": _average_pooling,
+    "AveragePooling2D": _pooling("AveragePool"),
     "BatchNormalization": _batch_normalization,
     "Concatenate": _concatenate,
     "Conv2D": _convolution,
@@ -130,18 +129,12 @@ RULES: dict[str, Callable[..., str]] = {
     "Flatten": _flatten,
     "GlobalAveragePooling2D": _global_pooling("GlobalAveragePool"),
     "GlobalMaxPooling2D": _global_pooling("GlobalMaxPool"),
-    "MaxPooling2D": _max_pooling,
+    "MaxPooling2D": _pooling("MaxPool"),
     "Multiply": _pairwise("Mul"),
     "ReLU": _relu,
     "Subtract": _pairwise("Sub"),
     "ZeroPadding2D": _zero_padding,
 }
-
-
-def _require_plain_relu(layer: "keras.Layer") -> None:
-    """Refuse a rectifier that is more than ``max(x, 0)``."""
-    if layer.negative_slope or layer.threshold or layer.max_value is not None:
-        raise UntranslatableError(f"layer {layer.name!r} is a ReLU with a slope, a threshold or a ceiling")
 
 
 def _require_channels(layer: "keras.Layer") -> None:
@@ -150,32 +143,16 @@ def _require_channels(layer: "keras.Layer") -> None:
         raise UntranslatableError(f"layer {layer.name!r} works along axis {layer.axis}, not channels")
 
 
-def _require_vectors(layer: "keras.Layer") -> None:
-    """Refuse a dense layer that reads maps."""
-    if len(layer.input.shape) != 2:
-        raise UntranslatableError(f"layer {layer.name!r} reads {layer.input.shape}, not (batch, features)")
-
-
-def _conv_padding(layer: "keras.Layer") -> tuple[list[int], list[int]]:
-    """Rows and columns that a convolution adds before and after its input."""
-    return _padding(layer, layer.kernel_size, layer.dilation_rate)
-
-
-def _pool_padding(layer: "keras.Layer") -> tuple[list[int], list[int]]:
-    """Rows and columns that a pooling layer adds before and after its input."""
-    return _padding(layer, layer.pool_size, (1, 1))
-
-
-def _padding(layer: "keras.Layer", kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[list[int], list[int]]:
-    """As TensorFlow divides them: the odd one goes after."""
+def _pads(layer: "keras.Layer", kernel: tuple[int, int], dilation: tuple[int, int]) -> list[int]:
+    """Rows and columns added before, then those after, as TensorFlow divides them: the odd one goes after."""
     if layer.padding == "valid":
-        return [0, 0], [0, 0]
+        return [0, 0, 0, 0]
     spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
     totals = [
         max(0, (-(-side // stride) - 1) * stride + span - side)
         for side, stride, span in zip(layer.input.shape[1:3], layer.strides, spans, strict=True)
     ]
-    return [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return [total // 2 for total in totals] + [total - total // 2 for total in totals]
 
 
 def _array(variable: Any) -> np.ndarray:
