@@ -96,7 +96,7 @@ def export_random(model_name: str, directory: Path) -> Path:
 def size_of(bundle: Path, engine: str) -> int:
     from toolkit.engines import ENGINES
 
-    file = bundle / ENGINES[engine][1]
+    file = bundle / ENGINES[engine].file
     files = [bundle / "saved_model.pb", *(bundle / "variables").iterdir()] if file == bundle else [file]
     return sum(path.stat().st_size for path in files)
 

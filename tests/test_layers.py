@@ -173,3 +173,85 @@ def test_stochastic_depth_becomes_one_litert_multiplication(capfd):
     listing = capfd.readouterr().out
     assert "MUL(" in listing
     assert listing.count("Op#") == 1
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Scale(layers.CustomLayer):
+    """A layer that the package has never heard of."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+    @property
+    def words(self):
+        return f"scale by {self.factor}"
+
+    def multiply_adds(self):
+        return int(np.prod(self.output.shape[1:]))
+
+    def in_onnx(self, graph, *inputs):
+        return graph.add("Mul", *inputs, graph.constant("factor", self.factor))
+
+    def in_tensorflow(self, inputs):
+        return inputs * self.factor
+
+
+@pytest.fixture(scope="module")
+def scaled():
+    """A network with the new layer in its middle, pixels, and what Keras answers to them."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3), name="input")
+    x = Scale(3.0, name="stem_scale")(keras.layers.Conv2D(4, 3, padding="same", name="stem_conv")(inputs))
+    outputs = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    pixels = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    model = keras.Model(inputs, outputs)
+    return model, pixels, keras.ops.convert_to_numpy(model(pixels / np.float32(255)))
+
+
+def test_a_new_layer_crosses_into_onnx_and_openvino_by_its_own_rule(scaled):
+    from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
+    from toolkit.spec import Preprocessing
+
+    onnxruntime, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")
+    model, pixels, expected = scaled
+    preprocessing = Preprocessing(size=(8, 8))
+    session = onnxruntime.InferenceSession(to_onnx(model, preprocessing))
+    np.testing.assert_allclose(session.run(["logits"], {"pixels": pixels})[0], expected, atol=1e-5)
+    graph = openvino.Core().read_model(features_to_onnx(model, preprocessing, batch_size=2))
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(compiled(pixels)[0], expected, atol=1e-5)
+
+
+def test_a_new_layer_crosses_into_tf_keras_and_back_by_its_own_rule(scaled, tmp_path):
+    pytest.importorskip("tf_keras")
+    from toolkit.compress.bridge import from_tf_keras, load_twin, save_twin, to_tf_keras
+
+    model, pixels, expected = scaled
+    save_twin(to_tf_keras(model), tmp_path / "twin.h5")
+    twin = load_twin(tmp_path / "twin.h5")
+    inputs = pixels / np.float32(255)
+    np.testing.assert_allclose(twin(inputs).numpy(), expected, atol=1e-5)
+    assert twin.get_layer("stem_scale").get_config()["factor"] == 3.0
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(from_tf_keras(twin, model)(inputs)), expected, atol=1e-5)
+
+
+def test_a_new_layer_is_counted_and_drawn_by_its_own_words(scaled):
+    from toolkit.arithmetic import layer_table
+    from toolkit.draw.blocks import boxes
+
+    rows = {row.name: row for row in layer_table(scaled[0])}
+    assert rows["stem_scale"].macs == 8 * 8 * 4
+    assert rows["stem_scale"].receptive_field == rows["stem_conv"].receptive_field == (3, 3)
+    assert [line for box in boxes(scaled[0]) for line in box.lines] == [
+        "input",
+        "3×3 conv, 4",
+        "scale by 3.0",
+        "global average pool",
+    ]

@@ -1,26 +1,79 @@
-"""The layers that Keras lacks.
+"""The layers that Keras lacks, each with its rules for the runtimes it is carried to.
 
-Each custom layer is registered, so that a saved model loads wherever this module has been imported, and states two
-rules: how it crosses into tf_keras (for pruning and quantization-aware training) and what it becomes in LiteRT.
+A custom layer is a registered class, so that a saved model loads wherever its module has been imported. Whatever else
+the package does with networks asks the layer (``CustomLayer``): nothing outside knows one by name.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from toolkit.lazy import keras
 
+#: Padding in front, extent and stride, each (down, across).
+Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class OnnxGraph(Protocol):
+    """An ONNX graph that rules write to, by tensors' names; ``toolkit.engines.onnx_graph`` has it."""
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append an operation of one output, whose name comes back."""
+
+    def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """Store a tensor, whose full name comes back."""
+
+
+class CustomLayer(keras.layers.Layer):
+    """Base of custom layers: the rules by which they are counted, drawn and converted.
+
+    Three rules have no default, and a network with a layer that lacks one is refused where it would be needed:
+
+    - ``in_onnx(graph: OnnxGraph, *inputs: str) -> str`` writes the layer's inference, its inputs and its output
+      channels first, and answers the output's name.
+    - ``in_tensorflow(inputs)`` computes the layer's inference by TensorFlow's own operations: Keras' would do only
+      where TensorFlow is the backend. The layer's twin in tf_keras calls it, and has no weights.
+    - ``multiply_adds() -> int`` counts those for one picture; a layer without weights that has no such rule counts 0.
+
+    Attributes:
+        keep_float: its inside has no int8 form and stays in float in an int8 file.
+        keeps_range: what it answers lies in the range of what it is given, so that quantization-aware training needs no
+            range for its output.
+    """
+
+    keep_float = False
+    keeps_range = False
+
+    @property
+    def inference_factor(self) -> float | None:
+        """Constant that the layer multiplies by at inference, if that is all it does then.
+
+        Such a layer needs no twin: gamma and beta of the batch normalisation before it take the constant in.
+        """
+        return None
+
+    @property
+    def window(self) -> Window | None:
+        """Window that the layer moves over a picture; None for a layer that works pixel by pixel."""
+        return None
+
+    @property
+    def words(self) -> str:
+        """Description in a drawing of the network; empty for a layer that is not worth a line."""
+        return type(self).__name__
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
 
 @keras.saving.register_keras_serializable(package="toolkit")
-class PadChannels(keras.layers.Layer):
+class PadChannels(CustomLayer):
     """Shortcut without parameters: take every ``stride``-th pixel, then pad with zero channels up to ``filters``.
 
     Option A of He et al. (CVPR 2016, section 3.3) for shortcuts between stages. The paper does not say where the
     zeros go; here half of them stand on each side (the odd one after), as in the public CIFAR checkpoints.
 
-    *tf_keras*: needs a twin of the same name and configuration. It holds no weights and computes nothing, so
-    quantization-aware training lets its input's quantization pass through. *LiteRT*: ``STRIDED_SLICE`` and ``PAD``,
-    both builtin, float and int8.
+    In LiteRT it is ``STRIDED_SLICE`` and ``PAD``, both builtin, float and int8.
 
     Args:
         filters: number of output channels, at least that of the input.
@@ -31,6 +84,8 @@ class PadChannels(keras.layers.Layer):
     >>> PadChannels(32, 2).compute_output_shape((None, 7, 8, 16))
     (None, 4, 4, 32)
     """
+
+    keeps_range = True  # zeros and every ``stride``-th pixel
 
     def __init__(self, filters: int, stride: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -47,6 +102,29 @@ class PadChannels(keras.layers.Layer):
         if self.stride > 1:
             inputs = inputs[:, :: self.stride, :: self.stride, :]
         return keras.ops.pad(inputs, ((0, 0), (0, 0), (0, 0), self._padding(inputs.shape[-1])))
+
+    def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        (x,) = inputs
+        if self.stride > 1:
+            ends = {"starts": [0, 0], "ends": [np.iinfo(np.int64).max] * 2, "axes": [2, 3], "steps": [self.stride] * 2}
+            x = graph.add("Slice", x, *(graph.constant(name, values, np.int64) for name, values in ends.items()))
+        before, after = self._padding(self.input.shape[-1])
+        return graph.add("Pad", x, graph.constant("pads", [0, before, 0, 0, 0, after, 0, 0], np.int64))
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        if self.stride > 1:
+            inputs = inputs[:, :: self.stride, :: self.stride, :]
+        return tf.pad(inputs, ((0, 0), (0, 0), (0, 0), self._padding(inputs.shape[-1])))
+
+    @property
+    def window(self) -> Window:
+        return (0, 0), (1, 1), (self.stride, self.stride)
+
+    @property
+    def words(self) -> str:
+        return f"zero channels, {self.filters}" + (f", /{self.stride}" if self.stride > 1 else "")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, _ = input_shape
@@ -68,7 +146,7 @@ class PadChannels(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
-class LocalResponseNormalization(keras.layers.Layer):
+class LocalResponseNormalization(CustomLayer):
     """Divide each activation by a power of the squares around it, across channels.
 
     ``y = x / (bias + alpha / size · Σ x²) ** 0.75``, the sum over ``size`` neighbouring channels, fewer at the ends.
@@ -78,9 +156,8 @@ class LocalResponseNormalization(keras.layers.Layer):
     Written with operations every runtime has: a 1×1 convolution of the squares with a band of ones gives the sums,
     and ``d ** -0.75`` is ``rsqrt(d) · sqrt(rsqrt(d))``. It equals TensorFlow's own, which no other runtime has.
 
-    *tf_keras*: needs a twin of the same name and configuration. It holds no weights. *LiteRT*: ``MUL``, ``CONV_2D``,
-    ``RSQRT`` and ``SQRT``, all builtin. In an int8 file they stay in float: the divisor runs from 1 to hundreds with
-    a median near 2, and one int8 step of that range is about 1.
+    In LiteRT it is ``MUL``, ``CONV_2D``, ``RSQRT`` and ``SQRT``, all builtin. In an int8 file they stay in float: the
+    divisor runs from 1 to hundreds with a median near 2, and one int8 step of that range is about 1.
 
     Args:
         size: channels in the sum, odd.
@@ -95,6 +172,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     """
 
     keep_float = True
+    words = "local response norm"
 
     def __init__(self, size: int = 5, alpha: float = 1e-4, bias: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -122,22 +200,30 @@ class LocalResponseNormalization(keras.layers.Layer):
         root = keras.ops.rsqrt(self.bias + (self.alpha / self.size) * sums)
         return keras.ops.cast(x * (root * keras.ops.sqrt(root)), inputs.dtype)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
+    def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.add("LRN", *inputs, alpha=self.alpha, beta=0.75, bias=self.bias, size=self.size)
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        channels = tf.range(inputs.shape[-1])
+        band = tf.abs(channels[:, None] - channels[None, :]) <= self.size // 2
+        sums = tf.nn.conv2d(inputs * inputs, tf.cast(band, inputs.dtype)[None, None], strides=1, padding="VALID")
+        root = tf.math.rsqrt(self.bias + (self.alpha / self.size) * sums)
+        return inputs * (root * tf.sqrt(root))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "alpha": self.alpha, "bias": self.bias}
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
-class StochasticDepth(keras.layers.Layer):
+class StochasticDepth(CustomLayer):
     """Drop a residual branch for a whole mini-batch while training; scale it by its survival probability otherwise.
 
     Huang, Sun, Liu, Sedra and Weinberger (ECCV 2016), equations 2 and 5: one draw for all pictures of a mini-batch, not
     one for each as in later "drop path" layers, and no rescaling while training.
 
-    *tf_keras*: vanishes. It is a multiplication by a constant there, which the batch normalisation before it takes
-    into its gamma and beta. *LiteRT*: ``MUL``, builtin, float and int8.
+    In LiteRT it is ``MUL``, builtin, float and int8.
 
     Args:
         survival: probability that the branch is kept, in (0, 1].
@@ -148,6 +234,8 @@ class StochasticDepth(keras.layers.Layer):
     >>> float(StochasticDepth(0.75)(keras.ops.ones((1,)))[0])
     0.75
     """
+
+    words = ""
 
     def __init__(self, survival: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -166,8 +254,12 @@ class StochasticDepth(keras.layers.Layer):
         kept = keras.random.uniform((), dtype="float32", seed=self.seed_generator) < self.survival
         return inputs * keras.ops.cast(kept, inputs.dtype)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
+    def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.add("Mul", *inputs, graph.constant("survival", self.survival))
+
+    @property
+    def inference_factor(self) -> float:
+        return self.survival
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "survival": self.survival, "seed": self.seed}

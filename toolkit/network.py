@@ -1,4 +1,4 @@
-"""A functional Keras network as it is: loaded, walked through, cast to float32, told from others by its digests."""
+"""Functional Keras networks: loading, walking their graph, casting to float32, digests that tell one from another."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def sources(model: "keras.Model") -> dict[str, list["keras.Layer"]]:
 
 
 def as_float32(model: "keras.Model") -> "keras.Model":
-    """The same network with every layer in float32, whatever dtype policy it was trained under.
+    """Cast every layer of a network to float32, whatever dtype policy it was trained under.
 
     A mixed-precision graph is slow on CPUs and refused by LiteRT, so nothing is exported from one.
 
@@ -76,7 +76,7 @@ def _with_policy(config: Any, policy: str) -> Any:
 
 
 def feature_tensor(model: "keras.Model") -> Any:
-    """The pooled embedding: the symbolic input of the network's last layer, its classifier.
+    """Find the pooled embedding: the symbolic input of the network's last layer, its classifier.
 
     Where the classifier is a convolution whose class maps are averaged (Network in Network), it is the average of what
     that convolution sees.
@@ -97,7 +97,7 @@ def feature_tensor(model: "keras.Model") -> Any:
 
 
 def weights_digest(model: "keras.Model") -> str:
-    """sha256 over every weight's shape, dtype and bytes, in order: equal for equal networks, whatever their names."""
+    """Digest every weight's shape, dtype and bytes, in order: equal for equal networks, whatever their names."""
     digest = hashlib.sha256()
     for weight in model.weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight.value))
@@ -107,7 +107,7 @@ def weights_digest(model: "keras.Model") -> str:
 
 
 def architecture_digest(model: "keras.Model") -> str:
-    """Digest of a functional network's layers and how they are joined, whatever they are called.
+    """Digest a functional network's layers and how they are joined, whatever they are called.
 
     Equal weights can stand in networks that answer differently: ResNet v1 and v1.5 differ in where they stride.
     """

@@ -93,6 +93,7 @@ def test_weights_trained_in_the_twin_come_back():
 
 def every_option() -> keras.Model:
     """Two inputs, two named outputs, and stock layers with options that are written differently in Keras 2."""
+    keras.utils.set_random_seed(0)
     image, extra = keras.Input((16, 16, 4), name="image"), keras.Input((5,), name="extra")
     x = layers.Conv2D(8, 3, padding="same", groups=2, kernel_regularizer=keras.regularizers.L2(1e-4), name="a")(image)
     x = layers.BatchNormalization(name="b")(x, training=False)

@@ -85,9 +85,19 @@ def test_network_it_cannot_translate_runs_in_keras(caplog):
 
 def test_without_openvino_it_is_keras_and_asking_for_it_says_what_to_install(frozen, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extract, "on_gpu", lambda: False)
     assert open_extractor(frozen, PREPROCESSING, PIXELS[:2]).name == "Keras"
     with pytest.raises(UserError, match=r"pip install 'toolkit\[openvino\]'"):
         open_extractor(frozen, PREPROCESSING, PIXELS[:2], engine="openvino")
+
+
+def test_openvino_without_onnx_is_said_once_and_passed_over(frozen, monkeypatch, caplog):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else object())
+    monkeypatch.setattr(extract, "on_gpu", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert open_extractor(frozen, PREPROCESSING, PIXELS[:2]).name == "Keras"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("engine 'openvino' needs onnx, not installed here: pip install 'toolkit[ope")
 
 
 def test_unknown_engine(frozen):

@@ -1,4 +1,4 @@
-"""Networks written out as ONNX answer what Keras answers, in ONNX Runtime."""
+"""Networks written out as ONNX answer what Keras answers, in ONNX Runtime and in OpenVINO."""
 
 import json
 
@@ -9,8 +9,10 @@ import pytest
 import toolkit
 from toolkit import create_model, model_info
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.data.pixels.decode import normalize
-from toolkit.engines.onnx_graph import to_onnx
+from toolkit.data.pixels.decode import luma, normalize
+from toolkit.engines.extract import relative_difference
+from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
+from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
@@ -18,6 +20,7 @@ from toolkit.spec import Preprocessing
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+openvino = pytest.importorskip("openvino")
 
 RNG = np.random.default_rng(0)
 NAMES = [name for name in toolkit.list_models() if model_info(name).num_params]
@@ -30,6 +33,23 @@ def in_onnx_runtime(content: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.
     return tuple(session.run(["logits", "probabilities"], {"pixels": pixels}))
 
 
+def in_openvino(model: keras.Model, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
+    """As the features of a cache are computed."""
+    graph = openvino.Core().read_model(features_to_onnx(model, preprocessing, batch_size=len(pixels)))
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(luma(pixels) if preprocessing.channel_order == "grey" else pixels)[0]
+
+
+def with_statistics(model: keras.Model) -> keras.Model:
+    """As if trained, so that they matter."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(RNG.normal(0, 0.2, layer.moving_mean.shape))
+            layer.moving_variance.assign(RNG.uniform(0.5, 1.5, layer.moving_variance.shape))
+            layer.beta.assign(RNG.normal(0, 0.2, layer.beta.shape))
+    return model
+
+
 def small(name: str) -> tuple[keras.Model, Preprocessing]:
     """A network at a small input, with batch statistics as if trained and logits that vary by about one."""
     info = model_info(name)
@@ -37,11 +57,7 @@ def small(name: str) -> tuple[keras.Model, Preprocessing]:
     side = max(48, info.min_size)
     preprocessing = info.preprocessing.resized((min(height, side), min(width, side)))
     keras.utils.set_random_seed(0)
-    model = create_model(name, num_classes=5, input_shape=preprocessing.input_shape)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.moving_mean.assign(RNG.normal(0, 0.2, layer.moving_mean.shape))
-            layer.moving_variance.assign(RNG.uniform(0.5, 1.5, layer.moving_variance.shape))
+    model = with_statistics(create_model(name, num_classes=5, input_shape=preprocessing.input_shape))
     noise = RNG.integers(0, 256, (8, *preprocessing.size, 3), np.uint8)
     deviation = np.std(keras.ops.convert_to_numpy(model(normalize(noise, preprocessing), training=False)))
     head = next(layer for layer in reversed(model.layers) if layer.weights)
@@ -62,6 +78,28 @@ def test_same_answers_as_keras(name):
         assert np.ptp(expected) > 0.01
         np.testing.assert_allclose(logits, expected, atol=1e-4)
         np.testing.assert_allclose(probabilities, softmax(expected), atol=1e-4)
+    assert relative_difference(in_openvino(model, preprocessing, pixels), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet18", {"include_top": False, "pooling": "max"}),
+        ("nin_cifar", {"include_top": False}),
+        pytest.param("vgg11_bn", {"include_top": False}, marks=pytest.mark.slow),
+        pytest.param("resnet50", {"version": "v1", "epsilon": 1e-3, "use_bias": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_features_have_the_layout_of_keras(name, arguments):
+    keras.utils.set_random_seed(0)
+    model = with_statistics(create_model(name, input_shape=(64, 64, 3), **arguments))
+    preprocessing = Preprocessing(size=(64, 64), channel_order="bgr", mean=(0.4,) * 3, std=(0.3,) * 3)
+    pixels = RNG.integers(0, 256, (3, 64, 64, 3), np.uint8)
+    expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
+    features = in_openvino(model, preprocessing, pixels)
+    assert features.shape == expected.shape
+    assert np.ptp(expected, axis=0).max() > 0
+    assert relative_difference(features, expected) < 1e-5
 
 
 def test_real_pictures_and_labels(lenet, lenet_preprocessing, digits_split):
@@ -91,6 +129,8 @@ def test_channel_order_and_statistics_are_inside(order, values):
     logits, _ = in_onnx_runtime(to_onnx(model, preprocessing), np.tile(np.uint8([10, 20, 30]), (1, 2, 2, 1)))
     expected = (np.array(values) / 255 - statistics["mean"]) / statistics["std"]
     np.testing.assert_allclose(logits[0], expected, atol=1e-6)
+    features = in_openvino(model, preprocessing, np.tile(np.uint8([10, 20, 30]), (1, 2, 2, 1)))
+    np.testing.assert_allclose(features[0], expected, atol=1e-6)
 
 
 def test_layers_and_options_of_no_network_above():
@@ -109,6 +149,7 @@ def test_layers_and_options_of_no_network_above():
     pixels = RNG.integers(0, 256, (2, 17, 22, 3), np.uint8)
     expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
     np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=1e-6)
 
 
 def test_mixed_precision_is_written_in_float32():
@@ -146,3 +187,5 @@ def test_what_has_no_rule_is_refused_by_name(build, message):
     model = keras.Model(inputs, build(inputs), name="net")
     with pytest.raises(UserError, match=f"net cannot be written as ONNX: {message}"):
         to_onnx(model, Preprocessing(size=(8, 8)))
+    with pytest.raises(UntranslatableError, match=message):
+        features_to_onnx(model, Preprocessing(size=(8, 8)), batch_size=1)

@@ -35,4 +35,5 @@ def live_values(model: "keras.Model") -> dict[str, int]:
 
 
 def _element_wise(layer: "keras.Layer") -> bool:
-    return not any(hasattr(layer, attribute) for attribute in ("kernel", "kernel_size", "pool_size", "stride"))
+    windowed = any(hasattr(layer, attribute) for attribute in ("kernel", "kernel_size", "pool_size"))
+    return not windowed and getattr(layer, "window", None) is None

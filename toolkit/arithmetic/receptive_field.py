@@ -81,9 +81,7 @@ def _window(layer: "keras.Layer", shape: Any) -> tuple[tuple[int, int], ...] | N
     if type(layer).__name__ == "Cropping2D":
         (top, _), (left, _) = layer.cropping
         return (-top, -left), (1, 1), (1, 1)
-    if type(layer).__name__ == "PadChannels":
-        return (0, 0), (1, 1), (layer.stride, layer.stride)
-    return None
+    return getattr(layer, "window", None)  # which a custom layer tells itself
 
 
 def _same_padding(n: int | None, extent: int, stride: int) -> int:

@@ -139,6 +139,8 @@ def _macs(layer: "keras.Layer", shape: tuple[int | None, ...]) -> int:
     kernels = next((_KERNELS[name] for name in names if name in _KERNELS), None)
     if kernels is not None:
         return size(shape[:-1]) * sum(size(getattr(layer, kernel).shape) for kernel in kernels)
+    if hasattr(layer, "multiply_adds"):  # a custom layer
+        return layer.multiply_adds()
     if layer.weights and not _NORMALISATIONS.intersection(names):
         raise ValueError(
             f"no rule for the multiply-adds of layer {layer.name!r} of type {names[0]}; it holds weights and is "

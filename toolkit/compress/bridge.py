@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.compress.twins import twin_layers
+from toolkit.compress.twins import twin_class, twin_layers
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 
@@ -61,7 +61,7 @@ def to_tf_keras(model: "keras.Model") -> Any:
 
     model = _functional(as_float32(model))
     twin = _Rebuild(model).run()
-    for name, scale in survivals(model).items():
+    for name, scale in absorbed_factors(model).items():
         normalization = twin.get_layer(name)
         gamma, beta, *statistics = normalization.get_weights()
         normalization.set_weights([gamma * scale, beta * scale, *statistics])
@@ -86,7 +86,7 @@ def from_tf_keras(twin: Any, model: "keras.Model") -> "keras.Model":
 
     model = as_float32(model)
     copy = keras.models.clone_model(model)
-    scales = survivals(model)
+    scales = absorbed_factors(model)
     theirs = {layer.name: layer.get_weights() for layer in twin.layers}
     for layer in copy.layers:
         if not layer.weights:
@@ -115,32 +115,37 @@ def load_twin(path: Path) -> Any:
     return tf_keras.models.load_model(path, custom_objects=twin_layers(), compile=False)
 
 
-def survivals(model: "keras.Model") -> dict[str, float]:
-    """By batch normalisation, the survival probability of the stochastic depth behind it.
+def absorbed_factors(model: "keras.Model") -> dict[str, float]:
+    """Find the constants that batch normalisations take in, by the normalisation's name.
 
     Raises:
-        UserError: stochastic depth stands behind anything else, or something else uses that normalisation too.
+        UserError: the layer that multiplies by a constant stands behind anything else, or something else reads that
+            normalisation too.
     """
-    entries = {entry["name"]: entry for entry in _functional(model).get_config()["layers"]}
+    model = _functional(model)
+    factors = {layer.name: getattr(layer, "inference_factor", None) for layer in model.layers}
+    entries = {entry["name"]: entry for entry in model.get_config()["layers"]}
     consumers: dict[str, list[str]] = {}
     for name, entry in entries.items():
         for source in _sources(entry):
             consumers.setdefault(source, []).append(name)
     found = {}
     for name, entry in entries.items():
-        if entry["registered_name"] != "toolkit>StochasticDepth":
+        factor = factors.get(name)
+        if factor is None:
             continue
         (source,) = _sources(entry)
         before = entries[source]
         config = before["config"]
         if before["class_name"] != "BatchNormalization" or not (config["center"] and config["scale"]):
             raise UserError(
-                f"layer {name!r} (StochasticDepth) stands behind {source!r} ({before['class_name']}); only the gamma "
-                "and beta of a BatchNormalization can take in its survival probability: put one in front of it"
+                f"layer {name!r} ({entry['class_name']}) stands behind {source!r} ({before['class_name']}); only the "
+                "gamma and beta of a BatchNormalization can take in its constant: put one in front of it"
             )
         if consumers[source] != [name]:
-            raise UserError(f"layer {source!r} feeds {name!r} (StochasticDepth) and others: give it a copy of its own")
-        found[source] = float(entry["config"]["survival"])
+            kind = entry["class_name"]
+            raise UserError(f"layer {source!r} feeds {name!r} ({kind}) and others: give it a copy of its own")
+        found[source] = factor
     return found
 
 
@@ -151,7 +156,7 @@ class _Rebuild:
         import tf_keras
 
         self._tf_keras = tf_keras
-        self._model = model
+        self._originals = {layer.name: layer for layer in model.layers}  # an operator such as + is not among them
         config = model.get_config()
         self._name = config["name"]
         self._entries = {entry["name"]: entry for entry in config["layers"]}
@@ -165,11 +170,11 @@ class _Rebuild:
             for node in range(max(1, len(entry["inbound_nodes"]))):
                 self._output(name, node)
         for name, layer in self._layers.items():
-            _set_weights(layer, self._model.get_layer(name).get_weights())
+            _set_weights(layer, self._originals[name].get_weights())
         return self._tf_keras.Model(self._tensor(self._inputs), self._tensor(self._outputs), name=self._name)
 
     def _output(self, name: str, node: int) -> Any:
-        """What the ``node``-th use of a layer answers."""
+        """Output of the ``node``-th use of a layer."""
         if (name, node) not in self._tensors:
             self._tensors[name, node] = self._call(self._entries[name], node)
         return self._tensors[name, node]
@@ -182,10 +187,11 @@ class _Rebuild:
         call = entry["inbound_nodes"][node]
         arguments = [self._argument(value) for value in call["args"]]
         options = {key: self._argument(value) for key, value in call["kwargs"].items() if value is not None}
-        if entry["registered_name"] == "toolkit>StochasticDepth":
+        original = self._originals.get(name)
+        if getattr(original, "inference_factor", None) is not None:
             return arguments[0]
         if name not in self._layers:
-            self._layers[name] = _twin_layer(entry)
+            self._layers[name] = _twin_layer(entry, original)
         return self._layers[name](*arguments, **options)
 
     def _argument(self, value: Any) -> Any:
@@ -220,18 +226,18 @@ def _functional(model: "keras.Model") -> "keras.Model":
     return model
 
 
-def _twin_layer(entry: dict[str, Any]) -> Any:
+def _twin_layer(entry: dict[str, Any], original: Any) -> Any:
     import tf_keras
 
     name, class_name = entry["name"], entry["class_name"]
-    known = twin_layers()
-    if entry["registered_name"] and entry["registered_name"].removeprefix("toolkit>") in known:
-        twin_class = known[class_name]
-        return twin_class(**{key: value for key, value in entry["config"].items() if key != "dtype"})
+    if hasattr(original, "in_tensorflow"):  # a custom layer
+        return twin_class(original.__class__)(
+            **{key: value for key, value in entry["config"].items() if key != "dtype"}
+        )
     if class_name in ("Functional", "Sequential", "Model"):
         raise _unsupported(entry, "a model inside a model: call its layers one by one, so that the graph is flat")
-    original = getattr(keras.layers, class_name, None)
-    if not str(entry["module"]).startswith("keras.layers") or original is None:
+    stock_here = getattr(keras.layers, class_name, None)
+    if not str(entry["module"]).startswith("keras.layers") or stock_here is None:
         if "keras" in str(entry["module"]) and ".ops" in str(entry["module"]):
             raise _unsupported(entry, "an operation and not a layer: write keras.layers.Add()([x, y]) for x + y")
         raise _unsupported(entry, "not a stock Keras layer: build it of stock layers")
@@ -239,7 +245,7 @@ def _twin_layer(entry: dict[str, Any]) -> Any:
     if stock_class is None:
         raise _unsupported(entry, f"new in Keras 3: {_ADVICE.get(class_name, 'replace it by older stock layers')}")
     try:
-        return stock_class(name=name, **_translated(entry, original, stock_class))
+        return stock_class(name=name, **_translated(entry, stock_here, stock_class))
     except (TypeError, ValueError) as error:
         raise _unsupported(entry, f"refused by tf_keras ({str(error).splitlines()[0]})") from error
 

@@ -1,7 +1,7 @@
 """Quantization-aware training with TensorFlow Model Optimization. Runs in the worker only: it imports that package.
 
-What 8-bit training of that package has no rule for gets one here: gates (``Multiply``, ``Subtract``), local response
-normalisation, padded shortcuts, and batch normalisation that stands behind no convolution.
+What 8-bit training of that package has no rule for gets one here: gates (``Multiply``, ``Subtract``), custom layers,
+and batch normalisation that stands behind no convolution.
 """
 
 import functools
@@ -18,7 +18,7 @@ _ACTIVATION_LAYERS = (*_OWN_ACTIVATIONS, "relu6")
 
 
 def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
-    """A copy of a tf_keras network that computes as its int8 form will.
+    """Copy a tf_keras network so that it computes as its int8 form will.
 
     Args:
         model: flat, with its twins of the custom layers; not changed.
@@ -35,7 +35,6 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
 
     keras_api = tfmot.quantization.keras
     model = _without_lone_normalizations(model)
-    configs = _configs()
     normalized = _inputs_of_normalizations(model)
 
     def annotate(layer: Any) -> Any:
@@ -49,8 +48,7 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
         if normalized.get(layer.name) in keep_float:
             return keras_api.quantize_annotate_layer(layer, output_config_class()())
         _require_known_activation(layer)
-        config = configs.get(type(layer).__name__)
-        return keras_api.quantize_annotate_layer(layer, config and config())
+        return keras_api.quantize_annotate_layer(layer, _config(layer))
 
     scope = {**twin_layers(), "OutputConfig": output_config_class()}
     with keras_api.quantize_scope(scope):
@@ -106,12 +104,12 @@ def calibrate(network: Any, batches: Iterable[Any]) -> None:
 
 
 def zero_masks(model: Any) -> dict[str, np.ndarray]:
-    """By layer, where a pruned kernel is not zero."""
+    """Return a mask for each pruned kernel, by its layer: True where it is not zero."""
     return {layer.name: np.asarray(layer.kernel) != 0 for layer in model.layers if hasattr(layer, "kernel")}
 
 
 def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> bytes:
-    """The int8 LiteRT file, float32 in and out, of any batch size.
+    """Convert to an int8 LiteRT file, float32 in and out, of any batch size.
 
     Args:
         network: made by ``quantization_aware`` and trained.
@@ -133,7 +131,7 @@ def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> byte
 
 @functools.cache
 def output_config_class() -> type:
-    """The class of a rule for layers without weights: fake-quantize the output, or let the input's range pass."""
+    """Make the class of rules for layers without weights: fake-quantize the output, or let the input's range pass."""
     import tensorflow_model_optimization as tfmot
 
     api: Any = tfmot.quantization.keras
@@ -177,15 +175,11 @@ def _require_known_activation(layer: Any) -> None:
         )
 
 
-def _configs() -> dict[str, Any]:
-    """Rules by layer class, where TensorFlow Model Optimization has none."""
-    quantized = output_config_class()
-    return {
-        "Multiply": quantized,
-        "Subtract": quantized,
-        "LocalResponseNormalization": quantized,  # its inside stays in float, see toolkit.layers
-        "PadChannels": functools.partial(quantized, False),  # zeros and every second pixel: the same range
-    }
+def _config(layer: Any) -> Any:
+    """The rule for a layer that TensorFlow Model Optimization has none for, else None."""
+    if hasattr(layer, "keeps_range"):  # the twin of a custom layer
+        return output_config_class()(not layer.keeps_range)
+    return output_config_class()() if type(layer).__name__ in ("Multiply", "Subtract") else None
 
 
 def _scheme(preserve: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Compressed forms of one network side by side: bytes, accuracy, speed, operators, and what to make of them."""
 
 import gzip
-import importlib.util
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.bundle import FLOAT_LITERT
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.operators import operator_report
 from toolkit.errors import UserError
@@ -141,14 +141,16 @@ def _agreement(answers: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 def _open_engines(file: Path, preprocessing: Preprocessing) -> dict[str, Any]:
     """The file in every runtime there is, or why one cannot load it."""
-    from toolkit.engines.runtimes import LiteRTEngine, OpenVINOEngine
+    from toolkit.engines import ENGINES
 
-    opened: dict[str, Any] = {"litert": LiteRTEngine(file, preprocessing)}
-    if importlib.util.find_spec("openvino"):
+    opened: dict[str, Any] = {}
+    for name, runtime in ENGINES.items():
+        if runtime.file != FLOAT_LITERT or not runtime.is_installed:
+            continue
         try:
-            opened["openvino"] = OpenVINOEngine(file, preprocessing)
+            opened[name] = runtime.engine_class(file, preprocessing)
         except Exception as error:  # a runtime that lacks an operator says so in its own way
-            opened["openvino"] = f"cannot load it ({str(error).strip().splitlines()[-1][:120]})"
+            opened[name] = f"cannot load it ({str(error).strip().splitlines()[-1][:120]})"
     return opened
 
 

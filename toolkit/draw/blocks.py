@@ -79,7 +79,7 @@ def _block(layer_name: str) -> str:
 def _box(name: str, inputs: list[str], layers: list["keras.Layer"], feeding: dict[str, list["keras.Layer"]]) -> Box:
     bypass = [layer for layer in layers if "shortcut" in layer.name]
     rest = [layer for layer in layers if layer not in bypass]
-    survivals = [layer.survival for layer in layers if type(layer).__name__ == "StochasticDepth"]
+    survivals = [layer.survival for layer in layers if hasattr(layer, "survival")]
     joined = _is_join(rest)
     return Box(
         name=name,
@@ -140,10 +140,10 @@ def _words(layer: "keras.Layer") -> str:
         return f"dense{' (gate)' if layer.name.endswith('_gate') else ''}, {layer.units}"
     if kind in ("MaxPooling2D", "AveragePooling2D"):
         return f"{_sides(layer.pool_size)} {'max' if kind[0] == 'M' else 'average'} pool{_stride(layer.strides)}"
-    if kind == "PadChannels":
-        return f"zero channels, {layer.filters}{_stride((layer.stride, layer.stride))}"
     if kind == "Dropout":
         return f"dropout {layer.rate:g}"
+    if hasattr(layer, "words"):  # a custom layer
+        return layer.words
     return _PLAIN_WORDS.get(kind, "" if kind in _SILENT else kind)
 
 
@@ -152,11 +152,10 @@ _PLAIN_WORDS = {
     "GlobalAveragePooling2D": "global average pool",
     "GlobalMaxPooling2D": "global max pool",
     "Flatten": "flatten",
-    "LocalResponseNormalization": "local response norm",
     "Concatenate": "concatenate",
 }
 _SILENT = {
-    *("BatchNormalization", "ReLU", "Activation", "ZeroPadding2D", "StochasticDepth"),
+    *("BatchNormalization", "ReLU", "Activation", "ZeroPadding2D"),
     *("Add", "Multiply", "Subtract", "Rescaling"),
 }
 

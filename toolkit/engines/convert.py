@@ -1,4 +1,4 @@
-"""A Keras network turned into the forms other runtimes load."""
+"""Conversion of a Keras network to a LiteRT file."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -55,7 +55,7 @@ def to_litert(
 
 
 def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
-    """The layers that a LiteRT tensor's name speaks of, several where they were fused.
+    """Find the layers that a LiteRT tensor's name speaks of, several where they were fused.
 
     Args:
         tensor: the name that the converter gave.
@@ -85,7 +85,7 @@ def _converter(model: "keras.Model") -> Any:
 
 
 def integer_converter(model: "keras.Model", examples: list[np.ndarray], operators: list[Any]) -> Any:
-    """TensorFlow's converter, set to learn ranges from ``examples`` (batches of one) and to use only ``operators``."""
+    """Make TensorFlow's converter learn ranges from ``examples`` (batches of one) and use only ``operators``."""
     import tensorflow as tf
 
     converter = _converter(model)

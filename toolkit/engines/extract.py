@@ -1,4 +1,4 @@
-"""The frozen part of a network in the fastest engine of this machine, held against Keras before it is believed."""
+"""Features of a frozen network from the fastest engine of this machine, compared with Keras' before it is used."""
 
 import importlib.util
 import logging
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.pixels.decode import luma, normalize
+from toolkit.engines.onnx_graph import features_to_onnx
+from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
@@ -59,7 +61,7 @@ class Extractor:
 
 
 def open_extractor(
-    model: Any, preprocessing: Preprocessing, trial: np.ndarray, *, engine: str = "auto", batch_size: int = 8
+    model: "keras.Model", preprocessing: Preprocessing, trial: np.ndarray, *, engine: str = "auto", batch_size: int = 8
 ) -> Extractor:
     """Load ``model`` into the fastest engine whose features are Keras' within ``TOLERANCE``.
 
@@ -81,9 +83,13 @@ def open_extractor(
     reference = _keras_extractor(model, preprocessing, batch_size)
     if engine == "keras" or (engine == "auto" and on_gpu()):
         return reference
-    if importlib.util.find_spec("openvino") is None:
+    missing = [name for name in ("openvino", "onnx") if importlib.util.find_spec(name) is None]
+    if missing:
+        needed = f"engine 'openvino' needs {' and '.join(missing)}, not installed here: pip install 'toolkit[openvino]'"
         if engine == "openvino":
-            raise UserError("engine 'openvino' is not installed: pip install 'toolkit[openvino]'")
+            raise UserError(needed)
+        if "openvino" not in missing:
+            log.warning("%s; Keras computes the features", needed)
         return reference
     trial = trial[:batch_size]
     # One at a time: called without compiling, Keras keeps every layer's output until the last is done.
@@ -116,7 +122,7 @@ def relative_difference(features: np.ndarray, expected: np.ndarray) -> float:
 
 
 def on_gpu() -> bool:
-    """Whether Keras computes on a GPU here."""
+    """Return True if Keras computes on a GPU here."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -134,16 +140,15 @@ def on_gpu() -> bool:
 
 
 def _openvino_extractors(
-    model: Any, preprocessing: Preprocessing, batch_size: int, reasons: list[str]
+    model: "keras.Model", preprocessing: Preprocessing, batch_size: int, reasons: list[str]
 ) -> Iterator[Extractor]:
     """The network in OpenVINO's own choice of precision, then in float32 if that was another."""
     import openvino
 
-    from toolkit.engines.openvino_graph import openvino_graph
-    from toolkit.engines.translate import UntranslatableError
-
+    grey = preprocessing.channel_order == "grey"
+    core = openvino.Core()
     try:
-        graph = openvino_graph(model, preprocessing, batch_size=batch_size)
+        graph = core.read_model(features_to_onnx(model, preprocessing, batch_size=batch_size))
     except UntranslatableError as error:
         reasons.append(str(error))
         return
@@ -151,33 +156,27 @@ def _openvino_extractors(
     streams = num_threads()
     options: dict[str, Any] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
     for precision in ({}, {"INFERENCE_PRECISION_HINT": "f32"}):
-        compiled = openvino.Core().compile_model(graph, "CPU", options | precision)
+        compiled = core.compile_model(graph, "CPU", options | precision)
         bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         name = "bfloat16" if bfloat16 else "float32"
-        yield Extractor("OpenVINO", name, batch_size, streams, 0.0, _openvino_call(compiled, preprocessing))
+        yield Extractor("OpenVINO", name, batch_size, streams, 0.0, _openvino_call(compiled, grey))
         if not bfloat16:
             return
 
 
-def _openvino_call(compiled: Any, preprocessing: Preprocessing) -> Callable[[np.ndarray], np.ndarray]:
+def _openvino_call(compiled: Any, grey: bool) -> Callable[[np.ndarray], np.ndarray]:
     requests = threading.local()
 
     def call(pixels: np.ndarray) -> np.ndarray:
         if not hasattr(requests, "own"):
             requests.own = compiled.create_infer_request()
-        values = np.ascontiguousarray(_in_channel_order(pixels, preprocessing))
+        values = np.ascontiguousarray(luma(pixels) if grey else pixels)
         return np.array(requests.own.infer([values], share_inputs=True)[0])
 
     return call
 
 
-def _in_channel_order(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    if preprocessing.channel_order == "grey":
-        return luma(pixels)
-    return pixels[..., ::-1] if preprocessing.channel_order == "bgr" else pixels
-
-
-def _keras_extractor(model: Any, preprocessing: Preprocessing, batch_size: int) -> Extractor:
+def _keras_extractor(model: "keras.Model", preprocessing: Preprocessing, batch_size: int) -> Extractor:
     forward = _compiled(model, batch_size)
     lock = threading.Lock()
 
@@ -189,7 +188,7 @@ def _keras_extractor(model: Any, preprocessing: Preprocessing, batch_size: int) 
     return Extractor("Keras", "float32", batch_size, 1, 0.0, call)
 
 
-def _compiled(model: Any, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+def _compiled(model: "keras.Model", batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
     if keras.backend.backend() != "tensorflow":
         return lambda inputs: keras.ops.convert_to_numpy(model.predict_on_batch(inputs))
     import tensorflow as tf

@@ -3,7 +3,7 @@
 import importlib.util
 import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Engine(Protocol):
 class KerasEngine:
     """The Keras network itself, compiled where the backend can: the reference the others are held against."""
 
-    def __init__(self, model: Any, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: "keras.Model", preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
         self._call = lambda inputs: model(inputs, training=False)
         if keras.backend.backend() == "tensorflow":
@@ -103,29 +103,48 @@ class OpenVINOEngine:
             return softmax(self._compiled(inputs)[0])
 
 
-#: Engine name → (class, file in the bundle or "" for the bundle itself, module it needs, extra that installs it).
-ENGINES: dict[str, tuple[type, str, str, str]] = {
-    "savedmodel": (SavedModelEngine, "", "tensorflow", ""),
-    "litert": (LiteRTEngine, FLOAT_LITERT, "ai_edge_litert", ""),
-    "litert-int8": (LiteRTEngine, INT8_LITERT, "ai_edge_litert", ""),
-    "litert-int16x8": (LiteRTEngine, litert_file("int16x8"), "ai_edge_litert", ""),
-    "litert-dynamic": (LiteRTEngine, litert_file("dynamic"), "ai_edge_litert", ""),
-    "litert-float16": (LiteRTEngine, litert_file("float16"), "ai_edge_litert", ""),
-    "openvino": (OpenVINOEngine, FLOAT_LITERT, "openvino", "openvino"),
-    "openvino-int8": (OpenVINOEngine, INT8_LITERT, "openvino", "openvino"),
+class Runtime(NamedTuple):
+    """A row of ``ENGINES``: a class, and what it needs.
+
+    Attributes:
+        engine_class: called with the file and a ``Preprocessing``.
+        file: in the bundle; ``""`` for the bundle itself.
+        module: what must be installed.
+        extra: of this package, that installs it; ``""`` where ``module`` is installed by itself.
+        float_rank: place among the engines that compute in float32, by speed on CPUs; None for a quantized one.
+    """
+
+    engine_class: type
+    file: str
+    module: str
+    extra: str = ""
+    float_rank: int | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.module) is not None
+
+
+#: By the engine's name. Everything else that knows engines asks this table.
+ENGINES: dict[str, Runtime] = {
+    "savedmodel": Runtime(SavedModelEngine, "", "tensorflow", float_rank=3),
+    "litert": Runtime(LiteRTEngine, FLOAT_LITERT, "ai_edge_litert", float_rank=2),
+    "litert-int8": Runtime(LiteRTEngine, INT8_LITERT, "ai_edge_litert"),
+    "litert-int16x8": Runtime(LiteRTEngine, litert_file("int16x8"), "ai_edge_litert"),
+    "litert-dynamic": Runtime(LiteRTEngine, litert_file("dynamic"), "ai_edge_litert"),
+    "litert-float16": Runtime(LiteRTEngine, litert_file("float16"), "ai_edge_litert"),
+    "openvino": Runtime(OpenVINOEngine, FLOAT_LITERT, "openvino", "openvino", float_rank=1),
+    "openvino-int8": Runtime(OpenVINOEngine, INT8_LITERT, "openvino", "openvino"),
 }
 
+_RANKS = {row.float_rank: name for name, row in ENGINES.items() if row.float_rank}
 #: Engines that run the network in float32, fastest on CPUs first; their answers agree within 1e-4.
-FLOAT_ENGINES = ("openvino", "litert", "savedmodel")
+FLOAT_ENGINES = tuple(_RANKS[rank] for rank in sorted(_RANKS))
 
 
 def available_engines(version_dir: Path) -> list[str]:
-    """Engines that this machine has installed and this bundle has a file for."""
-    return [
-        name
-        for name, (_, file, module, _) in ENGINES.items()
-        if (version_dir / file).exists() and importlib.util.find_spec(module) is not None
-    ]
+    """List the engines that this machine has installed and this bundle has a file for."""
+    return [name for name, row in ENGINES.items() if (version_dir / row.file).exists() and row.is_installed]
 
 
 def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing) -> Engine:
@@ -136,17 +155,17 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing) -> E
     """
     if name not in ENGINES:
         raise UserError(unknown_name("engine", name, list(ENGINES)))
-    engine_class, file, module, extra = ENGINES[name]
-    if importlib.util.find_spec(module) is None:
-        package = f"toolkit[{extra}]" if extra else module
-        raise UserError(f"engine {name!r} needs {module}, which is not installed: pip install '{package}'")
-    if not (version_dir / file).exists():
-        raise UserError(f"{version_dir}: has no {file}, which engine {name!r} runs")
+    row = ENGINES[name]
+    if not row.is_installed:
+        package = f"toolkit[{row.extra}]" if row.extra else row.module
+        raise UserError(f"engine {name!r} needs {row.module}, which is not installed: pip install '{package}'")
+    if not (version_dir / row.file).exists():
+        raise UserError(f"{version_dir}: has no {row.file}, which engine {name!r} runs")
     try:
-        return engine_class(version_dir / file, preprocessing)
+        return row.engine_class(version_dir / row.file, preprocessing)
     except Exception as error:  # every runtime has exceptions of its own for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{version_dir / file}: engine {name!r} cannot load it ({reason})") from error
+        raise UserError(f"{version_dir / row.file}: engine {name!r} cannot load it ({reason})") from error
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

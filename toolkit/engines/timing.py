@@ -1,4 +1,4 @@
-"""How long an engine takes."""
+"""Latency of engines, and the choice of one by it."""
 
 import time
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from toolkit.engines.runtimes import FLOAT_ENGINES, Engine
 
 
 def latency(engine: Engine, pixels: np.ndarray, *, max_runs: int = 50, max_seconds: float = 1.0) -> tuple[float, float]:
-    """Median and 95th percentile in milliseconds of one call on ``pixels``, after a warm-up of two calls.
+    """Measure the median and 95th percentile in milliseconds of one call on ``pixels``, after a warm-up of two calls.
 
     Runs at least five times, then until ``max_runs`` or ``max_seconds``.
     """
@@ -24,7 +24,7 @@ def latency(engine: Engine, pixels: np.ndarray, *, max_runs: int = 50, max_secon
 
 
 def recommend(medians: Mapping[str, float]) -> str:
-    """The engine to use, given median milliseconds of those whose answers are trusted.
+    """Choose the engine to use by median milliseconds, of those whose answers are trusted.
 
     The fastest; but a quantized one, whose answers differ a little, has to be clearly faster than the best float one.
 

@@ -44,7 +44,7 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
                     "p50_ms": round(median, 3),
                     "p95_ms": round(p95, 3),
                     "images_per_s": round(1e3 * batch / median, 1),
-                    "bytes": _size_of(version_dir, ENGINES[name][1]),
+                    "bytes": _size_of(version_dir, ENGINES[name].file),
                     "top1_delta": _top1_delta(name, manifest.metrics),
                 }
             )

@@ -168,5 +168,5 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
 
 
 def _files_of(engine: str) -> tuple[str, ...]:
-    file = ENGINES[engine][1] if engine in ENGINES else ""
+    file = ENGINES[engine].file if engine in ENGINES else ""
     return (file,) if file else ("saved_model.pb", "variables/", "assets/", f"{EXTRA}/tf_serving")

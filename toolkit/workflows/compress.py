@@ -239,7 +239,7 @@ def _add_file(path: Path, kind: str, made: _Made, evaluation: Subset, force: boo
     manifest = read_manifest(path)
     preprocessing = manifest.preprocessing
     engines = {name: open_engine(name, path, preprocessing) for name in available_engines(path)}
-    added = {name: engine for name, engine in engines.items() if ENGINES[name][1] == litert_file(kind)}
+    added = {name: engine for name, engine in engines.items() if ENGINES[name].file == litert_file(kind)}
     reference = KerasEngine(made.network, preprocessing)
     comparison = compare_engines(reference, added, preprocessing, evaluation, AccuracyBudget())
     objections = tuple(comparison.objections.values())

@@ -1,7 +1,8 @@
 """Every runtime answers as the Keras network does, whatever the batch, from several threads; failures are clear."""
 
-import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,12 +17,11 @@ from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine, softmax
-from toolkit.engines.timing import latency
 from toolkit.errors import UserError
 from toolkit.machine import sums_bytes_exactly
 from toolkit.spec import Preprocessing
 
-INSTALLED = [name for name, (_, _, module, _) in ENGINES.items() if importlib.util.find_spec(module)]
+INSTALLED = [name for name, row in ENGINES.items() if row.is_installed]
 FLOAT = [name for name in FLOAT_ENGINES if name in INSTALLED]
 INT8 = [name for name in INSTALLED if name.endswith("-int8")]
 
@@ -98,6 +98,23 @@ def test_residual_network_with_padded_shortcuts_runs_alike(residual, tmp_path, n
     engine = open_engine(name, tmp_path, preprocessing)
     for rows in (slice(0, 1), slice(1, 4), slice(3, 4)):
         np.testing.assert_allclose(engine.probabilities(pixels[rows]), reference[rows], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in FLOAT if name != "savedmodel"])
+def test_prediction_brings_no_framework_but_the_engines_own(bundle, digits_split, name):
+    code = (
+        "import sys\n"
+        "from toolkit.inference import Predictor\n"
+        f"Predictor.load({str(bundle)!r}, {name!r}).predict({str(digits_split.test.paths[0])!r})\n"
+        "print(*{module.partition('.')[0] for module in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
+    others = {row.module for row in ENGINES.values()} - {ENGINES[name].module}
+    assert set(done.stdout.split()).isdisjoint({"keras", "jax", "matplotlib", "sklearn", "onnx", *others})
+
+
+def test_ranks_of_float_engines_are_their_order():
+    assert FLOAT_ENGINES == ("openvino", "litert", "savedmodel")
 
 
 def test_unknown_engine_is_named_with_the_nearest(bundle, lenet_preprocessing):
@@ -194,20 +211,4 @@ def test_softmax_holds_for_any_logits():
 
 def test_litert_files_of_other_kinds_have_their_own_names():
     assert [litert_file(kind) for kind in ("fp32", "int8")] == [FLOAT_LITERT, INT8_LITERT]
-    assert len({file for _, file, _, _ in ENGINES.values()}) == 6  # OpenVINO reads LiteRT's
-
-
-def test_latency_is_in_milliseconds_after_a_warm_up():
-    import time
-
-    class Sleeper:
-        calls = 0
-
-        def probabilities(self, pixels):
-            self.calls += 1
-            time.sleep(0.2 if self.calls <= 2 else 0.004)
-
-    sleeper = Sleeper()
-    median, p95 = latency(sleeper, np.empty(0), max_runs=10)
-    assert 4 <= median <= p95 < 100
-    assert sleeper.calls == 12
+    assert len({row.file for row in ENGINES.values()}) == 6  # OpenVINO reads LiteRT's
