@@ -76,7 +76,7 @@ class Manifest:
             answer in twenty; None where it was not fitted.
         members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one view. The
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
-        crops: views that each member is shown at each scale, see ``toolkit.data.crops.plan_crops``.
+        crops: views that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
     """
 

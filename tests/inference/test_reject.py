@@ -12,8 +12,8 @@ from toolkit import Predictor
 from toolkit.bundle import read_manifest, write_manifest
 from toolkit.cli.commands import bundles as commands
 from toolkit.data import scan_folder
-from toolkit.data.crops import plan_crops
-from toolkit.data.views import decode_views
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.cut import decode_views
 from toolkit.errors import UserError
 from toolkit.inference import evaluate_bundle, load_classifier
 from toolkit.serving import protocol

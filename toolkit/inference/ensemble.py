@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.bundle import find_bundle, read_manifest, require_same_labels
-from toolkit.engines.panel import Panel
+from toolkit.ensemble.ensemble import Panel
 from toolkit.inference.predictor import PictureClassifier, Predictor
 
 

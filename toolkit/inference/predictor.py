@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, verify_files
-from toolkit.data.crops import is_plain, plan_crops
 from toolkit.data.pixels.decode import ImageSource
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
-from toolkit.engines.exported import open_ensemble
-from toolkit.engines.panel import Member, Panel, Views, stack
+from toolkit.ensemble.crops import is_plain, plan_crops
+from toolkit.ensemble.ensemble import Member, Panel, Views, stack
+from toolkit.ensemble.exported import open_ensemble
 from toolkit.errors import UserError
 
 
@@ -118,7 +118,7 @@ class Predictor(PictureClassifier):
                 fastest installed engine that runs the network in float32, so its answers are the SavedModel's
                 within 1e-4. An int8 engine answers slightly differently and is only used by name, or as
                 ``recommended``: the fastest that passed the accuracy budget at export, where it is installed.
-            crops: views of a picture whose probabilities are averaged, see ``toolkit.data.crops.plan_crops``. The
+            crops: views of a picture whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
                 bundle's reject threshold was fitted for one view, and holds for one view only.
             scales: shorter sides to resize the picture to, each with all of these views; by default the network's.
 

@@ -13,7 +13,7 @@ import numpy as np
 from toolkit.bundle import MANIFEST, Manifest, list_bundles, list_versions, read_manifest, verify_files
 from toolkit.data import ImageError
 from toolkit.engines import ENGINES
-from toolkit.engines.panel import Views
+from toolkit.ensemble.ensemble import Views
 from toolkit.errors import UserError, unknown_name
 from toolkit.inference import Predictor
 from toolkit.machine import num_threads

@@ -25,7 +25,7 @@ def ensemble_bundles(
     Args:
         bundles: with equal labels in the same order.
         export: where the bundle goes.
-        crops: views that each network is shown, see ``toolkit.data.crops.plan_crops``.
+        crops: views that each network is shown, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides to resize a picture to; by default each network's own.
         data: the pictures the members were trained on: accuracy is measured on the held-out split and the reject
             threshold fitted on the validation split. Without it the bundle has neither.
@@ -36,9 +36,9 @@ def ensemble_bundles(
         ``{"bundle", "members", "crops", "scales", "metrics", "parity", "reject_below"}``.
 
     Raises:
-        UserError: see ``toolkit.export.export_ensemble``.
+        UserError: see ``toolkit.ensemble.export.export_ensemble``.
     """
-    from toolkit.export import export_ensemble
+    from toolkit.ensemble.export import export_ensemble
 
     require_writable(export.directory)
     split = None if data is None else _split(data, bundles[0], skip_bad, scan_progress)

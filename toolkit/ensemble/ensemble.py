@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.data.crops import Crop, geometry
 from toolkit.data.pixels.decode import ImageSource
-from toolkit.data.views import decode_views, load_views
 from toolkit.engines.runtimes import Engine
+from toolkit.ensemble.crops import Crop, geometry
+from toolkit.ensemble.cut import decode_views, load_views
 from toolkit.spec import Preprocessing
 
 #: Views that an engine is given at once.
@@ -25,7 +25,7 @@ class Member:
     Attributes:
         engine: what answers.
         preprocessing: the network's.
-        crops: from ``toolkit.data.crops.plan_crops``.
+        crops: from ``toolkit.ensemble.crops.plan_crops``.
     """
 
     engine: Engine

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.data.crops import Crop
+from toolkit.ensemble.crops import Crop
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 

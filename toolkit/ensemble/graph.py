@@ -6,11 +6,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from toolkit.data.crops import Crop, geometry, plan_crops
-from toolkit.data.graph_views import decode_views
 from toolkit.data.pixels import graph
+from toolkit.ensemble.crops import Crop, geometry, plan_crops
+from toolkit.ensemble.cut_graph import decode_views
+from toolkit.ensemble.shown import ShownNetwork, largest_input
 from toolkit.export.saved_model import Answers, save_signatures
-from toolkit.export.shown import ShownNetwork, largest_input
 from toolkit.lazy import keras
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing

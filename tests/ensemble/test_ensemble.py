@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from toolkit.data.crops import plan_crops
-from toolkit.data.views import decode_views
-from toolkit.engines.panel import Member, Panel, stack
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.cut import decode_views
+from toolkit.ensemble.ensemble import Member, Panel, stack
 from toolkit.spec import Preprocessing
 
 SMALL = Preprocessing(size=(6, 6), crop_fraction=0.75)

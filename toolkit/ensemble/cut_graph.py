@@ -1,6 +1,6 @@
-"""Views of a picture as TensorFlow operations, for the served graph; the plan of them is ``toolkit.data.crops``.
+"""Views of a picture as TensorFlow operations, for the served graph; the plan of them is ``toolkit.ensemble.crops``.
 
-The twin of ``toolkit.data.views``.
+The twin of ``toolkit.ensemble.cut``.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.data.pixels import graph
+from toolkit.ensemble.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.spec import Preprocessing
 
 

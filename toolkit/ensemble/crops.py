@@ -1,7 +1,7 @@
 """Several views of one picture: which rectangles of it, at which sizes, mirrored or not. Integers only.
 
-A plan of views is data: ``toolkit.data.views`` cuts them on the host, ``toolkit.data.graph_views`` inside TensorFlow
-graphs, and a parity test ties the two together. Every view has the network's own size.
+A plan of views is data: ``toolkit.ensemble.cut`` cuts them on the host, ``toolkit.ensemble.cut_graph`` inside
+TensorFlow graphs, and a parity test ties the two together. Every view has the network's own size.
 """
 
 from collections.abc import Sequence

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from toolkit.data import graph_views
-from toolkit.data.crops import Crop, is_plain, plan_crops, resized_to
 from toolkit.data.pixels.decode import decode_pixels
-from toolkit.data.views import decode_views
+from toolkit.ensemble import cut_graph
+from toolkit.ensemble.crops import Crop, is_plain, plan_crops, resized_to
+from toolkit.ensemble.cut import decode_views
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 
@@ -133,7 +133,7 @@ def in_graph(geometry: str, crops: int, scales: tuple[int, ...]):
     preprocessing = PREPROCESSINGS[geometry]
     plan = plan_crops(preprocessing, crops, scales)
     spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda data: graph_views.decode_views(data, preprocessing, plan), input_signature=spec)
+    return tf.function(lambda data: cut_graph.decode_views(data, preprocessing, plan), input_signature=spec)
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,15 @@ from toolkit.bundle import (
     staging_dir,
     write_manifest,
 )
-from toolkit.data.crops import plan_crops
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_file
-from toolkit.engines.exported import open_ensemble
-from toolkit.engines.panel import Member, Panel
 from toolkit.engines.runtimes import KerasEngine
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.ensemble import Member, Panel
+from toolkit.ensemble.exported import open_ensemble
+from toolkit.ensemble.shown import ShownNetwork, largest_input
 from toolkit.export.bundle import ParityError, copy_examples, package_versions, require_tensorflow
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
-from toolkit.export.shown import ShownNetwork, largest_input
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32, load_network
 from toolkit.transfer.calibrate import reject_threshold
@@ -61,7 +61,7 @@ def export_ensemble(
     Args:
         bundles: one or more; their labels must be equal and in the same order. Each member's float network is taken.
         directory: ``…/NAME``.
-        crops: views that each member is shown, see ``toolkit.data.crops.plan_crops``.
+        crops: views that each member is shown, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides to resize to; by default each member's own.
         evaluation: held-out pictures to measure accuracy on and compare answers on; without them, synthetic ones serve
             for the comparison.
@@ -141,7 +141,7 @@ def _title(members: Sequence[EnsembleMember], num_views: int) -> str:
 
 
 def _write_forms(networks: Sequence[ShownNetwork], staging: Path, manifest: Manifest) -> None:
-    from toolkit.export.ensemble_graph import write_ensemble_model
+    from toolkit.ensemble.graph import write_ensemble_model
     from toolkit.export.saved_model import write_warmup
 
     labels_file = staging / "labels.txt"
@@ -178,7 +178,7 @@ def _compare(
     """
     import tensorflow as tf
 
-    from toolkit.data.graph_views import decode_views
+    from toolkit.ensemble.cut_graph import decode_views
 
     exported, panel = open_ensemble("savedmodel", staging, manifest)
     host = reference.decode_all(pictures)

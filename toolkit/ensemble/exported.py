@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import Manifest
-from toolkit.data.crops import plan_crops
-from toolkit.engines.panel import Member, Panel
 from toolkit.engines.runtimes import Engine, SavedModelEngine, open_engine
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.ensemble import Member, Panel
 
 
 class ExportedEnsemble(SavedModelEngine):

@@ -1,6 +1,6 @@
-"""Views of a picture on the host, with Pillow and NumPy; the plan of them is ``toolkit.data.crops``.
+"""Views of a picture on the host, with Pillow and NumPy; the plan of them is ``toolkit.ensemble.crops``.
 
-The twin of ``toolkit.data.graph_views``: the same bytes give the same pixels in both.
+The twin of ``toolkit.ensemble.cut_graph``: the same bytes give the same pixels in both.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
 from toolkit.data.pixels.sizes import resized_size
+from toolkit.ensemble.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
@@ -22,7 +22,7 @@ def decode_views(source: ImageSource, preprocessing: Preprocessing, crops: Seque
     Args:
         source: as for ``toolkit.data.pixels.decode.decode_pixels``.
         preprocessing: the network's.
-        crops: from ``toolkit.data.crops.plan_crops``.
+        crops: from ``toolkit.ensemble.crops.plan_crops``.
 
     Returns:
         uint8 RGB of shape ``(len(crops), *preprocessing.size, 3)``.

@@ -11,18 +11,19 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import toolkit.export.ensemble
+import toolkit.ensemble.export
 from toolkit import Predictor, create_model
 from toolkit.bundle import read_manifest, verify_files, write_manifest
 from toolkit.cli.commands import bundles as commands
-from toolkit.data.crops import plan_crops
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import decode_pixels, resize_rgb
-from toolkit.data.views import decode_views
 from toolkit.demo.classifier import Classifier
 from toolkit.engines import available_engines
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.cut import decode_views
+from toolkit.ensemble.export import export_ensemble
 from toolkit.errors import UserError
-from toolkit.export import ParityError, export_bundle, export_ensemble
+from toolkit.export import ParityError, export_bundle
 from toolkit.inference import benchmark_bundle, load_classifier, verify_bundle
 from toolkit.serving.models import ModelTable
 from toolkit.serving.protocol import PredictRequest
@@ -187,12 +188,12 @@ def test_members_that_do_not_fit_are_refused_and_nothing_is_left(bundle, bundle_
 
 @pytest.mark.slow
 def test_graph_that_cuts_other_views_is_not_published(bundle, tmp_path, monkeypatch):
-    plain = toolkit.export.ensemble.Panel.decode_all
+    plain = toolkit.ensemble.export.Panel.decode_all
 
     def shifted(self, sources):
         return tuple(np.roll(views, 1, axis=3) for views in plain(self, sources))
 
-    monkeypatch.setattr(toolkit.export.ensemble.Panel, "decode_all", shifted)
+    monkeypatch.setattr(toolkit.ensemble.export.Panel, "decode_all", shifted)
     with pytest.raises(
         ParityError, match="not written, its engines disagree: savedmodel cuts other views than the host"
     ):
@@ -209,7 +210,7 @@ def test_command_measures_on_held_out_pictures_and_fits_the_threshold_on_validat
         asked.update(options, bundles=bundles, directory=directory)
         return bundle  # any finished bundle
 
-    monkeypatch.setattr(toolkit.export, "export_ensemble", export)
+    monkeypatch.setattr(toolkit.ensemble.export, "export_ensemble", export)
     options = {"crops": 10, "scales": [32, 40], "examples": 1, "force": False, "skip_bad": False, "json": True}
     commands.ensemble(Namespace(bundles=[bundle], out=tmp_path / "both", data=digits, **options))
     assert (asked["bundles"], asked["directory"]) == ([bundle], tmp_path / "both")

@@ -1,0 +1,1 @@
+"""Several crops of a picture and several networks, whose probabilities are averaged."""
