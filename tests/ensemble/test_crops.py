@@ -1,4 +1,4 @@
-"""Which views of a picture a scheme gives, and that the host and the graph cut the same."""
+"""Which crops of a picture a scheme gives, and that the host and the graph cut the same."""
 
 import functools
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.ensemble import cut_graph
 from toolkit.ensemble.crops import Crop, is_plain, plan_crops, resized_to
-from toolkit.ensemble.cut import decode_views
+from toolkit.ensemble.cut import decode_crops
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 
@@ -24,46 +24,46 @@ def numbered(height: int, width: int) -> np.ndarray:
     return np.stack([rows, columns, 0 * rows], axis=-1)
 
 
-def starts(views: np.ndarray) -> list[tuple[int, int]]:
-    """Row and column of each view's upper left pixel, of a mirrored view that of its upper right one."""
+def starts(crops: np.ndarray) -> list[tuple[int, int]]:
+    """Row and column of each crop's upper left pixel, of a mirrored crop that of its upper right one."""
     found = []
-    for view in views:
-        left = min(int(view[0, 0, 1]), int(view[0, -1, 1]))
-        found.append((int(view[0, 0, 0]), left))
-        np.testing.assert_array_equal(view[:, 0, 0], found[-1][0] + np.arange(len(view)))
+    for crop in crops:
+        left = min(int(crop[0, 0, 1]), int(crop[0, -1, 1]))
+        found.append((int(crop[0, 0, 0]), left))
+        np.testing.assert_array_equal(crop[:, 0, 0], found[-1][0] + np.arange(len(crop)))
     return found
 
 
 def test_ten_crops_are_the_corners_and_the_centre_of_the_central_square_and_their_mirrors():
     picture = numbered(32, 52)  # not resized: the shorter side is 32 already
-    views = decode_views(picture, SQUARE, plan_crops(SQUARE, 10))
+    crops = decode_crops(picture, SQUARE, plan_crops(SQUARE, 10))
     corners = [(0, 10), (0, 18), (8, 10), (8, 18), (4, 14)]
-    assert starts(views) == [start for start in corners for _ in range(2)]
-    np.testing.assert_array_equal(views[1::2], views[::2, :, ::-1])
-    assert (views[::2, 0, 0, 1] < views[::2, 0, -1, 1]).all()  # the even ones are as they were
-    np.testing.assert_array_equal(decode_views(picture.transpose(1, 0, 2), SQUARE, plan_crops(SQUARE, 10))[2][..., :2],
-                                  views[4].transpose(1, 0, 2)[..., :2])  # fmt: skip
+    assert starts(crops) == [start for start in corners for _ in range(2)]
+    np.testing.assert_array_equal(crops[1::2], crops[::2, :, ::-1])
+    assert (crops[::2, 0, 0, 1] < crops[::2, 0, -1, 1]).all()  # the even ones are as they were
+    np.testing.assert_array_equal(decode_crops(picture.transpose(1, 0, 2), SQUARE, plan_crops(SQUARE, 10))[2][..., :2],
+                                  crops[4].transpose(1, 0, 2)[..., :2])  # fmt: skip
 
 
-def test_144_crops_are_four_scales_of_three_squares_of_six_views_and_their_mirrors():
+def test_144_crops_are_four_scales_of_three_squares_of_six_crops_and_their_mirrors():
     plan = plan_crops(Preprocessing(size=(224, 224)), 144)
     assert len(set(plan)) == len(plan) == 4 * 3 * 6 * 2
     assert sorted({crop.shorter_side for crop in plan}) == [256, 288, 320, 352]
     own = [crop for crop in plan_crops(SQUARE, 144, (32,)) if not crop.mirror]
-    views = decode_views(numbered(32, 52), SQUARE, own)
-    whole = [view for crop, view in zip(own, views, strict=True) if crop.place is None]
-    for view, left in zip(whole, (0, 10, 20), strict=True):
+    crops = decode_crops(numbered(32, 52), SQUARE, own)
+    whole = [pixels for crop, pixels in zip(own, crops, strict=True) if crop.place is None]
+    for crop, left in zip(whole, (0, 10, 20), strict=True):
         square = Image.fromarray(numbered(32, 52)[:, left : left + 32])
-        np.testing.assert_array_equal(view, decode_pixels(square, Preprocessing(size=(24, 24))))
-    corners = starts([view for crop, view in zip(own, views, strict=True) if crop.place is not None])
+        np.testing.assert_array_equal(crop, decode_pixels(square, Preprocessing(size=(24, 24))))
+    corners = starts([pixels for crop, pixels in zip(own, crops, strict=True) if crop.place is not None])
     assert corners[:5] == [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
     assert corners[10:] == [(0, 20), (0, 28), (8, 20), (8, 28), (4, 24)]
 
 
 def test_fifty_crops_are_a_grid_over_the_whole_picture():
     plan = plan_crops(SQUARE, 50)
-    views = decode_views(numbered(32, 52), SQUARE, plan)
-    assert starts(views)[::2] == [(row, column) for row in (0, 2, 4, 6, 8) for column in (0, 7, 14, 21, 28)]
+    crops = decode_crops(numbered(32, 52), SQUARE, plan)
+    assert starts(crops)[::2] == [(row, column) for row in (0, 2, 4, 6, 8) for column in (0, 7, 14, 21, 28)]
     assert len(plan_crops(Preprocessing(size=(224, 224)), 50, (256, 384, 512))) == 150  # the paper's number
 
 
@@ -79,13 +79,13 @@ def test_single_crop_is_what_the_network_sees_anyway(shape, preprocessing):
     plan = plan_crops(preprocessing)
     assert is_plain(preprocessing, plan)
     expected = decode_pixels(picture, preprocessing)
-    np.testing.assert_array_equal(decode_views(picture, preprocessing, plan), expected[None])
-    # The same view among others goes the general way, and must be the same.
-    together = decode_views(picture, preprocessing, (*plan, Crop(plan[0].shorter_side, mirror=True)))
+    np.testing.assert_array_equal(decode_crops(picture, preprocessing, plan), expected[None])
+    # The same crop among others goes the general way, and must be the same.
+    together = decode_crops(picture, preprocessing, (*plan, Crop(plan[0].shorter_side, mirror=True)))
     np.testing.assert_array_equal(together, np.stack([expected, expected[:, ::-1]]))
 
 
-def test_scales_multiply_the_views_and_default_to_the_networks_own():
+def test_scales_multiply_the_crops_and_default_to_the_networks_own():
     assert [crop.shorter_side for crop in plan_crops(SQUARE, 1, (24, 40))] == [24, 40]
     assert {crop.shorter_side for crop in plan_crops(SQUARE, 10)} == {32}
     assert {crop.shorter_side for crop in plan_crops(Preprocessing(size=(224, 224)), 10)} == {256}
@@ -133,7 +133,7 @@ def in_graph(geometry: str, crops: int, scales: tuple[int, ...]):
     preprocessing = PREPROCESSINGS[geometry]
     plan = plan_crops(preprocessing, crops, scales)
     spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda data: cut_graph.decode_views(data, preprocessing, plan), input_signature=spec)
+    return tf.function(lambda data: cut_graph.decode_crops(data, preprocessing, plan), input_signature=spec)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def in_graph(geometry: str, crops: int, scales: tuple[int, ...]):
         pytest.param("stretch", 144, (), marks=pytest.mark.slow),
     ],
 )
-def test_host_and_graph_cut_the_same_views(geometry, crops, scales):
+def test_host_and_graph_cut_the_same_crops(geometry, crops, scales):
     preprocessing = PREPROCESSINGS[geometry]
     plan = plan_crops(preprocessing, crops, scales)
     for name, data in pictures().items():
-        host = decode_views(data, preprocessing, plan).astype(int)
+        host = decode_crops(data, preprocessing, plan).astype(int)
         graph = in_graph(geometry, crops, scales)(tf.constant(data)).numpy().astype(int)
         assert host.shape == graph.shape == (len(plan), *preprocessing.size, 3)
         difference = np.abs(host - graph)

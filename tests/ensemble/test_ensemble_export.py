@@ -20,11 +20,11 @@ from toolkit.data.pixels.decode import decode_pixels, resize_rgb
 from toolkit.demo.classifier import Classifier
 from toolkit.engines import available_engines
 from toolkit.ensemble.crops import plan_crops
-from toolkit.ensemble.cut import decode_views
-from toolkit.ensemble.export import export_ensemble
+from toolkit.ensemble.cut import decode_crops
+from toolkit.ensemble.export import HeldOut, export_ensemble
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle
-from toolkit.inference import benchmark_bundle, load_classifier, verify_bundle
+from toolkit.inference import benchmark_bundle, verify_bundle
 from toolkit.serving.models import ModelTable
 from toolkit.serving.protocol import PredictRequest
 from toolkit.spec import Preprocessing
@@ -53,9 +53,7 @@ def ensemble(tmp_path_factory, bundle, other, digits_split):
         [bundle, other],
         tmp_path_factory.mktemp("ensembles") / "both",
         crops=10,
-        evaluation=part(digits_split.test, 6),
-        validation=part(digits_split.val, 6),
-        num_examples=2,
+        held_out=HeldOut(part(digits_split.test, 6), part(digits_split.val, 6), num_examples=2),
     )
 
 
@@ -77,16 +75,16 @@ def jpegs(digits_split):
 
 @pytest.fixture(scope="module")
 def expected(bundle, other, jpegs):
-    """The mean by hand, from the members' own bundles and views cut on the host."""
+    """The mean by hand, from the members' own bundles and crops cut on the host."""
     members = []
     for member in (Predictor.load(bundle, "litert"), Predictor.load(other, "litert")):
         preprocessing = member.manifest.preprocessing
         plan = plan_crops(preprocessing, 10)
-        members.append([member.from_pixels(decode_views(data, preprocessing, plan)).mean(axis=0) for data in jpegs])
+        members.append([member.from_pixels(decode_crops(data, preprocessing, plan)).mean(axis=0) for data in jpegs])
     return np.mean(members, axis=0)
 
 
-def test_jpeg_bytes_in_one_call_get_the_mean_over_members_and_views(loaded, jpegs, expected):
+def test_jpeg_bytes_in_one_call_get_the_mean_over_members_and_crops(loaded, jpegs, expected):
     answer = loaded.signatures["serving_default"](image_bytes=tf.constant(jpegs))
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
     order = np.argsort(-expected, axis=1)[:, :5].astype(str).astype(bytes)
@@ -102,7 +100,7 @@ def test_predictor_and_the_members_together_answer_the_same(ensemble, bundle, ot
     exported = Predictor.load(ensemble)
     assert (exported.engine_name, available_engines(ensemble)) == ("savedmodel", ["savedmodel"])
     np.testing.assert_allclose(exported.probabilities(jpegs), expected, atol=1e-4)
-    together = load_classifier([bundle, other], crops=10)
+    together = Predictor.load_several([bundle, other], crops=10)
     np.testing.assert_allclose(together.probabilities(jpegs), expected, atol=1e-4)
 
 
@@ -118,11 +116,11 @@ def test_server_and_demo_answer_the_same(ensemble, jpegs, expected):
     assert shown.predictions[0].probability == pytest.approx(expected[0].max(), abs=1e-4)
 
 
-def test_pixels_are_one_view_that_all_members_see(ensemble, loaded, bundle, other, jpegs):
+def test_pixels_are_one_crop_that_all_members_see(ensemble, loaded, bundle, other, jpegs):
     assert read_manifest(ensemble).preprocessing.size == (32, 32)  # the larger of the two
     first, second = Predictor.load(bundle, "litert"), Predictor.load(other, "litert")
     pixels = np.stack([decode_pixels(data, first.manifest.preprocessing) for data in jpegs])
-    shrunk = np.stack([resize_rgb(view, 24, 24, "bilinear") for view in pixels])
+    shrunk = np.stack([resize_rgb(crop, 24, 24, "bilinear") for crop in pixels])
     mean = (first.from_pixels(pixels) + second.from_pixels(shrunk)) / 2
     answer = loaded.signatures["pixels"](pixels=pixels)["probabilities"]
     np.testing.assert_allclose(answer, mean, atol=1e-3)  # 32 to 24 meets many ties in rounding
@@ -136,6 +134,8 @@ def test_features_are_those_of_the_members_side_by_side(loaded, bundle, other, j
     ]
     found = loaded.signatures["features"](image_bytes=tf.constant(jpegs))["features"]
     np.testing.assert_allclose(found, np.concatenate(own, axis=1), atol=1e-4)
+    together = Predictor.load_several([bundle, other], "litert")  # and so are those of bundles averaged by hand
+    np.testing.assert_allclose(together.features(jpegs), found, atol=1e-4)
 
 
 def test_manifest_says_what_is_in_it_and_how_good_it_is(ensemble, bundle, other, digits_split):
@@ -168,7 +168,7 @@ def test_verify_and_benchmark_know_ensembles(ensemble, digits_split):
 def test_what_an_ensemble_does_not_have_is_one_clear_line(ensemble, tmp_path):
     with pytest.raises(UserError, match=r"model\.fp32\.tflite, which engine 'litert' runs"):
         Predictor.load(ensemble, "litert")
-    with pytest.raises(UserError, match=r"its views are built in \(10 crops of each of 2\)"):
+    with pytest.raises(UserError, match=r"its crops are built in \(10 crops of each of 2\)"):
         Predictor.load(ensemble, crops=10)
     with pytest.raises(UserError, match=r"an ensemble, not one network; take a bundle it was made of: digits/1, mlp/1"):
         export_ensemble([ensemble], tmp_path / "again")
@@ -187,15 +187,15 @@ def test_members_that_do_not_fit_are_refused_and_nothing_is_left(bundle, bundle_
 
 
 @pytest.mark.slow
-def test_graph_that_cuts_other_views_is_not_published(bundle, tmp_path, monkeypatch):
-    plain = toolkit.ensemble.export.Panel.decode_all
+def test_graph_that_cuts_other_crops_is_not_published(bundle, tmp_path, monkeypatch):
+    plain = toolkit.ensemble.export.Ensemble.load
 
     def shifted(self, sources):
-        return tuple(np.roll(views, 1, axis=3) for views in plain(self, sources))
+        return tuple(np.roll(crops, 1, axis=3) for crops in plain(self, sources))
 
-    monkeypatch.setattr(toolkit.ensemble.export.Panel, "decode_all", shifted)
+    monkeypatch.setattr(toolkit.ensemble.export.Ensemble, "load", shifted)
     with pytest.raises(
-        ParityError, match="not written, its engines disagree: savedmodel cuts other views than the host"
+        ParityError, match="not written, its engines disagree: savedmodel cuts other crops than the host"
     ):
         export_ensemble([bundle], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -214,11 +214,11 @@ def test_command_measures_on_held_out_pictures_and_fits_the_threshold_on_validat
     options = {"crops": 10, "scales": [32, 40], "examples": 1, "force": False, "skip_bad": False, "json": True}
     commands.ensemble(Namespace(bundles=[bundle], out=tmp_path / "both", data=digits, **options))
     assert (asked["bundles"], asked["directory"]) == ([bundle], tmp_path / "both")
-    assert (asked["crops"], asked["scales"], asked["num_examples"]) == (10, [32, 40], 1)
-    assert sorted(asked["evaluation"].paths) == sorted(digits_split.test.paths)
-    assert sorted(asked["validation"].paths) == sorted(digits_split.val.paths)
+    assert (asked["crops"], asked["scales"], asked["held_out"].num_examples) == (10, [32, 40], 1)
+    assert sorted(asked["held_out"].evaluation.paths) == sorted(digits_split.test.paths)
+    assert sorted(asked["held_out"].validation.paths) == sorted(digits_split.val.paths)
     report = json.loads(capsys.readouterr().out)
     assert type(report["metrics"]["n"]) is int
     assert (report["bundle"], report["metrics"]["subset"], report["scales"]) == (str(bundle), "test", [32, 40])
     commands.ensemble(Namespace(bundles=[bundle], out=tmp_path / "both", data=None, **options))
-    assert (asked["evaluation"], asked["validation"]) == (None, None)
+    assert asked["held_out"] is None

@@ -1,21 +1,23 @@
-"""Several networks, each shown several views of a picture; their answers are averaged."""
+"""Several networks, each shown several crops of a picture; their answers are averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from toolkit.data.pixels.decode import ImageSource
 from toolkit.engines.runtimes import Engine
-from toolkit.ensemble.crops import Crop, geometry
-from toolkit.ensemble.cut import decode_views, load_views
+from toolkit.ensemble.crops import Crop, without_normalization
+from toolkit.ensemble.cut import decode_crops, load_crops
+from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 
-#: Views that an engine is given at once.
-_VIEWS_AT_ONCE = 64
+#: Crops that an engine is given at once.
+_CROPS_AT_ONCE = 64
 
-#: The views of a picture, uint8 (views, height, width, 3), once for each way of cutting them that members differ in.
-Views = tuple[np.ndarray, ...]
+#: The crops of a picture, uint8 (crops, height, width, 3), once for each way of cutting them that members differ in.
+DecodedCrops = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -33,62 +35,81 @@ class Member:
     crops: tuple[Crop, ...]
 
 
-class Panel:
-    """Members whose probabilities are averaged: those of a member's views first, then those of the members.
+class Ensemble:
+    """Members whose probabilities are averaged: those of a member's crops first, then those of the members.
 
-    Every member counts alike, however many views it is shown. Safe to call from several threads.
+    Every member counts alike, however many crops it is shown. Safe to call from several threads.
 
     Attributes:
-        cuts: the different ways of cutting views that members want: a preprocessing's geometry, and the plan.
+        members: the networks and their crops.
+        cuts: the different ways of cutting that members want: a preprocessing without its normalisation, and the plan.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        self._members = tuple(members)
-        self.cuts = tuple(dict.fromkeys((geometry(member.preprocessing), member.crops) for member in members))
-        self._cut_of = [self.cuts.index((geometry(member.preprocessing), member.crops)) for member in members]
-
-    @classmethod
-    def of(cls, panels: "Sequence[Panel]") -> "Panel":
-        """The members of several panels in one, in which every member counts alike."""
-        return cls([member for panel in panels for member in panel._members])
+        self.members = tuple(members)
+        wanted = [(without_normalization(member.preprocessing), member.crops) for member in members]
+        self.cuts = tuple(dict.fromkeys(wanted))
+        self._cut_of = [self.cuts.index(cut) for cut in wanted]
 
     @property
-    def num_views(self) -> int:
-        """Views of one picture that are held in memory together."""
+    def num_crops(self) -> int:
+        """Crops of one picture that are held in memory together."""
         return sum(len(crops) for _, crops in self.cuts)
 
     @property
     def pictures_at_once(self) -> int:
-        """Pictures whose views fit into memory as comfortably as a usual batch does."""
-        return max(1, 2 * _VIEWS_AT_ONCE // self.num_views)
+        """Pictures whose crops fit into memory as comfortably as a usual batch does."""
+        return max(1, 2 * _CROPS_AT_ONCE // self.num_crops)
 
-    def decode(self, source: ImageSource) -> Views:
-        """All views that the members want of a picture.
+    @property
+    def largest_input(self) -> Preprocessing:
+        """The preprocessing of the first member with the largest input, which can be shrunk for all the others."""
+        preprocessings = [member.preprocessing for member in self.members]
+        return max(preprocessings, key=lambda preprocessing: preprocessing.size[0] * preprocessing.size[1])
+
+    def decode(self, source: ImageSource) -> DecodedCrops:
+        """Cut all crops that the members want of a picture.
 
         Raises:
             ImageError: the picture cannot be read.
         """
-        return tuple(decode_views(source, preprocessing, crops) for preprocessing, crops in self.cuts)
+        return tuple(decode_crops(source, preprocessing, crops) for preprocessing, crops in self.cuts)
 
-    def decode_all(self, sources: Sequence[ImageSource]) -> Views:
-        """The views of several pictures, each array with an axis more, (pictures, views, height, width, 3)."""
-        return tuple(load_views(sources, preprocessing, crops) for preprocessing, crops in self.cuts)
+    def load(self, sources: Sequence[ImageSource]) -> DecodedCrops:
+        """Cut the crops of several pictures: each array has an axis more, (pictures, crops, height, width, 3)."""
+        return tuple(load_crops(sources, preprocessing, crops) for preprocessing, crops in self.cuts)
 
-    def probabilities(self, views: Views) -> np.ndarray:
-        """float32 (pictures, classes) for what ``decode_all`` gave, or for several of ``decode`` stacked."""
-        answers = [
-            _mean_over_views(member.engine, views[cut]) for member, cut in zip(self._members, self._cut_of, strict=True)
-        ]
-        return np.stack(answers).mean(axis=0).astype(np.float32)
+    def probabilities(self, crops: DecodedCrops) -> np.ndarray:
+        """Average the members' answers to what ``load`` gave, or ``stack``: float32 (pictures, classes)."""
+        pairs = zip(self.members, self.by_member(crops), strict=True)
+        return _mean([_mean_over_crops(member.engine, own) for member, own in pairs])
+
+    def from_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Average the members' answers to ready pixels, uint8 (n, height, width, 3), which all of them see.
+
+        Raises:
+            UserError: the members take pixels of different sizes.
+        """
+        if len({member.preprocessing.size for member in self.members}) > 1:
+            raise UserError("the networks take pixels of different sizes; give them pictures")
+        return _mean([member.engine.probabilities(pixels) for member in self.members])
+
+    def by_member(self, by_cut: Sequence[Any]) -> list[Any]:
+        """Give every member the crops that were cut its way, arrays or tensors in the order of ``cuts``."""
+        return [by_cut[index] for index in self._cut_of]
 
 
-def stack(pictures: Sequence[Views]) -> Views:
-    """The views of pictures that were decoded one by one, as ``Panel.decode_all`` gives them."""
-    return tuple(np.stack(views) for views in zip(*pictures, strict=True))
+def stack(pictures: Sequence[DecodedCrops]) -> DecodedCrops:
+    """Join the crops of pictures that were decoded one by one, into what ``Ensemble.load`` gives."""
+    return tuple(np.stack(crops) for crops in zip(*pictures, strict=True))
 
 
-def _mean_over_views(engine: Engine, views: np.ndarray) -> np.ndarray:
-    """uint8 (pictures, views, height, width, 3) to float64 (pictures, classes)."""
-    flat = views.reshape(-1, *views.shape[2:])
-    parts = [engine.probabilities(flat[i : i + _VIEWS_AT_ONCE]) for i in range(0, len(flat), _VIEWS_AT_ONCE)]
-    return np.concatenate(parts).reshape(*views.shape[:2], -1).mean(axis=1, dtype=np.float64)
+def _mean(answers: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack(answers).mean(axis=0).astype(np.float32)
+
+
+def _mean_over_crops(engine: Engine, crops: np.ndarray) -> np.ndarray:
+    """uint8 (pictures, crops, height, width, 3) to float64 (pictures, classes)."""
+    flat = crops.reshape(-1, *crops.shape[2:])
+    parts = [engine.probabilities(flat[i : i + _CROPS_AT_ONCE]) for i in range(0, len(flat), _CROPS_AT_ONCE)]
+    return np.concatenate(parts).reshape(*crops.shape[:2], -1).mean(axis=1, dtype=np.float64)

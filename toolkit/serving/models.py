@@ -13,9 +13,9 @@ import numpy as np
 from toolkit.bundle import MANIFEST, Manifest, list_bundles, list_versions, read_manifest, verify_files
 from toolkit.data import ImageError
 from toolkit.engines import ENGINES
-from toolkit.ensemble.ensemble import Views
 from toolkit.errors import UserError, unknown_name
 from toolkit.inference import Predictor
+from toolkit.inference.predictor import Decoded
 from toolkit.machine import num_threads
 from toolkit.serving import protocol
 from toolkit.serving.protocol import PredictRequest, RequestError
@@ -55,11 +55,11 @@ class LoadedModel:
             pixels = protocol.decode_pixels(request, self._size)
             return self._classified(_in_batches(self._predictor.from_pixels, pixels, BATCH_SIZE))
         images = list(enumerate(protocol.decode_images(request)))
-        size = min(BATCH_SIZE, self._predictor.panel.pictures_at_once)
+        size = min(BATCH_SIZE, self._predictor.pictures_at_once)
         if request.signature == "features":
             return {"features": _in_batches(lambda batch: self._features_of(batch, request), images, size)}
         return self._classified(
-            _in_batches(lambda batch: self._predictor.from_views(self._decode(batch, request)), images, size)
+            _in_batches(lambda batch: self._predictor.from_decoded(self._decode(batch, request)), images, size)
         )
 
     @property
@@ -74,11 +74,11 @@ class LoadedModel:
             "top_scores": [[prediction.probability for prediction in row] for row in best],
         }
 
-    def _decode(self, images: Sequence[tuple[int, bytes]], request: PredictRequest) -> list[Views]:
-        def decode(item: tuple[int, bytes]) -> Views:
+    def _decode(self, images: Sequence[tuple[int, bytes]], request: PredictRequest) -> list[Decoded]:
+        def decode(item: tuple[int, bytes]) -> Decoded:
             index, data = item
             try:
-                return self._predictor.panel.decode(data)
+                return self._predictor.decode(data)
             except ImageError as error:
                 reason = str(error).removeprefix("the picture: ")
                 raise RequestError(f"{request.place(index)}: {reason}") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bundle import find_bundle
-from toolkit.inference import Prediction, load_classifier
+from toolkit.inference import Prediction, Predictor
 from toolkit.transfer.cluster import Task, connected, map_pictures
 from toolkit.workflows.steps import Progress
 
@@ -30,7 +30,7 @@ class PredictionJob:
 
     Attributes:
         bundles: version directories, each as bytes by relative path.
-        engine: see ``load_classifier``, as ``crops`` and ``scales``.
+        engine: see ``Predictor.load_several``, as ``crops`` and ``scales``.
         crops: views of a picture.
         scales: shorter sides.
         top_k: classes in an answer.
@@ -55,11 +55,11 @@ class PredictionWorker:
                 file = version_dir / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-        self._classifier = load_classifier(version_dirs, job.engine, crops=job.crops, scales=job.scales)
+        self._predictor = Predictor.load_several(version_dirs, job.engine, crops=job.crops, scales=job.scales)
 
     def __call__(self, contents: list[bytes], notes: list[None]) -> list[Answer]:
-        rows = self._classifier.probabilities(contents)
-        return [Answer(self._classifier.top(row, self._top_k), self._classifier.is_rejected(row)) for row in rows]
+        rows = self._predictor.probabilities(contents)
+        return [Answer(self._predictor.top(row, self._top_k), self._predictor.is_rejected(row)) for row in rows]
 
 
 def predict_on_cluster(
@@ -73,13 +73,13 @@ def predict_on_cluster(
     top_k: int = 5,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """What ``load_classifier(bundles, …)`` answers, worked out on all nodes of a Ray cluster.
+    """What ``Predictor.load_several(bundles, …)`` answers, worked out on all nodes of a Ray cluster.
 
     Args:
         bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
         images: picture files on this machine.
         address: see ``toolkit.transfer.cluster.connected``.
-        engine: see ``load_classifier``; ``"auto"`` is decided on each node.
+        engine: see ``Predictor.load_several``; ``"auto"`` is decided on each node.
         crops: views of a picture.
         scales: shorter sides.
         top_k: classes in an answer.
