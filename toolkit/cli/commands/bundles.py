@@ -64,7 +64,7 @@ def _found(arguments: Namespace) -> list[dict[str, Any]]:
 
 
 def _found_on_cluster(arguments: Namespace) -> list[dict[str, Any]]:
-    from toolkit.workflows.cluster import predict_on_cluster
+    from toolkit.workflows.ray_predict import predict_on_cluster
 
     answers = predict_on_cluster(
         [arguments.bundle, *arguments.others],
