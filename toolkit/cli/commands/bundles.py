@@ -42,7 +42,7 @@ def _rejection(report: dict[str, Any]) -> str:
 
 
 def predict(arguments: Namespace) -> None:
-    found = _found_on_cluster(arguments) if arguments.cluster else _found(arguments)
+    found = _found_over_ray(arguments) if arguments.cluster else _found(arguments)
     answers = [{"path": str(path)} | answer for path, answer in zip(arguments.images, found, strict=True)]
     if arguments.json:
         return print_json(answers)
@@ -63,17 +63,14 @@ def _found(arguments: Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _found_on_cluster(arguments: Namespace) -> list[dict[str, Any]]:
-    from toolkit.workflows.ray_predict import predict_on_cluster
+def _found_over_ray(arguments: Namespace) -> list[dict[str, Any]]:
+    from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
 
-    answers = predict_on_cluster(
+    answers = predict_over_ray(
         [arguments.bundle, *arguments.others],
         arguments.images,
+        PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
         address=arguments.cluster,
-        engine=arguments.engine,
-        crops=arguments.crops,
-        scales=arguments.scales,
-        top_k=arguments.top_k,
         progress=progress_bar("predicting"),
     )
     return [asdict(answer) for answer in answers]
