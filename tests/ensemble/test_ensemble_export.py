@@ -3,6 +3,7 @@
 import io
 import json
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import keras
@@ -25,7 +26,7 @@ from toolkit.ensemble.export import HeldOut, export_ensemble
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle
 from toolkit.inference import benchmark_bundle, verify_bundle
-from toolkit.serving.models import ModelTable
+from toolkit.serving.models import ModelTable, answer
 from toolkit.serving.protocol import PredictRequest
 from toolkit.spec import Preprocessing
 from toolkit.transfer.calibrate import reject_threshold
@@ -108,8 +109,9 @@ def test_server_and_demo_answer_the_same(ensemble, jpegs, expected):
     import base64
 
     values = [{"b64": base64.b64encode(data).decode()} for data in jpegs]
-    _, model = ModelTable(ensemble.parent).get("both")
-    served = model.answer(PredictRequest("serving_default", values, columnar=False))
+    _, predictor = ModelTable(ensemble.parent).get("both")
+    with ThreadPoolExecutor(2) as decoders:
+        served = answer(predictor, PredictRequest("serving_default", values, columnar=False), decoders)
     np.testing.assert_allclose(served["probabilities"], expected, atol=1e-4)
     shown = Classifier(ensemble.parent).classify(jpegs[0], "both")
     assert shown.predictions[0].label == str(expected[0].argmax())
