@@ -54,7 +54,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself.
+    """A bundle's description of itself.
 
     Attributes:
         name: the bundle's name.
@@ -209,7 +209,7 @@ def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...
 
 
 def require_network(version_dir: Path, manifest: Manifest) -> Path:
-    """The Keras file of a bundle's one network.
+    """Find the Keras file of a bundle's one network, and check it.
 
     Raises:
         UserError: the bundle is an ensemble, or the file is missing or damaged.
@@ -222,7 +222,7 @@ def require_network(version_dir: Path, manifest: Manifest) -> Path:
 
 
 def require_same_labels(version_dirs: Sequence[Path], manifests: Sequence[Manifest]) -> None:
-    """Averaging needs answers that mean the same.
+    """Refuse to average bundles whose answers do not mean the same.
 
     Raises:
         UserError: names the first bundle whose labels differ from the first one's, and how.
@@ -260,7 +260,7 @@ def publish(staging: Path, directory: Path) -> Path:
 
 
 def staging_dir(directory: Path) -> Path:
-    """A fresh hidden directory beside the versions, on the same file system; servers ignore it.
+    """Make a fresh hidden directory beside the versions, on the same file system; servers ignore it.
 
     Raises:
         UserError: it cannot be made, for instance because ``directory`` is a file.
@@ -274,7 +274,7 @@ def staging_dir(directory: Path) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Lower-case hex digest of a file."""
+    """Compute the lower-case hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

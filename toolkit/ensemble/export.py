@@ -45,7 +45,7 @@ _MAX_ROUNDED = 0.005  # share of pixel values that may have fallen on the other 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled pictures that no member was trained on.
+    """Labelled pictures that an ensemble is measured on.
 
     Attributes:
         evaluation: to measure accuracy on and to compare answers on; without them, synthetic ones serve for the

@@ -89,7 +89,7 @@ class Shelf:
         raise UserError(reasons[0])
 
     def errors(self, name: str, engine: str = "auto") -> dict[int, str]:
-        """Tell of each version there is now why it could not be loaded; empty where nothing is known against it."""
+        """Give the reason why each version could not be loaded; empty where nothing is known against it."""
         versions = self.bundles().get(name, {})
         with self._lock:
             slots = {version: self._slots.get((name, version, engine)) for version in versions}

@@ -80,7 +80,7 @@ class ModelTable:
             raise RequestError(str(error), 503) from None
 
     def statuses(self, name: str, version: int | None = None) -> dict[int, str]:
-        """Tell by version why it could not be loaded; empty where nothing is known against it.
+        """Give by version the reason why it could not be loaded; empty where nothing is known against it.
 
         Raises:
             RequestError: not found.

@@ -26,7 +26,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How pictures are answered.
+    """Engine, crops and classes of an answer.
 
     Attributes:
         engine: see ``Predictor.load_several``, as ``crops`` and ``scales``; ``"auto"`` is decided on each node.
@@ -43,11 +43,11 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """Everything that a node must have to predict.
+    """Bundles and options for a node to predict with.
 
     Attributes:
         bundles: version directories, each as bytes by relative path.
-        options: how pictures are answered.
+        options: engine, crops and classes of an answer.
     """
 
     bundles: list[dict[str, bytes]]
@@ -89,7 +89,7 @@ def predict_over_ray(
     Args:
         bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
         images: picture files on this machine.
-        options: engine, crops and the number of classes.
+        options: engine, crops and classes of an answer.
         address: see ``toolkit.transfer.cluster.connected``.
         progress: called with (done, total) pictures.
 
