@@ -1,16 +1,11 @@
-"""Which crops of a picture a scheme gives, and that the host and the graph cut the same."""
-
-import functools
-import io
+"""The crops that each scheme gives, cut out of pictures in which every pixel says where it is."""
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from toolkit.data.pixels.decode import decode_pixels
-from toolkit.ensemble import cut_graph
-from toolkit.ensemble.crops import Crop, is_plain, plan_crops, resized_to
+from toolkit.ensemble.crops import plan_crops, resized_to
 from toolkit.ensemble.cut import decode_crops
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
@@ -67,24 +62,6 @@ def test_fifty_crops_are_a_grid_over_the_whole_picture():
     assert len(plan_crops(Preprocessing(size=(224, 224)), 50, (256, 384, 512))) == 150  # the paper's number
 
 
-@pytest.mark.parametrize("shape", [(301, 226), (100, 333), (64, 64), (1, 1)])
-@pytest.mark.parametrize(
-    "preprocessing",
-    [SQUARE, Preprocessing(size=(24, 24)), Preprocessing(size=(20, 32), resize="stretch")],
-    ids=["crop", "no margin", "stretch"],
-)
-def test_single_crop_is_what_the_network_sees_anyway(shape, preprocessing):
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (*shape, 3), np.uint8)
-    plan = plan_crops(preprocessing)
-    assert is_plain(preprocessing, plan)
-    expected = decode_pixels(picture, preprocessing)
-    np.testing.assert_array_equal(decode_crops(picture, preprocessing, plan), expected[None])
-    # The same crop among others goes the general way, and must be the same.
-    together = decode_crops(picture, preprocessing, (*plan, Crop(plan[0].shorter_side, mirror=True)))
-    np.testing.assert_array_equal(together, np.stack([expected, expected[:, ::-1]]))
-
-
 def test_scales_multiply_the_crops_and_default_to_the_networks_own():
     assert [crop.shorter_side for crop in plan_crops(SQUARE, 1, (24, 40))] == [24, 40]
     assert {crop.shorter_side for crop in plan_crops(SQUARE, 10)} == {32}
@@ -98,64 +75,3 @@ def test_what_cannot_be_cut_is_refused():
         plan_crops(SQUARE, 5)
     with pytest.raises(UserError, match="scale 23 is smaller than the 24 × 24 pixels the network sees; give 24"):
         plan_crops(SQUARE, 10, (32, 23))
-
-
-PREPROCESSINGS = {
-    "crop": Preprocessing(size=(48, 64), crop_fraction=0.875),
-    "stretch": Preprocessing(size=(40, 24), resize="stretch", interpolation="bicubic"),
-}
-
-
-def photograph(height: int, width: int) -> Image.Image:
-    rng = np.random.default_rng(7)
-    y, x = np.mgrid[0:height, 0:width]
-    waves = np.stack([127 + 100 * np.sin(x / 17 + y / 31 + phase) for phase in (0.0, 1.5, 3.0)], axis=-1)
-    return Image.fromarray(np.clip(waves + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8))
-
-
-@functools.cache
-def pictures() -> dict[str, bytes]:
-    found = {}
-    for name, size, options in (
-        ("jpeg", (180, 250), {"format": "JPEG"}),
-        ("jpeg large", (1100, 1700), {"format": "JPEG"}),
-        ("png tall", (333, 101), {"format": "PNG"}),
-        ("png tiny", (1, 1), {"format": "PNG"}),
-    ):
-        buffer = io.BytesIO()
-        photograph(*size).save(buffer, **options)
-        found[name] = buffer.getvalue()
-    return found
-
-
-@functools.cache
-def in_graph(geometry: str, crops: int, scales: tuple[int, ...]):
-    preprocessing = PREPROCESSINGS[geometry]
-    plan = plan_crops(preprocessing, crops, scales)
-    spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda data: cut_graph.decode_crops(data, preprocessing, plan), input_signature=spec)
-
-
-@pytest.mark.parametrize(
-    ("geometry", "crops", "scales"),
-    [
-        ("crop", 1, ()),
-        ("crop", 10, (48, 100)),
-        ("crop", 144, (60,)),
-        ("stretch", 10, ()),
-        pytest.param("crop", 144, (), marks=pytest.mark.slow),
-        pytest.param("crop", 50, (), marks=pytest.mark.slow),
-        pytest.param("stretch", 144, (), marks=pytest.mark.slow),
-    ],
-)
-def test_host_and_graph_cut_the_same_crops(geometry, crops, scales):
-    preprocessing = PREPROCESSINGS[geometry]
-    plan = plan_crops(preprocessing, crops, scales)
-    for name, data in pictures().items():
-        host = decode_crops(data, preprocessing, plan).astype(int)
-        graph = in_graph(geometry, crops, scales)(tf.constant(data)).numpy().astype(int)
-        assert host.shape == graph.shape == (len(plan), *preprocessing.size, 3)
-        difference = np.abs(host - graph)
-        # A value that falls on a rounding boundary may go either way; nothing else may differ.
-        assert difference.max() <= 1, name
-        assert np.mean(difference > 0) < 0.005, name
