@@ -5,7 +5,7 @@ import pytest
 
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.cut import decode_crops
-from toolkit.ensemble.ensemble import Ensemble, Member, stack
+from toolkit.ensemble.ensemble import Ensemble, Member
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 
@@ -48,8 +48,7 @@ def test_members_count_alike_however_many_crops_they_are_shown():
     answer = ensemble.probabilities(ensemble.load(images))
     assert (answer.dtype, answer.shape) == (np.float32, (3, 2))
     np.testing.assert_allclose(answer, expected, atol=1e-6)
-    one_by_one = stack([ensemble.decode(image) for image in images])
-    np.testing.assert_array_equal(ensemble.probabilities(one_by_one), answer)
+    np.testing.assert_array_equal(ensemble.from_decoded([ensemble.decode(image) for image in images]), answer)
 
 
 def test_networks_that_want_the_same_crops_share_them():

@@ -80,9 +80,13 @@ class Ensemble:
         return tuple(load_crops(sources, preprocessing, crops) for preprocessing, crops in self.cuts)
 
     def probabilities(self, crops: DecodedCrops) -> np.ndarray:
-        """Average the members' answers to what ``load`` gave, or ``stack``: float32 (pictures, classes)."""
+        """Average the members' answers to what ``load`` gave: float32 (pictures, classes)."""
         pairs = zip(self.members, self.by_member(crops), strict=True)
         return _mean([_mean_over_crops(member.engine, own) for member, own in pairs])
+
+    def from_decoded(self, pictures: Sequence[DecodedCrops]) -> np.ndarray:
+        """Average the members' answers to pictures that were decoded one by one."""
+        return self.probabilities(tuple(np.stack(crops) for crops in zip(*pictures, strict=True)))
 
     def from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Average the members' answers to ready pixels, uint8 (n, height, width, 3), which all of them see.
@@ -97,11 +101,6 @@ class Ensemble:
     def by_member(self, by_cut: Sequence[Any]) -> list[Any]:
         """Give every member the crops that were cut its way, arrays or tensors in the order of ``cuts``."""
         return [by_cut[index] for index in self._cut_of]
-
-
-def stack(pictures: Sequence[DecodedCrops]) -> DecodedCrops:
-    """Join the crops of pictures that were decoded one by one, into what ``Ensemble.load`` gives."""
-    return tuple(np.stack(crops) for crops in zip(*pictures, strict=True))
 
 
 def _mean(answers: Sequence[np.ndarray]) -> np.ndarray:

@@ -17,7 +17,7 @@ from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, o
 from toolkit.engines.runtimes import SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
 from toolkit.ensemble.crops import is_plain, plan_crops
-from toolkit.ensemble.ensemble import DecodedCrops, stack
+from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError, unknown_name
 
@@ -187,7 +187,7 @@ class Predictor:
     def from_decoded(self, pictures: Sequence[Decoded]) -> np.ndarray:
         """Answer pictures that ``decode`` has decoded: float32 probabilities (len(pictures), classes)."""
         if isinstance(self._engine, Ensemble):
-            return self._engine.probabilities(stack(cast(Sequence[DecodedCrops], pictures)))
+            return self._engine.from_decoded(cast(Sequence[DecodedCrops], pictures))
         return self._engine.probabilities(np.stack(cast(Sequence[np.ndarray], pictures)))
 
     def from_pixels(self, pixels: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ class Shelf:
         max_versions: int | None = None,
         retry_seconds: float = 0.0,
     ) -> None:
-        """
+        """Set the bounds; nothing is looked for or loaded yet.
+
         Args:
             directory: holds ``NAME/VERSION`` bundles, or is itself one bundle with its versions. It may come later.
             max_loaded: predictors kept in memory; beyond, the least recently used is dropped.
