@@ -156,7 +156,7 @@ def test_incomplete_versions_and_staging_are_no_bundles(tmp_path):
     write_version(tmp_path / "pets" / "old")
     write_version(staging_dir(tmp_path / "empty") / "x")
     assert find_bundle(tmp_path / "pets") == tmp_path / "pets" / "1"
-    assert list_bundles(tmp_path) == {"pets": [1]}
+    assert list_bundles(tmp_path) == {"pets": {1: tmp_path / "pets" / "1"}}
 
 
 def test_bundles_are_listed_by_name_with_versions_in_order(tmp_path):
@@ -164,7 +164,10 @@ def test_bundles_are_listed_by_name_with_versions_in_order(tmp_path):
         write_version(tmp_path / place)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "runs").mkdir()
-    assert list_bundles(tmp_path) == {"a": [7], "b": [1, 2, 10]}
+    found = list_bundles(tmp_path)
+    assert [(name, list(versions)) for name, versions in found.items()] == [("a", [7]), ("b", [1, 2, 10])]
+    assert found["b"][10] == tmp_path / "b" / "10"
+    assert list_bundles(tmp_path / "b") == {"b": found["b"]}  # one bundle's own directory
     with pytest.raises(UserError, match="no such folder of bundles"):
         list_bundles(tmp_path / "nowhere")
 
@@ -173,7 +176,7 @@ def test_one_garbage_manifest_does_not_hide_the_other_bundles(tmp_path):
     write_version(tmp_path / "good" / "1")
     write_version(tmp_path / "bad" / "1")
     (tmp_path / "bad" / "1" / MANIFEST).write_bytes(b"\0\xff garbage")
-    assert list_bundles(tmp_path)["good"] == [1]
+    assert list(list_bundles(tmp_path)["good"]) == [1]
     with pytest.raises(UserError, match="damaged manifest"):
         read_manifest(find_bundle(tmp_path / "bad"))
 

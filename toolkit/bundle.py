@@ -54,7 +54,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself.
+    """A bundle's description of itself.
 
     Attributes:
         name: the bundle's name.
@@ -74,9 +74,9 @@ class Manifest:
             nothing is left to divide.
         reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
             answer in twenty; None where it was not fitted.
-        members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one view. The
+        members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one crop. The
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
-        crops: views that each member is shown at each scale, see ``toolkit.data.crops.plan_crops``.
+        crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
     """
 
@@ -101,7 +101,7 @@ class Manifest:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The version directory that ``path`` means: itself, or the highest version below it.
+    """Find the version directory that ``path`` means: itself, or the highest complete version below it.
 
     Raises:
         UserError: nothing there that holds a manifest.
@@ -111,23 +111,41 @@ def find_bundle(path: str | Path) -> Path:
         raise UserError(f"{path}: no such bundle")
     if (path / MANIFEST).is_file():
         return path
-    for version in sorted(list_versions(path), reverse=True):
-        if (path / str(version) / MANIFEST).is_file():
-            return path / str(version)
+    versions = complete_versions(path)
+    if versions:
+        return versions[max(versions)]
     raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it")
 
 
-def list_bundles(root: str | Path) -> dict[str, list[int]]:
-    """Bundle names below ``root`` with their versions, ascending; incomplete versions are left out."""
+def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
+    """List the bundles below ``root``: their complete versions by name, ascending, with their directories.
+
+    A ``root`` that holds complete versions itself is one bundle of that name.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder of bundles")
-    found = {name: _complete_versions(root / name) for name in sorted(os.listdir(root)) if (root / name).is_dir()}
+    own = complete_versions(root)
+    if own:
+        return {root.name: own}
+    found = {name: complete_versions(root / name) for name in sorted(os.listdir(root))}
     return {name: versions for name, versions in found.items() if versions}
 
 
+def complete_versions(directory: Path) -> dict[int, Path]:
+    """List the versions below a bundle's directory that are whole, ascending: a manifest is written last."""
+    try:
+        found = {version: directory / str(version) for version in list_versions(directory)}
+        return {version: path for version, path in found.items() if (path / MANIFEST).is_file()}
+    except (PermissionError, FileNotFoundError):  # a volume's lost+found, say, or gone since it was looked at
+        return {}
+
+
 def list_versions(directory: Path) -> list[int]:
-    """Version numbers that are taken below a bundle's directory, ascending."""
+    """List the version numbers that are taken below a bundle's directory, ascending."""
     if not directory.is_dir():
         return []
     # A stray file takes its number too: nothing could be renamed onto it.
@@ -191,7 +209,7 @@ def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...
 
 
 def require_network(version_dir: Path, manifest: Manifest) -> Path:
-    """The Keras file of a bundle's one network.
+    """Find the Keras file of a bundle's one network, and check it.
 
     Raises:
         UserError: the bundle is an ensemble, or the file is missing or damaged.
@@ -204,7 +222,7 @@ def require_network(version_dir: Path, manifest: Manifest) -> Path:
 
 
 def require_same_labels(version_dirs: Sequence[Path], manifests: Sequence[Manifest]) -> None:
-    """Averaging needs answers that mean the same.
+    """Refuse to average bundles whose answers do not mean the same.
 
     Raises:
         UserError: names the first bundle whose labels differ from the first one's, and how.
@@ -242,7 +260,7 @@ def publish(staging: Path, directory: Path) -> Path:
 
 
 def staging_dir(directory: Path) -> Path:
-    """A fresh hidden directory beside the versions, on the same file system; servers ignore it.
+    """Make a fresh hidden directory beside the versions, on the same file system; servers ignore it.
 
     Raises:
         UserError: it cannot be made, for instance because ``directory`` is a file.
@@ -256,16 +274,9 @@ def staging_dir(directory: Path) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Lower-case hex digest of a file."""
+    """Compute the lower-case hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _complete_versions(directory: Path) -> list[int]:
-    try:
-        return [version for version in list_versions(directory) if (directory / str(version) / MANIFEST).is_file()]
-    except PermissionError:  # a volume's lost+found, say
-        return []
 
 
 def _files(version_dir: Path) -> Iterator[str]:

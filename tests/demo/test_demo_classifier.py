@@ -1,17 +1,12 @@
 """What stands behind the page: finding bundles, keeping networks, answering."""
 
 import shutil
-import threading
-import time
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from toolkit.bundle import read_manifest, write_manifest
-from toolkit.demo import classifier as module
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.errors import UserError
@@ -117,52 +112,12 @@ def test_examples_of_a_bundle(bundles):
     assert [path.name for path in Classifier(bundles).examples("digits/1")] == ["3.png", "5.png", "8.png"]
 
 
-class _Loads:
-    """Stands in for loading a network: slow, counted, and failing when told to."""
-
-    def __init__(self) -> None:
-        self.keys: list[tuple[Path, str]] = []
-        self.fail = False
-
-    def __call__(self, version_dir: Path, engine: str) -> SimpleNamespace:
-        self.keys.append((version_dir, engine))
-        time.sleep(0.05)
-        if self.fail:
-            raise UserError("cannot load it")
-        return SimpleNamespace(key=(version_dir, engine))
-
-
-@pytest.fixture
-def loads(monkeypatch) -> _Loads:
-    loads = _Loads()
-    monkeypatch.setattr(module, "_load_warm", loads)
-    return loads
-
-
-def test_a_network_is_loaded_once_for_many_visitors_at_once(loads):
-    cache = module._PredictorCache(max_loaded=2)
-    got: list[object] = []
-    threads = [threading.Thread(target=lambda: got.append(cache.get(Path("a"), "litert"))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(loads.keys) == 1
-    assert len(got) == 8
-    assert len(set(map(id, got))) == 1
-
-
-def test_the_least_recently_used_network_is_dropped(loads):
-    cache = module._PredictorCache(max_loaded=2)
-    for name in ("a", "b", "a", "c", "a", "b"):
-        cache.get(Path(name), "litert")
-    assert [str(path) for path, _ in loads.keys] == ["a", "b", "c", "b"]
-
-
-def test_a_failed_load_is_tried_again(loads):
-    cache = module._PredictorCache(max_loaded=2)
-    loads.fail = True
-    with pytest.raises(UserError, match="cannot load it"):
-        cache.get(Path("a"), "litert")
-    loads.fail = False
-    assert cache.get(Path("a"), "litert")
+def test_auto_and_the_engine_it_means_are_loaded_once_and_only_so_many_are_kept(bundles, seven, monkeypatch):
+    loads = []
+    load = Predictor.load
+    monkeypatch.setattr(Predictor, "load", lambda *args: loads.append(args) or load(*args))
+    classifier = Classifier(bundles, max_loaded=2)
+    meant = classifier.resolve_engine("digits/1", "auto")
+    for engine in ("auto", meant, "savedmodel", "litert-int8", "auto"):
+        classifier.classify(seven.read_bytes(), "digits/1", engine)
+    assert [engine for _, engine in loads] == [meant, "savedmodel", "litert-int8", meant]

@@ -71,6 +71,13 @@ def test_ready_pixels_skip_decoding(predictor, paths, lenet_preprocessing):
     np.testing.assert_allclose(predictor.from_pixels(pixels), predictor.probabilities(paths[:3]), atol=1e-6)
 
 
+@pytest.mark.parametrize("crops", [1, 10])
+def test_pictures_decoded_one_by_one_get_the_same_answer(bundle, paths, crops):
+    predictor = Predictor.load(bundle, "litert", crops=crops)
+    decoded = [predictor.decode(path) for path in paths[:3]]
+    np.testing.assert_allclose(predictor.from_decoded(decoded), predictor.probabilities(paths[:3]), atol=1e-6)
+
+
 def test_unreadable_picture_is_named(predictor, paths, tmp_path):
     (tmp_path / "bad.jpg").write_text("no")
     with pytest.raises(ImageError, match=r"bad\.jpg: not a picture"):

@@ -12,10 +12,10 @@ from toolkit import Predictor
 from toolkit.bundle import read_manifest, write_manifest
 from toolkit.cli.commands import bundles as commands
 from toolkit.data import scan_folder
-from toolkit.data.crops import plan_crops
-from toolkit.data.views import decode_views
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.cut import decode_crops
 from toolkit.errors import UserError
-from toolkit.inference import evaluate_bundle, load_classifier
+from toolkit.inference import evaluate_bundle
 from toolkit.serving import protocol
 
 
@@ -98,13 +98,13 @@ def test_many_crops_are_the_mean_over_them_and_have_no_threshold(median_rejectin
     predictor = Predictor.load(median_rejecting.path, "litert", crops=10, scales=(32, 40))
     plan = plan_crops(predictor.manifest.preprocessing, 10, (32, 40))
     expected = [
-        predictor.from_pixels(decode_views(path, predictor.manifest.preprocessing, plan)).mean(axis=0)
+        predictor.from_pixels(decode_crops(path, predictor.manifest.preprocessing, plan)).mean(axis=0)
         for path in paths[:8]
     ]
     np.testing.assert_allclose(predictor.probabilities(paths[:8]), expected, atol=1e-6)
     assert np.abs(expected - median_rejecting.probabilities[:8]).max() > 0.01
     assert predictor.reject_below is None
-    own = Predictor.load(median_rejecting.path, "litert", scales=(32,))  # this network's own scale: the plain view
+    own = Predictor.load(median_rejecting.path, "litert", scales=(32,))  # this network's own scale: the plain crop
     assert own.reject_below == median_rejecting.threshold
     commands.predict(arguments(median_rejecting.path, images=paths[:1], crops=10, scales=[32, 40], json=True))
     answer = json.loads(capsys.readouterr().out)[0]["predictions"][0]
@@ -120,14 +120,14 @@ def test_bundles_with_other_labels_are_not_averaged(bundle, bundle_copy):
     ):
         write_manifest(bundle_copy, replace(manifest, labels=labels))
         with pytest.raises(UserError, match=reason) as error:
-            load_classifier([bundle, bundle_copy], "litert")
+            Predictor.load_several([bundle, bundle_copy], "litert")
         assert str(bundle_copy) in str(error.value)
 
 
 def test_bundle_averaged_with_itself_answers_as_alone_and_without_a_threshold(median_rejecting, bundle, paths):
-    both = load_classifier([bundle, median_rejecting.path], "litert")
+    both = Predictor.load_several([bundle, median_rejecting.path], "litert")
     np.testing.assert_allclose(both.probabilities(paths), median_rejecting.probabilities, atol=1e-6)
     assert (both.engine_name, both.reject_below) == ("litert", None)
     assert both.predict(paths[0], top_k=1)[0][0].label == str(median_rejecting.probabilities[0].argmax())
-    alone = load_classifier([median_rejecting.path], "litert")
+    alone = Predictor.load_several([median_rejecting.path], "litert")
     assert isinstance(alone, Predictor)

@@ -206,7 +206,7 @@ def _add_evaluate(commands) -> None:
     _add_bundle(parser)
     _add_data(parser)
     _add_others(parser)
-    _add_views(parser)
+    _add_crops(parser)
     _add_engine(parser)
     _add_skip_bad(parser)
 
@@ -218,7 +218,7 @@ def _add_predict(commands) -> None:
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
     _add_others(parser)
-    _add_views(parser)
+    _add_crops(parser)
     _add_engine(parser)
 
 
@@ -228,7 +228,7 @@ def _add_ensemble(commands) -> None:
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="with the same labels; one will do to export its views"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
-    _add_views(parser)
+    _add_crops(parser)
     parser.add_argument(
         "--data", type=Path, help="the pictures they were trained on: for its accuracy and its reject threshold"
     )
@@ -329,7 +329,7 @@ def _add_others(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_views(parser: argparse.ArgumentParser) -> None:
+def _add_crops(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crops", type=_positive, default=1, metavar="N", help="views to average: 1, 10, 50 or 144 (default 1)"
     )

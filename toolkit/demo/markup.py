@@ -33,7 +33,7 @@ NOTHING_YET = (
 
 
 def answer_card(answer: Answer) -> str:
-    """The best label, or that it is none of them, a bar per class, and how long it took."""
+    """Write the best label, or that it is none of them, a bar per class, and the time it took."""
     best = answer.predictions[0]
     label = NONE_OF_THESE if answer.rejected else best.label
     sure = f"{best.label} {percent(best.probability)} at best" if answer.rejected else percent(best.probability)
@@ -54,7 +54,7 @@ def answer_card(answer: Answer) -> str:
 
 
 def problem_card(title: str, detail: str, advice: str = "") -> str:
-    """Something the visitor can mend."""
+    """Write a problem that the visitor can mend."""
     hint = f'<p class="tk-hint">{escape(advice)}</p>' if advice else ""
     return f"""<section class="tk-card tk-problem" data-state="problem" role="alert">
 <p class="tk-eyebrow">{escape(title)}</p>
@@ -63,7 +63,7 @@ def problem_card(title: str, detail: str, advice: str = "") -> str:
 
 
 def about(manifest: Manifest, engine: str) -> str:
-    """Which network this is and how well it did on pictures it was not trained on, with ``engine`` where measured."""
+    """Write the network's facts and its accuracy on held-out pictures, with ``engine`` where that was measured."""
     height, width = manifest.preprocessing.size
     colour = "grey" if manifest.preprocessing.channel_order == "grey" else "colour"
     facts = [
@@ -84,7 +84,7 @@ def about(manifest: Manifest, engine: str) -> str:
 
 
 def examples_strip(paths: Sequence[Path]) -> str:
-    """A button per readable example picture, or nothing."""
+    """Write a button per readable example picture, or nothing."""
     buttons = "".join(
         f'<button type="button" class="tk-example" data-index="{index}" aria-label="Example {index + 1}">'
         f'<img src="{source}" alt=""></button>'
@@ -95,7 +95,7 @@ def examples_strip(paths: Sequence[Path]) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability as people read it; neither certainty nor impossibility is claimed by rounding.
+    """Write a probability as people read it; neither certainty nor impossibility is claimed by rounding.
 
     >>> percent(0.9942), percent(0.99996), percent(0.00001)
     ('99.4 %', '> 99.9 %', '< 0.1 %')
@@ -108,7 +108,7 @@ def percent(probability: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """A duration with two significant digits or more.
+    """Write a duration with two significant digits or more.
 
     >>> milliseconds(1.234), milliseconds(56.7)
     ('1.2 ms', '57 ms')
@@ -117,7 +117,7 @@ def milliseconds(value: float) -> str:
 
 
 def escape(text: str) -> str:
-    """Text for HTML that also passes through Gradio's templates unread.
+    """Escape text for HTML that also passes through Gradio's templates unread.
 
     >>> escape("<b>${x}{{y}}")
     '&lt;b&gt;&#36;&#123;x&#125;&#123;&#123;y&#125;&#125;'
@@ -130,7 +130,7 @@ def escape(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _thumbnail(path: Path) -> str:
-    """A data URL, so that no folder of the server has to be opened to the browser."""
+    """Make a data URL, so that no folder of the server has to be opened to the browser."""
     from PIL import Image
 
     from toolkit.data.pixels.decode import ImageError, read_rgb

@@ -1,4 +1,4 @@
-"""The page itself: components, and what happens when they are used."""
+"""The page itself: its components and their handlers."""
 
 import logging
 import threading
@@ -45,7 +45,7 @@ _EXAMPLES_JS = """element.addEventListener("click", (event) => {
 
 
 def theme() -> Base:
-    """Gradio's default in a calmer colour, with a font that comes with Gradio: nothing is loaded from elsewhere."""
+    """Make Gradio's default theme calmer, with a font that comes with Gradio: nothing is loaded from elsewhere."""
     # 600 is Gradio's usual second weight, but the file it brings for it lacks the Latin letters (Gradio 6.31).
     font = LocalFont("Source Sans Pro", weights=(400, 700))
     colours = {"primary_hue": "indigo", "secondary_hue": "indigo", "neutral_hue": "slate"}
@@ -117,7 +117,7 @@ def build_page(classifier: Classifier) -> gr.Blocks:
 
 
 class _Page:
-    """What the page does, over one ``Classifier``."""
+    """The page's handlers, over one ``Classifier``."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -213,7 +213,7 @@ class _Page:
 
 
 def _refuse_addresses(picture: Any) -> None:
-    """A file sent as a web address would be fetched by this server, of any size and from anywhere.
+    """Refuse files sent as web addresses: this server would fetch them, of any size and from anywhere.
 
     Set on the instance: for a subclass of a component, Gradio writes a ``.pyi`` file beside this module.
     """
@@ -234,7 +234,7 @@ def _refuse_addresses(picture: Any) -> None:
 
 
 def _uploaded_bytes(picture: Any) -> bytes:
-    """The picture's file as it was sent.
+    """Read the picture's file as it was sent.
 
     Raises:
         ImageError: nothing was sent, it is no longer there, or the path leads elsewhere than to an upload.

@@ -1,4 +1,4 @@
-"""Starting the page, with everything shut that a visitor does not need."""
+"""The page built and served, with everything shut that a visitor does not need."""
 
 import errno
 import importlib.util
@@ -18,7 +18,7 @@ MAX_FILE_SIZE = "20mb"
 
 
 def build_demo(directory: str | Path = "saved_models", engine: str = "auto") -> "gr.Blocks":
-    """The page over every bundle in ``directory``, not yet served.
+    """Build the page over every bundle in ``directory``, not yet served.
 
     Args:
         directory: holds bundles as ``NAME/VERSION``; one bundle's own directory will do too.
@@ -98,7 +98,7 @@ def _require_gradio() -> None:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Gradio reports every failure to bind as a taken port, and only looks at the loopback address."""
+    """Try the port first: Gradio calls every failure a taken port, and only looks at the loopback address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:

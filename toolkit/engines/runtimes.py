@@ -2,6 +2,7 @@
 
 import importlib.util
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -40,17 +41,32 @@ class KerasEngine:
 
 
 class SavedModelEngine:
-    """TensorFlow, through the bundle's own ``pixels`` signature."""
+    """TensorFlow, through the bundle's own signatures.
+
+    Attributes:
+        loaded: the SavedModel; its functions live only as long as it does.
+    """
 
     def __init__(self, version_dir: Path, preprocessing: Preprocessing) -> None:
         import tensorflow as tf
 
-        self._loaded = tf.saved_model.load(str(version_dir))  # signatures live only as long as what they came from
-        self._signature = self._loaded.signatures["pixels"]
+        self.loaded = tf.saved_model.load(str(version_dir))
         self._constant = tf.constant
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        return self._signature(pixels=self._constant(pixels))["probabilities"].numpy()
+        return self.loaded.signatures["pixels"](pixels=self._constant(pixels))["probabilities"].numpy()
+
+    def from_bytes(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Answer encoded pictures, decoded in the graph, as for whoever serves the bundle: float32 (n, classes)."""
+        return self._of_bytes("serving_default", pictures)["probabilities"].numpy()
+
+    def features(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Compute the pooled embeddings of encoded pictures: float32 (n, width)."""
+        return self._of_bytes("features", pictures)["features"].numpy()
+
+    def _of_bytes(self, signature: str, pictures: Sequence[bytes]) -> Any:
+        # Typed, since no pictures at all would make a constant of floats.
+        return self.loaded.signatures[signature](image_bytes=self._constant(pictures, "string"))
 
 
 class LiteRTEngine:

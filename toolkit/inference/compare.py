@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import KERAS_FILE, Manifest, find_bundle, read_manifest, verify_files
+from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
 from toolkit.engines.timing import latency, recommend
 from toolkit.inference.predictor import Predictor
 from toolkit.network import load_network
@@ -19,7 +20,7 @@ BATCH_SIZES = (1, 16)
 def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> dict[str, Any]:
     """Time every installed engine at every batch size on random pictures of the network's size.
 
-    An ensemble is timed on the views it averages, cutting them included.
+    An ensemble is timed on the crops it averages, cutting them included.
 
     Returns:
         ``{"bundle", "held_out", "rows", "recommended", "verdict"}``. ``held_out`` is what the export measured, with
@@ -33,7 +34,7 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for name in available_engines(version_dir):
-        engine = _timed(name, version_dir, manifest)
+        engine = _Cutting(version_dir) if manifest.members else open_engine(name, version_dir, manifest.preprocessing)
         for batch in batch_sizes:
             pixels = rng.integers(0, 256, (batch, *manifest.preprocessing.size, 3), np.uint8)
             median, p95 = latency(engine, pixels)
@@ -64,22 +65,22 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     """Give the same picture files to every installed engine and to the SavedModel's byte signature.
 
     The reference is the network in ``model.keras``, on pixels decoded on the host; that of an ensemble, which has no
-    such file, the average of its members on views that are cut on the host.
+    such file, the average of its members on crops that are cut on the host.
 
     Returns:
         ``{"bundle", "rows"}``; a row is ``{"path", "engine", "label", "probability", "difference"}`` with the
         largest difference in probability from the reference over all classes.
     """
-    import tensorflow as tf
-
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     verify_files(version_dir, manifest)
-    answers = _members_answers(version_dir, images) if manifest.members else _engine_answers(version_dir, images)
+    if manifest.members:
+        answers = {"savedmodel": Predictor.load(version_dir).probabilities(images)}
+    else:
+        answers = _engine_answers(version_dir, manifest, images)
     reference = next(iter(answers.values()))
-    signature = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
-    contents = tf.constant([Path(image).read_bytes() for image in images])
-    answers["savedmodel image_bytes"] = signature(image_bytes=contents)["probabilities"].numpy()
+    served = SavedModelEngine(version_dir, manifest.preprocessing)
+    answers["savedmodel image_bytes"] = served.from_bytes([Path(image).read_bytes() for image in images])
     rows = [
         {
             "path": str(path),
@@ -94,33 +95,21 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     return {"bundle": str(version_dir), "rows": rows}
 
 
-class _Whole:
+class _Cutting:
     """An ensemble as an engine to time: from a decoded picture to the average."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self, version_dir: Path) -> None:
+        self._predictor = Predictor.load(version_dir)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         return self._predictor.probabilities(list(pixels))
 
 
-def _timed(name: str, version_dir: Path, manifest: Manifest) -> Engine:
-    if manifest.members:
-        return _Whole(Predictor.load(version_dir, name))
-    return open_engine(name, version_dir, manifest.preprocessing)
-
-
-def _members_answers(version_dir: Path, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
-    return {"savedmodel": Predictor.load(version_dir).probabilities(images)}
-
-
-def _engine_answers(version_dir: Path, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
+def _engine_answers(version_dir: Path, manifest: Manifest, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
     """Every engine's probabilities by its name, those of the Keras network first."""
-    from toolkit.engines.runtimes import KerasEngine
-
-    preprocessing = read_manifest(version_dir).preprocessing
+    preprocessing = manifest.preprocessing
     pixels = load_pixels(images, preprocessing)
-    model = load_network(version_dir / KERAS_FILE)
+    model = load_network(require_network(version_dir, manifest))
     answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
     for name in available_engines(version_dir):
         answers[name] = open_engine(name, version_dir, preprocessing).probabilities(pixels)
@@ -143,7 +132,7 @@ def _top1_delta(engine: str, metrics: dict[str, float]) -> float | None:
 
 
 def _trusted(engine: str, manifest: Manifest) -> bool:
-    """Whether the export compared this engine's answers and had nothing against them."""
+    """Tell whether the export compared this engine's answers and had nothing against them."""
     measured = engine in FLOAT_ENGINES or f"top1_{engine}" in manifest.metrics
     return measured and not any(objection.startswith(f"{engine} ") for objection in manifest.forced)
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.data import ImageFolder, scan_folder
-from toolkit.inference.predictor import PictureClassifier
+from toolkit.inference.predictor import Predictor
 from toolkit.metrics import accuracy_report
 
 
 def evaluate_bundle(
-    predictor: PictureClassifier,
+    predictor: Predictor,
     data: str | Path | ImageFolder,
     *,
     skip_bad: bool = False,
@@ -43,7 +43,7 @@ def evaluate_bundle(
     return report | _rejection(predictor, probabilities, labels)
 
 
-def _rejection(predictor: PictureClassifier, probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _rejection(predictor: Predictor, probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     if predictor.reject_below is None:
         return {}
     answered = ~np.array([predictor.is_rejected(row) for row in probabilities])

@@ -1,5 +1,7 @@
 """Pictures in, labels with probabilities out, through whichever engine."""
 
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +10,21 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, verify_files
-from toolkit.data.crops import is_plain, plan_crops
-from toolkit.data.pixels.decode import ImageSource
+from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, require_same_labels, verify_files
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import ImageSource, decode_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
-from toolkit.engines.exported import open_ensemble
-from toolkit.engines.panel import Member, Panel, Views, stack
-from toolkit.errors import UserError
+from toolkit.engines.runtimes import SavedModelEngine
+from toolkit.ensemble import Ensemble, Member
+from toolkit.ensemble.crops import is_plain, plan_crops
+from toolkit.ensemble.ensemble import DecodedCrops
+from toolkit.ensemble.exported import ExportedEnsemble
+from toolkit.errors import UserError, unknown_name
+
+#: A picture as an engine takes it, uint8 (height, width, 3), or all its crops.
+Decoded = np.ndarray | DecodedCrops
+
+_SAVED_MODEL_FILES = ("saved_model.pb", "variables/", "assets/", f"{EXTRA}/tf_serving")
 
 
 @dataclass(frozen=True)
@@ -25,25 +35,118 @@ class Prediction:
     probability: float
 
 
-class PictureClassifier:
-    """Networks with the same labels, each shown some views of a picture; the probabilities are averaged.
+class Predictor:
+    """A bundle opened in one engine, or several bundles whose probabilities are averaged.
+
+    Safe to call from several threads.
 
     Attributes:
         labels: class names in output order.
         engine_name: what runs the networks.
         reject_below: an answer less probable than this may be refused, see ``is_rejected``; None where no such
             threshold is known.
-        panel: the networks and their views.
+        bundles: version directories and manifests, one or several.
     """
 
-    def __init__(self, labels: tuple[str, ...], engine_name: str, panel: Panel, reject_below: float | None) -> None:
-        self.labels = labels
+    def __init__(
+        self,
+        bundles: Sequence[tuple[Path, Manifest]],
+        engine_name: str,
+        engine: Engine | Ensemble,
+        reject_below: float | None,
+    ) -> None:
+        self.labels = bundles[0][1].labels
         self.engine_name = engine_name
         self.reject_below = reject_below
-        self.panel = panel
+        self.bundles = tuple(bundles)
+        self._engine = engine
+        self._signatures: list[SavedModelEngine] = []
+        self._signatures_lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls, bundle: str | Path, engine: str = "auto", *, crops: int = 1, scales: Sequence[int] = ()
+    ) -> "Predictor":
+        """Open a bundle.
+
+        Args:
+            bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
+            engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the fastest installed engine that runs the network
+                in float32, so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly
+                differently and is only used by name, or as ``recommended``: the fastest that passed the accuracy
+                budget at export, where it is installed.
+            crops: of a picture, whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
+                bundle's reject threshold was fitted for one crop, and holds for one crop only.
+            scales: shorter sides to resize the picture to, each with all of these crops; by default the network's.
+
+        Raises:
+            UserError: not a bundle, a file is missing or fails its checksum, the engine is not available, there is
+                no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
+        """
+        version_dir = find_bundle(bundle)
+        manifest = read_manifest(version_dir)
+        name = resolve_engine(engine, version_dir, manifest)
+        if manifest.members and (crops != 1 or scales):
+            raise UserError(
+                f"{version_dir}: its crops are built in ({manifest.crops} crops of each of {len(manifest.members)}); "
+                "choose others with a bundle of one network"
+            )
+        preprocessing, reject_below = manifest.preprocessing, manifest.reject_below
+        plan = plan_crops(preprocessing, crops, scales)
+        verify_files(version_dir, manifest, _files_of(name))
+        opened: Engine | Ensemble
+        if manifest.members and name == "savedmodel":
+            opened = ExportedEnsemble(version_dir, manifest)
+        else:  # or, where an ensemble has no file for the engine, this says what is missing
+            opened = open_engine(name, version_dir, preprocessing)
+            if not is_plain(preprocessing, plan):
+                opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
+        return cls([(version_dir, manifest)], name, opened, reject_below)
+
+    @classmethod
+    def load_several(
+        cls, bundles: Sequence[str | Path], engine: str = "auto", *, crops: int = 1, scales: Sequence[int] = ()
+    ) -> "Predictor":
+        """Open several bundles whose networks' probabilities are averaged, each network counting alike.
+
+        Args:
+            bundles: one or more, as ``load`` takes them; their labels must be equal and in the same order.
+            engine: for each of them, as in ``load``.
+            crops: of a picture that each network is shown.
+            scales: shorter sides, as in ``load``.
+
+        Returns:
+            What ``load`` gives for one bundle. Several have no reject threshold: none was fitted for their average.
+
+        Raises:
+            UserError: as ``load``, or labels differ.
+        """
+        if len(bundles) == 1:
+            return cls.load(bundles[0], engine, crops=crops, scales=scales)
+        version_dirs = [find_bundle(bundle) for bundle in bundles]
+        require_same_labels(version_dirs, [read_manifest(version_dir) for version_dir in version_dirs])
+        loaded = [cls.load(version_dir, engine, crops=crops, scales=scales) for version_dir in version_dirs]
+        names = dict.fromkeys(predictor.engine_name for predictor in loaded)
+        members = [member for predictor in loaded for member in predictor._members()]
+        return cls([predictor.bundles[0] for predictor in loaded], " + ".join(names), Ensemble(members), None)
+
+    @property
+    def version_dir(self) -> Path:
+        """The bundle's version directory; of several, the first one's."""
+        return self.bundles[0][0]
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself; of several, the first one."""
+        return self.bundles[0][1]
+
+    @property
+    def pictures_at_once(self) -> int:
+        """Pictures that are decoded and answered together at most, whatever the size of a batch."""
+        return self._engine.pictures_at_once if isinstance(self._engine, Ensemble) else sys.maxsize
 
     def predict(self, images: Sequence[ImageSource] | ImageSource, *, top_k: int = 5) -> list[list[Prediction]]:
-        """The ``top_k`` most probable classes of each picture, best first.
+        """Name the ``top_k`` most probable classes of each picture, best first.
 
         Args:
             images: one or several of: a path, encoded bytes, a Pillow image, a uint8 array (height, width, 3).
@@ -62,103 +165,78 @@ class PictureClassifier:
         return np.concatenate(batches) if batches else np.empty((0, len(self.labels)), np.float32)
 
     def iter_probabilities(self, images: Sequence[ImageSource], *, batch_size: int = 32) -> Iterator[np.ndarray]:
-        """Probabilities in batches, holding the pixels of one batch at a time; smaller batches where views are many."""
-        step = min(batch_size, self.panel.pictures_at_once)
+        """Answer in batches, holding the pixels of one batch at a time; smaller batches where crops are many."""
+        step = min(batch_size, self.pictures_at_once)
         for start in range(0, len(images), step):
-            yield self.panel.probabilities(self.panel.decode_all(images[start : start + step]))
+            batch = images[start : start + step]
+            if isinstance(self._engine, Ensemble):
+                yield self._engine.probabilities(self._engine.load(batch))
+            else:
+                yield self._engine.probabilities(load_pixels(batch, self.manifest.preprocessing))
 
-    def from_views(self, pictures: Sequence[Views]) -> np.ndarray:
-        """Probabilities for pictures that ``panel.decode`` has decoded."""
-        return self.panel.probabilities(stack(pictures))
+    def decode(self, source: ImageSource) -> Decoded:
+        """Decode a picture for ``from_decoded``, for whoever decodes pictures one by one.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        if isinstance(self._engine, Ensemble):
+            return self._engine.decode(source)
+        return decode_pixels(source, self.manifest.preprocessing)
+
+    def from_decoded(self, pictures: Sequence[Decoded]) -> np.ndarray:
+        """Answer pictures that ``decode`` has decoded: float32 probabilities (len(pictures), classes)."""
+        if isinstance(self._engine, Ensemble):
+            return self._engine.from_decoded(cast(Sequence[DecodedCrops], pictures))
+        return self._engine.probabilities(np.stack(cast(Sequence[np.ndarray], pictures)))
+
+    def from_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Answer uint8 RGB (batch, height, width, 3) that already has the network's size, without further cropping.
+
+        All networks of an ensemble see these pixels, as in its ``pixels`` signature.
+
+        Raises:
+            UserError: several bundles are averaged whose networks differ in size.
+        """
+        if isinstance(self._engine, Ensemble):
+            return self._engine.from_pixels(pixels)
+        return self._engine.probabilities(pixels)
+
+    def features(self, images: Sequence[bytes]) -> np.ndarray:
+        """Compute the pooled embeddings of encoded pictures: float32 (len(images), width).
+
+        Only the SavedModel has them. It is loaded when they are first asked for, whatever the engine. Those of several
+        bundles stand side by side.
+
+        Raises:
+            UserError: the SavedModel is damaged.
+        """
+        with self._signatures_lock:
+            if not self._signatures:
+                self._signatures = [_open_signatures(*bundle) for bundle in self.bundles]
+        return np.concatenate([signatures.features(images) for signatures in self._signatures], axis=1)
 
     def top(self, probabilities: np.ndarray, top_k: int = 5) -> list[Prediction]:
-        """The best classes of one row of probabilities."""
+        """Name the best classes of one row of probabilities."""
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[i], float(probabilities[i])) for i in best]
 
     def is_rejected(self, probabilities: np.ndarray) -> bool:
-        """Whether one row of probabilities is too flat to answer: "none of these".
+        """Tell whether one row of probabilities is too flat to answer: "none of these".
 
         True where the best of them lies below ``reject_below``; never where there is no threshold.
         """
         return self.reject_below is not None and float(np.max(probabilities)) < self.reject_below
 
-
-class Predictor(PictureClassifier):
-    """A bundle loaded into one engine. Safe to call from several threads.
-
-    Attributes:
-        version_dir: the bundle's version directory.
-        manifest: what the bundle says of itself.
-    """
-
-    def __init__(
-        self,
-        version_dir: Path,
-        manifest: Manifest,
-        engine_name: str,
-        engine: Engine,
-        panel: Panel,
-        reject_below: float | None,
-    ) -> None:
-        super().__init__(manifest.labels, engine_name, panel, reject_below)
-        self.version_dir = version_dir
-        self.manifest = manifest
-        self._engine = engine
-
-    @classmethod
-    def load(
-        cls, bundle: str | Path, engine: str = "auto", *, crops: int = 1, scales: Sequence[int] = ()
-    ) -> "Predictor":
-        """Open a bundle.
-
-        Args:
-            bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
-            engine: ``savedmodel``, ``litert``, ``litert-int8``, ``openvino``, ``openvino-int8``; ``auto`` is the
-                fastest installed engine that runs the network in float32, so its answers are the SavedModel's
-                within 1e-4. An int8 engine answers slightly differently and is only used by name, or as
-                ``recommended``: the fastest that passed the accuracy budget at export, where it is installed.
-            crops: views of a picture whose probabilities are averaged, see ``toolkit.data.crops.plan_crops``. The
-                bundle's reject threshold was fitted for one view, and holds for one view only.
-            scales: shorter sides to resize the picture to, each with all of these views; by default the network's.
-
-        Raises:
-            UserError: not a bundle, a file is missing or fails its checksum, the engine is not available, there is
-                no such scheme of crops, or the bundle is an ensemble, which brings its own views.
-        """
-        version_dir = find_bundle(bundle)
-        manifest = read_manifest(version_dir)
-        name = resolve_engine(engine, version_dir, manifest)
-        if manifest.members:
-            return cls._load_ensemble(version_dir, manifest, name, chosen=crops != 1 or bool(scales))
-        plan = plan_crops(manifest.preprocessing, crops, scales)
-        verify_files(version_dir, manifest, _files_of(name))
-        opened = open_engine(name, version_dir, manifest.preprocessing)
-        panel = Panel([Member(opened, manifest.preprocessing, plan)])
-        reject_below = manifest.reject_below if is_plain(manifest.preprocessing, plan) else None
-        return cls(version_dir, manifest, name, opened, panel, reject_below)
-
-    @classmethod
-    def _load_ensemble(cls, version_dir: Path, manifest: Manifest, engine: str, *, chosen: bool) -> "Predictor":
-        if chosen:
-            raise UserError(
-                f"{version_dir}: its views are built in ({manifest.crops} crops of each of {len(manifest.members)}); "
-                "choose others with a bundle of one network"
-            )
-        verify_files(version_dir, manifest, _files_of(engine))
-        opened, panel = open_ensemble(engine, version_dir, manifest)
-        return cls(version_dir, manifest, engine, opened, panel, manifest.reject_below)
-
-    def from_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities for uint8 RGB (batch, height, width, 3) that already has the network's size: for one view.
-
-        Where the bundle is an ensemble, all members see this view, as in its ``pixels`` signature.
-        """
-        return self._engine.probabilities(pixels)
+    def _members(self) -> tuple[Member, ...]:
+        if isinstance(self._engine, Ensemble):
+            return self._engine.members
+        preprocessing = self.manifest.preprocessing
+        return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
 
 
 def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
-    """The engine that ``auto`` or ``recommended`` means on this machine; any other name is returned as it is."""
+    """Name the engine that ``auto`` or ``recommended`` means on this machine; any other name is returned as it is."""
     if engine not in ("auto", "recommended"):
         return engine
     available = available_engines(version_dir)
@@ -167,6 +245,21 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
     return next((name for name in FLOAT_ENGINES if name in available), "savedmodel")
 
 
+def require_engine(name: str) -> None:
+    """Refuse what no bundle can be opened with.
+
+    Raises:
+        UserError: suggests the nearest name.
+    """
+    if name not in (known := ["auto", "recommended", *ENGINES]):
+        raise UserError(unknown_name("engine", name, known))
+
+
 def _files_of(engine: str) -> tuple[str, ...]:
     file = ENGINES[engine].file if engine in ENGINES else ""
-    return (file,) if file else ("saved_model.pb", "variables/", "assets/", f"{EXTRA}/tf_serving")
+    return (file,) if file else _SAVED_MODEL_FILES
+
+
+def _open_signatures(version_dir: Path, manifest: Manifest) -> SavedModelEngine:
+    verify_files(version_dir, manifest, _SAVED_MODEL_FILES)
+    return SavedModelEngine(version_dir, manifest.preprocessing)

@@ -13,7 +13,7 @@ __all__ = ["create_app", "serve"]
 
 
 def create_app(directory: str | Path, engine: str = "auto") -> "Starlette":
-    """An ASGI application over every bundle below ``directory``; each is loaded when first asked for.
+    """Create an ASGI application over every bundle below ``directory``; each is loaded when first asked for.
 
     Args:
         directory: holds ``NAME/VERSION`` bundles, or is itself one bundle with its versions.

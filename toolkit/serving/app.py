@@ -1,6 +1,7 @@
 """The protocol over HTTP: routes, limits, and work kept off the event loop."""
 
 import logging
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
 import anyio
@@ -12,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from toolkit.errors import UserError
+from toolkit.inference import Predictor
 from toolkit.machine import num_threads
 from toolkit.serving import protocol
-from toolkit.serving.models import LoadedModel, ModelTable
+from toolkit.serving.models import ModelTable, answer
 from toolkit.serving.protocol import RequestError
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ _INTERNAL = "internal error; the server's log has the details"
 def build_app(
     table: ModelTable, *, max_body_bytes: int = MAX_BODY_BYTES, max_instances: int = MAX_INSTANCES
 ) -> Starlette:
-    """The ASGI application over ``table``.
+    """Build the ASGI application over ``table``.
 
     Args:
         table: the bundles to serve.
@@ -39,6 +41,7 @@ def build_app(
     """
     # Predictions run on so many threads at once; whatever else arrives waits its turn without one.
     slots = anyio.CapacityLimiter(max(2, num_threads()))
+    decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix="decode")
 
     async def health(request: Request) -> Response:
         return _json(protocol.dump({"status": "ok"}))
@@ -56,9 +59,9 @@ def build_app(
         return _json(protocol.encode_metadata(name, number, manifest))
 
     async def predict(request: Request) -> Response:
-        _, model = await to_thread.run_sync(table.get, *_target(request))
+        _, predictor = await to_thread.run_sync(table.get, *_target(request))
         body = await _read_body(request, max_body_bytes)
-        work = partial(_answer, model, body, max_instances=max_instances)
+        work = partial(_answer, predictor, body, decoders, max_instances=max_instances)
         return _json(await to_thread.run_sync(work, limiter=slots))
 
     async def unsupported(request: Request) -> Response:
@@ -107,10 +110,10 @@ async def _read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _answer(model: LoadedModel, body: bytes, *, max_instances: int) -> bytes:
+def _answer(predictor: Predictor, body: bytes, decoders: Executor, *, max_instances: int) -> bytes:
     request = protocol.parse_predict(body, max_instances=max_instances)
     try:
-        return protocol.encode_answer(model.answer(request), columnar=request.columnar)
+        return protocol.encode_answer(answer(predictor, request, decoders), columnar=request.columnar)
     except RequestError:
         raise
     except UserError as error:

@@ -60,7 +60,7 @@ class PredictRequest:
     columnar: bool
 
     def place(self, index: int) -> str:
-        """What to call the picture at ``index`` in an error."""
+        """Name the picture at ``index`` for an error."""
         return f"{'inputs' if self.columnar else 'instances'}[{index}]"
 
 
@@ -91,7 +91,7 @@ def parse_predict(body: bytes, *, max_instances: int) -> PredictRequest:
 
 
 def decode_images(request: PredictRequest) -> list[bytes]:
-    """The request's pictures as encoded bytes.
+    """Decode the request's pictures from base64 to their files' bytes.
 
     Raises:
         RequestError: names the first value that is not an object with valid base64.
@@ -100,7 +100,7 @@ def decode_images(request: PredictRequest) -> list[bytes]:
 
 
 def decode_pixels(request: PredictRequest, size: tuple[int, int]) -> np.ndarray:
-    """The request's pictures as uint8 pixels of shape (pictures, height, width, 3).
+    """Turn the request's pictures into uint8 pixels of shape (pictures, height, width, 3).
 
     Raises:
         RequestError: names the first value that is of another shape, or not whole numbers from 0 to 255.
@@ -120,7 +120,7 @@ def decode_pixels(request: PredictRequest, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_answer(outputs: Mapping[str, Any], *, columnar: bool) -> bytes:
-    """JSON for named outputs, each an array or a list with one item per picture.
+    """Write JSON for named outputs, each an array or a list with one item per picture.
 
     >>> encode_answer({"features": [[0.5, 2.0]]}, columnar=False)
     b'{"predictions": [[0.5, 2.0]]}'
@@ -139,7 +139,7 @@ def encode_answer(outputs: Mapping[str, Any], *, columnar: bool) -> bytes:
 
 
 def encode_status(versions: Mapping[int, str]) -> bytes:
-    """JSON for the status of versions, highest first; the values say why one could not be loaded, or are empty."""
+    """Write JSON for the status of versions, highest first; the values say why one cannot be loaded, or are empty."""
     rows = [
         {
             "version": str(version),
@@ -152,7 +152,7 @@ def encode_status(versions: Mapping[int, str]) -> bytes:
 
 
 def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
-    """JSON for a version's signatures, from its manifest alone, so that asking never loads TensorFlow.
+    """Write JSON for a version's signatures, from its manifest alone, so that asking never loads TensorFlow.
 
     The manifest does not say how wide the features are, so their width is given as unknown, -1. Where the bundle has a
     reject threshold, it stands beside the signatures: an answer must not have outputs that its signature lacks.
@@ -183,7 +183,7 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
 
 
 def encode_error(message: str) -> bytes:
-    """JSON for an error.
+    """Write JSON for an error.
 
     >>> encode_error("no")
     b'{"error": "no"}'
@@ -192,7 +192,7 @@ def encode_error(message: str) -> bytes:
 
 
 def not_found(name: str, version: int | None) -> RequestError:
-    """The error for a bundle or version that is not served.
+    """Make the error for a bundle or version that is not served.
 
     >>> str(not_found("digits", None)), str(not_found("digits", 3))
     ('Servable not found for request: Latest(digits)', 'Servable not found for request: Specific(digits, 3)')
@@ -202,7 +202,7 @@ def not_found(name: str, version: int | None) -> RequestError:
 
 
 def dump(document: Any) -> bytes:
-    """JSON in ASCII, so that no string, however odd, fails to encode."""
+    """Write JSON in ASCII, so that no string, however odd, fails to encode."""
     return json.dumps(document).encode("ascii")
 
 

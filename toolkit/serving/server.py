@@ -50,10 +50,10 @@ def run_server(table: ModelTable, *, host: str, port: int) -> None:
 
 def _load(table: ModelTable, name: str, base: str) -> None:
     try:
-        version, model = table.get(name)
+        version, predictor = table.get(name)
     except RequestError:
-        return  # the table has logged why, and the bundle's status says it
-    log.info("%s version %d on %s: POST %s/v1/models/%s:predict", name, version, model.engine_name, base, name)
+        return  # the shelf has logged why, and the bundle's status says it
+    log.info("%s version %d on %s: POST %s/v1/models/%s:predict", name, version, predictor.engine_name, base, name)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Several bundles to one that averages them."""
+"""Several bundles turned into one that averages them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,12 +20,12 @@ def ensemble_bundles(
     skip_bad: bool = False,
     scan_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Export one or several bundles as one whose SavedModel averages their answers, over several views if asked.
+    """Export one or several bundles as one whose SavedModel averages their answers, over several crops if asked.
 
     Args:
         bundles: with equal labels in the same order.
         export: where the bundle goes.
-        crops: views that each network is shown, see ``toolkit.data.crops.plan_crops``.
+        crops: of a picture that each network is shown, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides to resize a picture to; by default each network's own.
         data: the pictures the members were trained on: accuracy is measured on the held-out split and the reject
             threshold fitted on the validation split. Without it the bundle has neither.
@@ -36,9 +36,9 @@ def ensemble_bundles(
         ``{"bundle", "members", "crops", "scales", "metrics", "parity", "reject_below"}``.
 
     Raises:
-        UserError: see ``toolkit.export.export_ensemble``.
+        UserError: see ``toolkit.ensemble.export.export_ensemble``.
     """
-    from toolkit.export import export_ensemble
+    from toolkit.ensemble.export import HeldOut, export_ensemble
 
     require_writable(export.directory)
     split = None if data is None else _split(data, bundles[0], skip_bad, scan_progress)
@@ -47,9 +47,7 @@ def ensemble_bundles(
         export.directory,
         crops=crops,
         scales=scales,
-        evaluation=split.held_out[1] if split else None,
-        validation=split.val if split else None,
-        num_examples=export.num_examples,
+        held_out=HeldOut(split.held_out[1], split.val, export.num_examples) if split else None,
         force=export.force,
     )
     manifest = read_manifest(path)

@@ -13,7 +13,7 @@ def evaluate(arguments: Namespace) -> None:
     from toolkit.inference import evaluate_bundle
 
     report = evaluate_bundle(
-        _classifier(arguments), arguments.data, skip_bad=arguments.skip_bad, progress=progress_bar("evaluating")
+        _predictor(arguments), arguments.data, skip_bad=arguments.skip_bad, progress=progress_bar("evaluating")
     )
     report |= {"crops": arguments.crops, "scales": arguments.scales}
     if arguments.json:
@@ -24,11 +24,11 @@ def evaluate(arguments: Namespace) -> None:
     return print_table([[name, 100 * recall] for name, recall in report["per_class"].items()], ["class", "recall %"])
 
 
-def _classifier(arguments: Namespace) -> Any:
-    from toolkit.inference import load_classifier
+def _predictor(arguments: Namespace) -> Any:
+    from toolkit.inference import Predictor
 
     bundles = [arguments.bundle, *arguments.others]
-    return load_classifier(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
+    return Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
 
 
 def _rejection(report: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def _rejection(report: dict[str, Any]) -> str:
 
 
 def predict(arguments: Namespace) -> None:
-    found = _found_on_cluster(arguments) if arguments.cluster else _found(arguments)
+    found = _found_over_ray(arguments) if arguments.cluster else _found(arguments)
     answers = [{"path": str(path)} | answer for path, answer in zip(arguments.images, found, strict=True)]
     if arguments.json:
         return print_json(answers)
@@ -53,27 +53,24 @@ def predict(arguments: Namespace) -> None:
 
 
 def _found(arguments: Namespace) -> list[dict[str, Any]]:
-    classifier = _classifier(arguments)
+    predictor = _predictor(arguments)
     return [
         {
-            "predictions": [asdict(prediction) for prediction in classifier.top(row, arguments.top_k)],
-            "rejected": classifier.is_rejected(row),
+            "predictions": [asdict(prediction) for prediction in predictor.top(row, arguments.top_k)],
+            "rejected": predictor.is_rejected(row),
         }
-        for row in classifier.probabilities(arguments.images)
+        for row in predictor.probabilities(arguments.images)
     ]
 
 
-def _found_on_cluster(arguments: Namespace) -> list[dict[str, Any]]:
-    from toolkit.workflows.cluster import predict_on_cluster
+def _found_over_ray(arguments: Namespace) -> list[dict[str, Any]]:
+    from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
 
-    answers = predict_on_cluster(
+    answers = predict_over_ray(
         [arguments.bundle, *arguments.others],
         arguments.images,
+        PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
         address=arguments.cluster,
-        engine=arguments.engine,
-        crops=arguments.crops,
-        scales=arguments.scales,
-        top_k=arguments.top_k,
         progress=progress_bar("predicting"),
     )
     return [asdict(answer) for answer in answers]

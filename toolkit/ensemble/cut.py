@@ -1,6 +1,6 @@
-"""Views of a picture on the host, with Pillow and NumPy; the plan of them is ``toolkit.data.crops``.
+"""Crops cut out of a picture on the host, with Pillow and NumPy; the plan of them is ``toolkit.ensemble.crops``.
 
-The twin of ``toolkit.data.graph_views``: the same bytes give the same pixels in both.
+The twin of ``toolkit.ensemble.cut_graph``: the same bytes give the same pixels in both.
 """
 
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
 from toolkit.data.pixels.sizes import resized_size
+from toolkit.ensemble.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
 
-def decode_views(source: ImageSource, preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
-    """Decode a picture once, resize it to each scale once, and cut the views out.
+def decode_crops(source: ImageSource, preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
+    """Decode a picture once, resize it to each scale once, and cut the crops out.
 
     Args:
         source: as for ``toolkit.data.pixels.decode.decode_pixels``.
         preprocessing: the network's.
-        crops: from ``toolkit.data.crops.plan_crops``.
+        crops: from ``toolkit.ensemble.crops.plan_crops``.
 
     Returns:
         uint8 RGB of shape ``(len(crops), *preprocessing.size, 3)``.
@@ -38,8 +38,8 @@ def decode_views(source: ImageSource, preprocessing: Preprocessing, crops: Seque
     return np.stack([_cut(scales[crop.shorter_side], preprocessing, crop) for crop in crops])
 
 
-def load_views(sources: Sequence[ImageSource], preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
-    """The views of several pictures, decoded by several threads: uint8 (len(sources), len(crops), height, width, 3).
+def load_crops(sources: Sequence[ImageSource], preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
+    """Cut the crops of several pictures by several threads: uint8 (len(sources), len(crops), height, width, 3).
 
     Raises:
         ImageError: a picture cannot be read.
@@ -47,7 +47,7 @@ def load_views(sources: Sequence[ImageSource], preprocessing: Preprocessing, cro
     if is_plain(preprocessing, crops):
         return load_pixels(sources, preprocessing)[:, None]
     with ThreadPoolExecutor(num_threads()) as pool:
-        return np.stack(list(pool.map(lambda source: decode_views(source, preprocessing, crops), sources)))
+        return np.stack(list(pool.map(lambda source: decode_crops(source, preprocessing, crops), sources)))
 
 
 def _resize(rgb: np.ndarray, target: Preprocessing) -> np.ndarray:
@@ -58,11 +58,11 @@ def _resize(rgb: np.ndarray, target: Preprocessing) -> np.ndarray:
 def _cut(resized: np.ndarray, preprocessing: Preprocessing, crop: Crop) -> np.ndarray:
     size, box = preprocessing.size, resized_to(preprocessing, crop.shorter_side).size
     if crop.place is None:
-        view = resize_rgb(_region(resized, box, crop), *size, preprocessing.interpolation)
+        pixels = resize_rgb(_region(resized, box, crop), *size, preprocessing.interpolation)
     else:
         top, left = (crop_start(resized.shape[i], box[i], size[i], crop.region, crop.place[i]) for i in (0, 1))
-        view = resized[top : top + size[0], left : left + size[1]]
-    return view[:, ::-1] if crop.mirror else view
+        pixels = resized[top : top + size[0], left : left + size[1]]
+    return pixels[:, ::-1] if crop.mirror else pixels
 
 
 def _region(resized: np.ndarray, box: tuple[int, int], crop: Crop) -> np.ndarray:

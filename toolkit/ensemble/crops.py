@@ -1,7 +1,7 @@
-"""Several views of one picture: which rectangles of it, at which sizes, mirrored or not. Integers only.
+"""A plan of crops: which rectangles of one picture, at which sizes, mirrored or not. Integers only.
 
-A plan of views is data: ``toolkit.data.views`` cuts them on the host, ``toolkit.data.graph_views`` inside TensorFlow
-graphs, and a parity test ties the two together. Every view has the network's own size.
+A plan is data: ``toolkit.ensemble.cut`` cuts its crops on the host, ``toolkit.ensemble.cut_graph`` inside TensorFlow
+graphs, and a parity test ties the two together. Every crop has the network's own size.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from toolkit.data.pixels.sizes import crop_box
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 
-#: Which part of the resized picture the views of a scheme lie in: one of the three boxes along its longer side, or all.
+#: Which part of the resized picture the crops of a scheme lie in: one of the three boxes along its longer side, or all.
 Region = Literal["first", "middle", "last", "all"]
 #: Down and across, in quarters of the room there is: ``(0, 0)`` is the upper left corner, ``(2, 2)`` the centre.
 #: None is the whole region, shrunk to the network's size.
@@ -23,7 +23,7 @@ _CENTRE: tuple[Place, ...] = ((2, 2),)
 _FIVE: tuple[Place, ...] = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
 _GRID: tuple[Place, ...] = tuple(product(range(5), range(5)))
 
-#: Views per scale → (regions, places, whether each is mirrored too).
+#: Crops per scale → (regions, places, whether each is mirrored too).
 _SCHEMES: dict[int, tuple[tuple[Region, ...], tuple[Place, ...], bool]] = {
     1: (("middle",), _CENTRE, False),
     10: (("middle",), _FIVE, True),
@@ -31,18 +31,18 @@ _SCHEMES: dict[int, tuple[tuple[Region, ...], tuple[Place, ...], bool]] = {
     144: (("first", "middle", "last"), (*_FIVE, None), True),
 }
 
-#: Numbers of views that have a name: what ``--crops`` takes.
+#: Numbers of crops that have a name: what ``--crops`` takes.
 SCHEMES = tuple(_SCHEMES)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One view.
+    """One crop.
 
     Attributes:
         shorter_side: the picture's, once resized.
         region: the part of the resized picture that is looked at, see ``Region``.
-        place: of the view within the region, see ``Place``.
+        place: of the crop within the region, see ``Place``.
         mirror: left and right exchanged.
     """
 
@@ -53,7 +53,7 @@ class Crop:
 
 
 def plan_crops(preprocessing: Preprocessing, crops: int = 1, scales: Sequence[int] = ()) -> tuple[Crop, ...]:
-    """The views that a scheme gives a network.
+    """Plan the crops that a scheme gives a network.
 
     - 1: the centre.
     - 10: four corners and the centre of the central square, and their mirrors (Krizhevsky, Sutskever and Hinton,
@@ -71,8 +71,8 @@ def plan_crops(preprocessing: Preprocessing, crops: int = 1, scales: Sequence[in
     Args:
         preprocessing: the network's.
         crops: the scheme, one of ``SCHEMES``.
-        scales: shorter sides to resize the picture to, each with all views of the scheme. By default the network's own;
-            where it has no margin around the centre, schemes of several views take AlexNet's 256 to 224. 144 has its
+        scales: shorter sides to resize the picture to, each with all crops of the scheme. By default the network's own;
+            where it has no margin around the centre, schemes of several crops take AlexNet's 256 to 224. 144 has its
             own four: 256, 288, 320 and 352 to 224.
 
     Raises:
@@ -96,12 +96,12 @@ def plan_crops(preprocessing: Preprocessing, crops: int = 1, scales: Sequence[in
 
 
 def is_plain(preprocessing: Preprocessing, crops: Sequence[Crop]) -> bool:
-    """Whether these views are the one that the network is shown anyway."""
+    """Tell whether a plan is the one crop that the network is shown anyway."""
     return tuple(crops) == plan_crops(preprocessing)
 
 
 def resized_to(preprocessing: Preprocessing, shorter_side: int) -> Preprocessing:
-    """The resize that gives a picture this shorter side: its ``size`` is the box that views lie in.
+    """Make the resize that gives a picture this shorter side: its ``size`` is the box that crops lie in.
 
     >>> resized_to(Preprocessing(size=(20, 40)), 30).size
     (30, 60)
@@ -112,11 +112,11 @@ def resized_to(preprocessing: Preprocessing, shorter_side: int) -> Preprocessing
     return replace(preprocessing, size=box, crop_fraction=1.0)
 
 
-def geometry(preprocessing: Preprocessing) -> Preprocessing:
-    """What of a preprocessing decides its pixels: two networks for which it is equal can share them.
+def without_normalization(preprocessing: Preprocessing) -> Preprocessing:
+    """Keep what decides a preprocessing's pixels: two networks for which it is equal can share them.
 
     >>> first = Preprocessing(size=(8, 8), mean=(0.5, 0.5, 0.5))
-    >>> geometry(first) == geometry(Preprocessing(size=(8, 8), channel_order="bgr"))
+    >>> without_normalization(first) == without_normalization(Preprocessing(size=(8, 8), channel_order="bgr"))
     True
     """
     plain = Preprocessing(size=preprocessing.size)
@@ -133,7 +133,7 @@ _REGION_START = {"first": 0, "middle": 2, "last": 4}
 
 
 def crop_start(length: Any, box: int, size: int, region: Region, place: int) -> Any:
-    """Where along one axis a view of ``size`` begins in ``length`` resized pixels; integers or integer tensors.
+    """Locate a crop of ``size`` along one axis of ``length`` resized pixels; integers or integer tensors.
 
     The two steps, a region of ``box`` pixels and a place in it, are rounded once, so that the centre of the middle
     region is the centre of the picture.
@@ -149,7 +149,7 @@ def crop_start(length: Any, box: int, size: int, region: Region, place: int) -> 
 
 
 def region_start(length: Any, box: int, region: Region) -> Any:
-    """Where along one axis a region of ``box`` pixels begins; ``"all"`` begins at 0.
+    """Locate a region of ``box`` pixels along one axis; ``"all"`` begins at 0.
 
     >>> [region_start(301, 256, region) for region in ("first", "middle", "last")]
     [0, 22, 45]

@@ -1,4 +1,4 @@
-"""Predictions past one machine, see ``toolkit.transfer.cluster``."""
+"""Predictions past one machine, over Ray: see ``toolkit.transfer.cluster``."""
 
 import tempfile
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bundle import find_bundle
-from toolkit.inference import Prediction, load_classifier
+from toolkit.inference import Prediction, Predictor
 from toolkit.transfer.cluster import Task, connected, map_pictures
 from toolkit.workflows.steps import Progress
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found in a picture.
+    """The answer to a picture.
 
     Attributes:
         predictions: the likeliest classes, best first.
@@ -25,29 +25,41 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class PredictionJob:
-    """What a node must have to predict.
+class PredictOptions:
+    """Engine, crops and classes of an answer.
 
     Attributes:
-        bundles: version directories, each as bytes by relative path.
-        engine: see ``load_classifier``, as ``crops`` and ``scales``.
-        crops: views of a picture.
+        engine: see ``Predictor.load_several``, as ``crops`` and ``scales``; ``"auto"`` is decided on each node.
+        crops: of a picture.
         scales: shorter sides.
         top_k: classes in an answer.
     """
 
+    engine: str = "auto"
+    crops: int = 1
+    scales: Sequence[int] = ()
+    top_k: int = 5
+
+
+@dataclass(frozen=True)
+class PredictionJob:
+    """Bundles and options for a node to predict with.
+
+    Attributes:
+        bundles: version directories, each as bytes by relative path.
+        options: engine, crops and classes of an answer.
+    """
+
     bundles: list[dict[str, bytes]]
-    engine: str
-    crops: int
-    scales: Sequence[int]
-    top_k: int
+    options: PredictOptions
 
 
 class PredictionWorker:
     """The bundles in a folder of their own on the node."""
 
     def __init__(self, job: PredictionJob) -> None:
-        self._top_k = job.top_k
+        options = job.options
+        self._top_k = options.top_k
         self._directory = tempfile.TemporaryDirectory()
         version_dirs = [Path(self._directory.name) / str(number) / "1" for number in range(len(job.bundles))]
         for version_dir, files in zip(version_dirs, job.bundles, strict=True):
@@ -55,34 +67,30 @@ class PredictionWorker:
                 file = version_dir / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-        self._classifier = load_classifier(version_dirs, job.engine, crops=job.crops, scales=job.scales)
+        self._predictor = Predictor.load_several(
+            version_dirs, options.engine, crops=options.crops, scales=options.scales
+        )
 
     def __call__(self, contents: list[bytes], notes: list[None]) -> list[Answer]:
-        rows = self._classifier.probabilities(contents)
-        return [Answer(self._classifier.top(row, self._top_k), self._classifier.is_rejected(row)) for row in rows]
+        rows = self._predictor.probabilities(contents)
+        return [Answer(self._predictor.top(row, self._top_k), self._predictor.is_rejected(row)) for row in rows]
 
 
-def predict_on_cluster(
+def predict_over_ray(
     bundles: Sequence[str | Path],
     images: Sequence[str | Path],
+    options: PredictOptions,
     *,
     address: str,
-    engine: str = "auto",
-    crops: int = 1,
-    scales: Sequence[int] = (),
-    top_k: int = 5,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """What ``load_classifier(bundles, …)`` answers, worked out on all nodes of a Ray cluster.
+    """Answer as ``Predictor.load_several`` does, worked out on all nodes of a Ray cluster.
 
     Args:
         bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
         images: picture files on this machine.
+        options: engine, crops and classes of an answer.
         address: see ``toolkit.transfer.cluster.connected``.
-        engine: see ``load_classifier``; ``"auto"`` is decided on each node.
-        crops: views of a picture.
-        scales: shorter sides.
-        top_k: classes in an answer.
         progress: called with (done, total) pictures.
 
     Returns:
@@ -95,7 +103,7 @@ def predict_on_cluster(
     tasks = [Task(str(path)) for path in images]
     answers: dict[int, Answer] = {}
     with connected(address):
-        for found in map_pictures(PredictionWorker, PredictionJob(contents, engine, crops, scales, top_k), tasks):
+        for found in map_pictures(PredictionWorker, PredictionJob(contents, options), tasks):
             answers |= found
             if progress:
                 progress(len(answers), len(tasks))

@@ -5,7 +5,7 @@ import io
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ from toolkit.bundle import (
     staging_dir,
     write_manifest,
 )
-from toolkit.data.crops import plan_crops
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_file
-from toolkit.engines.exported import open_ensemble
-from toolkit.engines.panel import Member, Panel
 from toolkit.engines.runtimes import KerasEngine
+from toolkit.ensemble.crops import plan_crops
+from toolkit.ensemble.ensemble import Ensemble, Member
+from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.export.bundle import ParityError, copy_examples, package_versions, require_tensorflow
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
-from toolkit.export.shown import ShownNetwork, largest_input
+from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32, load_network
 from toolkit.transfer.calibrate import reject_threshold
@@ -43,15 +43,30 @@ _NUM_NOISE = 4  # pictures that stand in for evaluation pictures
 _MAX_ROUNDED = 0.005  # share of pixel values that may have fallen on the other side of a rounding boundary
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled pictures that an ensemble is measured on.
+
+    Attributes:
+        evaluation: to measure accuracy on and to compare answers on; without them, synthetic ones serve for the
+            comparison.
+        validation: to fit the reject threshold on; without them there is none, since those of the members do not hold
+            for an average.
+        num_examples: pictures of ``evaluation`` to copy into the bundle for the demo.
+    """
+
+    evaluation: Subset | None = None
+    validation: Subset | None = None
+    num_examples: int = 0
+
+
 def export_ensemble(
     bundles: Sequence[str | Path],
     directory: str | Path,
     *,
     crops: int = 1,
     scales: Sequence[int] = (),
-    evaluation: Subset | None = None,
-    validation: Subset | None = None,
-    num_examples: int = 0,
+    held_out: HeldOut | None = None,
     force: bool = False,
 ) -> Path:
     """Write the next version of the bundle ``directory``, which averages the networks of other bundles.
@@ -61,34 +76,29 @@ def export_ensemble(
     Args:
         bundles: one or more; their labels must be equal and in the same order. Each member's float network is taken.
         directory: ``…/NAME``.
-        crops: views that each member is shown, see ``toolkit.data.crops.plan_crops``.
+        crops: of a picture that each member is shown, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides to resize to; by default each member's own.
-        evaluation: held-out pictures to measure accuracy on and compare answers on; without them, synthetic ones serve
-            for the comparison.
-        validation: pictures to fit the reject threshold on; without them there is none, since those of the members do
-            not hold for an average.
-        num_examples: evaluation pictures to copy into the bundle for the demo.
+        held_out: pictures to measure it on.
         force: write it even if its answers differ; the manifest then says so.
 
     Raises:
         UserError: not bundles, damaged ones, other labels, one is itself an ensemble, a scale is too small, or Keras
             runs on another backend than TensorFlow.
-        ParityError: the SavedModel's answers differ from those of the members' networks on views cut on the host.
+        ParityError: the SavedModel's answers differ from those of the members' networks on crops cut on the host.
     """
     require_tensorflow()
-    directory = Path(directory)
-    networks, manifest = _plan(bundles, directory.name, crops, tuple(scales))
+    directory, held_out = Path(directory), held_out or HeldOut()
+    reference, models, manifest = _plan(bundles, directory.name, crops, tuple(scales))
     staging = staging_dir(directory)
     try:
-        _write_forms(networks, staging, manifest)
-        if evaluation is not None:
-            copy_examples(evaluation, staging / EXAMPLES, num_examples)
-        reference = Panel([Member(KerasEngine(n.model, n.preprocessing), n.preprocessing, n.crops) for n in networks])
-        pictures = _pictures(reference, manifest, evaluation)
-        difference, objections = _compare(reference, staging, manifest, pictures)
+        _write_forms(reference, models, staging, manifest)
+        if held_out.evaluation is not None:
+            copy_examples(held_out.evaluation, staging / EXAMPLES, held_out.num_examples)
+        pictures = _pictures(reference, held_out.evaluation)
+        difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)
         if objections and not force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
-        measured = _measured(reference, manifest.labels, evaluation, validation)
+        measured = _measured(reference, manifest.labels, held_out)
         write_manifest(staging, replace(manifest, parity={"savedmodel": difference}, forced=objections, **measured))
         return publish(staging, directory)
     finally:
@@ -99,8 +109,8 @@ def export_ensemble(
 
 def _plan(
     bundles: Sequence[str | Path], name: str, crops: int, scales: tuple[int, ...]
-) -> tuple[list[ShownNetwork], Manifest]:
-    """The networks with their views, and the manifest but for what is measured."""
+) -> "tuple[Ensemble, list[keras.Model], Manifest]":
+    """The members as their Keras networks answer, these networks, and the manifest but for what is measured."""
     version_dirs = [find_bundle(bundle) for bundle in bundles]
     manifests = [read_manifest(version_dir) for version_dir in version_dirs]
     require_same_labels(version_dirs, manifests)
@@ -110,16 +120,19 @@ def _plan(
         EnsembleMember(f"{path.parent.name}/{path.name}", own.model, own.weights_digest, own.preprocessing)
         for path, own in zip(version_dirs, manifests, strict=True)
     )
-    networks = [
-        ShownNetwork(as_float32(load_network(file)), member.preprocessing, plan)
-        for file, member, plan in zip(files, members, plans, strict=True)
-    ]
+    models = [as_float32(load_network(file)) for file in files]
+    reference = Ensemble(
+        [
+            Member(KerasEngine(model, own.preprocessing), own.preprocessing, plan)
+            for model, own, plan in zip(models, manifests, plans, strict=True)
+        ]
+    )
     manifest = Manifest(
         name=name,
         model=_title(members, len(plans[0])),
         num_params=sum(manifest.num_params for manifest in manifests),
         weights_digest=hashlib.sha256("".join(member.weights_digest for member in members).encode()).hexdigest(),
-        preprocessing=largest_input([member.preprocessing for member in members]),
+        preprocessing=reference.largest_input,
         labels=manifests[0].labels,
         metrics={},
         parity={},
@@ -129,65 +142,64 @@ def _plan(
         crops=crops,
         scales=scales,
     )
-    return networks, manifest
+    return reference, models, manifest
 
 
-def _title(members: Sequence[EnsembleMember], num_views: int) -> str:
+def _title(members: Sequence[EnsembleMember], num_crops: int) -> str:
     models = [member.model for member in members]
     names = [
         f"{models.count(model)} × {model}" if models.count(model) > 1 else model for model in dict.fromkeys(models)
     ]
-    return " + ".join(names) + (f", {num_views} views" if num_views > 1 else "")
+    return " + ".join(names) + (f", {num_crops} views" if num_crops > 1 else "")
 
 
-def _write_forms(networks: Sequence[ShownNetwork], staging: Path, manifest: Manifest) -> None:
-    from toolkit.export.ensemble_graph import write_ensemble_model
+def _write_forms(reference: Ensemble, models: "list[keras.Model]", staging: Path, manifest: Manifest) -> None:
+    from toolkit.ensemble.graph import write_ensemble_model
     from toolkit.export.saved_model import write_warmup
 
     labels_file = staging / "labels.txt"
     labels_file.write_text("\n".join(manifest.labels) + "\n", encoding="utf-8")
-    write_ensemble_model(networks, staging, labels=manifest.labels, labels_file=labels_file)
+    write_ensemble_model(reference, models, staging, labels=manifest.labels, labels_file=labels_file)
     labels_file.unlink()
     write_warmup(staging, manifest.preprocessing)
 
 
-def _pictures(reference: Panel, manifest: Manifest, evaluation: Subset | None) -> list[bytes]:
-    """Encoded pictures to compare answers on: the fewer, the more views each of them has."""
+def _pictures(reference: Ensemble, evaluation: Subset | None) -> list[bytes]:
+    """Encoded pictures to compare answers on: the fewer, the more crops each of them has."""
     if evaluation is None:
-        return [_noise(index, manifest) for index in range(_NUM_NOISE)]
-    count = min(max(_NUM_NOISE, NUM_PARITY // reference.num_views), len(evaluation))
+        return [_noise(index, reference.largest_input.size) for index in range(_NUM_NOISE)]
+    count = min(max(_NUM_NOISE, NUM_PARITY // reference.num_crops), len(evaluation))
     return [read_file(Path(evaluation.paths[index * len(evaluation) // count])) for index in range(count)]
 
 
-def _noise(seed: int, manifest: Manifest) -> bytes:
+def _noise(seed: int, size: tuple[int, int]) -> bytes:
     rng = np.random.default_rng(seed)
-    height, width = (side * (4 + seed) // 3 for side in manifest.preprocessing.size)
+    height, width = (side * (4 + seed) // 3 for side in size)
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (height, width + 7 * seed, 3), np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _compare(
-    reference: Panel, staging: Path, manifest: Manifest, pictures: Sequence[bytes]
+    reference: Ensemble, exported: ExportedEnsemble, pictures: Sequence[bytes]
 ) -> tuple[float, tuple[str, ...]]:
     """The largest difference in probability of the SavedModel from Keras, and what speaks against publishing it.
 
-    The networks in it are given the host's views, and the whole graph encoded pictures. What the graph makes of those
-    is compared with Keras on the graph's views: on the host's, a pixel that rounded the other way would count as well,
+    The networks in it are given the host's crops, and the whole graph encoded pictures. What the graph makes of those
+    is compared with Keras on the graph's crops: on the host's, a pixel that rounded the other way would count as well,
     which is judged as such.
     """
     import tensorflow as tf
 
-    from toolkit.data.graph_views import decode_views
+    from toolkit.ensemble.cut_graph import decode_crops
 
-    exported, panel = open_ensemble("savedmodel", staging, manifest)
-    host = reference.decode_all(pictures)
+    host = reference.load(pictures)
     graph = tuple(
-        np.stack([decode_views(tf.constant(picture), preprocessing, crops).numpy() for picture in pictures])
+        np.stack([decode_crops(tf.constant(picture), preprocessing, crops).numpy() for picture in pictures])
         for preprocessing, crops in reference.cuts
     )
     differences = [
-        np.abs(panel.probabilities(host) - reference.probabilities(host)).max(),
+        np.abs(exported.probabilities(host) - reference.probabilities(host)).max(),
         np.abs(exported.from_bytes(pictures) - reference.probabilities(graph)).max(),
     ]
     difference = float(np.max(differences))  # NaN stays
@@ -196,7 +208,7 @@ def _compare(
     if not difference <= FLOAT_TOLERANCE:  # so that NaN is an objection too
         objections.append(f"savedmodel differs from Keras by {difference:.2g}, more than {FLOAT_TOLERANCE}")
     if not all(map(_same_but_for_rounding, host, graph)):
-        objections.append("savedmodel cuts other views than the host")
+        objections.append("savedmodel cuts other crops than the host")
     return difference, tuple(objections)
 
 
@@ -205,10 +217,9 @@ def _same_but_for_rounding(host: np.ndarray, graph: np.ndarray) -> bool:
     return bool(difference.max() <= 1 and np.mean(difference > 0) < _MAX_ROUNDED)
 
 
-def _measured(
-    reference: Panel, labels: tuple[str, ...], evaluation: Subset | None, validation: Subset | None
-) -> dict[str, Any]:
-    """Accuracy on ``evaluation`` and the reject threshold from ``validation``, which may be the same pictures."""
+def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -> dict[str, Any]:
+    """Accuracy on the pictures for evaluation and the reject threshold from those for validation: maybe the same."""
+    evaluation, validation = held_out.evaluation, held_out.validation
     subsets = {subset for subset in (evaluation, validation) if subset is not None}
     probabilities = {subset: _probabilities(reference, subset) for subset in subsets}
     measured: dict[str, Any] = {}
@@ -220,7 +231,7 @@ def _measured(
     return measured
 
 
-def _probabilities(panel: Panel, subset: Subset) -> np.ndarray:
-    step = min(32, panel.pictures_at_once)
+def _probabilities(ensemble: Ensemble, subset: Subset) -> np.ndarray:
+    step = min(32, ensemble.pictures_at_once)
     batches = [subset.paths[i : i + step] for i in range(0, len(subset), step)]
-    return np.concatenate([panel.probabilities(panel.decode_all(batch)) for batch in batches])
+    return np.concatenate([ensemble.probabilities(ensemble.load(batch)) for batch in batches])

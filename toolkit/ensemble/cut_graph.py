@@ -1,6 +1,6 @@
-"""Views of a picture as TensorFlow operations, for the served graph; the plan of them is ``toolkit.data.crops``.
+"""Crops cut out of a picture by TensorFlow operations, for the served graph.
 
-The twin of ``toolkit.data.views``.
+The plan of them is ``toolkit.ensemble.crops``. The twin of ``toolkit.ensemble.cut``.
 """
 
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from toolkit.data.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.data.pixels import graph
+from toolkit.ensemble.crops import Crop, crop_start, is_plain, region_start, resized_to
 from toolkit.spec import Preprocessing
 
 
-def decode_views(image_bytes: tf.Tensor, preprocessing: Preprocessing, crops: Sequence[Crop]) -> tf.Tensor:
-    """Scalar string of encoded bytes to uint8 RGB of shape ``(len(crops), *preprocessing.size, 3)``."""
+def decode_crops(image_bytes: tf.Tensor, preprocessing: Preprocessing, crops: Sequence[Crop]) -> tf.Tensor:
+    """Cut crops out of a scalar string of encoded bytes: uint8 RGB, shape ``(len(crops), *preprocessing.size, 3)``."""
     if is_plain(preprocessing, crops):
         return graph.decode_pixels(image_bytes, preprocessing)[None]
     sides = sorted({crop.shorter_side for crop in crops})
     rgb = graph.decode_rgb(image_bytes, resized_to(preprocessing, sides[-1]))
     scales = {side: graph.resize_rgb(rgb, resized_to(preprocessing, side)) for side in sides}
-    # Mirrors are taken of all at once: a node per view would make a large graph twice as large.
+    # Mirrors are taken of all at once: a node per crop would make a large graph twice as large.
     upright = list(dict.fromkeys(replace(crop, mirror=False) for crop in crops))
-    views = tf.stack([_cut(scales[crop.shorter_side], preprocessing, crop) for crop in upright])
-    views = tf.concat([views, tf.reverse(views, axis=[2])], axis=0)
+    cut = tf.stack([_cut(scales[crop.shorter_side], preprocessing, crop) for crop in upright])
+    cut = tf.concat([cut, tf.reverse(cut, axis=[2])], axis=0)
     places = [upright.index(replace(crop, mirror=False)) + crop.mirror * len(upright) for crop in crops]
-    return tf.ensure_shape(tf.gather(views, places), [len(crops), *preprocessing.size, 3])
+    return tf.ensure_shape(tf.gather(cut, places), [len(crops), *preprocessing.size, 3])
 
 
 def _cut(resized: tf.Tensor, preprocessing: Preprocessing, crop: Crop) -> tf.Tensor:
