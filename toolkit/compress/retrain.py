@@ -7,8 +7,7 @@ from typing import Any, Literal, get_args
 from toolkit.compress.bridge import from_tf_keras
 from toolkit.compress.examples import Examples
 from toolkit.compress.job import Retraining, finished_job
-from toolkit.compress.operators import require_integer, require_layers
-from toolkit.compress.slim import slimmed
+from toolkit.compress.litert import compact, require_integer, require_layers
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
@@ -113,7 +112,7 @@ def quantize_aware_train(
     ) as directory:
         content = (directory / "result.tflite").read_bytes()
     require_integer(content, model, keep_float)
-    return slimmed(content, [layer.name for layer in model.layers])
+    return compact(content, [layer.name for layer in model.layers])
 
 
 def prune(

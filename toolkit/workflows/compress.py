@@ -145,7 +145,7 @@ def _compress(
     model: "keras.Model", method: str, preprocessing: Preprocessing, split: Split, options: CompressionOptions
 ) -> _Made:
     from toolkit.compress import Clustering, Pruning, Retraining, cluster, prune, quantize, quantize_aware_train
-    from toolkit.compress.operators import require_integer
+    from toolkit.compress.litert import require_integer
     from toolkit.engines.convert import to_litert
 
     steps = method.split("+")
