@@ -55,8 +55,8 @@ def test_what_chooses_among_epochs_is_not_reported_on():
 def test_a_quantization_aware_trained_file_is_the_bundles_int8(bundle_copy, digits, tmp_path):
     told = []
     page = tmp_path / "report.html"
-    options = CompressionOptions(epochs=1, progress=told.append)
-    result = compress_bundle(bundle_copy, "qat", data=digits, options=options, page=page)
+    options = CompressionOptions(epochs=1, progress=told.append, page=page)
+    result = compress_bundle(bundle_copy, "qat", data=digits, options=options)
     path = bundle_copy.parent / "2"
     assert operator_report(path / INT8_LITERT).float_outputs == ()
     assert result["kept_float"] == []

@@ -49,10 +49,9 @@ def normalized(inputs: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def spread(examples: Examples, preprocessing: Preprocessing, count: int) -> np.ndarray:
     """``count`` normalised inputs, or all there are, spread evenly over what can be counted (a stream: its first)."""
     if isinstance(examples, Subset):
-        chosen = _every(len(examples), count)
-        examples = Subset(tuple(examples.paths[i] for i in chosen), tuple(examples.labels[i] for i in chosen))
+        examples = picked(examples, evenly(len(examples), count))
     elif isinstance(examples, tuple):
-        chosen = _every(len(examples[0]), count)
+        chosen = evenly(len(examples[0]), count)
         examples = (examples[0][chosen], examples[1][chosen])
     taken: list[np.ndarray] = []
     for inputs, _ in batches_of(examples, preprocessing):
@@ -60,6 +59,22 @@ def spread(examples: Examples, preprocessing: Preprocessing, count: int) -> np.n
         if len(taken) >= count:
             break
     return np.stack(taken[:count])
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most ``count`` of ``total`` indices, evenly spread.
+
+    >>> evenly(10, 3), evenly(2, 3)
+    ([0, 3, 6], [0, 1])
+    """
+    count = min(total, count)
+    return [index * total // count for index in range(count)]
+
+
+def picked(subset: Subset, indices: Iterable[int]) -> Subset:
+    """The pictures of a subset that have these indices."""
+    indices = list(indices)
+    return Subset(tuple(subset.paths[i] for i in indices), tuple(subset.labels[i] for i in indices))
 
 
 def write_examples(examples: Examples, preprocessing: Preprocessing, directory: Path, name: str) -> dict[str, Any]:
@@ -172,8 +187,3 @@ def _check(inputs: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing)
         )
     if labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"expected one integer label per picture, got {labels.dtype} {labels.shape}")
-
-
-def _every(total: int, count: int) -> list[int]:
-    count = min(total, count)
-    return [i * total // count for i in range(count)]

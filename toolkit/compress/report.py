@@ -6,9 +6,9 @@ import importlib.util
 import io
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.metrics import top_k_accuracy
 from toolkit.spec import Preprocessing
+
+if TYPE_CHECKING:
+    from toolkit.engines import Engine
 
 #: Batch sizes that are timed.
 BATCHES = (1, 16)
@@ -60,39 +63,98 @@ def compression_report(
     """
     from toolkit.engines.convert import to_litert
 
-    contents = {"float": to_litert(model), **files}
+    forms: dict[str, Form] = {}
+    labels: list[np.ndarray] = []
     with tempfile.TemporaryDirectory(prefix="toolkit-report-") as name:
-        engines = {}
-        for number, (method, content) in enumerate(contents.items()):
+        for number, (method, content) in enumerate({"float": to_litert(model), **files}.items()):
             file = Path(name) / f"{number}.tflite"
             file.write_bytes(content)
-            engines[method] = _open_engines(file, preprocessing)
-        answers: dict[tuple[str, str], list[np.ndarray]] = {}
-        labels: list[np.ndarray] = []
+            forms[method] = Form(content, open_runtimes(file, preprocessing))
+        parts: dict[tuple[str, str], list[np.ndarray]] = {}
         for pixels, own in batches_of(evaluation, preprocessing):
             if pixels.dtype != np.uint8:
                 raise UserError("a report needs pictures as files or uint8 pixels, because engines start from pixels")
             labels.append(own)
-            for method, opened in engines.items():
-                for engine, loaded in opened.items():
-                    if not isinstance(loaded, str):
-                        answers.setdefault((method, engine), []).append(loaded.probabilities(pixels))
-        everything = {key: np.concatenate(parts) for key, parts in answers.items()}
-        truth, reference = np.concatenate(labels), everything["float", "litert"]
-        rows: list[dict[str, Any]] = []
-        for method, content in contents.items():
-            own_answers = everything[method, "litert"]
-            row = {"method": method, **_sizes(content), **_accuracy(own_answers, reference, truth)}
-            row["latency"] = _latencies(engines[method], pixels)
-            row["engines"] = {
-                engine: loaded if isinstance(loaded, str) else _agreement(everything[method, engine], own_answers)
-                for engine, loaded in engines[method].items()
-                if engine != "litert"
-            }
-            row["speedup"] = _fastest(rows[0] if rows else row) / _fastest(row)
-            row["verdict"] = verdict(row, rows[0] if rows else row, len(truth))
-            rows.append(row)
-    return {"model": model.name, "n": len(truth), "rows": rows}
+            for method, form in forms.items():
+                for runtime, engine in form.opened.items():
+                    parts.setdefault((method, runtime), []).append(engine.probabilities(pixels))
+        for (method, runtime), answers in parts.items():
+            forms[method].answers[runtime] = np.concatenate(answers)
+        return report_on(model.name, forms, np.concatenate(labels), preprocessing.size)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One LiteRT file of a network, and what runs it.
+
+    Attributes:
+        content: of the file.
+        engines: by runtime, the file opened, or why it cannot be.
+        answers: by runtime, probabilities of the evaluation pictures.
+    """
+
+    content: bytes
+    engines: Mapping[str, "Engine | str"]
+    answers: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def opened(self) -> dict[str, "Engine"]:
+        """The engines without those that cannot load the file."""
+        return {runtime: engine for runtime, engine in self.engines.items() if not isinstance(engine, str)}
+
+
+def open_runtimes(
+    file: Path, preprocessing: Preprocessing, opened: Mapping[str, "Engine"] | None = None
+) -> dict[str, "Engine | str"]:
+    """Open a LiteRT file in every runtime there is.
+
+    Args:
+        file: the LiteRT file.
+        preprocessing: what the network was trained with.
+        opened: by runtime, engines that have it open already.
+
+    Returns:
+        By runtime, ``"litert"`` and where it is installed ``"openvino"``, the engine, or why it cannot load the file.
+    """
+    from toolkit.engines.runtimes import LiteRTEngine, OpenVINOEngine
+
+    opened = opened or {}
+    engines: dict[str, Engine | str] = {"litert": opened.get("litert") or LiteRTEngine(file, preprocessing)}
+    if importlib.util.find_spec("openvino"):
+        try:
+            engines["openvino"] = opened.get("openvino") or OpenVINOEngine(file, preprocessing)
+        except Exception as error:  # a runtime that lacks an operator says so in its own way
+            engines["openvino"] = f"cannot load it ({str(error).strip().splitlines()[-1][:120]})"
+    return engines
+
+
+def report_on(name: str, forms: Mapping[str, Form], labels: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """Compare forms of a network that have answered, and time them.
+
+    Args:
+        name: of the network.
+        forms: by method, the float one first.
+        labels: of the evaluation pictures, integers.
+        size: height and width of the pixels that the network takes.
+
+    Returns:
+        See ``compression_report``.
+    """
+    reference = next(iter(forms.values())).answers["litert"]
+    rows: list[dict[str, Any]] = []
+    for method, form in forms.items():
+        own = form.answers["litert"]
+        row = {"method": method, **_sizes(form.content), **_accuracy(own, reference, labels)}
+        row["latency"] = _latencies(form.opened, size)
+        row["engines"] = {
+            runtime: engine if isinstance(engine, str) else _agreement(form.answers[runtime], own)
+            for runtime, engine in form.engines.items()
+            if runtime != "litert"
+        }
+        row["speedup"] = _fastest(rows[0] if rows else row) / _fastest(row)
+        row["verdict"] = verdict(row, rows[0] if rows else row, len(labels))
+        rows.append(row)
+    return {"model": name, "n": len(labels), "rows": rows}
 
 
 def verdict(row: Mapping[str, Any], reference: Mapping[str, Any], num_pictures: int) -> str:
@@ -150,27 +212,14 @@ def _agreement(answers: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     }
 
 
-def _open_engines(file: Path, preprocessing: Preprocessing) -> dict[str, Any]:
-    """The file in every runtime there is, or why one cannot load it."""
-    from toolkit.engines.runtimes import LiteRTEngine, OpenVINOEngine
-
-    opened: dict[str, Any] = {"litert": LiteRTEngine(file, preprocessing)}
-    if importlib.util.find_spec("openvino"):
-        try:
-            opened["openvino"] = OpenVINOEngine(file, preprocessing)
-        except Exception as error:  # a runtime that lacks an operator says so in its own way
-            opened["openvino"] = f"cannot load it ({str(error).strip().splitlines()[-1][:120]})"
-    return opened
-
-
-def _latencies(engines: Mapping[str, Any], pixels: np.ndarray) -> list[dict[str, Any]]:
+def _latencies(engines: Mapping[str, "Engine"], size: tuple[int, int]) -> list[dict[str, Any]]:
     from toolkit.engines.timing import latency
 
     rows = []
     for name, engine in engines.items():
-        for batch in BATCHES if not isinstance(engine, str) else ():
-            sample = np.resize(pixels, (batch, *pixels.shape[1:]))
-            rows.append({"engine": name, "batch": batch, "p50_ms": latency(engine, sample, max_seconds=0.5)[0]})
+        for batch in BATCHES:
+            noise = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
+            rows.append({"engine": name, "batch": batch, "p50_ms": latency(engine, noise, max_seconds=0.5)[0]})
     return rows
 
 

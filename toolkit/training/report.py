@@ -30,7 +30,7 @@ _PAIRS = 15
 
 
 def write_report(
-    model: "keras.Model",
+    probabilities: np.ndarray,
     split: Split,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
@@ -38,14 +38,21 @@ def write_report(
     *,
     title: str,
 ) -> dict[str, Any]:
-    """Measure the network on held-out pictures, and write ``result.json``, tables, pictures and ``report.html``.
+    """Write what a network answered for the held-out pictures: ``result.json``, tables, pictures and ``report.html``.
+
+    Args:
+        probabilities: ``predict`` of the held-out pictures.
+        split: of the pictures.
+        preprocessing: what the network was trained with.
+        class_names: in output order.
+        run: where to write.
+        title: of the network.
 
     Returns:
         ``accuracy_report``'s figures with the subset's name and macro means over the classes.
     """
     name, subset = split.held_out
     labels = np.asarray(subset.labels)
-    probabilities = predict(model, subset, preprocessing)
     rows = analysis.class_table(probabilities, labels, class_names)
     matrix = analysis.confusion_matrix(probabilities, labels)
     metrics = {"subset": name} | accuracy_report(probabilities, labels, tuple(class_names)) | analysis.macro_means(rows)

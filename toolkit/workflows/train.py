@@ -76,7 +76,7 @@ def train_folder(
 
     from toolkit.training.devices import connect
     from toolkit.training.precision import resolve_policy
-    from toolkit.training.report import write_report
+    from toolkit.training.report import predict, write_report
     from toolkit.training.run_dir import RunDirectory
 
     run = RunDirectory(out, writer=hosts is None or hosts.host_id == 0)
@@ -89,10 +89,12 @@ def train_folder(
         model = _trained_model(info, config, folder, split, run, begin, hosts, epoch_report)
     if not run.writer:
         return {"run": str(run.path)}
-    metrics = write_report(model, split, info.preprocessing, folder.class_names, run, title=info.title)
+    probabilities = predict(model, split.held_out[1], info.preprocessing)
+    metrics = write_report(probabilities, split, info.preprocessing, folder.class_names, run, title=info.title)
     result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
     if export:
-        result["bundle"] = str(export_held_out(model, folder, split, info.preprocessing, export))
+        path, _ = export_held_out(model, folder, split, info.preprocessing, export, reference=probabilities)
+        result["bundle"] = str(path)
     return result
 
 
