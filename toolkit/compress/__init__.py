@@ -5,11 +5,12 @@ from toolkit.compress.job import Retraining
 from toolkit.compress.litert import OperatorReport, operator_report
 from toolkit.compress.quantize import METHODS, Method, quantize
 from toolkit.compress.report import compression_report, report_page
-from toolkit.compress.retrain import Clustering, Pruning, cluster, prune, quantize_aware_train
+from toolkit.compress.retrain import PATTERNS, Clustering, Pruning, cluster, prune, quantize_aware_train
 from toolkit.compress.sensitivity import float_layers, layer_sensitivity, range_report
 
 __all__ = [
     "METHODS",
+    "PATTERNS",
     "Clustering",
     "Method",
     "OperatorReport",

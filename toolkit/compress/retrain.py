@@ -15,6 +15,7 @@ from toolkit.spec import Preprocessing
 Preserve = Literal["none", "sparsity", "clusters", "both"]
 Pattern = Literal["any", "2:4", "block"]
 Schedule = Literal["polynomial", "constant"]
+PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Pruning:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of("pattern", self.pattern, get_args(Pattern))
+        _one_of("pattern", self.pattern, PATTERNS)
         _one_of("schedule", self.schedule, get_args(Schedule))
         if not 0 < self.sparsity < 1:
             raise UserError(f"sparsity must lie between 0 and 1, got {self.sparsity}")

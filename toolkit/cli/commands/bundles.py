@@ -5,8 +5,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from toolkit.cli.commands.shown import print_metrics
-from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.cli.output import print_json, print_metrics, print_table, progress_bar
 
 
 def evaluate(arguments: Namespace) -> None:
