@@ -133,7 +133,7 @@ def compact(content: bytes, layer_names: Sequence[str]) -> bytes:
 
 
 def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
-    """Name, kind and first output's name of every operator."""
+    """Yield name, kind and first output's name of every operator."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}

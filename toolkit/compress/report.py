@@ -1,4 +1,4 @@
-"""Compressed forms of one network side by side: bytes, accuracy, speed, operators, and what to make of them."""
+"""Compressed forms of one network side by side: bytes, accuracy, speed, operators, and a verdict; also as a page."""
 
 import gzip
 import html
@@ -158,7 +158,7 @@ def report_on(name: str, forms: Mapping[str, Form], labels: np.ndarray, size: tu
 
 
 def verdict(row: Mapping[str, Any], reference: Mapping[str, Any], num_pictures: int) -> str:
-    """One sentence on whether a row is worth it.
+    """Say in one sentence whether a row is worth it.
 
     >>> reference = {"method": "float", "bytes": 400, "gzip_bytes": 360, "top1": 0.98, "speedup": 1.0}
     >>> verdict({"method": "int8", "bytes": 100, "gzip_bytes": 90, "top1": 0.978, "speedup": 3.0}, reference, 1000)

@@ -1,4 +1,4 @@
-"""Methods that train on: quantization-aware training, pruning, clustering."""
+"""Methods that train on: quantization-aware training, pruning, k-means clustering of the weights."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
 @dataclass(frozen=True)
 class Pruning:
-    """Which weights become zero, and when.
+    """Settings of magnitude pruning: which weights become zero, and when.
 
     Attributes:
         sparsity: share of zeros in each pruned kernel, in (0, 1).
@@ -48,7 +48,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Clustering:
-    """How many values a kernel's weights share.
+    """Settings of k-means clustering: how many values a kernel's weights share.
 
     Attributes:
         num_clusters: different values per kernel, at least 2.
@@ -125,7 +125,7 @@ def prune(
     validation: Examples | None = None,
     retraining: Retraining | None = None,
 ) -> "keras.Model":
-    """Train a network on while its smallest weights become zero (Zhu and Gupta 2017).
+    """Prune a network: train it on while its smallest weights become zero (Zhu and Gupta 2017).
 
     Zeros save bytes only once the file is compressed (gzip), and time only where a runtime has sparse kernels.
 
@@ -159,7 +159,7 @@ def cluster(
     validation: Examples | None = None,
     retraining: Retraining | None = None,
 ) -> "keras.Model":
-    """Train a network on while each kernel's weights share a few values (Han, Mao and Dally, ICLR 2016, section 3).
+    """Cluster each kernel's weights by k-means and train on the values they share (Han, Mao and Dally, ICLR 2016).
 
     Args:
         model: as for ``quantize_aware_train``; not changed.

@@ -45,7 +45,7 @@ def main(directory: Path) -> None:
 
 
 class Worker:
-    """One job: its model, its examples, its way of telling how far it is."""
+    """One job: its model, its examples, and the stream that its progress goes to."""
 
     def __init__(self, job: dict[str, Any], directory: Path, events: TextIO) -> None:
         self.method = job["method"]
@@ -165,7 +165,7 @@ class _Best:
 def pruned(
     model: Any, *, total_steps: int, sparsity: float, pattern: str, schedule: str, block: list[int], skip: list[str]
 ) -> tuple[Any, Any]:
-    """A copy of a tf_keras network that loses its smallest weights while it trains, and the callback that this needs.
+    """Copy a tf_keras network so that it loses its smallest weights while it trains; also the callback for that.
 
     Args:
         model: not changed.
@@ -205,19 +205,19 @@ def pruned(
 
 
 def prunable(network: Any) -> list[str]:
-    """Names of the layers that a pruned network prunes."""
+    """Name the layers that a pruned network prunes."""
     return [layer.layer.name for layer in network.layers if type(layer).__name__ == "PruneLowMagnitude"]
 
 
 def strip_pruning(network: Any) -> Any:
-    """The plain network with its zeros."""
+    """Unwrap the plain network, with its zeros."""
     import tensorflow_model_optimization as tfmot
 
     return tfmot.sparsity.keras.strip_pruning(network)
 
 
 def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_channel: bool, skip: list[str]) -> Any:
-    """A copy of a tf_keras network whose kernels have at most ``num_clusters`` different values each.
+    """Copy a tf_keras network so that its kernels keep ``num_clusters`` different values each, found by k-means.
 
     Args:
         model: not changed.
@@ -245,7 +245,7 @@ def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_cha
 
 
 def strip_clustering(network: Any) -> Any:
-    """The plain network with its repeated values."""
+    """Unwrap the plain network, with its repeated values."""
     import tensorflow_model_optimization as tfmot
 
     return tfmot.clustering.keras.strip_clustering(network)
@@ -268,7 +268,7 @@ def _is_kernel(layer: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _ends_in_softmax(network: Any) -> bool:
-    """Whether the network answers probabilities instead of logits."""
+    """Tell whether the network answers probabilities instead of logits."""
     last = network.layers[-1]
     last = getattr(last, "layer", last)  # without the wrapper of a method
     if type(last).__name__ == "Softmax":

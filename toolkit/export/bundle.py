@@ -30,7 +30,7 @@ from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latency, recommend
 from toolkit.errors import UserError
-from toolkit.export.parity import AccuracyBudget, Answers, Comparison, collect_answers, compare
+from toolkit.export.parity import AccuracyBudget, Comparison, EngineAnswers, collect_answers, compare
 from toolkit.lazy import keras
 from toolkit.network import as_float32, weights_digest
 from toolkit.spec import Preprocessing
@@ -44,7 +44,7 @@ class ParityError(UserError):
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """What ``export_bundle`` takes by keyword beside labels, preprocessing and pictures.
+    """Further keywords of ``export_bundle``.
 
     Attributes:
         methods: quantized LiteRT files to write beside the float one.
@@ -138,7 +138,7 @@ class BundleDraft:
 
     def measure(
         self, others: Mapping[str, Engine] | None = None, shown: Mapping[str, np.ndarray] | None = None
-    ) -> Answers:
+    ) -> EngineAnswers:
         """Show every engine, and the network itself, the evaluation pictures in one pass.
 
         Args:
@@ -150,7 +150,7 @@ class BundleDraft:
         engines = {**self.engines, **(others or {})}
         return collect_answers(reference, engines, self.preprocessing, self.evaluation, shown=shown)
 
-    def publish(self, answers: Answers) -> Path:
+    def publish(self, answers: EngineAnswers) -> Path:
         """Make the draft the bundle's next version, if the engines agree.
 
         Raises:
@@ -275,13 +275,13 @@ def _fastest_trusted(engines: Mapping[str, Engine], comparison: Comparison, prep
 
 
 def _num_params(model: "keras.Model") -> int:
-    """Parameters that training can move, whether or not they are frozen now."""
+    """Count the parameters that training can move, whether or not they are frozen now."""
     statistics = ("moving_mean", "moving_variance", "seed_generator_state")
     return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a bundle is made with, for its manifest."""
+    """Look up the versions of Python and of the packages that a bundle is made with, for its manifest."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -33,12 +33,12 @@ class AccuracyBudget:
     pictures: int = 2
 
     def allows(self, lost: float, num_examples: int) -> bool:
-        """Whether losing the fraction ``lost`` over ``num_examples`` pictures is within the budget."""
+        """Tell whether losing the fraction ``lost`` over ``num_examples`` pictures is within the budget."""
         return lost * num_examples <= max(self.points / 100 * num_examples, self.pictures) + 1e-9
 
 
 @dataclass(frozen=True)
-class Answers:
+class EngineAnswers:
     """Probabilities that engines gave for one set of pictures.
 
     Attributes:
@@ -52,13 +52,13 @@ class Answers:
     probabilities: Mapping[str, np.ndarray]
 
     def of(self, engine: str, indices: np.ndarray) -> np.ndarray:
-        """Probabilities of an engine for some of the pictures that it was shown."""
+        """Look up an engine's probabilities for some of the pictures that it was shown."""
         return self.probabilities[engine][np.searchsorted(self.seen[engine], indices)]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the gate found.
+    """Findings of the gate.
 
     Attributes:
         parity: by engine, the largest difference in probability from the reference.
@@ -72,7 +72,7 @@ class Comparison:
     objections: dict[str, str]
 
     def trusts(self, engine: str) -> bool:
-        """Whether an engine may be recommended: no objection, and if quantized, its accuracy was measured."""
+        """Tell whether an engine may be recommended: no objection, and if quantized, its accuracy was measured."""
         return engine not in self.objections and (engine in FLOAT_ENGINES or f"top1_{engine}" in self.scores)
 
 
@@ -83,7 +83,7 @@ def collect_answers(
     evaluation: Subset | None,
     *,
     shown: Mapping[str, np.ndarray] | None = None,
-) -> Answers:
+) -> EngineAnswers:
     """Run engines over the evaluation pictures in one pass, holding one batch of pictures at a time.
 
     The network and quantized engines are shown all pictures, float engines ``NUM_PARITY`` of them.
@@ -115,10 +115,10 @@ def collect_answers(
             chosen = seen[name][(seen[name] >= start) & (seen[name] < start + len(pixels))] - start
             if len(chosen):
                 parts[name].append(engine.probabilities(pixels[chosen]))
-    return Answers(labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
+    return EngineAnswers(labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
 
 
-def compare(answers: Answers, budget: AccuracyBudget) -> Comparison:
+def compare(answers: EngineAnswers, budget: AccuracyBudget) -> Comparison:
     """Hold the engines of a bundle against its network.
 
     Args:
@@ -141,7 +141,7 @@ def compare(answers: Answers, budget: AccuracyBudget) -> Comparison:
 
 
 def _spread(total: int) -> np.ndarray:
-    """Indices of the pictures that float engines are compared on.
+    """Choose the pictures that float engines are compared on.
 
     Pictures come sorted by class: taken from the front, they would show one class only.
     """

@@ -1,4 +1,4 @@
-"""A bundle to its compressed next version."""
+"""Compression of a bundle: its network in a smaller form becomes the bundle's next version."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from toolkit.workflows.steps import Progress
 if TYPE_CHECKING:
     from toolkit.compress.job import Progress as TrainingProgress
     from toolkit.export.bundle import BundleDraft
-    from toolkit.export.parity import Answers
+    from toolkit.export.parity import EngineAnswers
 
 #: Methods by name: after training, then those that train on. ``+`` joins what follows on each other.
 COMPRESSION_METHODS = (
@@ -103,22 +103,22 @@ def compress_bundle(
         folder.require_clean()
     split = split_folder(folder)
     model = load_network(keras_file)
-    made = _compress(model, method, manifest.preprocessing, split, options)
+    compressed = _compress(model, method, manifest.preprocessing, split, options)
     with draft_bundle(
-        made.network,
+        compressed.network,
         version_dir.parent,
         labels=manifest.labels,
         preprocessing=manifest.preprocessing,
         evaluation=split.held_out[1],
         options=BundleOptions(
             methods=(),
-            files=made.files,
+            files=compressed.files,
             temperature=manifest.temperature,
             reject_below=manifest.reject_below,
             force=force,
         ),
     ) as draft:
-        answers, report = _measure(draft, model, made, method)
+        answers, report = _measure(draft, model, compressed, method)
         if options.page:
             write_file(options.page, report_page(report))
         reference, row = report["rows"]
@@ -132,13 +132,13 @@ def compress_bundle(
         "float_bytes": (path / FLOAT_LITERT).stat().st_size,
         "top1": row["top1"],
         "float_top1": reference["top1"],
-        "kept_float": list(made.kept_float),
+        "kept_float": list(compressed.kept_float),
         "report": report,
     }
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Compressed:
     """A compressed network, LiteRT files of it beside the float one, and the layers that stayed in float in int8.
 
     Attributes:
@@ -154,7 +154,7 @@ class _Made:
 
 def _compress(
     model: "keras.Model", method: str, preprocessing: Preprocessing, split: Split, options: CompressionOptions
-) -> _Made:
+) -> _Compressed:
     from toolkit.compress import Clustering, Pruning, Retraining, cluster, prune, quantize, quantize_aware_train
     from toolkit.compress.litert import require_integer
 
@@ -169,7 +169,7 @@ def _compress(
         clustering = Clustering(options.num_clusters, preserve_sparsity="prune" in steps)
         network = cluster(network, clustering, **training)
     if steps[-1] in ("prune", "cluster"):
-        return _Made(network)
+        return _Compressed(network)
     if steps[-1] not in ("int8", "qat"):
         content = quantize(
             network,
@@ -177,7 +177,7 @@ def _compress(
             preprocessing=preprocessing,
             calibration=split.train,
         )
-        return _Made(network, {steps[-1]: content})
+        return _Compressed(network, {steps[-1]: content})
     kept = (*options.keep_float, *_worst(network, preprocessing, split, options.keep_worst))
     if steps[-1] == "qat":
         preserve = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
@@ -190,11 +190,11 @@ def _compress(
         )
     else:
         content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
-    return _Made(network, {"int8": content}, require_integer(content, network, kept))
+    return _Compressed(network, {"int8": content}, require_integer(content, network, kept))
 
 
 def training_parts(split: Split) -> tuple[Subset, Subset]:
-    """The pictures to train on, and those that choose among epochs; neither is what is reported on.
+    """Divide the pictures into those to train on and those that choose among epochs; none of them is reported on.
 
     A folder that came with ``train`` and ``val`` only is judged on ``val``, so every fifth training picture chooses.
     """
@@ -215,13 +215,15 @@ def _worst(model: "keras.Model", preprocessing: Preprocessing, split: Split, cou
     return float_layers(model, layer_sensitivity(model, split.train, preprocessing=preprocessing), count)
 
 
-def _measure(draft: "BundleDraft", model: "keras.Model", made: _Made, method: str) -> "tuple[Answers, dict[str, Any]]":
-    """Run the new bundle over the held-out pictures, each of them once, for the gate and for the report.
+def _measure(
+    draft: "BundleDraft", model: "keras.Model", compressed: _Compressed, method: str
+) -> "tuple[EngineAnswers, dict[str, Any]]":
+    """Run the new bundle over the held-out pictures once, for the gate and for the report.
 
     Args:
         draft: the new bundle.
         model: the network it was made of.
-        made: the network in it.
+        compressed: the network in it.
         method: of the report's second row.
 
     Returns:
@@ -235,8 +237,8 @@ def _measure(draft: "BundleDraft", model: "keras.Model", made: _Made, method: st
 
     with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as name:
         files = {"float": draft.path / FLOAT_LITERT}
-        files[method] = draft.path / next(map(litert_file, made.files), FLOAT_LITERT)
-        if made.network is not model:  # what is in the draft was trained on
+        files[method] = draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT)
+        if compressed.network is not model:  # what is in the draft was trained on
             files["float"] = Path(name) / "float.tflite"
             files["float"].write_bytes(to_litert(model))
         forms: dict[str, Form] = {}

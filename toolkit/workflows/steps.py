@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Where and how a journey ends in a bundle.
+    """Settings of the bundle in which a journey ends.
 
     Attributes:
         directory: ``…/NAME``; the next version is written below it.
@@ -62,12 +62,12 @@ def export_held_out(
     export: ExportOptions,
     **options: Any,
 ) -> tuple[Path, dict[str, Any]]:
-    """Export with the training pictures to calibrate on and the held-out ones to judge by, which are gone through once.
+    """Export a network and measure it, in one pass over the held-out pictures.
 
     Args:
         model: the trained network.
         folder: the pictures it was trained on.
-        split: of the folder.
+        split: the training pictures calibrate, the held-out ones judge.
         preprocessing: what the network was trained with.
         export: where the bundle goes.
         options: further fields of ``toolkit.export.BundleOptions``.

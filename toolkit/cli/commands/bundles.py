@@ -1,4 +1,4 @@
-"""A bundle used, measured, compressed and shown."""
+"""Commands on bundles: predict, measure, compress, export, serve, open the demo."""
 
 import sys
 from argparse import Namespace

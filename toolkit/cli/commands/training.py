@@ -1,4 +1,4 @@
-"""Training from scratch, and what belongs to it."""
+"""Commands that train from scratch, search settings and check gradients."""
 
 import sys
 from argparse import Namespace

@@ -1,4 +1,4 @@
-"""Fine-tuning and its cache of features."""
+"""Commands that fine-tune and look after the cache of features."""
 
 from argparse import Namespace
 from typing import Any

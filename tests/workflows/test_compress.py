@@ -27,8 +27,9 @@ BRIEF = CompressionOptions(epochs=1)
         pytest.param("int16x8", 0.28, marks=pytest.mark.slow),
     ],
 )
-def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, method, share):
+def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, held_out_decoded, method, share):
     result = compress_bundle(bundle_copy, method, data=digits)
+    assert len(held_out_decoded) == len(set(held_out_decoded)) == 359
     path = bundle_copy.parent / "2"
     assert result["bundle"] == str(path)
     assert result["bytes"] == (path / litert_file(method)).stat().st_size < share * result["float_bytes"]
