@@ -1,7 +1,6 @@
 """Commands and their options. Imports nothing heavy: ``toolkit --help`` must answer at once."""
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 from toolkit import __version__
@@ -42,72 +41,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Fills ``{engines}`` and the like into a command's help, from the tables that hold the names.
-
-    The tables are imported for the help page that shows them, and for nothing else.
-    """
+    """Fills ``{engines}`` and the like into the help of options, from the tables that hold the names."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = super()._get_help_string(action)
-        for placeholder, names in _TABLES.items():
-            if text and placeholder in text:
-                text = text.replace(placeholder, ", ".join(map(str, names())))
+        if text and "{" in text:
+            from toolkit.cli.names import NAMES  # for the help page that shows them, and for nothing else
+
+            text = text.format(**{table: ", ".join(map(str, names)) for table, names in NAMES.items()})
         return text
-
-
-def _engines() -> Iterable[str]:
-    from toolkit.engines import ENGINES
-
-    return "auto", "recommended", *ENGINES
-
-
-def _recipes() -> Iterable[str]:
-    from toolkit.training.recipes import list_recipes
-
-    return list_recipes()
-
-
-def _heads() -> Iterable[str]:
-    from typing import get_args
-
-    from toolkit.transfer.head import Solver
-
-    return get_args(Solver)
-
-
-def _crops() -> Iterable[int]:
-    from toolkit.data.crops import SCHEMES
-
-    return SCHEMES
-
-
-def _methods() -> Iterable[str]:
-    from toolkit.workflows.compress import COMPRESSION_METHODS
-
-    return COMPRESSION_METHODS
-
-
-def _patterns() -> Iterable[str]:
-    from toolkit.compress import PATTERNS
-
-    return PATTERNS
-
-
-def _samples() -> Iterable[str]:
-    from toolkit.data.sources.samples import SAMPLES
-
-    return SAMPLES
-
-
-_TABLES = {
-    "{engines}": _engines,
-    "{recipes}": _recipes,
-    "{heads}": _heads,
-    "{crops}": _crops,
-    "{methods}": _methods,
-    "{patterns}": _patterns,
-    "{samples}": _samples,
-}
 
 
 def _command(commands, name: str, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
