@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from toolkit.compress.bridge import from_tf_keras
+from toolkit.compress.bridge import from_tf_keras, load_twin
 from toolkit.compress.examples import Examples
 from toolkit.compress.job import Retraining, finished_job
 from toolkit.compress.litert import compact, require_integer, require_layers
@@ -147,7 +147,16 @@ def prune(
     require_layers(model, pruning.skip)
     if retraining.epochs < 1:
         raise UserError("pruning happens while training: give at least one epoch")
-    return _retrained("prune", model, asdict(pruning), preprocessing, train, validation, retraining)
+    with finished_job(
+        "prune",
+        model,
+        asdict(pruning),
+        preprocessing=preprocessing,
+        train=train,
+        validation=validation,
+        retraining=retraining,
+    ) as directory:
+        return from_tf_keras(load_twin(directory / "result.h5"), model)
 
 
 def cluster(
@@ -177,30 +186,14 @@ def cluster(
     """
     clustering = clustering or Clustering()
     require_layers(model, clustering.skip)
-    return _retrained(
-        "cluster", model, asdict(clustering), preprocessing, train, validation, retraining or Retraining()
-    )
-
-
-def _retrained(
-    method: str,
-    model: "keras.Model",
-    options: dict[str, Any],
-    preprocessing: Preprocessing,
-    train: Examples,
-    validation: Examples | None,
-    retraining: Retraining,
-) -> "keras.Model":
-    from toolkit.compress.bridge import load_twin
-
     with finished_job(
-        method,
+        "cluster",
         model,
-        options,
+        asdict(clustering),
         preprocessing=preprocessing,
         train=train,
         validation=validation,
-        retraining=retraining,
+        retraining=retraining or Retraining(),
     ) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)
 

@@ -72,20 +72,24 @@ class Worker:
         masks = zero_masks(model) if self.options["preserve"] in ("sparsity", "both") else None
         network = quantization_aware(model, preserve=self.options["preserve"], keep_float=self.options["keep_float"])
         self.tell({"event": "stage", "stage": "calibrating"})
-        calibrate(network, self._inputs(NUM_CALIBRATION_BATCHES))
+        calibrate(network, (inputs for inputs, _ in self.train.take(NUM_CALIBRATION_BATCHES)))
         self.fit(network, keep_best=True)
         self.tell({"event": "stage", "stage": "converting"})
         (self.directory / "result.tflite").write_bytes(convert(network, masks))
 
     def run_prune(self, model: Any) -> None:
+        from tensorflow_model_optimization.sparsity.keras import strip_pruning
+
         total = self.steps * self.settings["epochs"]
         network, callback = pruned(model, total_steps=total, **self.options)
-        if not prunable(network):
+        if not any(type(layer).__name__ == "PruneLowMagnitude" for layer in network.layers):
             raise UserError("the network has no layer this kind of pruning applies to")
         self.fit(network, callbacks=[callback])
         save_twin(strip_pruning(network), self.directory / "result.h5")
 
     def run_cluster(self, model: Any) -> None:
+        from tensorflow_model_optimization.clustering.keras import strip_clustering
+
         network = clustered(model, **self.options)
         self.fit(network)
         save_twin(strip_clustering(network), self.directory / "result.h5")
@@ -138,9 +142,6 @@ class Worker:
         if training:
             return stored.shuffled(batch_size, seed=seed, augment=augment), steps
         return stored.in_order(batch_size), steps
-
-    def _inputs(self, num_batches: int) -> Any:
-        return (inputs for inputs, _ in self.train.take(num_batches))
 
     def tell(self, event: dict[str, Any]) -> None:
         _emit(self.events, event)
@@ -196,24 +197,12 @@ def pruned(
     kinds = (tf_keras.layers.Dense,) if pattern == "block" else (tf_keras.layers.Dense, tf_keras.layers.Conv2D)
 
     def wrap(layer: Any) -> Any:
-        if layer.name in skip or not _is_kernel(layer, kinds):
-            return layer.__class__.from_config(layer.get_config())
         copy = layer.__class__.from_config(layer.get_config())
+        if layer.name in skip or not _is_kernel(layer, kinds):
+            return copy
         return api.prune_low_magnitude(copy, pruning_schedule=schedules[schedule](), **patterns[pattern])
 
     return _cloned(model, wrap), api.UpdatePruningStep()
-
-
-def prunable(network: Any) -> list[str]:
-    """Name the layers that a pruned network prunes."""
-    return [layer.layer.name for layer in network.layers if type(layer).__name__ == "PruneLowMagnitude"]
-
-
-def strip_pruning(network: Any) -> Any:
-    """Unwrap the plain network, with its zeros."""
-    import tensorflow_model_optimization as tfmot
-
-    return tfmot.sparsity.keras.strip_pruning(network)
 
 
 def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_channel: bool, skip: list[str]) -> Any:
@@ -242,13 +231,6 @@ def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_cha
         _cloned(model, lambda layer: layer.__class__.from_config(layer.get_config())),
         clone_function=lambda layer: wrapped(layer) if layer.name not in skip and _is_kernel(layer, kinds) else layer,
     )
-
-
-def strip_clustering(network: Any) -> Any:
-    """Unwrap the plain network, with its repeated values."""
-    import tensorflow_model_optimization as tfmot
-
-    return tfmot.clustering.keras.strip_clustering(network)
 
 
 def _cloned(model: Any, clone: Any) -> Any:
