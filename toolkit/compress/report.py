@@ -5,8 +5,8 @@ import html
 import importlib.util
 import io
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.litert import operator_report
+from toolkit.compress.sensitivity import RangeRow
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.metrics import top_k_accuracy
@@ -227,8 +228,13 @@ def _fastest(row: Mapping[str, Any]) -> float:
     return min(timed["p50_ms"] for timed in row["latency"] if timed["batch"] == 1)
 
 
-def report_page(report: Mapping[str, Any]) -> str:
-    """A self-contained page of what ``compression_report`` measured: verdicts, table, plots, operators."""
+def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> str:
+    """Write a compression report as one self-contained HTML page: verdicts, table, plots, operators.
+
+    Args:
+        report: by ``compression_report``.
+        ranges: by ``range_report``, of an integer file in it.
+    """
     rows = report["rows"]
     title = f"{html.escape(str(report['model']))}: compressed forms"
     engines = sorted({(timed["engine"], timed["batch"]) for row in rows for timed in row["latency"]})
@@ -244,6 +250,7 @@ def report_page(report: Mapping[str, Any]) -> str:
 {_plots(rows)}
 <h2>Operators</h2>
 {_table(["method", "by type of number", "engines"], [_operators(row) for row in rows], text=True)}
+{_ranges(ranges)}
 </body></html>
 """
 
@@ -268,6 +275,16 @@ def _operators(row: Mapping[str, Any]) -> list[str]:
         for name, value in row["engines"].items()
     ]
     return [row["method"], counts, "; ".join(notes) or "LiteRT only"]
+
+
+def _ranges(ranges: Sequence[RangeRow]) -> str:
+    if not ranges:
+        return ""
+    rows = [
+        [row.layer, *(f"{value:.3g}" for value in astuple(row)[1:-1]), f"{100 * row.saturated:.3f}"] for row in ranges
+    ]
+    header = ["layer", "lowest", "highest", "step", "float lowest", "float highest", "cut off %"]
+    return f"<h2>Ranges</h2><p>What integers hold, and the float network's values.</p>{_table(header, rows)}"
 
 
 def _compared(engine: Mapping[str, float]) -> str:
