@@ -1,5 +1,6 @@
 """What an export writes, what it refuses to write, and that TensorFlow alone answers as this package does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,6 +16,8 @@ from toolkit.data.pixels.decode import normalize
 from toolkit.engines.convert import to_litert
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle
+from toolkit.export.bundle import _fastest_trusted
+from toolkit.export.parity import Comparison
 from toolkit.network import weights_digest
 
 
@@ -122,13 +125,14 @@ def test_network_that_answers_nan_is_refused(small_export, lenet, tmp_path):
     assert not (tmp_path / "saved" / "digits").exists()
 
 
-def test_int8_that_nobody_measured_is_not_recommended(small_export, monkeypatch, digits_split):
-    fast = {"litert-int8": 0.01, "openvino-int8": 0.02}
-    engines = iter(("savedmodel", "litert", "litert-int8", "openvino", "openvino-int8"))
-    monkeypatch.setattr(toolkit.export.bundle, "latency", lambda *_: (fast.get(next(engines), 9.0),) * 2)
-    manifest = read_manifest(small_export(calibration=digits_split.train))
-    assert "litert-int8" in manifest.parity
-    assert "int8" not in manifest.recommended_engine
+def test_int8_that_nobody_measured_is_not_recommended(lenet_preprocessing, monkeypatch):
+    times = {"savedmodel": 9.0, "litert": 8.0, "litert-int8": 0.01, "openvino-int8": 0.02}
+    engines = {name: name for name in times}
+    monkeypatch.setattr(toolkit.export.bundle, "latency", lambda engine, pixels: (times[engine],) * 2)
+    unmeasured = Comparison(parity=dict.fromkeys(engines, 0.0), scores={}, objections={})
+    assert _fastest_trusted(engines, unmeasured, lenet_preprocessing) == "litert"
+    measured = replace(unmeasured, scores={"top1_litert-int8": 1.0})
+    assert _fastest_trusted(engines, measured, lenet_preprocessing) == "litert-int8"
 
 
 def test_labels_and_preprocessing_that_do_not_fit_are_refused(small_export, lenet_preprocessing, tmp_path):

@@ -107,6 +107,7 @@ print(json.dumps([answer["probabilities"].numpy().tolist(), answer["top_labels"]
 """
 
 
+@pytest.mark.slow  # `tests/cli/test_commands.py` does so with a bundle by the command line
 def test_tensorflow_alone_answers_jpeg_bytes_as_the_predictor_does(bundle, jpegs, tmp_path):
     paths = [tmp_path / f"{index}.jpg" for index in range(len(jpegs))]
     for path, data in zip(paths, jpegs, strict=True):

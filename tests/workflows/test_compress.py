@@ -27,8 +27,10 @@ BRIEF = CompressionOptions(epochs=1)
         pytest.param("int16x8", 0.28, marks=pytest.mark.slow),
     ],
 )
-def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, held_out_decoded, method, share):
-    result = compress_bundle(bundle_copy, method, data=digits)
+def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, held_out_decoded, tmp_path, method, share):
+    page = tmp_path / "report.html"
+    result = compress_bundle(bundle_copy, method, data=digits, options=CompressionOptions(page=page))
+    assert ("<h2>Ranges</h2>" in page.read_text()) == (method in ("int8", "int16x8"))
     assert len(held_out_decoded) == len(set(held_out_decoded)) == 359
     path = bundle_copy.parent / "2"
     assert result["bundle"] == str(path)

@@ -33,9 +33,11 @@ def test_one_pass_gives_the_metrics_and_the_gate(
     assert "top1_litert-int8" in manifest.metrics
     assert (manifest.temperature, manifest.reject_below) == (1.5, 0.4)
     shown.clear()
-    again, _ = export_held_out(lenet, digits_folder, digits_split, lenet_preprocessing, export, reference=expected)
+    _, again = export_held_out(
+        lenet, digits_folder, digits_split, lenet_preprocessing, export, reference=expected, methods=()
+    )
     assert shown == []  # what is known is not computed anew
-    assert read_manifest(again).metrics == manifest.metrics
+    assert again == metrics
 
 
 def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):

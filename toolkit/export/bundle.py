@@ -47,26 +47,30 @@ class BundleOptions:
     """Further keywords of ``export_bundle``.
 
     Attributes:
+        calibration: training pictures that set the int8 ranges; without them there is no int8 file.
+        evaluation: held-out pictures that engines are compared on; without them, synthetic ones serve for the
+            float comparison and int8 is not compared.
         methods: quantized LiteRT files to write beside the float one.
         files: LiteRT files that are made already, by the name of their method.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
-        metrics: further figures to keep in the manifest, beside those measured on the evaluation pictures.
+        metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
+        reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
         budget: how much accuracy a quantized file may cost.
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
         reject_below: the probability under which an answer may be refused; for the manifest.
-        reference: probabilities (pictures, classes) of the network for the evaluation pictures, where they were
-            measured already: it does not run over them again.
         force: write the bundle even if its engines disagree; the manifest then says so.
     """
 
+    calibration: Subset | None = None
+    evaluation: Subset | None = None
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
+    reference: np.ndarray | None = None
     budget: AccuracyBudget | None = None
     temperature: float | None = None
     reject_below: float | None = None
-    reference: np.ndarray | None = None
     force: bool = False
 
 
@@ -76,8 +80,6 @@ def export_bundle(
     *,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
-    calibration: Subset | None = None,
-    evaluation: Subset | None = None,
     **options: Any,
 ) -> Path:
     """Write ``model`` as the next version of the bundle ``directory``.
@@ -87,10 +89,7 @@ def export_bundle(
         directory: ``…/NAME``; the version becomes ``…/NAME/1``, or one above the highest there is.
         labels: class names in output order.
         preprocessing: what the network was trained with.
-        calibration: training pictures that set the int8 ranges; without them there is no int8 file.
-        evaluation: held-out pictures that engines are compared on; without them, synthetic ones serve for the
-            float comparison and int8 is not compared.
-        options: the fields of ``BundleOptions``.
+        options: the fields of ``BundleOptions``: ``calibration``, ``evaluation``, ``num_examples``, ``force`` ….
 
     Returns:
         The new version's directory.
@@ -100,39 +99,19 @@ def export_bundle(
             preprocessing does not match the input.
         ParityError: the engines disagree.
     """
-    with draft_bundle(
-        model,
-        directory,
-        labels=labels,
-        preprocessing=preprocessing,
-        calibration=calibration,
-        evaluation=evaluation,
-        options=BundleOptions(**options),
-    ) as draft:
+    with draft_bundle(model, directory, labels, preprocessing, BundleOptions(**options)) as draft:
         return draft.publish(draft.measure())
 
 
 @dataclass(frozen=True)
 class BundleDraft:
-    """A bundle with all its files, beside its place: to be measured, then published.
-
-    Attributes:
-        path: of the files.
-        directory: where they will be published, ``…/NAME``.
-        model: in float32.
-        labels: class names.
-        preprocessing: of the network.
-        evaluation: held-out pictures, if there are any.
-        options: as given.
-        engines: by name, the runtimes that this machine has for the files.
-    """
+    """A bundle with all its files at ``path``, beside its place: to be measured, then published."""
 
     path: Path
     directory: Path
     model: "keras.Model"
     labels: tuple[str, ...]
     preprocessing: Preprocessing
-    evaluation: Subset | None
     options: BundleOptions
     engines: Mapping[str, Engine]
 
@@ -145,10 +124,14 @@ class BundleDraft:
             others: further engines to show pictures.
             shown: see ``collect_answers``.
         """
-        known = self.options.reference
-        reference = KerasEngine(self.model, self.preprocessing) if known is None else known
-        engines = {**self.engines, **(others or {})}
-        return collect_answers(reference, engines, self.preprocessing, self.evaluation, shown=shown)
+        reference = self.options.reference
+        return collect_answers(
+            KerasEngine(self.model, self.preprocessing) if reference is None else reference,
+            {**self.engines, **(others or {})},
+            self.preprocessing,
+            self.options.evaluation,
+            shown=shown,
+        )
 
     def publish(self, answers: EngineAnswers) -> Path:
         """Make the draft the bundle's next version, if the engines agree.
@@ -156,61 +139,50 @@ class BundleDraft:
         Raises:
             ParityError: they do not.
         """
-        comparison = compare(answers, self.options.budget or AccuracyBudget())
+        options, directory = self.options, self.directory
+        comparison = compare(answers, options.budget or AccuracyBudget())
         objections = tuple(comparison.objections.values())
-        if objections and not self.options.force:
-            raise ParityError(
-                f"{self.directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)"
-            )
+        if objections and not options.force:
+            raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
         manifest = Manifest(
-            name=self.directory.name,
+            name=directory.name,
             model=self.model.name,
             num_params=_num_params(self.model),
             weights_digest=weights_digest(self.model),
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
-            metrics=dict(self.options.metrics or {}) | comparison.scores,
+            metrics=dict(options.metrics or {}) | comparison.scores,
             parity=comparison.parity,
             versions=package_versions(),
             recommended_engine=_fastest_trusted(self.engines, comparison, self.preprocessing),
             forced=objections,
-            temperature=self.options.temperature,
-            reject_below=self.options.reject_below,
+            temperature=options.temperature,
+            reject_below=options.reject_below,
         )
         write_manifest(self.path, manifest)
-        return publish(self.path, self.directory)
+        return publish(self.path, directory)
 
 
 @contextmanager
 def draft_bundle(
     model: "keras.Model",
     directory: str | Path,
-    *,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
-    calibration: Subset | None = None,
-    evaluation: Subset | None = None,
     options: BundleOptions,
 ) -> Iterator[BundleDraft]:
-    """Write a bundle's files; what is not published inside the ``with`` is gone after it.
-
-    Args and errors: as for ``export_bundle``.
-    """
+    """Write a bundle's files, see ``export_bundle``; what is not published inside the ``with`` is gone after it."""
     require_tensorflow()
     _require_match(model, labels, preprocessing)
     directory = Path(directory)
     model = as_float32(model)
     staging = staging_dir(directory)
     try:
-        files = dict(options.files)
-        for method in options.methods:
-            if method != "int8" or calibration is not None:
-                files[method] = quantize(model, method, preprocessing=preprocessing, calibration=calibration)
-        _write_forms(model, staging, labels, preprocessing, files)
-        if evaluation is not None:
-            copy_examples(evaluation, staging / EXAMPLES, options.num_examples)
+        _write_forms(model, staging, labels, preprocessing, options)
+        if options.evaluation is not None:
+            copy_examples(options.evaluation, staging / EXAMPLES, options.num_examples)
         engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
-        yield BundleDraft(staging, directory, model, labels, preprocessing, evaluation, options, engines)
+        yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if directory.is_dir() and not any(directory.iterdir()):
@@ -240,7 +212,7 @@ def _write_forms(
     staging: Path,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
-    files: Mapping[str, bytes],
+    options: BundleOptions,
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 
@@ -251,8 +223,12 @@ def _write_forms(
     write_warmup(staging, preprocessing)
     model.save(staging / KERAS_FILE)
     (staging / FLOAT_LITERT).write_bytes(to_litert(model))
-    for method, content in files.items():
-        (staging / litert_file(method)).write_bytes(content)
+    files: dict[str, bytes] = dict(options.files)
+    for method in options.methods:
+        if method != "int8" or options.calibration is not None:
+            files[method] = quantize(model, method, preprocessing=preprocessing, calibration=options.calibration)
+    for kind, content in files.items():
+        (staging / litert_file(kind)).write_bytes(content)
 
 
 def copy_examples(subset: Subset, directory: Path, count: int) -> None:

@@ -89,7 +89,7 @@ def compress_bundle(
     Raises:
         UserError: bad input, or more top-1 lost than the budget of a bundle allows.
     """
-    from toolkit.compress import report_page
+    from toolkit.compress import range_report, report_page
     from toolkit.export import AccuracyBudget, BundleOptions, draft_bundle
 
     options = options or CompressionOptions()
@@ -104,23 +104,22 @@ def compress_bundle(
     split = split_folder(folder)
     model = load_network(keras_file)
     compressed = _compress(model, method, manifest.preprocessing, split, options)
-    with draft_bundle(
-        compressed.network,
-        version_dir.parent,
-        labels=manifest.labels,
-        preprocessing=manifest.preprocessing,
+    chosen = BundleOptions(
         evaluation=split.held_out[1],
-        options=BundleOptions(
-            methods=(),
-            files=compressed.files,
-            temperature=manifest.temperature,
-            reject_below=manifest.reject_below,
-            force=force,
-        ),
-    ) as draft:
+        methods=(),
+        files=compressed.files,
+        temperature=manifest.temperature,
+        reject_below=manifest.reject_below,
+        force=force,
+    )
+    network, preprocessing = compressed.network, manifest.preprocessing
+    with draft_bundle(network, version_dir.parent, manifest.labels, preprocessing, chosen) as draft:
         answers, report = _measure(draft, model, compressed, method)
         if options.page:
-            write_file(options.page, report_page(report))
+            integer = compressed.files.get("int8") or compressed.files.get("int16x8")
+            # On pictures that the ranges were not learned from.
+            ranges = integer and range_report(integer, network, split.val, preprocessing=preprocessing)
+            write_file(options.page, report_page(report, ranges or ()))
         reference, row = report["rows"]
         if not AccuracyBudget().allows(reference["top1"] - row["top1"], report["n"]) and not force:
             raise UserError(f"{version_dir.parent}: not written: {row['verdict']} (--force writes it)")
@@ -168,23 +167,20 @@ def _compress(
     if "cluster" in steps:
         clustering = Clustering(options.num_clusters, preserve_sparsity="prune" in steps)
         network = cluster(network, clustering, **training)
-    if steps[-1] in ("prune", "cluster"):
+    last: Any = steps[-1]
+    if last in ("prune", "cluster"):
         return _Compressed(network)
-    if steps[-1] not in ("int8", "qat"):
-        content = quantize(
-            network,
-            steps[-1],  # type: ignore[arg-type]
-            preprocessing=preprocessing,
-            calibration=split.train,
+    if last not in ("int8", "qat"):
+        return _Compressed(
+            network, {last: quantize(network, last, preprocessing=preprocessing, calibration=split.train)}
         )
-        return _Compressed(network, {steps[-1]: content})
     kept = (*options.keep_float, *_worst(network, preprocessing, split, options.keep_worst))
-    if steps[-1] == "qat":
-        preserve = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
+    if last == "qat":
+        preserve: Any = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
         content = quantize_aware_train(
             network,
             validation=validation,
-            preserve=preserve,  # type: ignore[arg-type]
+            preserve=preserve,
             keep_float=kept,
             **training,
         )
@@ -248,7 +244,7 @@ def _measure(
             opened = {runtime: draft.engines[engine] for runtime, engine in own.items()}
             forms[form] = Form(file.read_bytes(), open_runtimes(file, draft.preprocessing, opened))
             names |= {(form, runtime): own.get(runtime, f"{form} {runtime}") for runtime in forms[form].opened}
-        reported = np.array(evenly(len(draft.evaluation or ()), NUM_REPORTED))
+        reported = np.array(evenly(len(draft.options.evaluation or ()), NUM_REPORTED))
         answers = draft.measure(
             {name: forms[form].opened[runtime] for (form, runtime), name in names.items()},
             dict.fromkeys(names.values(), reported),

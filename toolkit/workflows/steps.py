@@ -80,15 +80,8 @@ def export_held_out(
     from toolkit.metrics import accuracy_report
 
     name, subset = split.held_out
-    with draft_bundle(
-        model,
-        export.directory,
-        labels=folder.class_names,
-        preprocessing=preprocessing,
-        calibration=split.train,
-        evaluation=subset,
-        options=BundleOptions(num_examples=export.num_examples, force=export.force, **options),
-    ) as draft:
+    chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
+    with draft_bundle(model, export.directory, folder.class_names, preprocessing, chosen) as draft:
         answers = draft.measure()
         labels = np.asarray(subset.labels)
         report = accuracy_report(answers.probabilities[REFERENCE], labels, folder.class_names)
