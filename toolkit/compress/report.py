@@ -107,15 +107,9 @@ class Form:
 def open_runtimes(
     file: Path, preprocessing: Preprocessing, opened: Mapping[str, "Engine"] | None = None
 ) -> dict[str, "Engine | str"]:
-    """Open a LiteRT file in every runtime there is.
+    """Open a LiteRT file in LiteRT, and in OpenVINO where it is installed: the engine, or why it cannot load the file.
 
-    Args:
-        file: the LiteRT file.
-        preprocessing: what the network was trained with.
-        opened: by runtime, engines that have it open already.
-
-    Returns:
-        By runtime, ``"litert"`` and where it is installed ``"openvino"``, the engine, or why it cannot load the file.
+    Engines that have the file open already, ``opened``, are taken as they are.
     """
     from toolkit.engines.runtimes import LiteRTEngine, OpenVINOEngine
 
@@ -130,17 +124,7 @@ def open_runtimes(
 
 
 def report_on(name: str, forms: Mapping[str, Form], labels: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """Compare forms of a network that have answered, and time them.
-
-    Args:
-        name: of the network.
-        forms: by method, the float one first.
-        labels: of the evaluation pictures, integers.
-        size: height and width of the pixels that the network takes.
-
-    Returns:
-        See ``compression_report``.
-    """
+    """Compare forms of a network that have answered, the float one first, and time them: see ``compression_report``."""
     reference = next(iter(forms.values())).answers["litert"]
     rows: list[dict[str, Any]] = []
     for method, form in forms.items():

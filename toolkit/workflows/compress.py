@@ -216,37 +216,31 @@ def _measure(
 ) -> "tuple[EngineAnswers, dict[str, Any]]":
     """Run the new bundle over the held-out pictures once, for the gate and for the report.
 
-    Args:
-        draft: the new bundle.
-        model: the network it was made of.
-        compressed: the network in it.
-        method: of the report's second row.
-
-    Returns:
-        The answers, and the report on ``NUM_REPORTED`` of the pictures: the float file of ``model`` and the compressed
-        one, in LiteRT and in OpenVINO.
+    The report is on ``NUM_REPORTED`` of the pictures: the float file of ``model`` and the compressed one, in LiteRT and
+    in OpenVINO, which are the bundle's own engines wherever it has them.
     """
     from toolkit.compress.examples import evenly
     from toolkit.compress.report import Form, open_runtimes, report_on
     from toolkit.engines import ENGINES
     from toolkit.engines.convert import to_litert
 
-    with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as name:
+    with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as directory:
         files = {"float": draft.path / FLOAT_LITERT}
         files[method] = draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT)
         if compressed.network is not model:  # what is in the draft was trained on
-            files["float"] = Path(name) / "float.tflite"
+            files["float"] = Path(directory) / "float.tflite"
             files["float"].write_bytes(to_litert(model))
         forms: dict[str, Form] = {}
         names: dict[tuple[str, str], str] = {}
         for form, file in files.items():
+            # An engine's name begins with its runtime's.
             own = {engine.split("-")[0]: engine for engine in draft.engines if draft.path / ENGINES[engine][1] == file}
             opened = {runtime: draft.engines[engine] for runtime, engine in own.items()}
             forms[form] = Form(file.read_bytes(), open_runtimes(file, draft.preprocessing, opened))
             names |= {(form, runtime): own.get(runtime, f"{form} {runtime}") for runtime in forms[form].opened}
         reported = np.array(evenly(len(draft.options.evaluation or ()), NUM_REPORTED))
         answers = draft.measure(
-            {name: forms[form].opened[runtime] for (form, runtime), name in names.items()},
+            {engine: forms[form].opened[runtime] for (form, runtime), engine in names.items()},
             dict.fromkeys(names.values(), reported),
         )
         for (form, runtime), engine in names.items():
