@@ -123,7 +123,7 @@ def test_options_are_translated():
     expected, answers = model(inputs, training=False), twin(inputs, training=False)
     assert set(answers) == {"main", "side"}
     for key in answers:
-        np.testing.assert_allclose(answers[key], expected[key], atol=1e-5)
+        np.testing.assert_allclose(answers[key], expected[key], rtol=1e-5, atol=1e-5)
     assert twin.get_layer("a").kernel_regularizer.l2 == pytest.approx(1e-4)
     assert twin.get_layer("i").kernel_constraint.max_value == 2.0
 

@@ -88,3 +88,10 @@ def test_calibration_is_spread_over_the_whole(examples):
 def test_examples_that_do_not_fit_are_named(given, message):
     with pytest.raises(UserError, match=message):
         list(batches_of(given, RGB))
+
+
+def test_batches_may_come_from_any_source():
+    grey = Preprocessing((8, 8), channel_order="grey", mean=(0.5,), std=(0.5,))
+    batches = [(np.full((3, 8, 8, 1), value, np.float32), np.array([0, 1, 0])) for value in (0.0, 1.0)]
+    assert sum(len(labels) for _, labels in batches_of(iter(batches), grey)) == 6
+    assert spread(iter(batches), grey, 4).mean(axis=(1, 2, 3)).tolist() == [0, 0, 0, 1]

@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from toolkit.compress import compression_report, quantize, report_page
+from toolkit.compress import compression_report, report_page
 from toolkit.compress.report import verdict
+from toolkit.compress.sensitivity import RangeRow
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine
@@ -14,24 +15,17 @@ from toolkit.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def files(lenet, lenet_preprocessing, digits_split):
-    return {
-        method: quantize(lenet, method, preprocessing=lenet_preprocessing, calibration=digits_split.train)
-        for method in ("int8", "int16x8")
-    }
-
-
-@pytest.fixture(scope="module")
-def report(lenet, lenet_preprocessing, digits_split, files):
+def report(lenet, lenet_preprocessing, digits_split, lenet_files):
+    files = {method: lenet_files[method] for method in ("int8", "int16x8")}
     return compression_report(lenet, files, preprocessing=lenet_preprocessing, evaluation=digits_split.test)
 
 
-def test_figures_are_those_of_the_files(report, files, lenet, lenet_preprocessing, digits_split):
+def test_figures_are_those_of_the_files(report, lenet_files, lenet, lenet_preprocessing, digits_split):
     reference, int8, int16 = report["rows"]
     assert [row["method"] for row in report["rows"]] == ["float", "int8", "int16x8"]
     assert report["n"] == len(digits_split.test)
-    assert int8["bytes"] == len(files["int8"])
-    assert int8["gzip_bytes"] == len(gzip.compress(files["int8"], mtime=0))
+    assert int8["bytes"] == len(lenet_files["int8"])
+    assert int8["gzip_bytes"] == len(gzip.compress(lenet_files["int8"], mtime=0))
     assert reference["bytes"] == len(to_litert(lenet))
     pixels = load_pixels(digits_split.test.paths, lenet_preprocessing)
     labels = np.asarray(digits_split.test.labels)
@@ -69,6 +63,11 @@ def test_the_page_stands_alone(report):
     assert re.findall(r'(?:src|href)="(?!#)[^"]*', page) == []
     for row in report["rows"][1:]:
         assert row["verdict"] in page.replace("&#x27;", "'")
+    assert "Ranges" not in page
+    row = RangeRow("stage1_conv", -1.0, 1.0, 0.01, -0.9, 2.5, 0.125)
+    assert "<td>stage1_conv</td><td>-1</td><td>1</td><td>0.01</td><td>-0.9</td><td>2.5</td><td>12.500</td>" in (
+        report_page(report, [row])
+    )
     ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
 
 

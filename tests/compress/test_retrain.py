@@ -1,18 +1,13 @@
 """Quantization-aware training, pruning and clustering: each test runs the worker process, so most are slow."""
 
 import importlib.util
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from toolkit import create_model
 from toolkit.compress import Clustering, Pruning, Retraining, cluster, operator_report, prune, quantize_aware_train
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines.runtimes import KerasEngine, LiteRTEngine, OpenVINOEngine
@@ -241,41 +236,6 @@ def test_an_activation_that_has_no_int8_form_is_named():
     assert operator_report(content).by_type["float32"] >= 1
 
 
-@pytest.mark.slow
-def test_the_worker_ends_with_its_parent(tmp_path):
-    """Even if the parent is killed and can say nothing."""
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import numpy as np\n"
-        "from toolkit import create_model, model_info\n"
-        "from toolkit.compress import Retraining, quantize_aware_train\n"
-        "pixels, labels = np.zeros((2000, 32, 32, 3), np.uint8), np.zeros(2000, int)\n"
-        "quantize_aware_train(create_model('lenet5'), preprocessing=model_info('lenet5').preprocessing,\n"
-        "    train=(pixels, labels), retraining=Retraining(epochs=10_000, progress=lambda e: print(e, flush=True)))\n"
-    )
-    environment = os.environ | {"TMPDIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True)
-    with parent.stdout:
-        assert "calibrating" in parent.stdout.readline()
-    (worker,) = children_of(parent.pid)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    deadline = time.monotonic() + 20
-    while running(worker) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not running(worker)
-
-
-def children_of(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
-    return [int(line) for line in listed.stdout.split()]
-
-
-def running(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -305,14 +265,3 @@ def test_what_is_missing_is_named_with_how_to_install_it(lenet, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install 'toolkit\[compress\]'"):
         cluster(lenet, preprocessing=GREY, train=(np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int)))
-
-
-def test_pixels_of_a_transfer_learned_network_need_no_labels_file():
-    """Batches from any source do: here two of them, of floats that are normalised already."""
-    from toolkit.compress.examples import batches_of, spread
-
-    model = create_model("lenet5", num_classes=2)
-    batches = [(np.full((3, 32, 32, 1), value, np.float32), np.array([0, 1, 0])) for value in (0.0, 1.0)]
-    assert sum(len(labels) for _, labels in batches_of(iter(batches), GREY)) == 6
-    assert spread(iter(batches), GREY, 4).mean(axis=(1, 2, 3)).tolist() == [0, 0, 0, 1]
-    assert model.input_shape[1:] == batches[0][0].shape[1:]

@@ -31,7 +31,12 @@ def uneven():
     return model
 
 
-def test_the_layer_that_spoils_int8_comes_first_and_in_float_mends_it(uneven):
+@pytest.fixture(scope="module")
+def uneven_int8(uneven):
+    return quantize(uneven, "int8", preprocessing=RGB, calibration=(PIXELS, LABELS))
+
+
+def test_the_layer_that_spoils_int8_comes_first_and_in_float_mends_it(uneven, uneven_int8):
     ranking = layer_sensitivity(uneven, (PIXELS, LABELS), preprocessing=RGB)
     assert ranking[0].layer == "second"
     assert {row.layer for row in ranking} >= {"first", "third", "pool"}
@@ -40,25 +45,26 @@ def test_the_layer_that_spoils_int8_comes_first_and_in_float_mends_it(uneven):
     worst = float_layers(uneven, ranking, 1)
     assert worst == ("second", "second_bn", "second_relu", "third")
 
-    def error(keep_float: tuple[str, ...]) -> float:
-        content = quantize(uneven, "int8", preprocessing=RGB, calibration=(PIXELS, LABELS), keep_float=keep_float)
+    def error(content: bytes) -> float:
         return float(np.abs(answers(content) - uneven(inputs(), training=False).numpy()).max())
 
-    everything = error(())
-    assert error(worst) < 0.5 * everything
-    assert error(("second",)) > 0.9 * everything  # its output is rounded all the same
+    def mixed(keep_float: tuple[str, ...]) -> bytes:
+        return quantize(uneven, "int8", preprocessing=RGB, calibration=(PIXELS, LABELS), keep_float=keep_float)
+
+    everything = error(uneven_int8)
+    assert error(mixed(worst)) < 0.5 * everything
+    assert error(mixed(("second",))) > 0.9 * everything  # its output is rounded all the same
 
 
-def test_the_rounding_of_one_layer_is_what_the_file_does(lenet, lenet_preprocessing, digits_split):
+def test_the_rounding_of_one_layer_is_what_the_file_does(lenet, lenet_preprocessing, lenet_files, digits_split):
     """Noises of independent roundings add up: together about what the int8 file shows."""
     from toolkit.data.feed.arrays import load_pixels
     from toolkit.data.pixels.decode import normalize
 
     ranking = layer_sensitivity(lenet, digits_split.train, preprocessing=lenet_preprocessing)
-    content = quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=digits_split.train)
     pictures = normalize(load_pixels(digits_split.train.paths[:64], lenet_preprocessing), lenet_preprocessing)
     expected = lenet(pictures, training=False).numpy()
-    measured = 10 * np.log10(np.mean(expected**2) / np.mean((answers(content, pictures) - expected) ** 2))
+    measured = 10 * np.log10(np.mean(expected**2) / np.mean((answers(lenet_files["int8"], pictures) - expected) ** 2))
     together = -10 * np.log10(sum(10 ** (-row.decibels / 10) for row in ranking))
     assert measured == pytest.approx(together, abs=3)
 
@@ -80,9 +86,8 @@ def answers(content: bytes, pictures: np.ndarray | None = None) -> np.ndarray:
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def test_ranges_are_those_of_the_pictures(uneven):
-    content = quantize(uneven, "int8", preprocessing=RGB, calibration=(PIXELS, LABELS))
-    rows = {row.layer: row for row in range_report(content, uneven, (PIXELS, LABELS), preprocessing=RGB)}
+def test_ranges_are_those_of_the_pictures(uneven, uneven_int8):
+    rows = {row.layer: row for row in range_report(uneven_int8, uneven, (PIXELS, LABELS), preprocessing=RGB)}
     assert set(rows) >= {"first", "second_relu", "third", "pool"}
     for name, row in rows.items():
         values = keras.Model(uneven.inputs, uneven.get_layer(name).output)([inputs()], training=False).numpy()

@@ -25,12 +25,12 @@ def claim_streams() -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     print(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
-    """Aligned columns: text to the left, numbers to the right."""
+    """Print aligned columns: text to the left, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(header))]
@@ -46,7 +46,7 @@ def print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
 
 
 def progress_bar(label: str) -> Callable[[int, int], None]:
-    """A callback (done, total) that draws a bar while stderr is a terminal, and nothing otherwise."""
+    """Make a callback (done, total) that draws a bar while stderr is a terminal, and nothing otherwise."""
     if not sys.stderr.isatty():
         return lambda done, total: None
     from tqdm import tqdm
@@ -70,3 +70,18 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def print_epoch(row: dict[str, Any]) -> None:
+    print(
+        f"epoch {row['epoch']:>3}/{row['epochs']}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+        f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}",
+        file=sys.stderr,
+    )
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    print(
+        f"{metrics['subset']} accuracy: top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} % "
+        f"({metrics['n']:,} pictures)"
+    )

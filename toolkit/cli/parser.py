@@ -1,15 +1,13 @@
-"""The commands and their options. Imports nothing heavy: ``toolkit --help`` must answer at once."""
+"""Commands and their options. Imports nothing heavy: ``toolkit --help`` must answer at once."""
 
 import argparse
 from pathlib import Path
 
 from toolkit import __version__
 
-ENGINES = "auto, recommended, savedmodel, litert, litert-int8, litert-int16x8, openvino, openvino-int8"
-
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each command names its function in ``toolkit.cli.commands`` as ``handler``."""
+    """Build the whole command line; each command names its function in ``toolkit.cli.commands`` as ``handler``."""
     parser = argparse.ArgumentParser(
         prog="toolkit",
         description="From a folder of pictures to a served, quantized classifier.",
@@ -42,12 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Fills ``{engines}`` and the like into the help of options, from the tables that hold the names."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = super()._get_help_string(action)
+        if text and "{" in text:
+            from toolkit.cli.names import NAMES  # for the help page that shows them, and for nothing else
+
+            text = text.format(**{table: ", ".join(map(str, names)) for table, names in NAMES.items()})
+        return text
+
+
 def _command(commands, name: str, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser = _action(commands, name, summary, json=json)
     parser.set_defaults(handler=name)
-    if json:
-        parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
     return parser
 
 
@@ -76,16 +83,18 @@ def _add_weights(commands) -> None:
     convert.add_argument("--deepen", metavar="M", help="write them for this deeper network, which answers the same")
 
 
-def _action(actions, name: str, summary: str) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+def _action(actions, name: str, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
+    description = summary[0].upper() + summary[1:] + "."
+    parser = actions.add_parser(name, help=summary, description=description, formatter_class=_HelpFormatter)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
     return parser
 
 
 def _add_samples(commands) -> None:
     parser = _command(commands, "samples", "write bundled real pictures as an image folder")
-    parser.add_argument("name", metavar="NAME", help="digits: 1,797 handwritten digits")
+    parser.add_argument("name", metavar="NAME", help="{samples}: 1,797 handwritten digits")
     parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
 
 
@@ -110,7 +119,7 @@ def _add_train(commands) -> None:
     parser = _command(commands, "train", "train a network from scratch on a folder of pictures")
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
-    parser.add_argument("--recipe", metavar="R", help="by default the network's own")
+    parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as optimizer.lr=0.05")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run's directory")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
@@ -145,7 +154,7 @@ def _add_tune(commands) -> None:
     parser.add_argument("--metric", default="val_accuracy", metavar="M", help="val_accuracy (default) or val_loss")
     parser.add_argument("--prune", action="store_true", help="stop trials that do worse than the median so far")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the values tried (default 0)")
-    parser.add_argument("--recipe", metavar="R", help="by default the network's own")
+    parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as run.epochs=5")
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out, if there is one")
     _add_skip_bad(parser)
@@ -169,7 +178,7 @@ def _add_finetune(commands) -> None:
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
-    parser.add_argument("--head", default="auto", metavar="H", help="auto, lbfgs, adam or ridge (default auto)")
+    parser.add_argument("--head", default="auto", metavar="H", help="{heads} (default auto)")
     parser.add_argument(
         "--hidden", type=_positive, nargs="+", default=[], metavar="N", help="widths of hidden layers before the logits"
     )
@@ -243,13 +252,13 @@ def _add_compress(commands) -> None:
         "--method",
         required=True,
         metavar="M",
-        help="dynamic, float16, int8, int16x8; with more training qat, prune, cluster; joined as in prune+cluster+qat",
+        help="{methods}; all but the first four train on; cluster is k-means clustering of the weights",
     )
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
     parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
     parser.add_argument("--sparsity", type=float, default=0.5, metavar="S", help="share of zeros (default 0.5)")
-    parser.add_argument("--pattern", default="any", metavar="any|2:4|block", help="where zeros may be (default any)")
+    parser.add_argument("--pattern", default="any", metavar="P", help="where zeros may be: {patterns} (default any)")
     parser.add_argument("--clusters", type=int, default=16, metavar="N", help="values per kernel (default 16)")
     parser.add_argument(
         "--keep-float", action="append", default=[], metavar="LAYER", help="leave it in float under int8 and qat"
@@ -330,16 +339,14 @@ def _add_others(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_crops(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--crops", type=_positive, default=1, metavar="N", help="views to average: 1, 10, 50 or 144 (default 1)"
-    )
+    parser.add_argument("--crops", type=_positive, default=1, metavar="N", help="crops to average: {crops} (default 1)")
     parser.add_argument(
         "--scales", type=_positive, nargs="+", default=[], metavar="S", help="all of them at each shorter side"
     )
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="auto", metavar="E", help=f"{ENGINES} (default auto)")
+    parser.add_argument("--engine", default="auto", metavar="E", help="{engines} (default auto)")
 
 
 def _add_address(parser: argparse.ArgumentParser, *, port: int) -> None:

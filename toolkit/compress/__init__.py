@@ -2,15 +2,15 @@
 
 from toolkit.compress.bridge import from_tf_keras, to_tf_keras
 from toolkit.compress.job import Retraining
-from toolkit.compress.operators import OperatorReport, operator_report
-from toolkit.compress.page import report_page
+from toolkit.compress.litert import OperatorReport, operator_report
 from toolkit.compress.quantize import METHODS, Method, quantize
-from toolkit.compress.report import compression_report
-from toolkit.compress.retrain import Clustering, Pruning, cluster, prune, quantize_aware_train
+from toolkit.compress.report import compression_report, report_page
+from toolkit.compress.retrain import PATTERNS, Clustering, Pruning, cluster, prune, quantize_aware_train
 from toolkit.compress.sensitivity import float_layers, layer_sensitivity, range_report
 
 __all__ = [
     "METHODS",
+    "PATTERNS",
     "Clustering",
     "Method",
     "OperatorReport",

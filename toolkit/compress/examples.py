@@ -1,4 +1,4 @@
-"""The pictures a compression method learns from, in whichever form they are at hand."""
+"""Pictures for compression methods to learn from: as files, arrays or batches, here and in the worker."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -28,7 +28,7 @@ _BATCH_SIZE = 32
 
 
 def batches_of(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of inputs and labels in order: uint8 pixels where pictures are files, otherwise what was given.
+    """Yield inputs and labels in order: uint8 pixels where pictures are files, otherwise the batches given.
 
     Raises:
         UserError: empty, of another kind, or not of the size that ``preprocessing`` gives.
@@ -42,17 +42,16 @@ def batches_of(examples: Examples, preprocessing: Preprocessing) -> Iterator[tup
 
 
 def normalized(inputs: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Network input, float32, from pixels or from what is normalised already."""
+    """Turn pixels, or inputs that are normalised already, into a network's float32 input."""
     return normalize(inputs, preprocessing) if inputs.dtype == np.uint8 else np.asarray(inputs, np.float32)
 
 
 def spread(examples: Examples, preprocessing: Preprocessing, count: int) -> np.ndarray:
-    """``count`` normalised inputs, or all there are, spread evenly over what can be counted (a stream: its first)."""
+    """Take ``count`` normalised inputs, or all there are, evenly from files and arrays, from a stream its first."""
     if isinstance(examples, Subset):
-        chosen = _every(len(examples), count)
-        examples = Subset(tuple(examples.paths[i] for i in chosen), tuple(examples.labels[i] for i in chosen))
+        examples = picked(examples, evenly(len(examples), count))
     elif isinstance(examples, tuple):
-        chosen = _every(len(examples[0]), count)
+        chosen = evenly(len(examples[0]), count)
         examples = (examples[0][chosen], examples[1][chosen])
     taken: list[np.ndarray] = []
     for inputs, _ in batches_of(examples, preprocessing):
@@ -62,8 +61,24 @@ def spread(examples: Examples, preprocessing: Preprocessing, count: int) -> np.n
     return np.stack(taken[:count])
 
 
+def evenly(total: int, count: int) -> list[int]:
+    """Spread ``count`` indices, or all, evenly over ``total``.
+
+    >>> evenly(10, 3), evenly(2, 3)
+    ([0, 3, 6], [0, 1])
+    """
+    count = min(total, count)
+    return [index * total // count for index in range(count)]
+
+
+def picked(subset: Subset, indices: Iterable[int]) -> Subset:
+    """Pick pictures of a subset by their indices."""
+    indices = list(indices)
+    return Subset(tuple(subset.paths[i] for i in indices), tuple(subset.labels[i] for i in indices))
+
+
 def write_examples(examples: Examples, preprocessing: Preprocessing, directory: Path, name: str) -> dict[str, Any]:
-    """Leave examples where another process can read them.
+    """Write examples where another process can read them.
 
     Returns:
         What to hand over: the paths and labels of files, or that ``NAME-inputs.npy`` and ``NAME-labels.npy`` hold them.
@@ -79,7 +94,7 @@ def write_examples(examples: Examples, preprocessing: Preprocessing, directory: 
 
 
 class StoredExamples:
-    """What ``write_examples`` left, read in the other process."""
+    """Examples by ``write_examples``, read in the other process."""
 
     def __init__(self, directory: Path, name: str, described: dict[str, Any], preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
@@ -95,7 +110,7 @@ class StoredExamples:
         return len(self._labels)
 
     def in_order(self, batch_size: int) -> "tf.data.Dataset":
-        """Every example once, as normalised float32 inputs and int32 labels."""
+        """Give every example once, as normalised float32 inputs and int32 labels."""
         read = self._reader(self._preprocessing)
 
         def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +120,7 @@ class StoredExamples:
         return pipeline.computed_batches(batch, -(-len(self) // batch_size))
 
     def shuffled(self, batch_size: int, *, seed: int, augment: str) -> "tf.data.Dataset":
-        """Epoch after epoch in the order, and with the augmentation, of training.
+        """Give epoch after epoch in the order, and with the augmentation, of training.
 
         Raises:
             UserError: normalised inputs are to be augmented, or pixels would have to be read with a margin.
@@ -172,8 +187,3 @@ def _check(inputs: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing)
         )
     if labels.shape != (len(inputs),) or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"expected one integer label per picture, got {labels.dtype} {labels.shape}")
-
-
-def _every(total: int, count: int) -> list[int]:
-    count = min(total, count)
-    return [i * total // count for i in range(count)]

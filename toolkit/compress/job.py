@@ -1,4 +1,4 @@
-"""Hands a job to the worker process and follows it: the parent's side of ``toolkit.compress.worker``."""
+"""Jobs for the process that TensorFlow Model Optimization runs in: the parent's side of ``toolkit.compress.worker``."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Retraining:
-    """How a trained network is trained on while it is being compressed.
+    """Settings of the training that goes on while a network is being compressed.
 
     Attributes:
         epochs: passes over the training pictures.
@@ -67,7 +67,7 @@ def finished_job(
     validation: Examples | None,
     retraining: Retraining,
 ) -> Iterator[Path]:
-    """Run a job to its end; inside the ``with``, the directory with its result.
+    """Run a job to its end and give the directory with its result, which is gone after the ``with``.
 
     Raises:
         UserError: TensorFlow Model Optimization is not installed, or the worker said what is wrong with its input.

@@ -4,8 +4,7 @@ from collections.abc import Collection
 from typing import Literal, get_args
 
 from toolkit.compress.examples import Examples, spread
-from toolkit.compress.operators import require_integer, require_layers
-from toolkit.compress.slim import slimmed
+from toolkit.compress.litert import compact, require_integer, require_layers
 from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError
 from toolkit.lazy import keras
@@ -61,4 +60,4 @@ def quantize(
     content = to_litert(model, quantization=method, calibration=[examples], keep_float=keep_float)
     if method == "int8":
         require_integer(content, model, keep_float)
-    return slimmed(content, [layer.name for layer in model.layers])
+    return compact(content, [layer.name for layer in model.layers])

@@ -1,14 +1,13 @@
-"""Methods that train on: quantization-aware training, pruning, clustering."""
+"""Methods that train on: quantization-aware training, pruning, k-means clustering of the weights."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from toolkit.compress.bridge import from_tf_keras
+from toolkit.compress.bridge import from_tf_keras, load_twin
 from toolkit.compress.examples import Examples
 from toolkit.compress.job import Retraining, finished_job
-from toolkit.compress.operators import require_integer, require_layers
-from toolkit.compress.slim import slimmed
+from toolkit.compress.litert import compact, require_integer, require_layers
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
@@ -16,11 +15,12 @@ from toolkit.spec import Preprocessing
 Preserve = Literal["none", "sparsity", "clusters", "both"]
 Pattern = Literal["any", "2:4", "block"]
 Schedule = Literal["polynomial", "constant"]
+PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """Which weights become zero, and when.
+    """Settings of magnitude pruning: which weights become zero, and when.
 
     Attributes:
         sparsity: share of zeros in each pruned kernel, in (0, 1).
@@ -38,7 +38,7 @@ class Pruning:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of("pattern", self.pattern, get_args(Pattern))
+        _one_of("pattern", self.pattern, PATTERNS)
         _one_of("schedule", self.schedule, get_args(Schedule))
         if not 0 < self.sparsity < 1:
             raise UserError(f"sparsity must lie between 0 and 1, got {self.sparsity}")
@@ -48,7 +48,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Clustering:
-    """How many values a kernel's weights share.
+    """Settings of k-means clustering: how many values a kernel's weights share.
 
     Attributes:
         num_clusters: different values per kernel, at least 2.
@@ -113,7 +113,7 @@ def quantize_aware_train(
     ) as directory:
         content = (directory / "result.tflite").read_bytes()
     require_integer(content, model, keep_float)
-    return slimmed(content, [layer.name for layer in model.layers])
+    return compact(content, [layer.name for layer in model.layers])
 
 
 def prune(
@@ -125,7 +125,7 @@ def prune(
     validation: Examples | None = None,
     retraining: Retraining | None = None,
 ) -> "keras.Model":
-    """Train a network on while its smallest weights become zero (Zhu and Gupta 2017).
+    """Prune a network: train it on while its smallest weights become zero (Zhu and Gupta 2017).
 
     Zeros save bytes only once the file is compressed (gzip), and time only where a runtime has sparse kernels.
 
@@ -147,7 +147,16 @@ def prune(
     require_layers(model, pruning.skip)
     if retraining.epochs < 1:
         raise UserError("pruning happens while training: give at least one epoch")
-    return _retrained("prune", model, asdict(pruning), preprocessing, train, validation, retraining)
+    with finished_job(
+        "prune",
+        model,
+        asdict(pruning),
+        preprocessing=preprocessing,
+        train=train,
+        validation=validation,
+        retraining=retraining,
+    ) as directory:
+        return from_tf_keras(load_twin(directory / "result.h5"), model)
 
 
 def cluster(
@@ -159,7 +168,7 @@ def cluster(
     validation: Examples | None = None,
     retraining: Retraining | None = None,
 ) -> "keras.Model":
-    """Train a network on while each kernel's weights share a few values (Han, Mao and Dally, ICLR 2016, section 3).
+    """Cluster each kernel's weights by k-means and train on the values they share (Han, Mao and Dally, ICLR 2016).
 
     Args:
         model: as for ``quantize_aware_train``; not changed.
@@ -177,30 +186,14 @@ def cluster(
     """
     clustering = clustering or Clustering()
     require_layers(model, clustering.skip)
-    return _retrained(
-        "cluster", model, asdict(clustering), preprocessing, train, validation, retraining or Retraining()
-    )
-
-
-def _retrained(
-    method: str,
-    model: "keras.Model",
-    options: dict[str, Any],
-    preprocessing: Preprocessing,
-    train: Examples,
-    validation: Examples | None,
-    retraining: Retraining,
-) -> "keras.Model":
-    from toolkit.compress.bridge import load_twin
-
     with finished_job(
-        method,
+        "cluster",
         model,
-        options,
+        asdict(clustering),
         preprocessing=preprocessing,
         train=train,
         validation=validation,
-        retraining=retraining,
+        retraining=retraining or Retraining(),
     ) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)
 

@@ -1,4 +1,4 @@
-"""Where an int8 network loses its precision: what every range cuts off, and the noise that every layer adds."""
+"""Precision of an int8 network layer by layer: values that a range cuts off, and the noise that rounding adds."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class RangeRow:
-    """The int8 or int16 range of one layer's output, and what the float network's values make of it.
+    """Integer range of one layer's output, and how the float network's values fill it.
 
     Attributes:
         layer: its name.
@@ -41,7 +41,7 @@ class RangeRow:
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """What computing one layer alone in int8, its weights and its output, does to the logits.
+    """Noise in the logits from computing one layer alone in int8, its weights and its output.
 
     Attributes:
         layer: its name; where layers were fused, the first's, the one with weights.
@@ -55,7 +55,7 @@ class LayerNoise:
 def range_report(
     content: bytes, model: "keras.Model", examples: Examples, *, preprocessing: Preprocessing
 ) -> list[RangeRow]:
-    """How pictures fill the ranges of a quantized file.
+    """Measure how pictures fill the ranges of a quantized file.
 
     Args:
         content: a file by ``quantize`` or ``quantize_aware_train``.
@@ -88,7 +88,7 @@ def range_report(
 
 
 def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocessing: Preprocessing) -> list[LayerNoise]:
-    """The layers of a network by what each of them, alone in int8, does to the logits, the worst first.
+    """Rank the layers of a network by the noise that each of them, alone in int8, adds to the logits, the worst first.
 
     One pass over ``NUM_PICTURES`` pictures for every layer, with its weights rounded as int8 stores them and its output
     rounded to the int8 range it has in the file. ``float_layers`` makes of the ranking what to keep in float.
@@ -131,7 +131,7 @@ def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocess
 
 
 def float_layers(model: "keras.Model", ranking: Sequence[LayerNoise], count: int) -> tuple[str, ...]:
-    """What to hand to ``quantize(…, keep_float=…)`` so that the ``count`` worst layers compute in float.
+    """Name the layers to leave in float, ``quantize(…, keep_float=…)``, so that the ``count`` worst compute in float.
 
     With each of them, what reads its output, down to the next layer with weights or several inputs: between two int8
     layers the output would be rounded all the same.
@@ -179,7 +179,7 @@ class _Group:
 
 
 def _groups(content: bytes, model: "keras.Model") -> list[_Group]:
-    """The operations of a quantized file whose outputs have a range of their own."""
+    """Find the operations of a quantized file whose outputs have a range of their own."""
     from ai_edge_litert.interpreter import Interpreter
 
     from toolkit.engines.convert import layers_named_in
@@ -210,7 +210,7 @@ def _groups(content: bytes, model: "keras.Model") -> list[_Group]:
 
 
 def _with_roundings(model: "keras.Model", groups: Sequence[_Group]) -> tuple["keras.Model", dict[str, list[Any]]]:
-    """A copy of the network that can round where the file does, and the switches by the group's last layer."""
+    """Copy the network so that it can round where the file does; also the switches, by the group's last layer."""
     outputs: dict[str, Any] = {}
     inside: dict[str, Any] = {}
     for group in groups:
@@ -259,7 +259,7 @@ def _rounding_class() -> type:
 
 
 def _rounded(weight: np.ndarray) -> np.ndarray:
-    """A kernel as int8 stores it: 255 steps, symmetric; for each output channel, or for a dense kernel as a whole."""
+    """Round a kernel as int8 stores it: 255 steps, symmetric, by output channel, or over a whole dense kernel."""
     if weight.ndim < 2:
         return weight  # biases are int32
     axes = (0, 1, 2) if weight.ndim == 4 else None

@@ -1,4 +1,4 @@
-"""The process in which TensorFlow Model Optimization runs: ``python -m toolkit.compress.worker JOB``.
+"""Training under TensorFlow Model Optimization, a process of its own: ``python -m toolkit.compress.worker JOB``.
 
 TensorFlow Model Optimization works on tf_keras only, and importing it turns ``tf.keras`` into tf_keras for the whole
 process; hence a process of its own. ``toolkit.compress.job`` starts it. ``JOB`` is a directory with ``job.json``,
@@ -8,6 +8,7 @@ result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-a
 The process ends when its stdin closes, so it never outlives the one that started it.
 """
 
+import functools
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ from toolkit.spec import Preprocessing
 
 #: Training batches that activation ranges are first set from.
 NUM_CALIBRATION_BATCHES = 16
+#: Kernels with fewer values than this are left alone: there is nothing to win.
+MIN_WEIGHTS = 256
 
 
 def main(directory: Path) -> None:
@@ -42,7 +45,7 @@ def main(directory: Path) -> None:
 
 
 class Worker:
-    """One job: its model, its examples, its way of telling how far it is."""
+    """One job: its model, its examples, and the stream that its progress goes to."""
 
     def __init__(self, job: dict[str, Any], directory: Path, events: TextIO) -> None:
         self.method = job["method"]
@@ -69,23 +72,23 @@ class Worker:
         masks = zero_masks(model) if self.options["preserve"] in ("sparsity", "both") else None
         network = quantization_aware(model, preserve=self.options["preserve"], keep_float=self.options["keep_float"])
         self.tell({"event": "stage", "stage": "calibrating"})
-        calibrate(network, self._inputs(NUM_CALIBRATION_BATCHES))
+        calibrate(network, (inputs for inputs, _ in self.train.take(NUM_CALIBRATION_BATCHES)))
         self.fit(network, keep_best=True)
         self.tell({"event": "stage", "stage": "converting"})
         (self.directory / "result.tflite").write_bytes(convert(network, masks))
 
     def run_prune(self, model: Any) -> None:
-        from toolkit.compress.sparsity import prunable, pruned, strip_pruning
+        from tensorflow_model_optimization.sparsity.keras import strip_pruning
 
         total = self.steps * self.settings["epochs"]
         network, callback = pruned(model, total_steps=total, **self.options)
-        if not prunable(network):
+        if not any(type(layer).__name__ == "PruneLowMagnitude" for layer in network.layers):
             raise UserError("the network has no layer this kind of pruning applies to")
         self.fit(network, callbacks=[callback])
         save_twin(strip_pruning(network), self.directory / "result.h5")
 
     def run_cluster(self, model: Any) -> None:
-        from toolkit.compress.sparsity import clustered, strip_clustering
+        from tensorflow_model_optimization.clustering.keras import strip_clustering
 
         network = clustered(model, **self.options)
         self.fit(network)
@@ -140,9 +143,6 @@ class Worker:
             return stored.shuffled(batch_size, seed=seed, augment=augment), steps
         return stored.in_order(batch_size), steps
 
-    def _inputs(self, num_batches: int) -> Any:
-        return (inputs for inputs, _ in self.train.take(num_batches))
-
     def tell(self, event: dict[str, Any]) -> None:
         _emit(self.events, event)
 
@@ -163,8 +163,94 @@ class _Best:
         self._network.set_weights(self._weights)
 
 
+def pruned(
+    model: Any, *, total_steps: int, sparsity: float, pattern: str, schedule: str, block: list[int], skip: list[str]
+) -> tuple[Any, Any]:
+    """Copy a tf_keras network so that it loses its smallest weights while it trains; also the callback for that.
+
+    Args:
+        model: not changed.
+        total_steps: training steps; the last quarter trains at full sparsity.
+        sparsity: share of zeros in the end.
+        pattern: ``"any"``; ``"2:4"``, two zeros in four neighbours along the input channels; or ``"block"``, whole
+            blocks of dense kernels.
+        schedule: ``"polynomial"`` rises to ``sparsity``, ``"constant"`` starts there.
+        block: height and width for ``"block"``.
+        skip: names of layers to leave alone.
+    """
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    api = tfmot.sparsity.keras
+    patterns: dict[str, dict[str, Any]] = {
+        "any": {},
+        "2:4": {"sparsity_m_by_n": (2, 4)},
+        "block": {"block_size": tuple(block), "block_pooling_type": "AVG"},
+    }
+    # A mask follows the schedule every `frequency` steps, and has to at least a few times.
+    frequency = max(1, min(100, total_steps // 20))
+    end = max(1, 3 * total_steps // 4)
+    schedules = {
+        "polynomial": lambda: api.PolynomialDecay(0.0, sparsity, 0, end, frequency=frequency),
+        "constant": lambda: api.ConstantSparsity(sparsity, 0, frequency=frequency),
+    }
+    kinds = (tf_keras.layers.Dense,) if pattern == "block" else (tf_keras.layers.Dense, tf_keras.layers.Conv2D)
+
+    def wrap(layer: Any) -> Any:
+        copy = layer.__class__.from_config(layer.get_config())
+        if layer.name in skip or not _is_kernel(layer, kinds):
+            return copy
+        return api.prune_low_magnitude(copy, pruning_schedule=schedules[schedule](), **patterns[pattern])
+
+    return _cloned(model, wrap), api.UpdatePruningStep()
+
+
+def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_channel: bool, skip: list[str]) -> Any:
+    """Copy a tf_keras network so that its kernels keep ``num_clusters`` different values each, found by k-means.
+
+    Args:
+        model: not changed.
+        num_clusters: values per kernel, or per output channel of a convolution with ``per_channel``.
+        preserve_sparsity: keep zeros at zero, as one of the values.
+        per_channel: cluster each output channel on its own, as int8 scales are.
+        skip: names of layers to leave alone.
+    """
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    kinds = (tf_keras.layers.Dense, tf_keras.layers.Conv2D)
+    wrapped = functools.partial(
+        tfmot.clustering.keras.cluster_weights,
+        number_of_clusters=num_clusters,
+        cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
+        preserve_sparsity=preserve_sparsity,
+        cluster_per_channel=per_channel,
+    )
+    # Centroids are found in the weights when a layer is wrapped, so it has to have them by then.
+    return tf_keras.models.clone_model(
+        _cloned(model, lambda layer: layer.__class__.from_config(layer.get_config())),
+        clone_function=lambda layer: wrapped(layer) if layer.name not in skip and _is_kernel(layer, kinds) else layer,
+    )
+
+
+def _cloned(model: Any, clone: Any) -> Any:
+    import tf_keras
+
+    copy = tf_keras.models.clone_model(model, clone_function=clone)
+    for layer, original in zip(copy.layers, model.layers, strict=True):
+        getattr(layer, "layer", layer).set_weights(original.get_weights())
+    return copy
+
+
+def _is_kernel(layer: Any, kinds: tuple[type, ...]) -> bool:
+    import tf_keras
+
+    takes_part = isinstance(layer, kinds) and not isinstance(layer, tf_keras.layers.Conv2DTranspose)
+    return takes_part and layer.trainable and layer.kernel.shape.num_elements() >= MIN_WEIGHTS
+
+
 def _ends_in_softmax(network: Any) -> bool:
-    """Whether the network answers probabilities instead of logits."""
+    """Tell whether the network answers probabilities instead of logits."""
     last = network.layers[-1]
     last = getattr(last, "layer", last)  # without the wrapper of a method
     if type(last).__name__ == "Softmax":

@@ -1,12 +1,15 @@
-"""Export: build every form of the network beside each other, compare their answers, publish in one step."""
+"""Export of one network: write its forms beside each other, compare their answers, publish them in one step."""
 
 import importlib.metadata
 import itertools
 import math
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +30,7 @@ from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latency, recommend
 from toolkit.errors import UserError
-from toolkit.export.parity import AccuracyBudget, Comparison, compare_engines
+from toolkit.export.parity import AccuracyBudget, Comparison, EngineAnswers, collect_answers, compare
 from toolkit.lazy import keras
 from toolkit.network import as_float32, weights_digest
 from toolkit.spec import Preprocessing
@@ -39,21 +42,45 @@ class ParityError(UserError):
     """Engines of one bundle disagree, so it was not written."""
 
 
+@dataclass(frozen=True)
+class BundleOptions:
+    """Further keywords of ``export_bundle``.
+
+    Attributes:
+        calibration: training pictures that set the int8 ranges; without them there is no int8 file.
+        evaluation: held-out pictures that engines are compared on; without them, synthetic ones serve for the
+            float comparison and int8 is not compared.
+        methods: quantized LiteRT files to write beside the float one.
+        files: LiteRT files that are made already, by the name of their method.
+        num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
+        metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
+        reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
+        budget: how much accuracy a quantized file may cost.
+        temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
+        reject_below: the probability under which an answer may be refused; for the manifest.
+        force: write the bundle even if its engines disagree; the manifest then says so.
+    """
+
+    calibration: Subset | None = None
+    evaluation: Subset | None = None
+    methods: tuple[Method, ...] = ("int8",)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    num_examples: int = 0
+    metrics: Mapping[str, float] | None = None
+    reference: np.ndarray | None = None
+    budget: AccuracyBudget | None = None
+    temperature: float | None = None
+    reject_below: float | None = None
+    force: bool = False
+
+
 def export_bundle(
     model: "keras.Model",
     directory: str | Path,
     *,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
-    calibration: Subset | None = None,
-    evaluation: Subset | None = None,
-    methods: tuple[Method, ...] = ("int8",),
-    num_examples: int = 0,
-    metrics: Mapping[str, float] | None = None,
-    budget: AccuracyBudget | None = None,
-    temperature: float | None = None,
-    reject_below: float | None = None,
-    force: bool = False,
+    **options: Any,
 ) -> Path:
     """Write ``model`` as the next version of the bundle ``directory``.
 
@@ -62,16 +89,7 @@ def export_bundle(
         directory: ``…/NAME``; the version becomes ``…/NAME/1``, or one above the highest there is.
         labels: class names in output order.
         preprocessing: what the network was trained with.
-        calibration: training pictures that set the int8 ranges; without them there is no int8 file.
-        evaluation: held-out pictures that engines are compared on; without them, synthetic ones serve for the
-            float comparison and int8 is not compared.
-        methods: quantized LiteRT files to write beside the float one.
-        num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
-        metrics: further figures to keep in the manifest, beside those measured here on ``evaluation``.
-        budget: how much accuracy int8 may cost.
-        temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
-        reject_below: the probability under which an answer may be refused; for the manifest.
-        force: write the bundle even if its engines disagree; the manifest then says so.
+        options: the fields of ``BundleOptions``: ``calibration``, ``evaluation``, ``num_examples``, ``force`` ….
 
     Returns:
         The new version's directory.
@@ -81,38 +99,90 @@ def export_bundle(
             preprocessing does not match the input.
         ParityError: the engines disagree.
     """
+    with draft_bundle(model, directory, labels, preprocessing, BundleOptions(**options)) as draft:
+        return draft.publish(draft.measure())
+
+
+@dataclass(frozen=True)
+class BundleDraft:
+    """A bundle with all its files at ``path``, beside its place: to be measured, then published."""
+
+    path: Path
+    directory: Path
+    model: "keras.Model"
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    options: BundleOptions
+    engines: Mapping[str, Engine]
+
+    def measure(
+        self, others: Mapping[str, Engine] | None = None, shown: Mapping[str, np.ndarray] | None = None
+    ) -> EngineAnswers:
+        """Show every engine, and the network itself, the evaluation pictures in one pass.
+
+        Args:
+            others: further engines to show pictures.
+            shown: see ``collect_answers``.
+        """
+        reference = self.options.reference
+        return collect_answers(
+            KerasEngine(self.model, self.preprocessing) if reference is None else reference,
+            {**self.engines, **(others or {})},
+            self.preprocessing,
+            self.options.evaluation,
+            shown=shown,
+        )
+
+    def publish(self, answers: EngineAnswers) -> Path:
+        """Make the draft the bundle's next version, if the engines agree.
+
+        Raises:
+            ParityError: they do not.
+        """
+        options, directory = self.options, self.directory
+        comparison = compare(answers, options.budget or AccuracyBudget())
+        objections = tuple(comparison.objections.values())
+        if objections and not options.force:
+            raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
+        manifest = Manifest(
+            name=directory.name,
+            model=self.model.name,
+            num_params=_num_params(self.model),
+            weights_digest=weights_digest(self.model),
+            preprocessing=self.preprocessing,
+            labels=tuple(self.labels),
+            metrics=dict(options.metrics or {}) | comparison.scores,
+            parity=comparison.parity,
+            versions=package_versions(),
+            recommended_engine=_fastest_trusted(self.engines, comparison, self.preprocessing),
+            forced=objections,
+            temperature=options.temperature,
+            reject_below=options.reject_below,
+        )
+        write_manifest(self.path, manifest)
+        return publish(self.path, directory)
+
+
+@contextmanager
+def draft_bundle(
+    model: "keras.Model",
+    directory: str | Path,
+    labels: tuple[str, ...],
+    preprocessing: Preprocessing,
+    options: BundleOptions,
+) -> Iterator[BundleDraft]:
+    """Write a bundle's files, see ``export_bundle``; what is not published inside the ``with`` is gone after it."""
     require_tensorflow()
     _require_match(model, labels, preprocessing)
     directory = Path(directory)
     model = as_float32(model)
     staging = staging_dir(directory)
     try:
-        _write_forms(model, staging, labels, preprocessing, calibration, methods)
-        if evaluation is not None:
-            copy_examples(evaluation, staging / EXAMPLES, num_examples)
+        _write_forms(model, staging, labels, preprocessing, options)
+        if options.evaluation is not None:
+            copy_examples(options.evaluation, staging / EXAMPLES, options.num_examples)
         engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
-        reference = KerasEngine(model, preprocessing)
-        comparison = compare_engines(reference, engines, preprocessing, evaluation, budget or AccuracyBudget())
-        objections = tuple(comparison.objections.values())
-        if objections and not force:
-            raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
-        manifest = Manifest(
-            name=directory.name,
-            model=model.name,
-            num_params=_num_params(model),
-            weights_digest=weights_digest(model),
-            preprocessing=preprocessing,
-            labels=tuple(labels),
-            metrics=dict(metrics or {}) | comparison.scores,
-            parity=comparison.parity,
-            versions=package_versions(),
-            recommended_engine=_fastest_trusted(engines, comparison, preprocessing),
-            forced=objections,
-            temperature=temperature,
-            reject_below=reject_below,
-        )
-        write_manifest(staging, manifest)
-        return publish(staging, directory)
+        yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if directory.is_dir() and not any(directory.iterdir()):
@@ -120,7 +190,7 @@ def export_bundle(
 
 
 def require_tensorflow() -> None:
-    """Only TensorFlow writes SavedModels."""
+    """Refuse other Keras backends than TensorFlow, which alone writes SavedModels."""
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             f"a bundle is written by the TensorFlow backend and Keras runs on {keras.backend.backend()!r}: "
@@ -142,8 +212,7 @@ def _write_forms(
     staging: Path,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
-    calibration: Subset | None,
-    methods: tuple[Method, ...],
+    options: BundleOptions,
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 
@@ -154,11 +223,12 @@ def _write_forms(
     write_warmup(staging, preprocessing)
     model.save(staging / KERAS_FILE)
     (staging / FLOAT_LITERT).write_bytes(to_litert(model))
-    for method in methods:
-        if method == "int8" and calibration is None:
-            continue
-        file = quantize(model, method, preprocessing=preprocessing, calibration=calibration)
-        (staging / litert_file(method)).write_bytes(file)
+    files: dict[str, bytes] = dict(options.files)
+    for method in options.methods:
+        if method != "int8" or options.calibration is not None:
+            files[method] = quantize(model, method, preprocessing=preprocessing, calibration=options.calibration)
+    for kind, content in files.items():
+        (staging / litert_file(kind)).write_bytes(content)
 
 
 def copy_examples(subset: Subset, directory: Path, count: int) -> None:
@@ -181,13 +251,13 @@ def _fastest_trusted(engines: Mapping[str, Engine], comparison: Comparison, prep
 
 
 def _num_params(model: "keras.Model") -> int:
-    """Parameters that training can move, whether or not they are frozen now."""
+    """Count the parameters that training can move, whether or not they are frozen now."""
     statistics = ("moving_mean", "moving_variance", "seed_generator_state")
     return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
 def package_versions() -> dict[str, str]:
-    """What a bundle is made with, for its manifest."""
+    """Look up the versions of Python and of the packages that a bundle is made with, for its manifest."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

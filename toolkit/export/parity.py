@@ -1,4 +1,4 @@
-"""The gate before publication: every engine answers the same pictures, and the answers are compared."""
+"""The gate before publication: every engine answers the same pictures once, and the answers are compared."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,14 @@ import numpy as np
 
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
-from toolkit.engines import FLOAT_ENGINES, Engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine
 from toolkit.metrics import top_k_accuracy
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger(__name__)
 
+#: The network itself among the engines: what the others are held against.
+REFERENCE = "keras"
 #: Largest difference in probability between float engines.
 FLOAT_TOLERANCE = 1e-4
 #: Pictures over which float engines are compared; quantized ones are judged on all.
@@ -31,13 +33,32 @@ class AccuracyBudget:
     pictures: int = 2
 
     def allows(self, lost: float, num_examples: int) -> bool:
-        """Whether losing the fraction ``lost`` over ``num_examples`` pictures is within the budget."""
+        """Tell whether losing the fraction ``lost`` over ``num_examples`` pictures is within the budget."""
         return lost * num_examples <= max(self.points / 100 * num_examples, self.pictures) + 1e-9
 
 
 @dataclass(frozen=True)
+class EngineAnswers:
+    """Probabilities that engines gave for one set of pictures.
+
+    Attributes:
+        labels: of the pictures, integers (pictures,); None for noise, which has none.
+        seen: by engine, the indices of the pictures it was shown, ascending.
+        probabilities: by engine, float32 (pictures shown, classes).
+    """
+
+    labels: np.ndarray | None
+    seen: Mapping[str, np.ndarray]
+    probabilities: Mapping[str, np.ndarray]
+
+    def of(self, engine: str, indices: np.ndarray) -> np.ndarray:
+        """Look up an engine's probabilities for some of the pictures that it was shown."""
+        return self.probabilities[engine][np.searchsorted(self.seen[engine], indices)]
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What the gate found.
+    """Findings of the gate.
 
     Attributes:
         parity: by engine, the largest difference in probability from the reference.
@@ -51,54 +72,80 @@ class Comparison:
     objections: dict[str, str]
 
     def trusts(self, engine: str) -> bool:
-        """Whether an engine may be recommended: no objection, and if quantized, its accuracy was measured."""
+        """Tell whether an engine may be recommended: no objection, and if quantized, its accuracy was measured."""
         return engine not in self.objections and (engine in FLOAT_ENGINES or f"top1_{engine}" in self.scores)
 
 
-def compare_engines(
-    reference: Engine,
+def collect_answers(
+    reference: Engine | np.ndarray,
     engines: Mapping[str, Engine],
     preprocessing: Preprocessing,
     evaluation: Subset | None,
-    budget: AccuracyBudget,
-) -> Comparison:
-    """Run all engines over the evaluation pictures, holding one batch of them at a time.
+    *,
+    shown: Mapping[str, np.ndarray] | None = None,
+) -> EngineAnswers:
+    """Run engines over the evaluation pictures in one pass, holding one batch of pictures at a time.
+
+    The network and quantized engines are shown all pictures, float engines ``NUM_PARITY`` of them.
 
     Args:
-        reference: the Keras network.
-        engines: by name, what is compared with it.
+        reference: the network, or its probabilities for all pictures where they are known.
+        engines: the bundle's, by name, and any others under names of their own, which are shown nothing by default.
         preprocessing: what the network was trained with.
-        evaluation: held-out pictures; without any, noise serves for the float comparison and nothing is scored.
-        budget: what a quantized engine may lose.
+        evaluation: held-out pictures; without any, noise serves.
+        shown: by engine, indices of further pictures to show it.
+
+    Returns:
+        The answers, with the network's under ``REFERENCE``.
     """
     labels = np.asarray(evaluation.labels) if evaluation is not None and len(evaluation) else None
     total = _NUM_NOISE if labels is None else len(labels)
-    # Pictures come sorted by class: taken from the front, they would show one class only.
-    spread = np.unique(np.linspace(0, total - 1, NUM_PARITY).astype(int))
-    parity = dict.fromkeys(engines, 0.0)
-    hits: dict[str, int] = {"top1": 0, "top5": 0} | {f"top1_{n}": 0 for n in engines if n not in FLOAT_ENGINES}
+    seen = {REFERENCE: np.arange(total)}
+    for name in engines:
+        own = _spread(total) if name in FLOAT_ENGINES else np.arange(total if name in ENGINES else 0)
+        seen[name] = np.union1d(own, (shown or {}).get(name, ())).astype(int)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in seen}
+    running = dict(engines)
+    if isinstance(reference, np.ndarray):
+        parts[REFERENCE] = [reference]
+    else:
+        running[REFERENCE] = reference
     for start, pixels in _batches(preprocessing, evaluation if labels is not None else None):
-        expected = reference.probabilities(pixels)
-        everything = np.arange(len(pixels))
-        some = spread[(spread >= start) & (spread < start + len(pixels))] - start
-        answers = {}
-        for name, engine in engines.items():
-            chosen = some if name in FLOAT_ENGINES else everything
+        for name, engine in running.items():
+            chosen = seen[name][(seen[name] >= start) & (seen[name] < start + len(pixels))] - start
             if len(chosen):
-                answers[name] = engine.probabilities(pixels[chosen])
-                parity[name] = _worst(parity[name], np.abs(answers[name] - expected[chosen]).max())
-        if labels is not None:
-            truth = labels[start : start + len(pixels)]
-            hits["top1"] += _hits(expected, truth, 1)
-            hits["top5"] += _hits(expected, truth, 5)
-            for name in set(engines) - set(FLOAT_ENGINES):
-                hits[f"top1_{name}"] += _hits(answers[name], truth, 1)
-    for name, difference in parity.items():
-        log.info("%s: largest difference in probability from Keras %.2g", name, difference)
-    scores: dict[str, float] = (
-        {} if labels is None else {key: count / total for key, count in hits.items()} | {"n": total}
-    )
+                parts[name].append(engine.probabilities(pixels[chosen]))
+    return EngineAnswers(labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
+
+
+def compare(answers: EngineAnswers, budget: AccuracyBudget) -> Comparison:
+    """Hold the engines of a bundle against its network.
+
+    Args:
+        answers: those of engines that are no bundle's are left out.
+        budget: what a quantized engine may lose.
+    """
+    expected, labels = answers.probabilities[REFERENCE], answers.labels
+    parity: dict[str, float] = {}
+    for name in filter(ENGINES.__contains__, answers.probabilities):
+        judged = _spread(len(expected)) if name in FLOAT_ENGINES else answers.seen[name]
+        parity[name] = float(np.abs(answers.of(name, judged) - expected[judged]).max())  # NaN stays
+        log.info("%s: largest difference in probability from Keras %.2g", name, parity[name])
+    scores: dict[str, float] = {}
+    if labels is not None:
+        scores = {f"top{k}": top_k_accuracy(expected, labels, k) for k in (1, 5)}
+        quantized = [name for name in parity if name not in FLOAT_ENGINES]
+        scores |= {f"top1_{name}": top_k_accuracy(answers.probabilities[name], labels, 1) for name in quantized}
+        scores["n"] = len(labels)
     return Comparison(parity, scores, _objections(parity, scores, budget))
+
+
+def _spread(total: int) -> np.ndarray:
+    """Choose the pictures that float engines are compared on.
+
+    Pictures come sorted by class: taken from the front, they would show one class only.
+    """
+    return np.unique(np.linspace(0, total - 1, NUM_PARITY).astype(int))
 
 
 def _batches(preprocessing: Preprocessing, evaluation: Subset | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -107,14 +154,6 @@ def _batches(preprocessing: Preprocessing, evaluation: Subset | None) -> Iterato
         return
     for start in range(0, len(evaluation), _BATCH_SIZE):
         yield start, load_pixels(evaluation.paths[start : start + _BATCH_SIZE], preprocessing)
-
-
-def _worst(before: float, difference: float) -> float:
-    return before if difference <= before else float(difference)  # NaN is the worst of all, and stays
-
-
-def _hits(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
-    return round(top_k_accuracy(probabilities, labels, k) * len(labels))
 
 
 def _objections(parity: dict[str, float], scores: dict[str, float], budget: AccuracyBudget) -> dict[str, str]:

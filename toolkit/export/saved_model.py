@@ -70,7 +70,7 @@ def write_saved_model(
 
 @dataclass(frozen=True)
 class Answers:
-    """What the signatures of a bundle compute.
+    """Functions behind the signatures of a bundle.
 
     Attributes:
         from_bytes: encoded pictures, string [N], to probabilities [N, C].

@@ -1,23 +1,14 @@
-"""A bundle to its compressed next version."""
+"""Compression of a bundle: its network in a smaller form becomes the bundle's next version."""
 
-import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.bundle import (
-    FLOAT_LITERT,
-    find_bundle,
-    litert_file,
-    publish,
-    read_manifest,
-    require_network,
-    staging_dir,
-    write_manifest,
-)
+from toolkit.bundle import FLOAT_LITERT, find_bundle, litert_file, read_manifest, require_network
+from toolkit.compress import METHODS
 from toolkit.data import Split, scan_folder, split_folder
 from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError, unknown_name
@@ -29,10 +20,12 @@ from toolkit.workflows.steps import Progress
 
 if TYPE_CHECKING:
     from toolkit.compress.job import Progress as TrainingProgress
+    from toolkit.export.bundle import BundleDraft
+    from toolkit.export.parity import EngineAnswers
 
-#: What ``--method`` takes. ``+`` joins what follows on each other.
+#: Methods by name: after training, then those that train on. ``+`` joins what follows on each other.
 COMPRESSION_METHODS = (
-    *("dynamic", "float16", "int8", "int16x8"),
+    *METHODS,
     *("qat", "prune", "cluster", "prune+cluster"),
     *("prune+int8", "cluster+int8", "prune+qat", "cluster+qat", "prune+cluster+qat"),
 )
@@ -42,7 +35,7 @@ NUM_REPORTED = 2000
 
 @dataclass(frozen=True)
 class CompressionOptions:
-    """Settings of the methods that have any.
+    """Settings of the methods that have any, and of the report.
 
     Attributes:
         epochs: how long to train on, each time.
@@ -53,6 +46,7 @@ class CompressionOptions:
         keep_float: names of layers that int8 leaves in float.
         keep_worst: how many of the layers that int8 hurts most it leaves in float besides.
         progress: told how the training goes.
+        page: where to write the report as HTML.
     """
 
     epochs: int = 3
@@ -63,6 +57,7 @@ class CompressionOptions:
     keep_float: tuple[str, ...] = ()
     keep_worst: int = 0
     progress: "TrainingProgress | None" = None
+    page: str | Path | None = None
 
 
 def compress_bundle(
@@ -71,7 +66,6 @@ def compress_bundle(
     *,
     data: str | Path,
     options: CompressionOptions | None = None,
-    page: str | Path | None = None,
     skip_bad: bool = False,
     force: bool = False,
     scan_progress: Progress | None = None,
@@ -84,7 +78,6 @@ def compress_bundle(
         data: the pictures it was trained on: the training split calibrates and trains on, the validation split chooses
             among epochs (see ``training_parts``), the held-out split judges.
         options: of the method.
-        page: where to write the report as HTML.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         force: write it even if too much accuracy is lost.
         scan_progress: called with (done, total) files.
@@ -96,9 +89,10 @@ def compress_bundle(
     Raises:
         UserError: bad input, or more top-1 lost than the budget of a bundle allows.
     """
-    from toolkit.compress import compression_report, report_page
-    from toolkit.export.parity import AccuracyBudget
+    from toolkit.compress import range_report, report_page
+    from toolkit.export import AccuracyBudget, BundleOptions, draft_bundle
 
+    options = options or CompressionOptions()
     if method not in COMPRESSION_METHODS:
         raise UserError(unknown_name("method", method, list(COMPRESSION_METHODS)))
     version_dir = find_bundle(bundle)
@@ -109,17 +103,27 @@ def compress_bundle(
         folder.require_clean()
     split = split_folder(folder)
     model = load_network(keras_file)
-    made = _compress(model, method, manifest.preprocessing, split, options or CompressionOptions())
-    held_out = _spread(split.held_out[1], NUM_REPORTED)
-    report = compression_report(
-        model, {method: made.content}, preprocessing=manifest.preprocessing, evaluation=held_out
+    compressed = _compress(model, method, manifest.preprocessing, split, options)
+    chosen = BundleOptions(
+        evaluation=split.held_out[1],
+        methods=(),
+        files=compressed.files,
+        temperature=manifest.temperature,
+        reject_below=manifest.reject_below,
+        force=force,
     )
-    if page:
-        write_file(page, report_page(report))
-    reference, row = report["rows"]
-    if not AccuracyBudget().allows(reference["top1"] - row["top1"], report["n"]) and not force:
-        raise UserError(f"{version_dir.parent}: not written: {row['verdict']} (--force writes it)")
-    path = _export(made, method, version_dir, split, force)
+    network, preprocessing = compressed.network, manifest.preprocessing
+    with draft_bundle(network, version_dir.parent, manifest.labels, preprocessing, chosen) as draft:
+        answers, report = _measure(draft, model, compressed, method)
+        if options.page:
+            integer = compressed.files.get("int8") or compressed.files.get("int16x8")
+            # On pictures that the ranges were not learned from.
+            ranges = integer and range_report(integer, network, split.val, preprocessing=preprocessing)
+            write_file(options.page, report_page(report, ranges or ()))
+        reference, row = report["rows"]
+        if not AccuracyBudget().allows(reference["top1"] - row["top1"], report["n"]) and not force:
+            raise UserError(f"{version_dir.parent}: not written: {row['verdict']} (--force writes it)")
+        path = draft.publish(answers)
     return {
         "bundle": str(path),
         "method": method,
@@ -127,26 +131,31 @@ def compress_bundle(
         "float_bytes": (path / FLOAT_LITERT).stat().st_size,
         "top1": row["top1"],
         "float_top1": reference["top1"],
-        "kept_float": list(made.kept_float),
+        "kept_float": list(compressed.kept_float),
         "report": report,
     }
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A compressed network, its LiteRT file, and the layers that stayed in float in an int8 file."""
+class _Compressed:
+    """A compressed network, LiteRT files of it beside the float one, and the layers that stayed in float in int8.
+
+    Attributes:
+        network: the bundle's own where no method trained it on.
+        files: by the name that ``litert_file`` takes.
+        kept_float: names of layers.
+    """
 
     network: "keras.Model"
-    content: bytes
+    files: dict[str, bytes] = field(default_factory=dict)
     kept_float: tuple[str, ...] = ()
 
 
 def _compress(
     model: "keras.Model", method: str, preprocessing: Preprocessing, split: Split, options: CompressionOptions
-) -> _Made:
+) -> _Compressed:
     from toolkit.compress import Clustering, Pruning, Retraining, cluster, prune, quantize, quantize_aware_train
-    from toolkit.compress.operators import require_integer
-    from toolkit.engines.convert import to_litert
+    from toolkit.compress.litert import require_integer
 
     steps = method.split("+")
     retraining = Retraining(options.epochs, options.learning_rate, progress=options.progress)
@@ -158,38 +167,40 @@ def _compress(
     if "cluster" in steps:
         clustering = Clustering(options.num_clusters, preserve_sparsity="prune" in steps)
         network = cluster(network, clustering, **training)
-    if steps[-1] in ("prune", "cluster"):
-        return _Made(network, to_litert(network))
-    if steps[-1] not in ("int8", "qat"):
-        return _Made(
-            network,
-            quantize(network, steps[-1], preprocessing=preprocessing, calibration=split.train),  # type: ignore[arg-type]
+    last: Any = steps[-1]
+    if last in ("prune", "cluster"):
+        return _Compressed(network)
+    if last not in ("int8", "qat"):
+        return _Compressed(
+            network, {last: quantize(network, last, preprocessing=preprocessing, calibration=split.train)}
         )
     kept = (*options.keep_float, *_worst(network, preprocessing, split, options.keep_worst))
-    if steps[-1] == "qat":
-        preserve = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
+    if last == "qat":
+        preserve: Any = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
         content = quantize_aware_train(
             network,
             validation=validation,
-            preserve=preserve,  # type: ignore[arg-type]
+            preserve=preserve,
             keep_float=kept,
             **training,
         )
     else:
         content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
-    return _Made(network, content, require_integer(content, network, kept))
+    return _Compressed(network, {"int8": content}, require_integer(content, network, kept))
 
 
 def training_parts(split: Split) -> tuple[Subset, Subset]:
-    """The pictures to train on, and those that choose among epochs; neither is what is reported on.
+    """Divide the pictures into those to train on and those that choose among epochs; none of them is reported on.
 
     A folder that came with ``train`` and ``val`` only is judged on ``val``, so every fifth training picture chooses.
     """
+    from toolkit.compress.examples import picked
+
     if len(split.test):
         return split.train, split.val
     choosing = range(0, len(split.train), 5)
     kept = sorted(set(range(len(split.train))) - set(choosing))
-    return _picked(split.train, kept), _picked(split.train, choosing)
+    return picked(split.train, kept), picked(split.train, choosing)
 
 
 def _worst(model: "keras.Model", preprocessing: Preprocessing, split: Split, count: int) -> tuple[str, ...]:
@@ -200,71 +211,40 @@ def _worst(model: "keras.Model", preprocessing: Preprocessing, split: Split, cou
     return float_layers(model, layer_sensitivity(model, split.train, preprocessing=preprocessing), count)
 
 
-def _export(made: _Made, method: str, version_dir: Path, split: Split, force: bool) -> Path:
-    """Write the bundle beside its place, put the file in, and publish it in one step."""
-    from toolkit.export import export_bundle
+def _measure(
+    draft: "BundleDraft", model: "keras.Model", compressed: _Compressed, method: str
+) -> "tuple[EngineAnswers, dict[str, Any]]":
+    """Run the new bundle over the held-out pictures once, for the gate and for the report.
 
-    manifest = read_manifest(version_dir)
-    directory, evaluation = version_dir.parent, split.held_out[1]
-    last = method.split("+")[-1]
-    kind = {"qat": "int8", "prune": "", "cluster": ""}.get(last, last)
-    staging = staging_dir(directory)
-    try:
-        path = export_bundle(
-            made.network,
-            staging / directory.name,
-            labels=manifest.labels,
-            preprocessing=manifest.preprocessing,
-            evaluation=evaluation,
-            methods=(),
-            temperature=manifest.temperature,
-            reject_below=manifest.reject_below,
-            force=force,
+    The report is on ``NUM_REPORTED`` of the pictures: the float file of ``model`` and the compressed one, in LiteRT and
+    in OpenVINO, which are the bundle's own engines wherever it has them.
+    """
+    from toolkit.compress.examples import evenly
+    from toolkit.compress.report import Form, open_runtimes, report_on
+    from toolkit.engines import ENGINES
+    from toolkit.engines.convert import to_litert
+
+    with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as directory:
+        files = {"float": draft.path / FLOAT_LITERT}
+        files[method] = draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT)
+        if compressed.network is not model:  # what is in the draft was trained on
+            files["float"] = Path(directory) / "float.tflite"
+            files["float"].write_bytes(to_litert(model))
+        forms: dict[str, Form] = {}
+        names: dict[tuple[str, str], str] = {}
+        for form, file in files.items():
+            # An engine's name begins with its runtime's.
+            names_of_file = [name for name in draft.engines if draft.path / ENGINES[name].file == file]
+            own = {name.split("-")[0]: name for name in names_of_file}
+            opened = {runtime: draft.engines[engine] for runtime, engine in own.items()}
+            forms[form] = Form(file.read_bytes(), open_runtimes(file, draft.preprocessing, opened))
+            names |= {(form, runtime): own.get(runtime, f"{form} {runtime}") for runtime in forms[form].opened}
+        reported = np.array(evenly(len(draft.options.evaluation or ()), NUM_REPORTED))
+        answers = draft.measure(
+            {engine: forms[form].opened[runtime] for (form, runtime), engine in names.items()},
+            dict.fromkeys(names.values(), reported),
         )
-        if kind:
-            _add_file(path, kind, made, evaluation, force)
-        return publish(path, directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _add_file(path: Path, kind: str, made: _Made, evaluation: Subset, force: bool) -> None:
-    """Put a LiteRT file into an unpublished bundle, through the gate that every engine passes."""
-    from toolkit.engines import ENGINES, available_engines, open_engine
-    from toolkit.engines.runtimes import KerasEngine
-    from toolkit.engines.timing import latency, recommend
-    from toolkit.export.parity import AccuracyBudget, compare_engines
-
-    (path / litert_file(kind)).write_bytes(made.content)
-    manifest = read_manifest(path)
-    preprocessing = manifest.preprocessing
-    engines = {name: open_engine(name, path, preprocessing) for name in available_engines(path)}
-    added = {name: engine for name, engine in engines.items() if ENGINES[name].file == litert_file(kind)}
-    reference = KerasEngine(made.network, preprocessing)
-    comparison = compare_engines(reference, added, preprocessing, evaluation, AccuracyBudget())
-    objections = tuple(comparison.objections.values())
-    if objections and not force:
-        raise UserError(f"not written: {'; '.join(objections)} (--force writes it)")
-    pixels = np.zeros((1, *preprocessing.size, 3), np.uint8)
-    trusted = [name for name in engines if name not in added or comparison.trusts(name)]
-    write_manifest(
-        path,
-        replace(
-            manifest,
-            metrics=manifest.metrics | comparison.scores,
-            parity=manifest.parity | comparison.parity,
-            recommended_engine=recommend({name: latency(engines[name], pixels)[0] for name in trusted}),
-            forced=manifest.forced + objections,
-        ),
-    )
-
-
-def _spread(subset: Subset, count: int) -> Subset:
-    """At most ``count`` pictures, evenly."""
-    count = min(count, len(subset))
-    return _picked(subset, [index * len(subset) // count for index in range(count)])
-
-
-def _picked(subset: Subset, indices: Iterable[int]) -> Subset:
-    indices = list(indices)
-    return Subset(tuple(subset.paths[i] for i in indices), tuple(subset.labels[i] for i in indices))
+        for (form, runtime), engine in names.items():
+            forms[form].answers[runtime] = answers.of(engine, reported)
+        labels = np.asarray(answers.labels)[reported]
+        return answers, report_on(model.name, forms, labels, draft.preprocessing.size)

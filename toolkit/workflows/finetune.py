@@ -10,14 +10,7 @@ from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.spec import ModelInfo, Preprocessing
-from toolkit.workflows.steps import (
-    ExportOptions,
-    Progress,
-    export_held_out,
-    held_out_metrics,
-    require_writable,
-    scan,
-)
+from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
 
 if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions, FinetuneResult, Network
@@ -74,13 +67,11 @@ def finetune_folder(
     )
     if report and result.features:
         _write_report(report, folder, split, result)
-    preprocessing = network.preprocessing
-    metrics = held_out_metrics(result.model, preprocessing, folder, split)
-    bundle = export_held_out(
+    bundle, metrics = export_held_out(
         result.model,
         folder,
         split,
-        preprocessing,
+        network.preprocessing,
         export,
         temperature=result.temperature,
         reject_below=result.reject_below,

@@ -1,4 +1,4 @@
-"""A network's gradients held against numerical ones."""
+"""Gradient check of a registered network against numerical gradients."""
 
 from collections.abc import Callable
 from dataclasses import asdict

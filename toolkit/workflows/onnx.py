@@ -1,4 +1,4 @@
-"""A bundle's network as an ONNX file, held against Keras before it is written."""
+"""ONNX export of a bundle's network, held against Keras before it is written."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the journeys have in common: reading the folder, measuring on held-out pictures, exporting."""
+"""Steps that the journeys have in common: reading the folder, exporting and measuring on held-out pictures."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Where and how a journey ends in a bundle.
+    """Settings of the bundle in which a journey ends.
 
     Attributes:
         directory: ``…/NAME``; the next version is written below it.
@@ -36,7 +36,7 @@ class ExportOptions:
 
 
 def require_writable(directory: Path) -> None:
-    """Learn now, and not after hours of training, that the bundle has nowhere to go."""
+    """Refuse a place where no bundle can be written, before hours of training and not after them."""
     existing = directory.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -54,44 +54,35 @@ def scan(data: str | Path, skip_bad: bool, progress: Progress | None) -> ImageFo
     return folder
 
 
-def held_out_metrics(
-    model: "keras.Model", preprocessing: Preprocessing, folder: ImageFolder, split: Split
-) -> dict[str, Any]:
-    """Accuracy of ``accuracy_report`` on the test pictures, or on validation where there are none."""
-    from toolkit.data.feed.arrays import load_pixels
-    from toolkit.engines.runtimes import KerasEngine
-    from toolkit.metrics import accuracy_report
-    from toolkit.network import as_float32
-
-    name, subset = split.held_out
-    engine = KerasEngine(as_float32(model), preprocessing)
-    chunks = (subset.paths[i : i + 64] for i in range(0, len(subset), 64))
-    probabilities = np.concatenate([engine.probabilities(load_pixels(chunk, preprocessing)) for chunk in chunks])
-    return {"subset": name} | accuracy_report(probabilities, np.asarray(subset.labels), folder.class_names)
-
-
 def export_held_out(
     model: "keras.Model",
     folder: ImageFolder,
     split: Split,
     preprocessing: Preprocessing,
-    options: ExportOptions,
-    *,
-    temperature: float | None = None,
-    reject_below: float | None = None,
-) -> Path:
-    """Export with the training pictures to calibrate on and the held-out ones to judge by."""
-    from toolkit.export import export_bundle
+    export: ExportOptions,
+    **options: Any,
+) -> tuple[Path, dict[str, Any]]:
+    """Export a network and measure it, in one pass over the held-out pictures.
 
-    return export_bundle(
-        model,
-        options.directory,
-        labels=folder.class_names,
-        preprocessing=preprocessing,
-        calibration=split.train,
-        evaluation=split.held_out[1],
-        num_examples=options.num_examples,
-        force=options.force,
-        temperature=temperature,
-        reject_below=reject_below,
-    )
+    Args:
+        model: the trained network.
+        folder: the pictures it was trained on.
+        split: the training pictures calibrate, the held-out ones judge.
+        preprocessing: what the network was trained with.
+        export: where the bundle goes.
+        options: further fields of ``toolkit.export.BundleOptions``.
+
+    Returns:
+        The new version's directory, and the network's accuracy: ``"subset"``, ``"test"`` or where there is none
+        ``"val"``, and the figures of ``accuracy_report``.
+    """
+    from toolkit.export import REFERENCE, BundleOptions, draft_bundle
+    from toolkit.metrics import accuracy_report
+
+    name, subset = split.held_out
+    chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
+    with draft_bundle(model, export.directory, folder.class_names, preprocessing, chosen) as draft:
+        answers = draft.measure()
+        labels = np.asarray(subset.labels)
+        report = accuracy_report(answers.probabilities[REFERENCE], labels, folder.class_names)
+        return draft.publish(answers), {"subset": name} | report

@@ -87,7 +87,7 @@ def train_folder(
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
 
     from toolkit.training.devices import resolve_policy
-    from toolkit.training.report.page import write_report
+    from toolkit.training.report.page import predict, write_report
     from toolkit.training.run_dir import RunDirectory
 
     hosts = options.hosts
@@ -100,10 +100,12 @@ def train_folder(
         model = _trained_model(_Plan(info, config, folder, split), run, options, epoch_report)
     if not run.writer:
         return {"run": str(run.path)}
-    metrics = write_report(model, split, info.preprocessing, folder.class_names, run, title=info.title)
+    probabilities = predict(model, split.held_out[1], info.preprocessing)
+    metrics = write_report(probabilities, split, info.preprocessing, folder.class_names, run, title=info.title)
     result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
     if export:
-        result["bundle"] = str(export_held_out(model, folder, split, info.preprocessing, export))
+        path, _ = export_held_out(model, folder, split, info.preprocessing, export, reference=probabilities)
+        result["bundle"] = str(path)
     return result
 
 

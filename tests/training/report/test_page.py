@@ -10,7 +10,7 @@ from PIL import Image
 from toolkit.data.feed.split import Split, Subset
 from toolkit.spec import Preprocessing
 from toolkit.training.report import plots
-from toolkit.training.report.page import write_report
+from toolkit.training.report.page import predict, write_report
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, RunDirectory
 
 
@@ -48,7 +48,9 @@ def brightness() -> keras.Model:
 def test_report_is_one_page_with_everything_in_it(run, split):
     preprocessing = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
     names = ["<dark>", "bright"]
-    metrics = write_report(brightness(), split, preprocessing, names, run, title="A & B")
+    metrics = write_report(
+        predict(brightness(), split.test, preprocessing), split, preprocessing, names, run, title="A & B"
+    )
     assert metrics["subset"] == "test"
     assert metrics["top1"] == pytest.approx(4 / 5)
     assert metrics["macro_recall"] == pytest.approx((2 / 3 + 1) / 2)
@@ -80,6 +82,7 @@ def test_matrix_of_many_classes_is_left_to_its_table(run, tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(many)(keras.layers.GlobalAveragePooling2D()(inputs)))
     preprocessing = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
     names = [str(index) for index in range(many)]
-    assert write_report(model, split, preprocessing, names, run, title="many")["subset"] == "val"
+    probabilities = predict(model, split.val, preprocessing)
+    assert write_report(probabilities, split, preprocessing, names, run, title="many")["subset"] == "val"
     assert not (run.path / "confusion.png").exists()
     assert len((run.path / "confusion.csv").read_text().splitlines()) == many + 1

@@ -1,28 +1,9 @@
 """One function per command: call, then print. Imports stand inside, so that each command pays for its own only."""
 
+# ruff: noqa: F401 (the command line looks the functions up by their names)
+
 from toolkit.cli.commands.bundles import benchmark, compress, demo, ensemble, evaluate, export, predict, serve, verify
 from toolkit.cli.commands.folders import check
 from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.training import gradcheck, train, tune
 from toolkit.cli.commands.transfer import cache, finetune
-
-__all__ = [
-    "benchmark",
-    "cache",
-    "check",
-    "compress",
-    "demo",
-    "ensemble",
-    "evaluate",
-    "export",
-    "finetune",
-    "gradcheck",
-    "models",
-    "predict",
-    "samples",
-    "serve",
-    "train",
-    "tune",
-    "verify",
-    "weights",
-]

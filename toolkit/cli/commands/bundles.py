@@ -1,12 +1,11 @@
-"""A bundle used, measured, compressed and shown."""
+"""Commands on bundles: predict, measure, compress, export, serve, open the demo."""
 
 import sys
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from toolkit.cli.commands.shown import print_metrics
-from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.cli.output import print_json, print_metrics, print_table, progress_bar
 
 
 def evaluate(arguments: Namespace) -> None:
@@ -112,8 +111,8 @@ def compress(arguments: Namespace) -> None:
             keep_float=tuple(arguments.keep_float),
             keep_worst=arguments.keep_worst,
             progress=_print_training,
+            page=arguments.report,
         ),
-        page=arguments.report,
         skip_bad=arguments.skip_bad,
         force=arguments.force,
         scan_progress=progress_bar("reading"),

@@ -1,4 +1,4 @@
-"""A folder of pictures, looked at."""
+"""The command that examines a folder of pictures."""
 
 from argparse import Namespace
 from pathlib import Path

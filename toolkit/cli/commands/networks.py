@@ -1,4 +1,4 @@
-"""The commands about what there is: networks, their weights, bundled samples."""
+"""Commands on networks, their weights and bundled samples."""
 
 from argparse import Namespace
 from dataclasses import asdict

@@ -1,11 +1,10 @@
-"""Training from scratch, and what belongs to it."""
+"""Commands that train from scratch, search settings and check gradients."""
 
 import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli.commands.shown import print_epoch, print_metrics
-from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table, progress_bar
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:

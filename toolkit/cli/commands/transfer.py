@@ -1,10 +1,9 @@
-"""Fine-tuning and its cache of features."""
+"""Commands that fine-tune and look after the cache of features."""
 
 from argparse import Namespace
 from typing import Any
 
-from toolkit.cli.commands.shown import print_epoch, print_metrics
-from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table, progress_bar
 
 
 def finetune(arguments: Namespace) -> None:

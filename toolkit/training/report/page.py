@@ -30,7 +30,7 @@ _PAIRS = 15
 
 
 def write_report(
-    model: "keras.Model",
+    probabilities: np.ndarray,
     split: Split,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
@@ -38,19 +38,25 @@ def write_report(
     *,
     title: str,
 ) -> dict[str, Any]:
-    """Measure the network on held-out pictures, and write ``result.json``, tables, pictures and ``report.html``.
+    """Write what a network answered for the held-out pictures: ``result.json``, tables, pictures and ``report.html``.
+
+    Args:
+        probabilities: ``predict`` of the held-out pictures.
+        split: of the pictures.
+        preprocessing: what the network was trained with.
+        class_names: in output order.
+        run: where to write.
+        title: of the network.
 
     Returns:
         ``accuracy_report``'s figures with the subset's name and macro means over the classes.
     """
     name, subset = split.held_out
     labels = np.asarray(subset.labels)
-    probabilities = predict(model, subset, preprocessing)
     rows = classification.class_table(probabilities, labels, class_names)
     matrix = classification.confusion_matrix(probabilities, labels)
-    metrics = (
-        {"subset": name} | accuracy_report(probabilities, labels, tuple(class_names)) | classification.macro_means(rows)
-    )
+    metrics = {"subset": name} | accuracy_report(probabilities, labels, tuple(class_names))
+    metrics |= classification.macro_means(rows)
 
     run.write_text(
         "classes.csv", _csv([[f.name for f in fields(classification.ClassRow)], *(astuple(row) for row in rows)])

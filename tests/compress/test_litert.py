@@ -4,8 +4,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from toolkit.compress import operator_report
-from toolkit.compress.operators import require_integer
-from toolkit.compress.slim import slimmed
+from toolkit.compress.litert import compact, require_integer
 from toolkit.engines.convert import to_litert
 from toolkit.errors import UserError
 from toolkit.layers import LocalResponseNormalization
@@ -79,7 +78,7 @@ def test_layers_left_in_float_are_allowed_named_or_refused(network):
 
 def test_a_slimmed_file_answers_alike_and_names_its_layers(network, tmp_path):
     content = to_litert(network, quantization="int8", calibration=[EXAMPLES])
-    slim = slimmed(content, [layer.name for layer in network.layers])
+    slim = compact(content, [layer.name for layer in network.layers])
     assert len(slim) < 0.9 * len(content)
     assert operator_report(slim).by_name == operator_report(content).by_name
     np.testing.assert_array_equal(run(slim), run(content))

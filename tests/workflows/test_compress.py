@@ -27,8 +27,11 @@ BRIEF = CompressionOptions(epochs=1)
         pytest.param("int16x8", 0.28, marks=pytest.mark.slow),
     ],
 )
-def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, method, share):
-    result = compress_bundle(bundle_copy, method, data=digits)
+def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, held_out_decoded, tmp_path, method, share):
+    page = tmp_path / "report.html"
+    result = compress_bundle(bundle_copy, method, data=digits, options=CompressionOptions(page=page))
+    assert ("<h2>Ranges</h2>" in page.read_text()) == (method in ("int8", "int16x8"))
+    assert len(held_out_decoded) == len(set(held_out_decoded)) == 359
     path = bundle_copy.parent / "2"
     assert result["bundle"] == str(path)
     assert result["bytes"] == (path / litert_file(method)).stat().st_size < share * result["float_bytes"]
@@ -55,8 +58,8 @@ def test_what_chooses_among_epochs_is_not_reported_on():
 def test_a_quantization_aware_trained_file_is_the_bundles_int8(bundle_copy, digits, tmp_path):
     told = []
     page = tmp_path / "report.html"
-    options = CompressionOptions(epochs=1, progress=told.append)
-    result = compress_bundle(bundle_copy, "qat", data=digits, options=options, page=page)
+    options = CompressionOptions(epochs=1, progress=told.append, page=page)
+    result = compress_bundle(bundle_copy, "qat", data=digits, options=options)
     path = bundle_copy.parent / "2"
     assert operator_report(path / INT8_LITERT).float_outputs == ()
     assert result["kept_float"] == []

@@ -1,0 +1,120 @@
+"""The SavedModel of a bundle: its signatures, and that TensorFlow alone answers as this package does."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from toolkit import Predictor
+from toolkit.bundle import WARMUP
+from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
+
+
+@pytest.fixture(scope="module")
+def loaded(bundle):
+    """The bundle as TensorFlow Serving would load it."""
+    return tf.saved_model.load(str(bundle))
+
+
+@pytest.fixture(scope="module")
+def jpegs(digits_split):
+    """Real digits as colour JPEGs of several sizes, in bytes."""
+    found = []
+    for index, path in enumerate(digits_split.test.paths[::60]):
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").resize((30 + 9 * index, 70 - 5 * index)).save(buffer, "JPEG")
+        found.append(buffer.getvalue())
+    return found
+
+
+def test_signatures_have_the_names_types_and_shapes_of_the_contract(loaded):
+    spec = tf.TensorSpec
+    expected_inputs = {
+        "serving_default": {"image_bytes": spec([None], tf.string, "image_bytes")},
+        "pixels": {"pixels": spec([None, 32, 32, 3], tf.uint8, "pixels")},
+        "features": {"image_bytes": spec([None], tf.string, "image_bytes")},
+    }
+    answers = {
+        "probabilities": ([None, 10], tf.float32),
+        "top_labels": ([None, 5], tf.string),
+        "top_scores": ([None, 5], tf.float32),
+    }
+    expected_outputs = {
+        "serving_default": answers,
+        "pixels": answers,
+        "features": {"features": ([None, 84], tf.float32)},
+    }
+    assert set(loaded.signatures) == set(expected_inputs)
+    for name, signature in loaded.signatures.items():
+        assert signature.structured_input_signature == ((), expected_inputs[name])
+        found = {key: (value.shape.as_list(), value.dtype) for key, value in signature.structured_outputs.items()}
+        assert found == expected_outputs[name]
+
+
+def test_answers_of_the_signatures_agree_with_each_other_and_with_keras(loaded, lenet, lenet_preprocessing, jpegs):
+    pixels = load_pixels(jpegs, lenet_preprocessing)
+    inputs = normalize(pixels, lenet_preprocessing)
+    expected = tf.nn.softmax(lenet(inputs, training=False)).numpy()
+    by_bytes = loaded.signatures["serving_default"](image_bytes=tf.constant(jpegs))
+    by_pixels = loaded.signatures["pixels"](pixels=tf.constant(pixels))
+    for answer in (by_bytes, by_pixels):
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
+        order = np.argsort(-answer["probabilities"].numpy(), kind="stable")[:, :5]
+        np.testing.assert_array_equal(answer["top_labels"].numpy().astype(int), order)
+        np.testing.assert_array_equal(
+            answer["top_scores"], np.take_along_axis(answer["probabilities"].numpy(), order, axis=1)
+        )
+    features = loaded.signatures["features"](image_bytes=tf.constant(jpegs))["features"].numpy()
+    kernel, bias = lenet.layers[-1].get_weights()
+    np.testing.assert_allclose(tf.nn.softmax(features @ kernel + bias), expected, atol=1e-4)
+
+
+def test_warm_up_requests_run_on_the_signatures_they_name(bundle, loaded):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    seen = []
+    for record in tf.data.TFRecordDataset(str(bundle / WARMUP)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        name = request.model_spec.signature_name
+        inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
+        answer = loaded.signatures[name](**inputs)
+        assert all(len(value) == 1 for value in answer.values())
+        seen.append(name)
+    assert sorted(seen) == ["features", "pixels", "serving_default"]
+
+
+STRANGER = """
+import importlib.abc, json, sys
+
+class NoToolkit(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "toolkit":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, NoToolkit())
+import tensorflow as tf
+
+signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+answer = signature(image_bytes=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
+assert not any(name.split(".")[0] == "toolkit" for name in sys.modules)
+print(json.dumps([answer["probabilities"].numpy().tolist(), answer["top_labels"].numpy()[:, 0].astype(str).tolist()]))
+"""
+
+
+@pytest.mark.slow  # `tests/cli/test_commands.py` does so with a bundle by the command line
+def test_tensorflow_alone_answers_jpeg_bytes_as_the_predictor_does(bundle, jpegs, tmp_path):
+    paths = [tmp_path / f"{index}.jpg" for index in range(len(jpegs))]
+    for path, data in zip(paths, jpegs, strict=True):
+        path.write_bytes(data)
+    command = [sys.executable, "-c", STRANGER, str(bundle), *map(str, paths)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    probabilities, best = json.loads(result.stdout)
+    predictor = Predictor.load(bundle)
+    np.testing.assert_allclose(probabilities, predictor.probabilities(paths), atol=1e-4)
+    assert best == [row[0].label for row in predictor.predict(paths)]

@@ -1,0 +1,21 @@
+"""Names that options take, from the tables that hold them, for the commands' help."""
+
+from typing import get_args
+
+from toolkit.compress import PATTERNS
+from toolkit.data.crops import SCHEMES
+from toolkit.data.sources.samples import SAMPLES
+from toolkit.engines import ENGINES
+from toolkit.training.recipes import list_recipes
+from toolkit.transfer.head import Solver
+from toolkit.workflows.compress import COMPRESSION_METHODS
+
+NAMES = {
+    "crops": SCHEMES,
+    "engines": ("auto", "recommended", *ENGINES),
+    "heads": get_args(Solver),
+    "methods": COMPRESSION_METHODS,
+    "patterns": PATTERNS,
+    "recipes": list_recipes(),
+    "samples": SAMPLES,
+}
