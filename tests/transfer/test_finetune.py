@@ -15,7 +15,7 @@ from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views, finetune, plan_freezing
 from toolkit.transfer.policy import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
 from toolkit.transfer.rates import StageRates, stage_factors
-from toolkit.transfer.rest import _phases
+from toolkit.transfer.unfrozen import _phases
 
 PREPROCESSING = model_info("resnet20").preprocessing
 

@@ -8,7 +8,7 @@ from toolkit.transfer.freeze import FreezeReport, freeze, stages_of, unfreeze
 from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.network import Network
 from toolkit.transfer.policy import FreezePlan, plan_freezing
-from toolkit.transfer.rest import RestOptions
+from toolkit.transfer.unfrozen import RestOptions
 from toolkit.transfer.views import Views
 
 __all__ = [

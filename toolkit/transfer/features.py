@@ -23,7 +23,7 @@ from toolkit.transfer.cut import cut_name, cut_tensor, frozen_part
 from toolkit.transfer.digests import file_digests
 from toolkit.transfer.views import Views
 
-cluster = lazy_module("toolkit.transfer.cluster")
+cluster = lazy_module("toolkit.transfer.ray_actors")
 
 Progress = Callable[[int, int], None]
 
@@ -41,7 +41,7 @@ class Extraction:
         engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
         batch_size: pictures per call of the engine.
         memory_budget: bytes; a larger answer is a file on disk that looks like an array (``numpy.memmap``).
-        cluster: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.cluster``.
+        cluster: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.ray_actors``.
     """
 
     stage: str | None = None

@@ -25,7 +25,7 @@ from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.neighbours import knn_accuracy
 from toolkit.transfer.network import Network, Outline
 from toolkit.transfer.policy import FreezePlan, plan_freezing
-from toolkit.transfer.rest import Pictures, RestOptions, train_rest
+from toolkit.transfer.unfrozen import Pictures, RestOptions, train_rest
 from toolkit.transfer.views import Views
 
 log = logging.getLogger("toolkit")

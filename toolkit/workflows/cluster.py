@@ -1,4 +1,4 @@
-"""Predictions past one machine, see ``toolkit.transfer.cluster``."""
+"""Predictions past one machine, see ``toolkit.transfer.ray_actors``."""
 
 import tempfile
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit.bundle import find_bundle
 from toolkit.inference import Prediction, load_classifier
-from toolkit.transfer.cluster import Task, connected, map_pictures
+from toolkit.transfer.ray_actors import Task, connected, map_pictures
 from toolkit.workflows.steps import Progress
 
 
@@ -78,7 +78,7 @@ def predict_on_cluster(
     Args:
         bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
         images: picture files on this machine.
-        address: see ``toolkit.transfer.cluster.connected``.
+        address: see ``toolkit.transfer.ray_actors.connected``.
         engine: see ``load_classifier``; ``"auto"`` is decided on each node.
         crops: views of a picture.
         scales: shorter sides.

@@ -14,7 +14,7 @@ from toolkit import create_model, model_info
 from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FeatureExtractor, Views
-from toolkit.transfer.cluster import connected
+from toolkit.transfer.ray_actors import connected
 
 PREPROCESSING = model_info("lenet5").preprocessing
 

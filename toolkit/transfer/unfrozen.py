@@ -18,7 +18,7 @@ from toolkit.transfer.features import Extraction, FeatureExtractor, Progress
 from toolkit.transfer.freeze import freeze, stages_of, unfreeze
 from toolkit.transfer.views import Views
 
-batches = lazy_module("toolkit.transfer.batches")
+batches = lazy_module("toolkit.transfer.fitting")
 rates = lazy_module("toolkit.transfer.rates")
 log = logging.getLogger("toolkit")
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.spec import Preprocessing
-from toolkit.transfer.batches import FeatureBatches, KeepBest, PictureBatches
+from toolkit.transfer.fitting import FeatureBatches, KeepBest, PictureBatches
 
 LABELS = [0, 1, 2, 0, 1, 2, 0]
 #: Two views of seven pictures; every value tells which view of which picture it belongs to.
