@@ -13,7 +13,7 @@ from toolkit.data.pixels.decode import normalize
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views, finetune, plan_freezing
-from toolkit.transfer.policy import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
+from toolkit.transfer.freeze import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
 from toolkit.transfer.rates import StageRates, stage_factors
 from toolkit.transfer.unfrozen import _phases
 

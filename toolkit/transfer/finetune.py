@@ -18,15 +18,12 @@ from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureContext
 from toolkit.transfer.calibrate import fit_temperature, reject_threshold
-from toolkit.transfer.cut import HIDDEN, cut_tensor
-from toolkit.transfer.features import Extraction, FeatureExtractor, Features, Progress, cached_features
-from toolkit.transfer.freeze import freeze, stages_of
+from toolkit.transfer.features import Extraction, FeatureExtractor, Features, Progress, Views, cached_features
+from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
-from toolkit.transfer.neighbours import knn_accuracy
+from toolkit.transfer.insight import knn_accuracy
 from toolkit.transfer.network import Network, Outline
-from toolkit.transfer.policy import FreezePlan, plan_freezing
 from toolkit.transfer.unfrozen import Pictures, RestOptions, train_rest
-from toolkit.transfer.views import Views
 
 log = logging.getLogger("toolkit")
 

@@ -11,8 +11,8 @@ from toolkit.data.pixels.decode import normalize, read_rgb, resize_pixels
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
+from toolkit.transfer.features import Views
 from toolkit.transfer.minibatch import single
-from toolkit.transfer.views import Views
 
 # Keras' metric is float32: the same share of right answers may come out a little larger.
 _ROUNDING = 1e-6

@@ -10,8 +10,7 @@ from typing import Any
 
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-from toolkit.transfer.cache import FeatureContext, Store, close_store, open_store
-from toolkit.transfer.digests import file_digests
+from toolkit.transfer.cache import FeatureContext, Store, close_store, file_digests, open_store
 from toolkit.transfer.features import pooled_context
 from toolkit.transfer.freeze import stages_of
 

@@ -13,10 +13,8 @@ from toolkit.data.feed.split import Split, class_weights
 from toolkit.errors import UserError
 from toolkit.lazy import keras, lazy_module
 from toolkit.spec import Preprocessing
-from toolkit.transfer.cut import cut_tensor, trainable_part
-from toolkit.transfer.features import Extraction, FeatureExtractor, Progress
-from toolkit.transfer.freeze import freeze, stages_of, unfreeze
-from toolkit.transfer.views import Views
+from toolkit.transfer.features import Extraction, FeatureExtractor, Progress, Views
+from toolkit.transfer.freeze import cut_tensor, freeze, stages_of, trainable_part, unfreeze
 
 batches = lazy_module("toolkit.transfer.fitting")
 rates = lazy_module("toolkit.transfer.rates")

@@ -52,7 +52,7 @@ def _finetune_options(arguments: Namespace) -> Any:
 
 def cache(arguments: Namespace) -> None:
     from toolkit.machine import cache_dir
-    from toolkit.transfer.maintenance import list_cache, prune_cache, verify_cache
+    from toolkit.transfer.cache import list_cache, prune_cache, verify_cache
 
     directory = arguments.cache or cache_dir() / "features"
     if arguments.action == "list":
