@@ -7,12 +7,10 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.neighbors import NearestNeighbors
 
 from toolkit.errors import UserError
-from toolkit.transfer import insight
 from toolkit.transfer.finetune import Step
-from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates, nearest
+from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates
 from toolkit.transfer.report import write_report
 
 RNG = np.random.default_rng(0)
@@ -93,25 +91,6 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
 OWN = np.random.default_rng(0)
 KNOWN = OWN.normal(size=(300, 16)).astype(np.float16)
 QUERIES = OWN.normal(size=(70, 16)).astype(np.float16)
-
-
-@pytest.mark.parametrize("block", [32, 1024])
-def test_neighbours_are_sklearns(block, monkeypatch):
-    monkeypatch.setattr(insight, "_BLOCK", block)
-    reference = NearestNeighbors(n_neighbors=6, metric="cosine").fit(KNOWN.astype(np.float64))
-    distances, expected = reference.kneighbors(QUERIES.astype(np.float64))
-    indices, cosines = nearest(QUERIES, KNOWN, 6)
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_allclose(1 - cosines, distances, atol=1e-5)
-    own, _ = nearest(KNOWN, KNOWN, 5, exclude_self=True)
-    assert not np.any(own == np.arange(300)[:, None])
-    _, expected = reference.kneighbors(KNOWN.astype(np.float64))
-    np.testing.assert_array_equal(own, expected[:, 1:])
-
-
-def test_asking_for_more_than_there_are_gives_all():
-    indices, _ = nearest(QUERIES[:2], KNOWN[:3], 10)
-    assert np.sort(indices, axis=1).tolist() == [[0, 1, 2]] * 2
 
 
 def test_vote_of_neighbours():
