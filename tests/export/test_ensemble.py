@@ -24,10 +24,10 @@ from toolkit.engines import available_engines
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle, export_ensemble
 from toolkit.inference import benchmark_bundle, load_classifier, verify_bundle
+from toolkit.metrics import reject_threshold
 from toolkit.serving.models import ModelTable
 from toolkit.serving.protocol import PredictRequest
 from toolkit.spec import Preprocessing
-from toolkit.transfer.calibrate import reject_threshold
 
 MARGIN = Preprocessing(size=(24, 24), crop_fraction=0.75, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 

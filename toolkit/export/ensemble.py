@@ -33,9 +33,8 @@ from toolkit.engines.runtimes import KerasEngine
 from toolkit.export.bundle import ParityError, copy_examples, package_versions, require_tensorflow
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
 from toolkit.export.shown import ShownNetwork, largest_input
-from toolkit.metrics import accuracy_report
+from toolkit.metrics import accuracy_report, reject_threshold
 from toolkit.network import as_float32, load_network
-from toolkit.transfer.calibrate import reject_threshold
 
 log = logging.getLogger(__name__)
 

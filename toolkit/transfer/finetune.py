@@ -17,7 +17,7 @@ from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureContext
-from toolkit.transfer.calibrate import fit_temperature, reject_threshold
+from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.transfer.features import Extraction, FeatureExtractor, Features, Progress, Views, cached_features
 from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
