@@ -12,7 +12,7 @@ from toolkit.data.feed.split import Subset
 from toolkit.ensemble.export import export_ensemble
 from toolkit.errors import UserError
 from toolkit.export import ParityError
-from toolkit.transfer.calibrate import reject_threshold
+from toolkit.metrics import reject_threshold
 
 
 def part(subset: Subset, step: int) -> Subset:

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import lmdb
 import numpy as np
 import pytest
 from caches import CONTEXT, picture, rewrite, store_file, vector
 
 from toolkit.errors import UserError
-from toolkit.transfer.cache import FeatureCache
+from toolkit.transfer import AugmentedViews
+from toolkit.transfer.cache import FeatureCache, list_cache, prune_cache, verify_cache
 
 
 @pytest.fixture
@@ -223,3 +226,114 @@ def test_killed_writer_leaves_whole_batches_and_a_cache_to_go_on_with(tmp_path):
         cache.put({after: np.zeros(512)})
         assert len(cache.get([after])) == 1
         cache.close()
+
+
+OTHER = dataclasses.replace(CONTEXT, network="other net", weights="other", shape=(4096,), dtype="float32")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    for context, count in ((CONTEXT, 10), (OTHER, 100)):
+        cache = FeatureCache(tmp_path / "cache", context)
+        cache.put({cache.key(picture(str(i))): np.zeros(context.shape) + i for i in range(count)})
+        cache.close()
+    return tmp_path / "cache"
+
+
+def test_list_tells_what_is_there(directory):
+    report = list_cache(directory)
+    rows = {row["network"]: row for row in report["contexts"]}
+    assert {name: row["entries"] for name, row in rows.items()} == {"net": 10, "other net": 100}
+    assert rows["net"]["bytes"] == 10 * (64 * 2 + 4)
+    assert rows["other net"]["bytes"] == 100 * (4096 * 4 + 4)
+    assert rows["other net"]["id"] == OTHER.digest
+    assert rows["other net"]["shape"] == [4096]
+    assert report["bytes"] >= 100 * 4096 * 4
+
+
+def test_verify_removes_damaged_entries_alone(directory, tmp_path):
+    cache = FeatureCache(directory, CONTEXT)
+    keys = [cache.key(picture(str(i))) for i in range(10)]
+    cache.close()
+    rewrite(tmp_path, keys[3], lambda entry: bytes(entry[:-1]) + b"\x7f")
+    seen = []
+    report = verify_cache(directory, progress=lambda done, total: seen.append((done, total)))
+    assert (report["entries"], report["damaged"]) == (110, 1)
+    assert seen[-1] == (110, 110)
+    assert verify_cache(directory)["damaged"] == 0
+    cache = FeatureCache(directory, CONTEXT)
+    assert cache.missing(keys) == [keys[3]]
+    cache.close()
+
+
+def test_prune_by_identifier_shrinks_the_file_and_leaves_the_rest(directory):
+    before = list_cache(directory)["bytes"]
+    report = prune_cache(directory, contexts=(OTHER.digest[:6],))
+    assert report["removed"] == [OTHER.digest]
+    assert (report["entries"], report["compacted"]) == (100, True)
+    assert report["bytes"] < before / 4
+    assert [row["network"] for row in list_cache(directory)["contexts"]] == ["net"]
+    cache = FeatureCache(directory, CONTEXT)
+    np.testing.assert_array_equal(cache.get([cache.key(picture("7"))])[cache.key(picture("7"))], np.full(64, 7))
+    cache.put({cache.key(picture("new")): vector(1)})
+    assert len(cache) == 11
+    cache.close()
+
+
+def test_prune_by_age_and_everything(directory):
+    assert prune_cache(directory, unused_days=1)["removed"] == []
+    assert len(prune_cache(directory, unused_days=-1)["removed"]) == 2
+    FeatureCache(directory, CONTEXT).close()
+    assert prune_cache(directory, everything=True)["removed"] == [CONTEXT.digest]
+    assert list_cache(directory)["contexts"] == []
+
+
+def test_cache_in_use_elsewhere_is_pruned_but_not_replaced(directory):
+    script = (
+        "import sys; from toolkit.transfer.cache import open_store; open_store(sys.argv[1]);"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout.readline() == "open\n"
+        report = prune_cache(directory, contexts=(OTHER.digest,))
+        assert (report["entries"], report["compacted"]) == (100, False)
+        user.stdin.close()
+    assert [row["network"] for row in list_cache(directory)["contexts"]] == ["net"]
+    assert prune_cache(directory, unused_days=99)["compacted"]
+
+
+def test_what_cannot_be_done_is_said(directory, tmp_path):
+    with pytest.raises(UserError, match="say what to prune"):
+        prune_cache(directory)
+    with pytest.raises(UserError, match=f"no context 'zz' in .*; there is .*{CONTEXT.digest[:8]}"):
+        prune_cache(directory, contexts=("zz",))
+    with pytest.raises(UserError, match="no feature cache there"):
+        list_cache(tmp_path / "nowhere")
+    assert len(list_cache(directory)["contexts"]) == 2
+
+
+def test_keys_stay_what_they_were(cache):
+    """Change one, and every cache there is is computed anew: raise ``FORMAT_VERSION`` only where that is right."""
+    assert CONTEXT.digest == "930e4378079c81a03c506cab6050818c"
+    name = AugmentedViews(2).name(1)
+    assert name == "(ResizedCrop(min_area=0.35, max_area=1.0), Mirror(probability=0.5)) 2 seed 0 number 1"
+    rest = "2ea922db4be7a8c2c83293b74ffbfc4db80a1c3589eb9b46b9a53afae1a5b2ad"
+    assert cache.key(picture("picture"), name).hex() == CONTEXT.digest + rest
+
+
+def test_file_of_an_older_version_with_a_fourth_database_opens(tmp_path):
+    key = bytes.fromhex(CONTEXT.digest) + picture(picture("a") + b"plain")
+    payload = vector(0).tobytes()
+    store_file(tmp_path).mkdir(parents=True)
+    environment = lmdb.open(str(store_file(tmp_path)), map_size=1 << 30, max_dbs=4)
+    databases = [environment.open_db(name) for name in (b"features", b"contexts", b"files", b"networks")]
+    with environment.begin(write=True) as write:
+        write.put(key, zlib.crc32(payload, zlib.crc32(key)).to_bytes(4, "little") + payload, db=databases[0])
+        write.put(b"a network", b"{}", db=databases[3])
+    environment.close()
+    cache = FeatureCache(tmp_path / "cache", CONTEXT)
+    assert cache.missing([cache.key(picture("a"))]) == []
+    np.testing.assert_array_equal(cache.get([key])[key], vector(0))
+    cache.close()
+    assert prune_cache(tmp_path / "cache", everything=True)["compacted"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from toolkit.errors import UserError
 from toolkit.transfer.finetune import Step
-from toolkit.transfer.insight import label_doubts, map_of, near_duplicates
+from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates
 from toolkit.transfer.report import write_report
 
 RNG = np.random.default_rng(0)
@@ -86,3 +86,16 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
         assert (red, blue) == pytest.approx((10, 245), abs=4)
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
         write_report(tmp_path / "nowhere" / "report.html", **arguments)
+
+
+OWN = np.random.default_rng(0)
+KNOWN = OWN.normal(size=(300, 16)).astype(np.float16)
+QUERIES = OWN.normal(size=(70, 16)).astype(np.float16)
+
+
+def test_vote_of_neighbours():
+    labels = np.arange(300) % 3
+    centres = 4 * np.eye(3, 16)
+    train, val = KNOWN + centres[labels], OWN.normal(size=(90, 16)) + centres[np.arange(90) % 3]
+    assert knn_accuracy(train, labels, val, np.arange(90) % 3) > 0.9
+    assert knn_accuracy(train, labels, val, (np.arange(90) + 1) % 3) < 0.1

@@ -33,9 +33,8 @@ from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.export.bundle import ParityError, copy_examples, package_versions, require_tensorflow
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
 from toolkit.lazy import keras
-from toolkit.metrics import accuracy_report
+from toolkit.metrics import accuracy_report, reject_threshold
 from toolkit.network import as_float32, load_network
-from toolkit.transfer.calibrate import reject_threshold
 
 log = logging.getLogger(__name__)
 

@@ -21,12 +21,14 @@ only one of them with transactions between processes and readers that wait for n
 import fcntl
 import hashlib
 import json
+import os
 import struct
 import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -36,7 +38,10 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from toolkit.data.pixels.decode import read_file
+from toolkit.data.scan.cache import file_status, is_settled
 from toolkit.errors import UserError
+from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
 #: Raise it whenever the same key would get another value.
@@ -185,8 +190,7 @@ class Store:
         path: the environment's own directory.
         features: database of key → checksum and payload.
         contexts: database of context prefix → JSON document.
-        files: database of what ``toolkit.transfer.digests`` remembers.
-        networks: database of what ``toolkit.transfer.network`` remembers.
+        files: database of content digests by path, see ``file_digests``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -200,11 +204,12 @@ class Store:
             fcntl.flock(self._in_use, fcntl.LOCK_SH)  # waits while another process compacts the file
             # Without metasync the last transaction may be lost with the machine, but never the file's wholeness.
             self._environment = opened.enter_context(
-                lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=512, max_dbs=4, metasync=False, readahead=False)
+                lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=512, max_dbs=3, metasync=False, readahead=False)
             )
             self._require_whole()
-            self.features, self.contexts, self.files, self.networks = (
-                self._environment.open_db(name) for name in (b"features", b"contexts", b"files", b"networks")
+            # Files of older versions hold a fourth database, which nobody reads.
+            self.features, self.contexts, self.files = (
+                self._environment.open_db(name) for name in (b"features", b"contexts", b"files")
             )
             self._opened = opened.pop_all()
 
@@ -302,3 +307,160 @@ def _payload(key: bytes, entry: bytes | memoryview | None) -> memoryview | None:
         return None
     payload = memoryview(entry)[_HEADER.size :]
     return payload if _checksum(key, payload) == _HEADER.unpack_from(entry)[0] else None
+
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def file_digests(paths: Sequence[str | Path], store: Store) -> list[bytes]:
+    """sha256 of each file's bytes, remembered by path, size and times, so that an unchanged file is not read again.
+
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    names = [os.path.abspath(path) for path in paths]
+    keys = [hashlib.sha256(os.fsencode(name)).digest() for name in names]
+    with store.begin() as transaction:
+        remembered = [transaction.get(key, db=store.files) for key in keys]
+    with ThreadPoolExecutor(num_threads()) as pool:
+        found = list(pool.map(_file_digest, names, remembered))
+    fresh = {key: row for key, (row, is_new) in zip(keys, found, strict=True) if row and is_new}
+    if fresh:
+        with store.begin(write=True) as transaction:
+            for key, row in fresh.items():
+                transaction.put(key, row, db=store.files)
+    return [row[:_DIGEST_BYTES] for row, _ in found]
+
+
+def _file_digest(name: str, remembered: bytes | None) -> tuple[bytes, bool]:
+    """Digest and the file's status, and whether that is worth remembering."""
+    now = time.time_ns()
+    try:
+        status = os.stat(name)
+    except OSError:
+        return hashlib.sha256(read_file(Path(name))).digest(), False  # which explains what is wrong
+    if remembered and remembered[_DIGEST_BYTES:] == file_status(status):
+        return remembered, False
+    digest = hashlib.sha256(read_file(Path(name))).digest()
+    return digest + file_status(status), is_settled(status, now)
+
+
+_DAY = 24 * 3600
+_BATCH = 1000  # entries deleted in one transaction, so that writers wait for moments only
+
+
+def list_cache(directory: str | Path) -> dict[str, Any]:
+    """The contexts in a cache, most recently used first.
+
+    Returns:
+        ``{"path", "bytes", "contexts": [{"id", "network", "cut", "shape", "dtype", "entries", "bytes", "last_used",
+        …}]}``, ``bytes`` of the file on disk and of the entries alone.
+    """
+    with _store(directory) as store:
+        contexts = [_measure(store, prefix, document) for prefix, document in _contexts(store)]
+        contexts.sort(key=lambda context: -context["last_used"])
+        return {"path": str(store.path), "bytes": store.num_bytes(), "contexts": contexts}
+
+
+def verify_cache(directory: str | Path, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Check every entry against its checksum and remove those that are damaged; they are computed again when needed.
+
+    Returns:
+        ``{"path", "entries", "damaged"}``.
+    """
+    with _store(directory) as store:
+        keys = list(store.keys(b""))
+        damaged = []
+        for start in range(0, len(keys), _BATCH):
+            with store.begin() as transaction:
+                chunk = keys[start : start + _BATCH]
+                damaged += [key for key in chunk if not entry_is_whole(key, transaction.get(key))]
+            if progress:
+                progress(min(start + _BATCH, len(keys)), len(keys))
+        _delete(store, damaged)
+        return {"path": str(store.path), "entries": len(keys), "damaged": len(damaged)}
+
+
+def prune_cache(
+    directory: str | Path, *, contexts: tuple[str, ...] = (), unused_days: float | None = None, everything: bool = False
+) -> dict[str, Any]:
+    """Remove whole contexts, then give their room back to the disk.
+
+    Args:
+        directory: of the cache.
+        contexts: beginnings of the identifiers that ``list_cache`` gives.
+        unused_days: remove what nobody has used for so many days.
+        everything: remove all.
+
+    Returns:
+        ``{"path", "removed": [identifiers], "entries", "bytes", "compacted"}``; ``compacted`` is False where another
+        process has the cache open: the room is then used again, but stays the file's.
+
+    Raises:
+        UserError: nothing was asked for, or an identifier fits no context.
+    """
+    if not (contexts or everything or unused_days is not None):
+        raise UserError("say what to prune: identifiers of contexts, an age in days, or everything")
+    with _store(directory) as store:
+        known = list(_contexts(store))
+        for wanted in contexts:
+            if not any(prefix.hex().startswith(wanted) for prefix, _ in known):
+                listing = ", ".join(prefix.hex()[:8] for prefix, _ in known) or "nothing"
+                raise UserError(f"no context {wanted!r} in {store.path}; there is {listing}")
+        limit = time.time() - (unused_days or 0) * _DAY
+        chosen = [
+            prefix
+            for prefix, document in known
+            if everything
+            or prefix.hex().startswith(contexts or ("-",))
+            or (unused_days is not None and document["last_used"] <= limit)
+        ]
+        num_entries = 0
+        for prefix in chosen:
+            keys = list(store.keys(prefix))
+            num_entries += len(keys)
+            _delete(store, keys)
+            with store.begin(write=True) as transaction:
+                transaction.delete(prefix, db=store.contexts)
+        compacted = store.compact()
+        return {
+            "path": str(store.path),
+            "removed": [prefix.hex() for prefix in chosen],
+            "entries": num_entries,
+            "bytes": store.num_bytes(),
+            "compacted": compacted,
+        }
+
+
+@contextmanager
+def _store(directory: str | Path) -> Iterator[Store]:
+    if not Path(directory).is_dir():
+        raise UserError(f"{directory}: no feature cache there; `toolkit finetune` makes one")
+    store = open_store(directory)
+    try:
+        yield store
+    finally:
+        close_store(store)
+
+
+def _contexts(store: Store) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    with store.begin() as transaction, transaction.cursor(db=store.contexts) as cursor:
+        rows = [(bytes(key), json.loads(bytes(value))) for key, value in cursor]
+    yield from rows
+
+
+def _measure(store: Store, prefix: bytes, document: dict[str, Any]) -> dict[str, Any]:
+    sizes = []
+    with store.begin() as transaction, transaction.cursor() as cursor:
+        is_there = cursor.set_range(prefix)
+        while is_there and bytes(cursor.key()[: len(prefix)]) == prefix:
+            sizes.append(len(cursor.value()))
+            is_there = cursor.next()
+    return {"id": prefix.hex(), **document, "entries": len(sizes), "bytes": sum(sizes)}
+
+
+def _delete(store: Store, keys: list[bytes]) -> None:
+    for start in range(0, len(keys), _BATCH):
+        with store.begin(write=True) as transaction:
+            for key in keys[start : start + _BATCH]:
+                transaction.delete(key)

@@ -1,11 +1,13 @@
 """The one place where ``trainable`` changes: Keras ignores such a change until the model is compiled again."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
+from toolkit.network import feature_tensor, inputs_of
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,118 @@ def stage_of(layer_name: str) -> str:
 def is_input(layer: Any) -> bool:
     """Whether a layer stands for the network's input, which is of no stage."""
     return isinstance(layer, keras.layers.InputLayer)
+
+
+#: How the names of hidden layers begin that stand between pooled features and logits.
+HIDDEN = "head_hidden"
+
+
+def cut_tensor(model: Any, stage: str | None = None) -> Any:
+    """The symbolic tensor at which the frozen part ends.
+
+    Args:
+        model: a flat functional network.
+        stage: the last frozen stage; its output, a feature map, is the cut. None cuts before the classifier, at the
+            pooled features; hidden layers that fine-tuning put there belong to the classifier.
+
+    Raises:
+        UserError: no such stage, nothing behind it, or more than one tensor leads out of it.
+    """
+    if stage is None:
+        return _before_hidden(model, feature_tensor(model))
+    stages = stages_of(model)
+    if stage not in stages[:-1]:
+        raise UserError(unknown_name("stage", stage, list(stages[:-1])))
+    frozen = set(stages[: stages.index(stage) + 1])
+    inside = {id(layer.output): layer for layer in model.layers if stage_of(layer.name) in frozen or is_input(layer)}
+    crossing = {
+        id(tensor): tensor
+        for layer in model.layers
+        if id(layer.output) not in inside
+        for tensor in inputs_of(layer)
+        if id(tensor) in inside
+    }
+    if len(crossing) != 1:
+        names = ", ".join(sorted(inside[key].name for key in crossing))
+        raise UserError(f"{model.name} cannot be cut after {stage!r}: {len(crossing)} tensors leave it ({names})")
+    return next(iter(crossing.values()))
+
+
+def frozen_part(model: Any, cut: Any) -> Any:
+    """From the network's input to ``cut``, with the same layers and weights."""
+    return keras.Model(model.input, cut, name=model.name)
+
+
+def trainable_part(model: Any, cut: Any) -> Any:
+    """From ``cut`` to the logits, with the same layers and weights: training it trains ``model``."""
+    return keras.Model(cut, model.outputs[0], name=f"{model.name}_rest")
+
+
+def cut_name(model: Any, cut: Any) -> str:
+    """Name of the layer that gives ``cut``; the pooling that Network in Network lacks is called ``head_features``."""
+    return next((layer.name for layer in model.layers if layer.output is cut), "head_features")
+
+
+def _before_hidden(model: Any, tensor: Any) -> Any:
+    """What the first hidden layer of a classifier of one's own sees, where there are any."""
+    producers = {id(layer.output): layer for layer in model.layers}
+    while id(tensor) in producers and producers[id(tensor)].name.startswith(HIDDEN):
+        tensor = producers[id(tensor)].input
+    return tensor
+
+
+#: Training pictures from which on the last stage, the last half of the stages, and the whole network train as well.
+LAST_STAGE_FROM = 2_000
+HALF_FROM = 20_000
+ALL_FROM = 200_000
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """What stays frozen and why.
+
+    Attributes:
+        unfreeze_from: the first stage that trains, once the head has been fitted; None where only the head does.
+        reason: for people.
+    """
+
+    unfreeze_from: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        trained = f"the stages from {self.unfreeze_from} on" if self.unfreeze_from else "only the classifier"
+        return f"{trained} will train ({self.reason})"
+
+
+def plan_freezing(stages: Sequence[str], num_train: int, wish: str = "auto") -> FreezePlan:
+    """Which stages to train.
+
+    A few hundred pictures cannot move millions of weights without fitting their own noise, and the features of late
+    stages are the most particular to what was learned before (Yosinski et al., NIPS 2014, figure 2), so stages are
+    freed from the last one back.
+
+    Args:
+        stages: of the network, input to output, the classifier's last.
+        num_train: training pictures.
+        wish: ``"auto"`` to follow their number, ``"none"`` to train the classifier only, or the first stage to train.
+
+    Raises:
+        UserError: no such stage.
+
+    >>> plan_freezing(("stem", "stage1", "stage2", "head"), 5_000).unfreeze_from
+    'stage2'
+    """
+    *body, _ = stages
+    if wish == "none":
+        return FreezePlan(None, "as asked")
+    if wish != "auto":
+        if wish not in stages:
+            raise UserError(unknown_name("stage", wish, ["auto", "none", *stages]))
+        return FreezePlan(wish, "as asked")
+    if not body or num_train < LAST_STAGE_FROM:
+        return FreezePlan(None, f"{num_train:,} training pictures, fewer than {LAST_STAGE_FROM:,}")
+    if num_train < HALF_FROM:
+        return FreezePlan(body[-1], f"{num_train:,} training pictures, {LAST_STAGE_FROM:,} to {HALF_FROM:,}")
+    if num_train < ALL_FROM:
+        return FreezePlan(body[len(body) // 2], f"{num_train:,} training pictures, {HALF_FROM:,} to {ALL_FROM:,}")
+    return FreezePlan(body[0], f"{num_train:,} training pictures, {ALL_FROM:,} or more")

@@ -1,12 +1,9 @@
-"""What cached features tell of a data set: copies, labels that look wrong, and a map to see it whole."""
+"""Look at a data set through its cached features: copies, labels that look wrong, neighbours, and a map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from toolkit.transfer.minibatch import single
-from toolkit.transfer.neighbours import nearest
 
 #: Cosine from which two pictures are shown as near duplicates.
 SAME = 0.97
@@ -14,11 +11,13 @@ SAME = 0.97
 _NUM_FOLDS = 5
 _MAX_ON_MAP = 5000  # t-SNE takes minutes beyond
 _MAX_DIMENSIONS = 50
+# Of rows of length 1 the squared distance is 2 - 2 cosine, and scikit-learn computes it a block at a time.
+_BY_DIRECTION = {"metric": "sqeuclidean", "algorithm": "brute"}
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A picture whose label the others of its class do not bear out.
+    """A picture whose label does not fit its features.
 
     Attributes:
         index: of the picture.
@@ -34,19 +33,23 @@ class Doubt:
 
 
 def near_duplicates(features: np.ndarray, *, same: float = SAME, limit: int = 100) -> list[tuple[int, int, float]]:
-    """Pairs of pictures whose features point nearly the same way, the most alike first.
+    """Find pairs of pictures whose features point nearly the same way, the most alike first.
 
     Args:
         features: (pictures, features), pooled.
-        same: the smallest cosine to tell of.
-        limit: the most pairs to tell of.
+        same: the smallest cosine to report.
+        limit: the most pairs to report.
 
     Returns:
         (index, larger index, cosine), of each picture's five nearest.
     """
     if len(features) < 2:
         return []
-    indices, cosines = nearest(features, features, 5, exclude_self=True)
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=min(5, len(features) - 1), **_BY_DIRECTION).fit(_unit(features))
+    distances, indices = index.kneighbors()  # of each picture among the others
+    cosines = 1 - distances / 2
     pairs = {
         (min(i, int(j)), max(i, int(j))): float(cosine)
         for i, (row, values) in enumerate(zip(indices, cosines, strict=True))
@@ -60,7 +63,7 @@ def near_duplicates(features: np.ndarray, *, same: float = SAME, limit: int = 10
 def label_doubts(
     features: np.ndarray, labels: Sequence[int], *, strength: float = 0.01, limit: int = 100, seed: int = 0
 ) -> list[Doubt]:
-    """Pictures that classifiers fitted without them would label otherwise, the surest first.
+    """Find pictures that classifiers fitted without them would label otherwise, the surest first.
 
     Five-fold cross-validated logistic regression. A label is doubted where another class is more probable, and the
     doubts are ordered by how much more: the margin by which *Confident Learning* ranks them (Northcutt, Jiang and
@@ -70,7 +73,7 @@ def label_doubts(
         features: (pictures, features), pooled.
         labels: integer class per picture; classes of fewer than five pictures are left out.
         strength: inverse regularisation strength.
-        limit: the most to tell of.
+        limit: the most to report.
         seed: of the folds.
     """
     from sklearn.linear_model import LogisticRegression
@@ -89,7 +92,8 @@ def label_doubts(
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
     folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=seed)
     with threadpool_limits(1):
-        probabilities = cross_val_predict(model, single(features[usable]), given, cv=folds, method="predict_proba")
+        values = features[usable].astype(np.float32)
+        probabilities = cross_val_predict(model, values, given, cv=folds, method="predict_proba")
     own = np.searchsorted(classes, given)
     suggested = probabilities.argmax(axis=1)
     rows = np.arange(len(given))
@@ -100,7 +104,7 @@ def label_doubts(
 
 
 def map_of(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two coordinates for each picture such that pictures with like features lie together.
+    """Give each picture two coordinates such that pictures with like features lie together.
 
     Principal components, then t-SNE (van der Maaten and Hinton, JMLR 2008) from their first two; distances between far
     groups mean little. Of more than five thousand pictures a seeded sample is drawn.
@@ -115,7 +119,7 @@ def map_of(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     drawn = np.arange(len(features))
     if len(drawn) > _MAX_ON_MAP:
         drawn = np.sort(np.random.default_rng(seed).choice(drawn, _MAX_ON_MAP, replace=False))
-    values = single(features[drawn])
+    values = features[drawn].astype(np.float32)
     num_components = min(_MAX_DIMENSIONS, *values.shape)
     if len(values) < 5 or num_components < 2:
         return drawn, np.zeros((len(drawn), 2), np.float32)
@@ -124,3 +128,35 @@ def map_of(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     with threadpool_limits(1):
         components = PCA(num_components, svd_solver="randomized", random_state=seed).fit_transform(values)
         return drawn, TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+
+
+def knn_accuracy(
+    train: np.ndarray, train_labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray, *, k: int = 10
+) -> float:
+    """Score the vote of the ``k`` nearest training pictures, each weighed by its cosine.
+
+    Wu et al. (CVPR 2018), section 3.4, with their temperature of 0.07.
+
+    Args:
+        train: features (pictures, features), pooled.
+        train_labels: integer class per picture.
+        val: as ``train``.
+        val_labels: as ``train_labels``.
+        k: voters.
+
+    Returns:
+        A fraction.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    voters = KNeighborsClassifier(
+        min(k, len(train)), weights=lambda distances: np.exp((1 - distances / 2) / 0.07), **_BY_DIRECTION
+    )
+    return float(voters.fit(_unit(train), train_labels).score(_unit(val), val_labels))
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1, float32; rows of zeros stay."""
+    from sklearn.preprocessing import normalize
+
+    return normalize(features.astype(np.float32), copy=False)

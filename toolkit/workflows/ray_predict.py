@@ -1,4 +1,4 @@
-"""Predictions past one machine, over Ray: see ``toolkit.transfer.cluster``."""
+"""Predictions past one machine, over Ray: see ``toolkit.transfer.ray_actors``."""
 
 import tempfile
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit.bundle import find_bundle
 from toolkit.inference import Prediction, Predictor
-from toolkit.transfer.cluster import Task, connected, map_pictures
+from toolkit.transfer.ray_actors import Task, connected, map_pictures
 from toolkit.workflows.steps import Progress
 
 
@@ -90,7 +90,7 @@ def predict_over_ray(
         bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
         images: picture files on this machine.
         options: engine, crops and classes of an answer.
-        address: see ``toolkit.transfer.cluster.connected``.
+        address: see ``toolkit.transfer.ray_actors.connected``.
         progress: called with (done, total) pictures.
 
     Returns:

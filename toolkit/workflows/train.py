@@ -61,7 +61,7 @@ def train_folder(
     """Train a network from scratch on a folder of pictures, on all devices of this host, or of several.
 
     Args:
-        data: see ``toolkit.data.scanfolder``.
+        data: see ``toolkit.data.scan_folder``.
         model_name: a registered network.
         out: the run directory; of several hosts, the same shared directory on all.
         options: recipe, settings and hosts; by default the network's own recipe on this host.

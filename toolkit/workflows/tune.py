@@ -79,7 +79,7 @@ def tune_folder(
     search that was killed goes on where it was, its unfinished trials from their last checkpoint.
 
     Args:
-        data: see ``toolkit.data.scanfolder``.
+        data: see ``toolkit.data.scan_folder``.
         model_name: a registered network.
         out: the search's directory: ``trial-0000/`` and so on are runs, ``search.db`` is Optuna's.
         options: what to search, and how.

@@ -12,7 +12,6 @@ import pickle
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.pixels.decode import read_file, read_rgb
-from toolkit.engines.extract import open_extractor
+from toolkit.data.pixels.decode import read_file
 from toolkit.errors import UserError
-from toolkit.machine import num_threads
 from toolkit.network import load_network
-from toolkit.spec import Preprocessing
-from toolkit.transfer.views import Views
 
 #: An address that starts a cluster of this machine alone.
 LOCAL = "local"
@@ -189,60 +184,6 @@ def _column(values: list[Any]) -> np.ndarray:
     column = np.empty(len(values), object)
     column[:] = [pickle.dumps(value) for value in values]
     return column
-
-
-@dataclass(frozen=True)
-class ExtractionJob:
-    """What a node must have to extract features.
-
-    Attributes:
-        network: the frozen part, as the bytes of a ``.keras`` archive.
-        preprocessing: what the network was trained with.
-        trial: uint8 pixels of a few pictures; each node proves its engine on them.
-        engine: see ``toolkit.engines.extract.open_extractor``.
-        batch_size: pictures per call of the engine.
-        views: what they are.
-    """
-
-    network: bytes
-    preprocessing: Preprocessing
-    trial: np.ndarray
-    engine: str
-    batch_size: int
-    views: Views
-
-
-@dataclass(frozen=True)
-class ViewsNote:
-    """Views of a picture by cache key, and the digest that seeds them."""
-
-    digest: bytes
-    views: dict[bytes, int]
-
-
-class ExtractionWorker:
-    """Features of views, by cache key; each result comes with the engine in words."""
-
-    def __init__(self, job: ExtractionJob) -> None:
-        self._job = job
-        self._extractor = open_extractor(
-            network_from_bytes(job.network), job.preprocessing, job.trial, engine=job.engine, batch_size=job.batch_size
-        )
-
-    def __call__(self, contents: list[bytes], notes: list[ViewsNote]) -> list[tuple[str, dict[bytes, np.ndarray]]]:
-        with ThreadPoolExecutor(num_threads()) as pool:
-            pixels = [view for views in pool.map(self._pixels, contents, notes) for view in views]
-            size = self._extractor.batch_size
-            starts = range(0, len(pixels), size)
-            answers = pool.map(lambda start: self._extractor(np.stack(pixels[start : start + size])), starts)
-            features = iter([row for answer in answers for row in answer])
-        engine = f"{self._extractor} over Ray"
-        return [(engine, {key: next(features) for key in note.views}) for note in notes]
-
-    def _pixels(self, content: bytes, note: ViewsNote) -> list[np.ndarray]:
-        preprocessing = self._job.preprocessing
-        rgb = read_rgb(content, preprocessing)
-        return [self._job.views.pixels(rgb, preprocessing, number, note.digest) for number in note.views.values()]
 
 
 def network_to_bytes(model: Any) -> bytes:

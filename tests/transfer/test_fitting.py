@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.spec import Preprocessing
-from toolkit.transfer.batches import FeatureBatches, KeepBest, PictureBatches
+from toolkit.transfer.fitting import FeatureBatches, KeepBest, PictureBatches
 
 LABELS = [0, 1, 2, 0, 1, 2, 0]
 #: Two views of seven pictures; every value tells which view of which picture it belongs to.
@@ -35,7 +35,7 @@ def test_training_epochs_are_whole_in_random_views_and_go_on_where_asked(backend
     assert {value // 10 for epoch in epochs for value in epoch} == {0, 1}
     assert len({tuple(epoch) for epoch in epochs}) == 10
     for inputs, labels in stream:
-        assert inputs.dtype == np.float32
+        assert inputs.dtype == FEATURES.dtype
         np.testing.assert_array_equal(labels, [LABELS[int(value) % 10] for value in inputs[:, 0]])
     for ours, expected in zip(read(batches, 2, 3), stream[6:9], strict=True):
         np.testing.assert_array_equal(ours[0], expected[0])
