@@ -113,13 +113,14 @@ def architecture_digest(model: "keras.Model") -> str:
     """
     order = {id(layer.output): index for index, layer in enumerate(model.layers)}
     layers = [
-        [type(layer).__name__, _essence(layer.get_config()), [order[id(tensor)] for tensor in inputs_of(layer)]]
+        [type(layer).__name__, essence(layer.get_config()), [order[id(tensor)] for tensor in inputs_of(layer)]]
         for layer in model.layers
     ]
     return hashlib.sha256(json.dumps(layers, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _essence(config: dict[str, Any]) -> dict[str, Any]:
+def essence(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a layer that change what it answers."""
     return {
         key: value
         for key, value in config.items()

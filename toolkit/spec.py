@@ -18,7 +18,7 @@ class Preprocessing:
 
     Two steps, kept apart because they run in different places:
 
-    1. *Geometry*, on decoded RGB: resize to ``size``, giving **pixels**, uint8 of shape ``(height, width, 3)``.
+    1. *Resizing*, on decoded RGB: to ``size``, giving **pixels**, uint8 of shape ``(height, width, 3)``.
     2. *Normalisation*, on pixels: ``(value * scale - mean) / std`` per channel in ``channel_order``, float32.
 
     Attributes:

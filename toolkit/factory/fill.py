@@ -61,8 +61,8 @@ def fill(
     slots = {address: slot for address, slot in slots.items() if address[0] not in fresh}
     problems = _mismatches(source, places, slots)
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{path} does not fit model {model.name!r}: {shown}")
+        listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"{path} does not fit model {model.name!r}: {listed}")
     for address, slot in slots.items():
         slot.variable.assign(slot.turn(tensors[places[address]]).astype("float32", copy=False))
     if unused:
@@ -131,7 +131,7 @@ def _unused(layers: set[str], backbone: bool) -> set[str]:
 
 
 def _fresh(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot], fresh_head: bool) -> set[str]:
-    """Layers that keep what they were initialised with, each with its reason told."""
+    """Layers that keep what they were initialised with, each with its reason logged."""
     path, given, wanted = source.file.path, _layers(places), _layers(slots)
     fresh = {layer for layer in wanted - given if layer.startswith(_AUXILIARY)}
     if fresh:

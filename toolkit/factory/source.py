@@ -65,7 +65,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
     best = [naming for naming, count in zip(candidates.values(), counts, strict=True) if count == max(counts)]
     naming = best[0] if max(counts) else candidates["toolkit" + networks[0]]
     # Under a name of its own, a network for CIFAR cannot be told from one for ImageNet by its layers' names.
-    told = len({rival.preprocessing for rival in best}) == 1
+    unambiguous = len({rival.preprocessing for rival in best}) == 1
     places: dict[Address, str] = {}
     unplaced = []
     for tensor in file.tensors:
@@ -83,7 +83,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         places=places,
         unplaced=tuple(unplaced),
         variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers),
-        preprocessing=own.get("preprocessing") or (naming.preprocessing if told else None),
+        preprocessing=own.get("preprocessing") or (naming.preprocessing if unambiguous else None),
         num_classes=_num_classes(file, places),
     )
 

@@ -88,8 +88,8 @@ def build_alexnet(options: BuildOptions, *, layout: str = "paper") -> "keras.Mod
     x = parts.max_pool_ceil(x, name="stage5_pool")  # 6×6×256
     if not options.include_top:
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
-    x = parts.two_hidden_layers(x, **normal("ones"))  # with dropout, section 4.2
-    return keras.Model(inputs, parts.logits(x, options.num_classes, **normal()), name=options.name)
+    x = parts.two_hidden_layers(x, start=normal("ones"))  # with dropout, section 4.2
+    return keras.Model(inputs, parts.logits(x, options.num_classes, start=normal()), name=options.name)
 
 
 def build_alexnet_owt(options: BuildOptions) -> "keras.Model":
@@ -109,7 +109,7 @@ def build_alexnet_owt(options: BuildOptions) -> "keras.Model":
     x = pool(x, name="stage5_pool")  # 6×6×256
     if not options.include_top:
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
-    x = parts.two_hidden_layers(six_by_six(x, options.name), **parts.HE)
+    x = parts.two_hidden_layers(six_by_six(x, options.name), start=parts.HE)
     return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 

@@ -143,7 +143,7 @@ def build_googlenet(row: Row, options: BuildOptions, *, aux_heads: bool = False)
     if not options.include_top:
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
     x = layers.Dropout(row.dropout, name="head_dropout")(parts.pooled(x, "avg"))
-    logits = parts.logits(x, options.num_classes, kernel_initializer=weights(row))
+    logits = parts.logits(x, options.num_classes, start={"kernel_initializer": weights(row)})
     return keras.Model(inputs, {"logits": logits, **outputs} if outputs else logits, name=options.name)
 
 

@@ -41,32 +41,18 @@ def conv_relu(
     )(x)
 
 
-def two_hidden_layers(x: Any, *, kernel_initializer: Any, bias_initializer: str = "zeros") -> Any:
+def two_hidden_layers(x: Any, *, start: dict[str, Any]) -> Any:
     """Two dense layers of 4096, each followed by dropout: the head of AlexNet, which ZFNet and VGG took over."""
     x = layers.Flatten(name="head_flatten")(x)
     for number in (1, 2):
-        x = layers.Dense(
-            4096,
-            activation="relu",
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            name=f"head_fc{number}",
-        )(x)
+        x = layers.Dense(4096, activation="relu", name=f"head_fc{number}", **start)(x)
         x = layers.Dropout(0.5, name=f"head_drop{number}")(x)
     return x
 
 
-def logits(
-    x: Any, num_classes: int, *, kernel_initializer: Any = "glorot_uniform", bias_initializer: str = "zeros"
-) -> Any:
+def logits(x: Any, num_classes: int, *, start: dict[str, Any] | None = None) -> Any:
     """The last layer: one float32 logit per class, also under a mixed policy, where float16 logits would overflow."""
-    return layers.Dense(
-        num_classes,
-        kernel_initializer=kernel_initializer,
-        bias_initializer=bias_initializer,
-        dtype="float32",
-        name="head_logits",
-    )(x)
+    return layers.Dense(num_classes, dtype="float32", name="head_logits", **(start or {}))(x)
 
 
 def max_pool_ceil(x: Any, kernel: int = 3, *, name: str) -> Any:

@@ -55,7 +55,7 @@ def build_vgg(row: Row, options: BuildOptions) -> "keras.Model":
         x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
     if not options.include_top:
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
-    x = parts.two_hidden_layers(x, **parts.HE)
+    x = parts.two_hidden_layers(x, start=parts.HE)
     return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 

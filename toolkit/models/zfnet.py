@@ -30,7 +30,7 @@ def build_zfnet(options: BuildOptions) -> "keras.Model":
     x = parts.max_pool_ceil(x, name="stage5_pool")  # 6×6×256
     if not options.include_top:
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
-    x = parts.two_hidden_layers(x, **parts.HE)
+    x = parts.two_hidden_layers(x, start=parts.HE)
     return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 

@@ -10,10 +10,7 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.factory import create_model
 from toolkit.lazy import keras
-from toolkit.network import sources
-
-# What a layer starts from or is pulled towards while training does not change what it answers.
-_NO_MATTER = ("initializer", "regularizer", "constraint", "trainable", "dtype", "seed")
+from toolkit.network import essence, sources
 
 
 def deepen(model: "keras.Model", name: str, **variant: Any) -> "keras.Model":
@@ -68,8 +65,8 @@ def _block(layer_name: str) -> str:
 
 def _check_continues(model: "keras.Model", deeper: "keras.Model", added: set[str]) -> None:
     """Refuse unless ``deeper`` without its added blocks is ``model``, layer for layer."""
-    ours = {layer.name: _essence(layer) for layer in model.layers}
-    theirs = {layer.name: _essence(layer) for layer in deeper.layers if _block(layer.name) not in added}
+    ours = {layer.name: _settings(layer) for layer in model.layers}
+    theirs = {layer.name: _settings(layer) for layer in deeper.layers if _block(layer.name) not in added}
     for layer_name in [*ours, *theirs]:
         mine, other = ours.get(layer_name), theirs.get(layer_name)
         if mine == other:
@@ -86,9 +83,8 @@ def _check_continues(model: "keras.Model", deeper: "keras.Model", added: set[str
         )
 
 
-def _essence(layer: "keras.Layer") -> dict[str, Any]:
-    config = {key: value for key, value in layer.get_config().items() if not key.endswith(_NO_MATTER)}
-    return {"type": type(layer).__name__, **config}
+def _settings(layer: "keras.Layer") -> dict[str, Any]:
+    return {"type": type(layer).__name__, **essence(layer.get_config())}
 
 
 def _last_normalization(model: "keras.Model", block: str) -> "keras.layers.BatchNormalization":

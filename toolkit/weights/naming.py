@@ -41,7 +41,7 @@ class Naming:
     layer: Callable[[str], str | None]
     channels_first: bool
     preprocessing: Preprocessing | None
-    variant: Callable[[Collection[Address]], dict[str, Any]]
+    variant: Callable[[Collection[Address]], dict[str, Any]] = lambda found: {}
 
     def address(self, tensor: str) -> Address | None:
         """The address here of the tensor of that name; None if the name is not one of this project's."""
@@ -89,10 +89,6 @@ def variant_of_settings(layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
         caffe = "bvlc_alexnet" if order.index("stage1_norm") < order.index("stage1_pool") else "bvlc_reference_caffenet"
         variant["layout"] = "paper" if layers["stage1_norm"].get("bias") == 2.0 else caffe
     return variant
-
-
-def _nothing(found: Collection[Address]) -> dict[str, Any]:
-    return {}
 
 
 def _residual_bias(found: Collection[Address]) -> dict[str, Any]:
@@ -164,15 +160,17 @@ _VGG_HEADS = {
 def _vgg(network: str) -> list[Naming]:
     features = _vgg_features(_VGG_DEPTHS[network.removesuffix("_bn")], batch_norm=network.endswith("_bn"))
     heads = _VGG_HEADS
-    known = [
-        Naming(source, (features | heads[source]).get, True, IMAGENET, _nothing) for source in ("torchvision", "timm")
-    ]
+    known = [Naming(source, (features | heads[source]).get, True, IMAGENET) for source in ("torchvision", "timm")]
     if network in ("vgg16", "vgg19"):
         known += [
-            Naming("keras.applications", partial(_vgg_block, r"block(\d)_conv(\d)", heads["keras.applications"]),
-                   False, CAFFE, _nothing),
-            Naming("caffe", partial(_vgg_block, r"conv(\d)_(\d)", heads["caffe"]), True, CAFFE, _nothing),
-        ]  # fmt: skip
+            Naming(
+                "keras.applications",
+                partial(_vgg_block, r"block(\d)_conv(\d)", heads["keras.applications"]),
+                False,
+                CAFFE,
+            ),
+            Naming("caffe", partial(_vgg_block, r"conv(\d)_(\d)", heads["caffe"]), True, CAFFE),
+        ]
     return known
 
 
@@ -207,7 +205,7 @@ def _alexnet(network: str) -> list[Naming]:
 def _alexnet_owt(network: str) -> list[Naming]:
     features = {f"features.{place}": f"stage{stage}_conv" for stage, place in enumerate((0, 3, 6, 8, 10), start=1)}
     head = {"classifier.1": "head_fc1", "classifier.4": "head_fc2", "classifier.6": "head_logits"}
-    return [Naming("torchvision", (features | head).get, True, IMAGENET, _nothing)]
+    return [Naming("torchvision", (features | head).get, True, IMAGENET)]
 
 
 def _nin(network: str) -> list[Naming]:
@@ -217,18 +215,18 @@ def _nin(network: str) -> list[Naming]:
     if network == "nin_cifar":
         theirs, ours = theirs[:9], ours[:9]
     names = dict(zip(theirs, [*ours[:-1], "head_conv"], strict=True))
-    return [Naming("caffe", names.get, True, CAFFE_ROUNDED if network == "nin" else None, _nothing)]
+    return [Naming("caffe", names.get, True, CAFFE_ROUNDED if network == "nin" else None)]
 
 
 # --- GoogLeNet
 
 
 def _googlenet(network: str) -> list[Naming]:
-    return [Naming("caffe", _googlenet_caffe, True, CAFFE_ROUNDED, _nothing)]
+    return [Naming("caffe", _googlenet_caffe, True, CAFFE_ROUNDED)]
 
 
 def _googlenet_bn(network: str) -> list[Naming]:
-    return [Naming("torchvision", _googlenet_torch, True, INCEPTION, _nothing)]
+    return [Naming("torchvision", _googlenet_torch, True, INCEPTION)]
 
 
 _CAFFE_PARTS = {
