@@ -1,6 +1,7 @@
 """A folder of pictures and a pretrained network to a bundle."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,46 @@ if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions, FinetuneResult
 
 
+@dataclass(frozen=True)
+class FolderOptions:
+    """Options of fine-tuning on a folder.
+
+    Attributes:
+        cache_dir: the feature cache.
+        finetuning: what trains and how, see ``toolkit.transfer.FinetuneOptions``.
+        report: an HTML file to write: a map of the pictures, near duplicates, labels to look at again.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+    """
+
+    cache_dir: str | Path
+    finetuning: "FinetuneOptions | None" = None
+    report: Path | None = None
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Functions called while fine-tuning goes on.
+
+    Attributes:
+        scan: with (done, total) files.
+        extract: with (done, total) pictures that are not in the cache.
+        epoch: with each epoch's metrics while unfrozen stages train.
+    """
+
+    scan: Progress | None = None
+    extract: Progress | None = None
+    epoch: Callable[[dict[str, Any]], None] | None = None
+
+
 def finetune_folder(
     data: str | Path,
     model_name: str,
     *,
     weights: str | Path,
     export: ExportOptions,
-    cache_dir: str | Path,
-    options: "FinetuneOptions | None" = None,
-    report: Path | None = None,
-    skip_bad: bool = False,
-    scan_progress: Progress | None = None,
-    epoch_report: Callable[[dict[str, Any]], None] | None = None,
-    extract_progress: Progress | None = None,
+    options: FolderOptions,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Put a new classifier on a pretrained network: its frozen part runs once per picture, ever.
 
@@ -37,21 +65,17 @@ def finetune_folder(
         model_name: a registered network.
         weights: a tag, a weights file, a run directory or a bundle.
         export: where the bundle goes.
-        cache_dir: the feature cache.
-        options: what trains and how, see ``toolkit.transfer.FinetuneOptions``.
-        report: an HTML file to write: a map of the pictures, near duplicates, labels to look at again.
-        skip_bad: leave unreadable pictures out instead of refusing the folder.
-        scan_progress: called with (done, total) files.
-        epoch_report: called with each epoch's metrics while unfrozen stages train.
-        extract_progress: called with (done, total) pictures that are not in the cache.
+        options: feature cache, training, report.
+        callbacks: what is to follow its progress.
 
     Returns:
         ``{"bundle", "metrics", "val_accuracy", "num_params"}`` and, under ``"finetuning"``, how it came about.
     """
+    callbacks = callbacks or Callbacks()
     info = model_info(model_name)
     require_writable(export.directory)
     weights, preprocessing = _pretrained(weights, info)
-    folder = scan(data, skip_bad, scan_progress)
+    folder = scan(data, options.skip_bad, callbacks.scan)
     split = split_folder(folder)
 
     from toolkit.factory import create_model, preprocessing_of
@@ -64,13 +88,13 @@ def finetune_folder(
         model,
         split,
         preprocessing,
-        cache_dir=cache_dir,
-        options=options,
-        progress=extract_progress,
-        on_epoch=epoch_report,
+        cache_dir=options.cache_dir,
+        options=options.finetuning,
+        progress=callbacks.extract,
+        on_epoch=callbacks.epoch,
     )
-    if report and result.features:
-        _write_report(report, folder, split, result)
+    if options.report and result.features:
+        _write_report(options.report, folder, split, result)
     bundle, metrics = export_held_out(
         result.model,
         folder,

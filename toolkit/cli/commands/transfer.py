@@ -11,20 +11,21 @@ if TYPE_CHECKING:
 
 def finetune(arguments: Namespace) -> None:
     from toolkit.machine import cache_dir
-    from toolkit.workflows import ExportOptions, finetune_folder
+    from toolkit.workflows import ExportOptions
+    from toolkit.workflows.finetune import Callbacks, FolderOptions, finetune_folder
 
     result = finetune_folder(
         arguments.data,
         arguments.model,
         weights=arguments.weights,
         export=ExportOptions(arguments.out, arguments.examples, arguments.force),
-        cache_dir=arguments.cache or cache_dir() / "features",
-        options=_finetune_options(arguments),
-        report=arguments.report,
-        epoch_report=print_epoch,
-        skip_bad=arguments.skip_bad,
-        scan_progress=progress_bar("reading"),
-        extract_progress=progress_bar("features"),
+        options=FolderOptions(
+            cache_dir=arguments.cache or cache_dir() / "features",
+            finetuning=_finetune_options(arguments),
+            report=arguments.report,
+            skip_bad=arguments.skip_bad,
+        ),
+        callbacks=Callbacks(progress_bar("reading"), progress_bar("features"), print_epoch),
     )
     if arguments.json:
         return print_json(result)
