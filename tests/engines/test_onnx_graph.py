@@ -142,6 +142,7 @@ def test_layers_and_options_of_no_network_above():
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = keras.layers.AveragePooling2D(2, strides=1, padding="same")(x)
     x = keras.layers.ZeroPadding2D(((1, 0), (0, 2)))(x)
+    x = keras.layers.UpSampling2D((2, 3))(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.BatchNormalization(scale=False)(StochasticDepth(0.7)(x))
     model = keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid")(x))

@@ -84,6 +84,14 @@ def _pooling(kind: str) -> Callable[..., str]:
     return rule
 
 
+def _up_sampling(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
+    if layer.interpolation != "nearest":
+        raise UntranslatableError(f"layer {layer.name!r} interpolates ({layer.interpolation}), not repeats")
+    scales = graph.constant("scales", [1, 1, *layer.size])
+    how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    return graph.add("Resize", x, "", scales, **how)
+
+
 def _global_pooling(kind: str) -> Callable[..., str]:
     def rule(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
         x = graph.add(kind, x)
@@ -133,6 +141,7 @@ RULES: dict[str, Callable[..., str]] = {
     "Multiply": _pairwise("Mul"),
     "ReLU": _relu,
     "Subtract": _pairwise("Sub"),
+    "UpSampling2D": _up_sampling,
     "ZeroPadding2D": _zero_padding,
 }
 
