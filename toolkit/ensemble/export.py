@@ -192,7 +192,7 @@ def _compare(
 
     from toolkit.ensemble.cut_graph import decode_crops
 
-    host = reference.load(pictures)
+    host = reference.decode_all(pictures)
     graph = tuple(
         np.stack([decode_crops(tf.constant(picture), preprocessing, crops).numpy() for picture in pictures])
         for preprocessing, crops in reference.cuts
@@ -233,4 +233,4 @@ def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -
 def _probabilities(ensemble: Ensemble, subset: Subset) -> np.ndarray:
     step = min(32, ensemble.pictures_at_once)
     batches = [subset.paths[i : i + step] for i in range(0, len(subset), step)]
-    return np.concatenate([ensemble.probabilities(ensemble.load(batch)) for batch in batches])
+    return np.concatenate([ensemble.probabilities(ensemble.decode_all(batch)) for batch in batches])
