@@ -7,7 +7,9 @@ adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -257,6 +259,18 @@ def publish(staging: Path, directory: Path) -> Path:
                 continue
             raise
         return target
+
+
+@contextmanager
+def next_version(directory: Path) -> Iterator[Path]:
+    """Give a ``staging_dir`` to write a bundle's next version in, which is removed at the end unless published."""
+    staging = staging_dir(directory)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def staging_dir(directory: Path) -> Path:

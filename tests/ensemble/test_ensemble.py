@@ -45,7 +45,7 @@ def test_members_count_alike_however_many_crops_they_are_shown():
         / 2
         for image in images
     ]
-    answer = ensemble.probabilities(ensemble.load(images))
+    answer = ensemble.probabilities(ensemble.decode_all(images))
     assert (answer.dtype, answer.shape) == (np.float32, (3, 2))
     np.testing.assert_allclose(answer, expected, atol=1e-6)
     np.testing.assert_array_equal(ensemble.from_decoded([ensemble.decode(image) for image in images]), answer)
@@ -65,7 +65,7 @@ def test_memory_is_bounded_whatever_the_number_of_crops(crops, together, at_once
     engine = Brightness(1.0)
     ensemble = Ensemble([Member(engine, SMALL, plan_crops(SMALL, crops))])
     assert ensemble.pictures_at_once == together
-    ensemble.probabilities(ensemble.load(pictures(3)))
+    ensemble.probabilities(ensemble.decode_all(pictures(3)))
     assert engine.batches == at_once
 
 

@@ -50,10 +50,8 @@ def test_exports_answer_the_same(name, tmp_path):
     expected = softmax(keras.ops.convert_to_numpy(model(inputs, training=False)))
     assert len(feature_tensor(model).shape) == 2
 
-    labels = tmp_path / "labels.txt"
-    labels.write_text("a\nb\nc\nd\ne\n")
     directory = tmp_path / "model"
-    write_saved_model(model, directory, labels=tuple("abcde"), preprocessing=preprocessing, labels_file=labels)
+    write_saved_model(model, directory, labels=tuple("abcde"), preprocessing=preprocessing)
     saved = SavedModelEngine(directory, preprocessing).probabilities(pixels)
     np.testing.assert_allclose(saved, expected, rtol=0, atol=1e-4)
 

@@ -75,12 +75,12 @@ class Ensemble:
         """
         return tuple(decode_crops(source, preprocessing, crops) for preprocessing, crops in self.cuts)
 
-    def load(self, sources: Sequence[ImageSource]) -> DecodedCrops:
+    def decode_all(self, sources: Sequence[ImageSource]) -> DecodedCrops:
         """Cut the crops of several pictures: each array has an axis more, (pictures, crops, height, width, 3)."""
         return tuple(load_crops(sources, preprocessing, crops) for preprocessing, crops in self.cuts)
 
     def probabilities(self, crops: DecodedCrops) -> np.ndarray:
-        """Average the members' answers to what ``load`` gave: float32 (pictures, classes)."""
+        """Average the members' answers to what ``decode_all`` gave: float32 (pictures, classes)."""
         pairs = zip(self.members, self.by_member(crops), strict=True)
         return _mean([_mean_over_crops(member.engine, own) for member, own in pairs])
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,11 @@ from toolkit.bundle import (
     EnsembleMember,
     Manifest,
     find_bundle,
+    next_version,
     publish,
     read_manifest,
     require_network,
     require_same_labels,
-    staging_dir,
     write_manifest,
 )
 from toolkit.data.feed.split import Subset
@@ -86,11 +85,14 @@ def export_ensemble(
         ParityError: the SavedModel's answers differ from those of the members' networks on crops cut on the host.
     """
     require_tensorflow()
+    from toolkit.ensemble.graph import write_ensemble_model
+    from toolkit.export.saved_model import write_warmup
+
     directory, held_out = Path(directory), held_out or HeldOut()
     reference, models, manifest = _plan(bundles, directory.name, crops, tuple(scales))
-    staging = staging_dir(directory)
-    try:
-        _write_forms(reference, models, staging, manifest)
+    with next_version(directory) as staging:
+        write_ensemble_model(reference, models, staging, manifest.labels)
+        write_warmup(staging, manifest.preprocessing)
         if held_out.evaluation is not None:
             copy_examples(held_out.evaluation, staging / EXAMPLES, held_out.num_examples)
         pictures = _pictures(reference, held_out.evaluation)
@@ -100,10 +102,6 @@ def export_ensemble(
         measured = _measured(reference, manifest.labels, held_out)
         write_manifest(staging, replace(manifest, parity={"savedmodel": difference}, forced=objections, **measured))
         return publish(staging, directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
 
 
 def _plan(
@@ -152,17 +150,6 @@ def _title(members: Sequence[EnsembleMember], num_crops: int) -> str:
     return " + ".join(names) + (f", {num_crops} views" if num_crops > 1 else "")
 
 
-def _write_forms(reference: Ensemble, models: "list[keras.Model]", staging: Path, manifest: Manifest) -> None:
-    from toolkit.ensemble.graph import write_ensemble_model
-    from toolkit.export.saved_model import write_warmup
-
-    labels_file = staging / "labels.txt"
-    labels_file.write_text("\n".join(manifest.labels) + "\n", encoding="utf-8")
-    write_ensemble_model(reference, models, staging, labels=manifest.labels, labels_file=labels_file)
-    labels_file.unlink()
-    write_warmup(staging, manifest.preprocessing)
-
-
 def _pictures(reference: Ensemble, evaluation: Subset | None) -> list[bytes]:
     """Encoded pictures to compare answers on: the fewer, the more crops each of them has."""
     if evaluation is None:
@@ -192,7 +179,7 @@ def _compare(
 
     from toolkit.ensemble.cut_graph import decode_crops
 
-    host = reference.load(pictures)
+    host = reference.decode_all(pictures)
     graph = tuple(
         np.stack([decode_crops(tf.constant(picture), preprocessing, crops).numpy() for picture in pictures])
         for preprocessing, crops in reference.cuts
@@ -233,4 +220,4 @@ def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -
 def _probabilities(ensemble: Ensemble, subset: Subset) -> np.ndarray:
     step = min(32, ensemble.pictures_at_once)
     batches = [subset.paths[i : i + step] for i in range(0, len(subset), step)]
-    return np.concatenate([ensemble.probabilities(ensemble.load(batch)) for batch in batches])
+    return np.concatenate([ensemble.probabilities(ensemble.decode_all(batch)) for batch in batches])

@@ -20,7 +20,7 @@ _CROPS_AT_ONCE = 32
 
 
 def write_ensemble_model(
-    ensemble: Ensemble, models: "Sequence[keras.Model]", directory: Path, *, labels: tuple[str, ...], labels_file: Path
+    ensemble: Ensemble, models: "Sequence[keras.Model]", directory: Path, labels: tuple[str, ...]
 ) -> None:
     """Write networks as one SavedModel with the signatures of any bundle.
 
@@ -37,7 +37,6 @@ def write_ensemble_model(
         models: the members' networks, in their order, in float32 and with the same labels.
         directory: must not hold a SavedModel yet.
         labels: class names in output order.
-        labels_file: becomes ``assets/labels.txt``.
     """
     preprocessings = [member.preprocessing for member in ensemble.members]
     runs = [_runner(*pair) for pair in zip(models, preprocessings, strict=True)]
@@ -55,8 +54,7 @@ def write_ensemble_model(
         return tf.concat([run(own[:, 0])["features"] for run, own in zip(runs, crops, strict=True)], axis=-1)
 
     answers = Answers(_from_bytes(ensemble, module.members, len(labels)), from_pixels, features)
-    size = ensemble.largest_input.size
-    save_signatures(module, directory, answers, labels=labels, size=size, labels_file=labels_file)
+    save_signatures(module, directory, answers, labels=labels, size=ensemble.largest_input.size)
 
 
 def _runner(model: "keras.Model", preprocessing: Preprocessing) -> Callable:

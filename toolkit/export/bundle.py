@@ -19,8 +19,8 @@ from toolkit.bundle import (
     KERAS_FILE,
     Manifest,
     litert_file,
+    next_version,
     publish,
-    staging_dir,
     write_manifest,
 )
 from toolkit.compress import Method, quantize
@@ -176,17 +176,12 @@ def draft_bundle(
     _require_match(model, labels, preprocessing)
     directory = Path(directory)
     model = as_float32(model)
-    staging = staging_dir(directory)
-    try:
+    with next_version(directory) as staging:
         _write_forms(model, staging, labels, preprocessing, options)
         if options.evaluation is not None:
             copy_examples(options.evaluation, staging / EXAMPLES, options.num_examples)
         engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
         yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
 
 
 def require_tensorflow() -> None:
@@ -216,10 +211,7 @@ def _write_forms(
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 
-    labels_file = staging / "labels.txt"
-    labels_file.write_text("\n".join(labels) + "\n", encoding="utf-8")
-    write_saved_model(model, staging, labels=labels, preprocessing=preprocessing, labels_file=labels_file)
-    labels_file.unlink()
+    write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
     write_warmup(staging, preprocessing)
     model.save(staging / KERAS_FILE)
     (staging / FLOAT_LITERT).write_bytes(to_litert(model))

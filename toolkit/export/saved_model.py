@@ -9,11 +9,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from toolkit.bundle import WARMUP
+from toolkit.bundle import LABELS, WARMUP
 from toolkit.data.pixels import graph
 from toolkit.lazy import keras
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
+
+#: Labels in an answer at most.
+TOP_K = 5
 
 
 def write_saved_model(
@@ -22,8 +25,6 @@ def write_saved_model(
     *,
     labels: tuple[str, ...],
     preprocessing: Preprocessing,
-    labels_file: Path,
-    top_k: int = 5,
 ) -> None:
     """Write ``model`` as a SavedModel that decodes, preprocesses, and answers with labels.
 
@@ -37,8 +38,6 @@ def write_saved_model(
         directory: must not hold a SavedModel yet.
         labels: class names in output order.
         preprocessing: built into the graph.
-        labels_file: becomes ``assets/labels.txt``; its base name is kept.
-        top_k: at most this many labels in an answer.
     """
     height, width = preprocessing.size
     with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
@@ -63,9 +62,7 @@ def write_saved_model(
     )
     module = tf.Module()
     module.tracked_variables = [variable.value for variable in model.variables]
-    save_signatures(
-        module, directory, answers, labels=labels, size=preprocessing.size, labels_file=labels_file, top_k=top_k
-    )
+    save_signatures(module, directory, answers, labels=labels, size=preprocessing.size)
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,6 @@ def save_signatures(
     *,
     labels: tuple[str, ...],
     size: tuple[int, int],
-    labels_file: Path,
-    top_k: int = 5,
 ) -> None:
     """Save ``module``, which holds every variable, with the three signatures that each bundle has.
 
@@ -101,10 +96,8 @@ def save_signatures(
         answers: what the signatures compute.
         labels: class names in output order.
         size: height and width of ready pixels.
-        labels_file: becomes ``assets/labels.txt``; its base name is kept.
-        top_k: at most this many labels in an answer.
     """
-    num_top = min(top_k, len(labels))
+    num_top = min(TOP_K, len(labels))
     label_names = tf.constant(labels)
 
     def ranked(probabilities):
@@ -113,6 +106,9 @@ def save_signatures(
 
     bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels_spec = tf.TensorSpec([None, *size, 3], tf.uint8, name="pixels")
+    directory.mkdir(parents=True, exist_ok=True)
+    labels_file = directory / Path(LABELS).name  # saving copies it to where assets are
+    labels_file.write_text("\n".join(labels) + "\n", encoding="utf-8")
     module.labels = tf.saved_model.Asset(str(labels_file))
     signatures = {
         "serving_default": tf.function(
@@ -124,6 +120,7 @@ def save_signatures(
         ),
     }
     tf.saved_model.save(module, str(directory), signatures=signatures)
+    labels_file.unlink()
 
 
 def write_warmup(directory: Path, preprocessing: Preprocessing) -> None:

@@ -170,7 +170,7 @@ class Predictor:
         for start in range(0, len(images), step):
             batch = images[start : start + step]
             if isinstance(self._engine, Ensemble):
-                yield self._engine.probabilities(self._engine.load(batch))
+                yield self._engine.probabilities(self._engine.decode_all(batch))
             else:
                 yield self._engine.probabilities(load_pixels(batch, self.manifest.preprocessing))
 

@@ -41,28 +41,15 @@ class PredictOptions:
     top_k: int = 5
 
 
-@dataclass(frozen=True)
-class PredictionJob:
-    """Bundles and options for a node to predict with.
-
-    Attributes:
-        bundles: version directories, each as bytes by relative path.
-        options: engine, crops and classes of an answer.
-    """
-
-    bundles: list[dict[str, bytes]]
-    options: PredictOptions
-
-
 class PredictionWorker:
-    """The bundles in a folder of their own on the node."""
+    """The bundles in a folder of their own on the node; they come as bytes by relative path, with the options."""
 
-    def __init__(self, job: PredictionJob) -> None:
-        options = job.options
+    def __init__(self, job: tuple[list[dict[str, bytes]], PredictOptions]) -> None:
+        bundles, options = job
         self._top_k = options.top_k
         self._directory = tempfile.TemporaryDirectory()
-        version_dirs = [Path(self._directory.name) / str(number) / "1" for number in range(len(job.bundles))]
-        for version_dir, files in zip(version_dirs, job.bundles, strict=True):
+        version_dirs = [Path(self._directory.name) / str(number) / "1" for number in range(len(bundles))]
+        for version_dir, files in zip(version_dirs, bundles, strict=True):
             for name, content in files.items():
                 file = version_dir / name
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +90,7 @@ def predict_over_ray(
     tasks = [Task(str(path)) for path in images]
     answers: dict[int, Answer] = {}
     with connected(address):
-        for found in map_pictures(PredictionWorker, PredictionJob(contents, options), tasks):
+        for found in map_pictures(PredictionWorker, (contents, options), tasks):
             answers |= found
             if progress:
                 progress(len(answers), len(tasks))
