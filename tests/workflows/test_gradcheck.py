@@ -1,3 +1,5 @@
+"""Gradients of the registered networks against numerical ones, and the command that shows them."""
+
 import json
 
 import pytest

@@ -3,9 +3,9 @@
 from typing import get_args
 
 from toolkit.compress import PATTERNS
-from toolkit.data.crops import SCHEMES
 from toolkit.data.sources.samples import SAMPLES
 from toolkit.engines import ENGINES
+from toolkit.ensemble.crops import SCHEMES
 from toolkit.training.recipes import list_recipes
 from toolkit.transfer.head import Solver
 from toolkit.workflows.compress import COMPRESSION_METHODS
