@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from toolkit.training.prepare import classifier
 
 import toolkit
 from toolkit.arithmetic import count_macs, count_params, layer_table
 from toolkit.data.pixels.decode import normalize
+from toolkit.training.losses import classifier
 from toolkit.training.recipes import recipe
 from toolkit.transfer.freeze import stages_of
 
