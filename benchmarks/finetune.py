@@ -135,26 +135,26 @@ def run_side(arguments: argparse.Namespace) -> None:
 def run_toolkit(arguments: argparse.Namespace) -> Side:
     import keras  # noqa: F401  (counted as an import)
 
-    from toolkit import model_info
     from toolkit.data import scan_folder, split_folder
     from toolkit.transfer import FinetuneOptions, HeadOptions, finetune
-    from toolkit.workflows.finetune import pretrained_network
 
     imported = time.time()
     split = split_folder(scan_folder(arguments.root / "photos"))
-    network = pretrained_network(model_info(arguments.model), weights_of(arguments), num_classes(arguments))
     scanned = time.time()
+    model, preprocessing = network(arguments)
+    built = time.time()
     head = HeadOptions("adam", epochs=arguments.epochs, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
     result = finetune(
-        network,
+        model,
         split,
+        preprocessing,
         cache_dir=arguments.root / "cache",
         options=FinetuneOptions(unfreeze="none", head=head),
     )
     figures = {
         "imports_s": round(imported - STARTED, 2),
-        "from_imports_to_head_s": round(scanned - imported + result.seconds["features"], 2),
-        "steps_s": {"scan": round(scanned - imported, 2)}
+        "from_imports_to_head_s": round(built - imported + result.seconds["features"], 2),
+        "steps_s": {"scan": round(scanned - imported, 2), "network": round(built - scanned, 2)}
         | {name: round(value, 2) for name, value in result.seconds.items()},
         "engine": result.engine,
         "num_computed": result.num_computed,
@@ -167,9 +167,9 @@ def run_toolkit(arguments: argparse.Namespace) -> Side:
         from toolkit.data.feed.arrays import load_pixels
         from toolkit.engines.runtimes import KerasEngine
 
-        engine = KerasEngine(result.model, network.preprocessing)
+        engine = KerasEngine(result.model, preprocessing)
         chunks = (split.test.paths[i : i + BATCH_SIZE] for i in range(0, len(split.test), BATCH_SIZE))
-        answers = [engine.probabilities(load_pixels(chunk, network.preprocessing)) for chunk in chunks]
+        answers = [engine.probabilities(load_pixels(chunk, preprocessing)) for chunk in chunks]
         return np.concatenate(answers).argmax(axis=1) == np.asarray(split.test.labels)
 
     return figures, is_right

@@ -29,18 +29,18 @@ def finetune_and_save(
         out: an .npz file of ``train`` and ``val`` features, ``kernel`` and ``bias`` of the network's classifier, and
             ``seen``, the number of views computed.
         done: a shared number that rises from 0 to 1 while features are extracted, and to 2 while the head trains.
-        pause: seconds to rest after each batch of features and each step of the head's training.
+        pause: seconds to rest after each batch of features and before each batch of the head's training.
     """
     import keras
 
     from toolkit import create_model, model_info
     from toolkit.data.feed.split import Split, Subset
-    from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, Views, features, finetune, minibatch
+    from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, features, finetune, fitting
 
     done = done or CONTEXT.Value("d")
     train, val = (Subset(tuple(paths[i::2]), tuple(labels[i::2])) for i in range(2))
     num_views = VIEWS * len(train) + len(val)
-    num_steps = 5 * EPOCHS * sum(-(-count * len(train) // 64) for count in {1, VIEWS})
+    num_steps = EPOCHS * sum(-(-count * len(train) // 64) for count in {1, VIEWS})
     seen = []
 
     def store(self, found, put=features.FeatureCache.put):
@@ -48,21 +48,21 @@ def finetune_and_save(
         time.sleep(pause)
         done.value = len(self) / num_views
 
-    def see(*arguments, pixels=Views.pixels):
+    def see(*arguments, pixels=AugmentedViews.pixels):
         seen.append(1)
         return pixels(*arguments)
 
-    def step(*arguments, adam=minibatch._adam):
+    def batch(self, number, make=fitting.FeatureBatches.batch):
         done.value = max(1.0, done.value) + 1 / num_steps
         time.sleep(pause)
-        adam(*arguments)
+        return make(self, number)
 
-    features.FeatureCache.put, Views.pixels, minibatch._adam = store, see, step
+    features.FeatureCache.put, AugmentedViews.pixels, fitting.FeatureBatches.batch = store, see, batch
     keras.utils.set_random_seed(0)
     model = create_model("lenet5", num_classes=10)
     options = FinetuneOptions(
         unfreeze="none",
-        views=Views(VIEWS),
+        views=AugmentedViews(VIEWS),
         head=HeadOptions("adam", epochs=EPOCHS),
         extraction=Extraction(batch_size=2),
     )

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import lmdb
 import numpy as np
 import pytest
 from caches import CONTEXT, picture, rewrite, store_file, vector
 
 from toolkit.errors import UserError
+from toolkit.transfer import AugmentedViews
 from toolkit.transfer.cache import FeatureCache, list_cache, prune_cache, verify_cache
 
 
@@ -308,3 +311,29 @@ def test_what_cannot_be_done_is_said(directory, tmp_path):
     with pytest.raises(UserError, match="no feature cache there"):
         list_cache(tmp_path / "nowhere")
     assert len(list_cache(directory)["contexts"]) == 2
+
+
+def test_keys_stay_what_they_were(cache):
+    """Change one, and every cache there is is computed anew: raise ``FORMAT_VERSION`` only where that is right."""
+    assert CONTEXT.digest == "930e4378079c81a03c506cab6050818c"
+    name = AugmentedViews(2).name(1)
+    assert name == "(ResizedCrop(min_area=0.35, max_area=1.0), Mirror(probability=0.5)) 2 seed 0 number 1"
+    rest = "2ea922db4be7a8c2c83293b74ffbfc4db80a1c3589eb9b46b9a53afae1a5b2ad"
+    assert cache.key(picture("picture"), name).hex() == CONTEXT.digest + rest
+
+
+def test_file_of_an_older_version_with_a_fourth_database_opens(tmp_path):
+    key = bytes.fromhex(CONTEXT.digest) + picture(picture("a") + b"plain")
+    payload = vector(0).tobytes()
+    store_file(tmp_path).mkdir(parents=True)
+    environment = lmdb.open(str(store_file(tmp_path)), map_size=1 << 30, max_dbs=4)
+    databases = [environment.open_db(name) for name in (b"features", b"contexts", b"files", b"networks")]
+    with environment.begin(write=True) as write:
+        write.put(key, zlib.crc32(payload, zlib.crc32(key)).to_bytes(4, "little") + payload, db=databases[0])
+        write.put(b"a network", b"{}", db=databases[3])
+    environment.close()
+    cache = FeatureCache(tmp_path / "cache", CONTEXT)
+    assert cache.missing([cache.key(picture("a"))]) == []
+    np.testing.assert_array_equal(cache.get([key])[key], vector(0))
+    cache.close()
+    assert prune_cache(tmp_path / "cache", everything=True)["compacted"]

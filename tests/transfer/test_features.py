@@ -19,7 +19,7 @@ from toolkit.data.pixels.decode import normalize, resize_pixels
 from toolkit.engines.extract import TOLERANCE, relative_difference
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
-from toolkit.transfer import Extraction, FeatureCache, FeatureExtractor, Views
+from toolkit.transfer import AugmentedViews, Extraction, FeatureCache, FeatureExtractor
 from toolkit.transfer.cache import close_store, open_store
 from toolkit.transfer.features import NUM_TRIALS
 from toolkit.transfer.freeze import cut_tensor
@@ -168,14 +168,14 @@ def test_new_classifier_finds_the_features_of_the_old_one(extract, small, pictur
 
 def test_views_are_cached_each_and_the_first_is_the_plain_picture(extract, pictures):
     plain, _ = extract(pictures)
-    three, computed = extract(pictures, views=Views(3, seed=1))
+    three, computed = extract(pictures, views=AugmentedViews(3, seed=1))
     assert (computed, three.shape) == (22, (3, 11, 84))
     np.testing.assert_array_equal(three[0], plain)
     assert all(relative_difference(three[i], three[j]) > 0.01 for i, j in ((0, 1), (0, 2), (1, 2)))
-    two, computed = extract(pictures[::-1], views=Views(2, seed=1))
+    two, computed = extract(pictures[::-1], views=AugmentedViews(2, seed=1))
     assert computed == 0
     np.testing.assert_array_equal(two[:, ::-1], three[:2])
-    _, computed = extract(pictures, views=Views(3, seed=2))
+    _, computed = extract(pictures, views=AugmentedViews(3, seed=2))
     assert computed == 22
 
 
@@ -303,7 +303,7 @@ GRADIENT = np.stack([COLUMNS, ROWS, np.zeros_like(ROWS)], axis=-1).astype(np.uin
 
 
 def view(number, *, seed=0, picture=b"a picture's digest", rgb=GRADIENT, **views):
-    return Views(seed=seed, **views).pixels(rgb, STRETCHED, number, picture)
+    return AugmentedViews(seed=seed, **views).pixels(rgb, STRETCHED, number, picture)
 
 
 def test_view_zero_is_the_plain_picture():
@@ -334,17 +334,17 @@ def test_the_smallest_picture_has_views():
 
 
 def test_names_tell_views_apart_and_the_plain_picture_has_no_seed():
-    assert Views(3, seed=1).name(0) == Views(9, seed=2).name(0) == "plain"
-    assert len({Views(3, seed=seed).name(number) for seed in (1, 2) for number in (1, 2)}) == 4
-    assert Views(augment="mirror").name(1) != Views().name(1)
-    assert Views(augment="mirror:0.5").name(1) == Views(augment="mirror").name(1)
+    assert AugmentedViews(3, seed=1).name(0) == AugmentedViews(9, seed=2).name(0) == "plain"
+    assert len({AugmentedViews(3, seed=seed).name(number) for seed in (1, 2) for number in (1, 2)}) == 4
+    assert AugmentedViews(augment="mirror").name(1) != AugmentedViews().name(1)
+    assert AugmentedViews(augment="mirror:0.5").name(1) == AugmentedViews(augment="mirror").name(1)
 
 
 def test_views_are_made_by_any_augmentation_of_one_picture():
     assert np.array_equal(view(1, augment="mirror:1"), view(0)[:, ::-1])
     with pytest.raises(UserError, match="nothing can be mixed; got 'mirror, mixup'"):
-        Views(augment="mirror, mixup")
+        AugmentedViews(augment="mirror, mixup")
     with pytest.raises(UserError, match="unknown augmentation 'miror'"):
-        Views(augment="miror")
+        AugmentedViews(augment="miror")
     with pytest.raises(UserError, match="views must be at least 1"):
-        Views(0)
+        AugmentedViews(0)

@@ -12,9 +12,17 @@ from toolkit.data.feed.split import Split, Subset
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
-from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views, finetune, plan_freezing
+from toolkit.transfer import (
+    AugmentedViews,
+    Extraction,
+    FinetuneOptions,
+    HeadOptions,
+    UnfrozenOptions,
+    finetune,
+    plan_freezing,
+)
+from toolkit.transfer.fitting import StageRates, stage_factors
 from toolkit.transfer.freeze import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
-from toolkit.transfer.rates import StageRates, stage_factors
 from toolkit.transfer.unfrozen import _phases
 
 PREPROCESSING = model_info("resnet20").preprocessing
@@ -135,7 +143,7 @@ def test_probabilities_are_calibrated_in_the_weights_and_the_threshold_fits_them
 
 
 def test_views_are_reported_beside_the_plain_pictures_and_the_better_is_kept(run, model):
-    result = run(model, views=Views(3))
+    result = run(model, views=AugmentedViews(3))
     assert result.num_computed == 3 * 60 + 30
     assert [step.name for step in result.steps] == ["classifier on plain pictures", "classifier on 3 views"]
     assert [step.kept for step in result.steps].count(True) == 1
@@ -145,8 +153,8 @@ def test_views_are_reported_beside_the_plain_pictures_and_the_better_is_kept(run
 @pytest.mark.parametrize("gradual", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes, gradual):
     before = values(model)
-    rest = RestOptions(epochs=2, learning_rate=3e-3, gradual=gradual)
-    result = run(model, unfreeze="stage2", rest=rest, head=HeadOptions(strengths=(1e-4,)))
+    unfrozen = UnfrozenOptions(epochs=2, learning_rate=3e-3, gradual=gradual)
+    result = run(model, unfreeze="stage2", unfrozen=unfrozen, head=HeadOptions(strengths=(1e-4,)))
     assert moved(result.model, before) <= {"stage2", "stage3", "head"}
     batch_norms = [name for name in before if "_bn" in name]
     for name in batch_norms:
@@ -162,7 +170,7 @@ def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes,
 
 def test_training_that_makes_it_worse_is_undone_and_said(run, model):
     reference = run(model).val_accuracy
-    result = run(model, unfreeze="stage3", rest=RestOptions(epochs=1, learning_rate=30.0))
+    result = run(model, unfreeze="stage3", unfrozen=UnfrozenOptions(epochs=1, learning_rate=30.0))
     assert (result.val_accuracy, result.steps[-1].kept) == (reference, False)
     assert result.steps[-1].val_accuracy < reference
     assert result.steps[0].kept
@@ -173,7 +181,7 @@ def test_network_that_averages_class_maps_trains_its_last_convolution(stripes, t
     model = create_model("nin_cifar", num_classes=3)
     before = values(model)
     preprocessing = model_info("nin_cifar").preprocessing
-    options = FinetuneOptions(rest=RestOptions(epochs=2, learning_rate=1e-2))
+    options = FinetuneOptions(unfrozen=UnfrozenOptions(epochs=2, learning_rate=1e-2))
     result = finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=options)
     assert result.plan.unfreeze_from == "head"
     assert (result.head, result.features) == (None, None)
@@ -187,7 +195,9 @@ def test_whole_network_trains_from_the_pictures(stripes, tmp_path):
     keras.utils.set_random_seed(0)
     model = create_model("lenet5_rgb", num_classes=3)
     before = values(model)
-    options = FinetuneOptions(unfreeze="stage1", rest=RestOptions(epochs=2, learning_rate=1e-2, stage_decay=1.0))
+    options = FinetuneOptions(
+        unfreeze="stage1", unfrozen=UnfrozenOptions(epochs=2, learning_rate=1e-2, stage_decay=1.0)
+    )
     result = finetune(
         model, stripes, model_info("lenet5_rgb").preprocessing, cache_dir=tmp_path / "cache", options=options
     )
@@ -228,6 +238,11 @@ def test_gradual_phases_share_the_epochs():
 
 
 @pytest.mark.parametrize("options", [{"epochs": 0}, {"learning_rate": 0.0}, {"stage_decay": 1.5}])
-def test_impossible_rest_options(options):
+def test_impossible_unfrozen_options(options):
     with pytest.raises(UserError, match="epochs and batch size must be at least 1"):
-        RestOptions(**options)
+        UnfrozenOptions(**options)
+
+
+def test_model_without_preprocessing_is_said(model, stripes, tmp_path):
+    with pytest.raises(UserError, match="does not say how its pictures are prepared"):
+        finetune(model, stripes, cache_dir=tmp_path / "cache")

@@ -35,7 +35,7 @@ def test_training_epochs_are_whole_in_random_views_and_go_on_where_asked(backend
     assert {value // 10 for epoch in epochs for value in epoch} == {0, 1}
     assert len({tuple(epoch) for epoch in epochs}) == 10
     for inputs, labels in stream:
-        assert inputs.dtype == np.float32
+        assert inputs.dtype == FEATURES.dtype
         np.testing.assert_array_equal(labels, [LABELS[int(value) % 10] for value in inputs[:, 0]])
     for ours, expected in zip(read(batches, 2, 3), stream[6:9], strict=True):
         np.testing.assert_array_equal(ours[0], expected[0])

@@ -13,7 +13,7 @@ import pytest
 from toolkit import create_model, model_info
 from toolkit.data import ImageError
 from toolkit.errors import UserError
-from toolkit.transfer import Extraction, FeatureExtractor, Views
+from toolkit.transfer import AugmentedViews, Extraction, FeatureExtractor
 from toolkit.transfer.ray_actors import connected
 
 PREPROCESSING = model_info("lenet5").preprocessing
@@ -48,7 +48,7 @@ def extract(model, paths, cache_dir, views=None, **how):
     how = Extraction(dtype="float32", engine="keras", batch_size=4, **how)
     with FeatureExtractor(model, PREPROCESSING, cache_dir=cache_dir, how=how) as extractor:
         found = extractor.extract(
-            paths, views=views or Views(2, seed=3), progress=lambda done, total: progress.append((done, total))
+            paths, views=views or AugmentedViews(2, seed=3), progress=lambda done, total: progress.append((done, total))
         )
     return found, progress
 
@@ -73,7 +73,7 @@ def actors():
 
 @pytest.mark.slow
 def test_features_are_the_local_ones_under_the_same_keys(address, small, pictures, tmp_path):
-    over_ray, progress = extract(small, pictures, tmp_path / "ray", cluster=address)
+    over_ray, progress = extract(small, pictures, tmp_path / "ray", ray=address)
     num_views = 2 * len(pictures)
     assert over_ray.num_computed == num_views
     assert progress[-1] == (num_views, num_views)
@@ -95,11 +95,11 @@ def test_worker_that_is_killed_is_replaced(address, small, pictures, tmp_path):
             os.kill(killed[0], signal.SIGKILL)
             time.sleep(0.1)
 
-    how = Extraction(dtype="float32", engine="keras", batch_size=4, cluster=address)
+    how = Extraction(dtype="float32", engine="keras", batch_size=4, ray=address)
     with FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / "ray", how=how) as extractor:
         found = extractor.extract(pictures, progress=kill)
     assert len(killed) == 2
-    here, _ = extract(small, pictures, tmp_path / "here", views=Views())
+    here, _ = extract(small, pictures, tmp_path / "here", views=AugmentedViews())
     assert_equal_but_for_rounding(found.values, here.values)
 
 
@@ -107,7 +107,7 @@ def test_worker_that_is_killed_is_replaced(address, small, pictures, tmp_path):
 def test_picture_that_cannot_be_read_is_named(address, small, pictures, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(ImageError, match="not a picture in a supported format"):
-        extract(small, [*pictures[:8], str(tmp_path / "bad.png")], tmp_path / "ray", cluster=address)
+        extract(small, [*pictures[:8], str(tmp_path / "bad.png")], tmp_path / "ray", ray=address)
 
 
 @pytest.mark.slow

@@ -2,14 +2,14 @@
 
 from toolkit.transfer.cache import FeatureCache, FeatureContext
 from toolkit.transfer.deepen import deepen
-from toolkit.transfer.features import Extraction, FeatureExtractor, Features, Views, extract_features
+from toolkit.transfer.features import AugmentedViews, Extraction, FeatureExtractor, Features, extract_features
 from toolkit.transfer.finetune import FinetuneOptions, FinetuneResult, finetune
 from toolkit.transfer.freeze import FreezePlan, FreezeReport, freeze, plan_freezing, stages_of, unfreeze
 from toolkit.transfer.head import Head, HeadOptions, fit_head
-from toolkit.transfer.network import Network
-from toolkit.transfer.unfrozen import RestOptions
+from toolkit.transfer.unfrozen import UnfrozenOptions
 
 __all__ = [
+    "AugmentedViews",
     "Extraction",
     "FeatureCache",
     "FeatureContext",
@@ -21,9 +21,7 @@ __all__ = [
     "FreezeReport",
     "Head",
     "HeadOptions",
-    "Network",
-    "RestOptions",
-    "Views",
+    "UnfrozenOptions",
     "deepen",
     "extract_features",
     "finetune",

@@ -191,7 +191,6 @@ class Store:
         features: database of key → checksum and payload.
         contexts: database of context prefix → JSON document.
         files: database of content digests by path, see ``file_digests``.
-        networks: database of what ``toolkit.transfer.network`` remembers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -205,11 +204,12 @@ class Store:
             fcntl.flock(self._in_use, fcntl.LOCK_SH)  # waits while another process compacts the file
             # Without metasync the last transaction may be lost with the machine, but never the file's wholeness.
             self._environment = opened.enter_context(
-                lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=512, max_dbs=4, metasync=False, readahead=False)
+                lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=512, max_dbs=3, metasync=False, readahead=False)
             )
             self._require_whole()
-            self.features, self.contexts, self.files, self.networks = (
-                self._environment.open_db(name) for name in (b"features", b"contexts", b"files", b"networks")
+            # Files of older versions hold a fourth database, which nobody reads.
+            self.features, self.contexts, self.files = (
+                self._environment.open_db(name) for name in (b"features", b"contexts", b"files")
             )
             self._opened = opened.pop_all()
 

@@ -1,21 +1,24 @@
-"""What the frozen part of a network answers, computed once per picture and view."""
+"""Features of pictures: the output of a network's frozen part, computed once per picture and augmented view.
+
+What the cache lacks is computed on this machine or, with an address of one, on the nodes of a Ray cluster.
+"""
 
 import random
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from toolkit.data.augment import mixing_of, parse
 from toolkit.data.feed.arrays import TrainingRecipe
+from toolkit.data.feed.split import Split
 from toolkit.data.pixels.decode import read_rgb, resize_pixels
 from toolkit.engines.extract import Extractor, open_extractor
 from toolkit.errors import UserError
+from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.network import architecture_digest, as_float32, weights_digest
 from toolkit.spec import Preprocessing
@@ -28,7 +31,6 @@ Progress = Callable[[int, int], None]
 #: Pictures that an engine has to answer as Keras does before it is used.
 NUM_TRIALS = 4
 
-
 #: Szegedy et al. (CVPR 2015), section 6, but from 0.35 of the area on for 0.08: a few fixed views had better show the
 #: object.
 AUGMENT = "resized_crop:0.35/1, mirror"
@@ -37,8 +39,8 @@ _VERSION = 2  # raise it whenever a view of the same name would look different
 
 
 @dataclass(frozen=True)
-class Views:
-    """How many views of each picture there are, the plain one first.
+class AugmentedViews:
+    """Seeded views of each picture, the plain one first: augmentation that a repetition finds in the cache.
 
     Attributes:
         count: 1 is the plain picture alone.
@@ -57,11 +59,11 @@ class Views:
             raise UserError(f"views are of one picture each, so nothing can be mixed; got {self.augment!r}")
 
     def name(self, number: int) -> str:
-        """What a view is called in cache keys; the plain picture has no seed."""
+        """Name a view for cache keys; the plain picture has no seed."""
         return "plain" if number == 0 else f"{parse(self.augment)} {_VERSION} seed {self.seed} number {number}"
 
     def pixels(self, rgb: np.ndarray, preprocessing: Preprocessing, number: int, picture: bytes) -> np.ndarray:
-        """View ``number`` of a picture; 0 is the plain one, as ``resize_pixels`` gives it.
+        """Cut out view ``number`` of a picture; 0 is the plain one, as ``resize_pixels`` gives it.
 
         Args:
             rgb: uint8 RGB of shape (height, width, 3).
@@ -81,7 +83,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How features are extracted and kept.
+    """Options of extracting and keeping features.
 
     Attributes:
         stage: the last frozen stage, whose output is cached; None for the pooled features before the classifier.
@@ -89,7 +91,7 @@ class Extraction:
         engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
         batch_size: pictures per call of the engine.
         memory_budget: bytes; a larger answer is a file on disk that looks like an array (``numpy.memmap``).
-        cluster: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.ray_actors``.
+        ray: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.ray_actors``.
     """
 
     stage: str | None = None
@@ -97,7 +99,7 @@ class Extraction:
     engine: str = "auto"
     batch_size: int = 8
     memory_budget: int = 512 << 20
-    cluster: str | None = None
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "float32"):
@@ -125,48 +127,55 @@ class Features:
 
 
 def extract_features(
-    model: Any,
+    model: "keras.Model",
     paths: Sequence[str | Path],
     preprocessing: Preprocessing,
     *,
     cache_dir: str | Path,
-    views: Views | None = None,
+    views: AugmentedViews | None = None,
     how: Extraction | None = None,
     progress: Progress | None = None,
 ) -> Features:
-    """One ``FeatureExtractor``, used once: see there."""
+    """Extract features with a ``FeatureExtractor`` that is used once: see there."""
     with FeatureExtractor(model, preprocessing, cache_dir=cache_dir, how=how) as extractor:
         return extractor.extract(paths, views=views, progress=progress)
 
 
-def pooled_context(model: Any, preprocessing: Preprocessing) -> FeatureContext:
-    """What a network's pooled features, as float16, depend on beside the picture."""
-    return _frozen(model, preprocessing, Extraction())[1]
+@dataclass(frozen=True)
+class Pictures:
+    """Training and validation pictures, and how their features are extracted.
 
-
-def cached_features(
-    context: FeatureContext,
-    paths: Sequence[str | Path],
-    *,
-    cache_dir: str | Path,
-    views: Views | None = None,
-    how: Extraction | None = None,
-) -> Features | None:
-    """What a ``FeatureExtractor`` of this context gives where all of it is in the cache: no network is needed then.
-
-    Returns:
-        None if any view is missing.
+    Attributes:
+        split: the pictures.
+        preprocessing: what the network was trained with.
+        cache_dir: of features.
+        views: of each training picture.
+        extraction: dtype, engine and budgets.
+        progress: called with (done, total) while features are extracted.
     """
-    views, how = views or Views(), how or Extraction()
-    with closing(FeatureCache(cache_dir, context)) as cache:
-        keys = _keys(cache, file_digests(paths, cache.store), views)
-        if cache.missing(keys):
-            return None
-        return Features(_read(cache, keys, views, how), 0, "")
+
+    split: Split
+    preprocessing: Preprocessing
+    cache_dir: str | Path
+    views: AugmentedViews = field(default_factory=AugmentedViews)
+    extraction: Extraction = field(default_factory=Extraction)
+    progress: Progress | None = None
+
+    def features(self, model: "keras.Model", stage: str | None = None) -> tuple[Features, Features]:
+        """Extract features behind ``stage``: of all views of the training pictures, of the plain validation pictures.
+
+        Args:
+            model: a flat functional classifier.
+            stage: see ``Extraction``.
+        """
+        how = replace(self.extraction, stage=stage)
+        with FeatureExtractor(model, self.preprocessing, cache_dir=self.cache_dir, how=how) as extractor:
+            train = extractor.extract(self.split.train.paths, views=self.views, progress=self.progress)
+            return train, extractor.extract(self.split.val.paths, progress=self.progress)
 
 
 class FeatureExtractor:
-    """The output of a network's frozen part for pictures, from the cache where it is there.
+    """Compute features of pictures, or find them in the cache.
 
     What is missing is computed by the fastest engine of this machine, while further pictures are decoded, and stored
     batch by batch: whatever ends the process, the next one goes on from there. Several processes that fill one cache
@@ -183,7 +192,12 @@ class FeatureExtractor:
     """
 
     def __init__(
-        self, model: Any, preprocessing: Preprocessing, *, cache_dir: str | Path, how: Extraction | None = None
+        self,
+        model: "keras.Model",
+        preprocessing: Preprocessing,
+        *,
+        cache_dir: str | Path,
+        how: Extraction | None = None,
     ) -> None:
         self._how = how or Extraction()
         self._preprocessing = preprocessing
@@ -192,9 +206,9 @@ class FeatureExtractor:
         self._engine: Extractor | None = None
 
     def extract(
-        self, paths: Sequence[str | Path], *, views: Views | None = None, progress: Progress | None = None
+        self, paths: Sequence[str | Path], *, views: AugmentedViews | None = None, progress: Progress | None = None
     ) -> Features:
-        """Features of every picture and view.
+        """Give the features of every picture and view.
 
         Args:
             paths: picture files.
@@ -205,14 +219,17 @@ class FeatureExtractor:
             ImageError: a picture cannot be read; what was computed before is kept.
             UserError: the engine asked for is not here.
         """
-        views = views or Views()
+        views = views or AugmentedViews()
         digests = file_digests(paths, self._cache.store)
         keys = _keys(self._cache, digests, views)
         missing = set(self._cache.missing(keys))
         engine = ""
         if missing:
-            fill = self._fill_on_cluster if self._how.cluster else self._fill
-            engine = fill(_tasks(paths, digests, keys, missing), views, progress)
+            tasks = _tasks(paths, digests, keys, missing)
+            address = self._how.ray
+            engine = (
+                self._fill_on_ray(address, tasks, views, progress) if address else self._fill(tasks, views, progress)
+            )
         return Features(_read(self._cache, keys, views, self._how), len(missing), engine)
 
     def close(self) -> None:
@@ -226,7 +243,7 @@ class FeatureExtractor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _fill(self, tasks: list["_Task"], views: Views, progress: Progress | None) -> str:
+    def _fill(self, tasks: list["_Task"], views: AugmentedViews, progress: Progress | None) -> str:
         """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small.
 
         Returns:
@@ -253,11 +270,11 @@ class FeatureExtractor:
                     future.cancel()
         return str(self._engine)
 
-    def _fill_on_cluster(self, tasks: list["_Task"], views: Views, progress: Progress | None) -> str:
-        """The same by all nodes of a cluster; what they answer is stored here, as it comes."""
+    def _fill_on_ray(self, address: str, tasks: list["_Task"], views: AugmentedViews, progress: Progress | None) -> str:
+        """Do the same on all nodes of a Ray cluster; what they answer is stored here, as it comes."""
         how, engine = self._how, ""
         total, num_done = sum(len(task.views) for task in tasks), 0
-        with connected(how.cluster):
+        with connected(address):
             job = ExtractionJob(
                 network_to_bytes(self._frozen),
                 self._preprocessing,
@@ -266,8 +283,7 @@ class FeatureExtractor:
                 how.batch_size,
                 views,
             )
-            notes = [Task(str(task.path), ViewsNote(task.digest, task.views)) for task in tasks]
-            for answers in map_pictures(ExtractionWorker, job, notes):
+            for answers in map_pictures(ExtractionWorker, job, [Task(str(task.path), task) for task in tasks]):
                 found = {key: row for _, features in answers.values() for key, row in features.items()}
                 self._cache.put(found)
                 num_done += len(found)
@@ -293,9 +309,9 @@ class FeatureExtractor:
         return np.stack([resize_pixels(picture, self._preprocessing) for picture in rgb])
 
     def _compute(
-        self, chunk: list["_Task"], engine: Future[Extractor], views: Views
+        self, chunk: list["_Task"], engine: Future[Extractor], views: AugmentedViews
     ) -> tuple[int, dict[bytes, np.ndarray]]:
-        """How many views the chunk has, and the features of those that nobody has stored meanwhile."""
+        """Count the chunk's views, and compute the features of those that nobody has stored meanwhile."""
         still_missing = set(self._cache.missing(key for task in chunk for key in task.views))
         keys, pixels = [], []
         for task in chunk:
@@ -325,7 +341,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """What a node must have to extract features.
+    """All that a node needs to extract features.
 
     Attributes:
         network: the frozen part, as the bytes of a ``.keras`` archive.
@@ -341,19 +357,11 @@ class ExtractionJob:
     trial: np.ndarray
     engine: str
     batch_size: int
-    views: Views
-
-
-@dataclass(frozen=True)
-class ViewsNote:
-    """Views of a picture by cache key, and the digest that seeds them."""
-
-    digest: bytes
-    views: dict[bytes, int]
+    views: AugmentedViews
 
 
 class ExtractionWorker:
-    """Features of views, by cache key; each result comes with the engine in words."""
+    """Extract features of views on a node, by cache key; each result comes with the engine in words."""
 
     def __init__(self, job: ExtractionJob) -> None:
         self._job = job
@@ -361,24 +369,26 @@ class ExtractionWorker:
             network_from_bytes(job.network), job.preprocessing, job.trial, engine=job.engine, batch_size=job.batch_size
         )
 
-    def __call__(self, contents: list[bytes], notes: list[ViewsNote]) -> list[tuple[str, dict[bytes, np.ndarray]]]:
+    def __call__(self, contents: list[bytes], tasks: list[_Task]) -> list[tuple[str, dict[bytes, np.ndarray]]]:
         with ThreadPoolExecutor(num_threads()) as pool:
-            pixels = [view for views in pool.map(self._pixels, contents, notes) for view in views]
+            pixels = [view for views in pool.map(self._pixels, contents, tasks) for view in views]
             size = self._extractor.batch_size
             starts = range(0, len(pixels), size)
             answers = pool.map(lambda start: self._extractor(np.stack(pixels[start : start + size])), starts)
             features = iter([row for answer in answers for row in answer])
         engine = f"{self._extractor} over Ray"
-        return [(engine, {key: next(features) for key in note.views}) for note in notes]
+        return [(engine, {key: next(features) for key in task.views}) for task in tasks]
 
-    def _pixels(self, content: bytes, note: ViewsNote) -> list[np.ndarray]:
+    def _pixels(self, content: bytes, task: _Task) -> list[np.ndarray]:
         preprocessing = self._job.preprocessing
         rgb = read_rgb(content, preprocessing)
-        return [self._job.views.pixels(rgb, preprocessing, number, note.digest) for number in note.views.values()]
+        return [self._job.views.pixels(rgb, preprocessing, number, task.digest) for number in task.views.values()]
 
 
-def _frozen(model: Any, preprocessing: Preprocessing, how: Extraction) -> tuple[Any, FeatureContext]:
-    """From input to cut in float32, and what its answers depend on."""
+def _frozen(
+    model: "keras.Model", preprocessing: Preprocessing, how: Extraction
+) -> tuple["keras.Model", FeatureContext]:
+    """Take the network from input to cut, in float32, and all that its features depend on."""
     cut = cut_tensor(model, how.stage)
     frozen = as_float32(frozen_part(model, cut))
     context = FeatureContext(
@@ -393,13 +403,13 @@ def _frozen(model: Any, preprocessing: Preprocessing, how: Extraction) -> tuple[
     return frozen, context
 
 
-def _keys(cache: FeatureCache, digests: Sequence[bytes], views: Views) -> list[bytes]:
-    """View by view, each of all pictures."""
+def _keys(cache: FeatureCache, digests: Sequence[bytes], views: AugmentedViews) -> list[bytes]:
+    """List keys view by view, each of all pictures."""
     names = [views.name(number) for number in range(views.count)]
     return [cache.key(digest, name) for name in names for digest in digests]
 
 
-def _read(cache: FeatureCache, keys: Sequence[bytes], views: Views, how: Extraction) -> np.ndarray:
+def _read(cache: FeatureCache, keys: Sequence[bytes], views: AugmentedViews, how: Extraction) -> np.ndarray:
     shape = cache.context.shape
     values = _empty((len(keys), *shape), how, cache.store.path)
     if cache.read_into(values, keys):

@@ -1,9 +1,9 @@
 """Fine-tuning from pictures to a calibrated classifier, the frozen part running once per picture, ever."""
 
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,42 +15,40 @@ from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
-from toolkit.spec import Preprocessing
-from toolkit.transfer.cache import FeatureContext
 from toolkit.metrics import fit_temperature, reject_threshold
-from toolkit.transfer.features import Extraction, FeatureExtractor, Features, Progress, Views, cached_features
+from toolkit.spec import Preprocessing
+from toolkit.transfer.features import AugmentedViews, Extraction, Pictures, Progress
 from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.insight import knn_accuracy
-from toolkit.transfer.network import Network, Outline
-from toolkit.transfer.unfrozen import Pictures, RestOptions, train_rest
+from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 
 log = logging.getLogger("toolkit")
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How to fine-tune.
+    """Options of fine-tuning.
 
     Attributes:
         unfreeze: ``"auto"`` follows the number of pictures, ``"none"`` trains the classifier alone, a stage's name
             trains from that one on.
         views: of each training picture; 1 is the plain picture alone.
         head: solver, class weights, hidden layers.
-        rest: epochs and rates of the unfrozen stages.
+        unfrozen: epochs and rates of the unfrozen stages.
         extraction: dtype, engine and budgets of the cached features.
     """
 
     unfreeze: str = "auto"
-    views: Views = field(default_factory=Views)
+    views: AugmentedViews = field(default_factory=AugmentedViews)
     head: HeadOptions = field(default_factory=HeadOptions)
-    rest: RestOptions = field(default_factory=RestOptions)
+    unfrozen: UnfrozenOptions = field(default_factory=UnfrozenOptions)
     extraction: Extraction = field(default_factory=Extraction)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What was tried, the validation accuracy it reached, and whether the model is what it left."""
+    """A step of fine-tuning, the validation accuracy it reached, and whether the model is what it left."""
 
     name: str
     val_accuracy: float
@@ -67,9 +65,9 @@ class FinetuneResult:
         head: fitted on the cached features; None for a network without a dense classifier.
         steps: validation accuracy after each step, in order.
         val_accuracy: of the model.
+        val_logits: of the model for the validation pictures, float32 (pictures, classes).
         knn_val_accuracy: of the 10 nearest training pictures' vote, which learns nothing: what the features are worth.
-        temperature: what the last step's logits were divided by, so that probabilities are calibrated; it is in the
-            weights.
+        temperature: the divisor of the last step's logits that makes probabilities calibrated; it is in the weights.
         reject_below: refusing less probable answers costs 5 % of the right ones.
         features: of the plain training and validation pictures, for ``toolkit.transfer.insight``.
         num_computed: views that were not in the cache.
@@ -77,21 +75,22 @@ class FinetuneResult:
         seconds: by step.
     """
 
-    model: Any
+    model: "keras.Model"
     plan: FreezePlan
-    head: Head | None
-    steps: list[Step]
-    val_accuracy: float
-    knn_val_accuracy: float | None
-    temperature: float
-    reject_below: float
-    features: tuple[np.ndarray, np.ndarray] | None
-    num_computed: int
-    engine: str
-    seconds: dict[str, float]
+    head: Head | None = None
+    steps: list[Step] = field(default_factory=list)
+    val_accuracy: float = 0.0
+    val_logits: np.ndarray | None = None
+    knn_val_accuracy: float | None = None
+    temperature: float = 1.0
+    reject_below: float = 0.0
+    features: tuple[np.ndarray, np.ndarray] | None = None
+    num_computed: int = 0
+    engine: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def as_document(self) -> dict[str, Any]:
-        """What there is to tell, JSON-ready."""
+        """Describe how the classifier came about, JSON-ready."""
         return {
             "plan": str(self.plan),
             "steps": [asdict(step) for step in self.steps],
@@ -107,7 +106,7 @@ class FinetuneResult:
 
 
 def finetune(
-    model: Any,
+    model: "keras.Model",
     split: Split,
     preprocessing: Preprocessing | None = None,
     *,
@@ -120,9 +119,9 @@ def finetune(
 
     Args:
         model: a flat functional classifier with pretrained weights and a classifier for the classes at hand, whatever
-            its weights, which is changed in place; or a ``Network``, which may be built later.
+            its weights; changed in place.
         split: training and validation pictures.
-        preprocessing: what the network was trained with; a ``Network`` brings its own.
+        preprocessing: what the network was trained with; by default what its weights brought.
         cache_dir: of features.
         options: what to train, and how.
         progress: called with (done, total) while features are extracted.
@@ -132,72 +131,28 @@ def finetune(
         UserError: an unknown stage or engine, or an option the network cannot take.
     """
     options = options or FinetuneOptions()
-    network = model if isinstance(model, Network) else _as_network(model, preprocessing)
-    clock = _Clock()
-    outline = network.outline(cache_dir)
-    plan = _plan(outline, split, options)
-    log.info("%s", plan)
-    fitted = _Fitted()
-    if outline.is_dense:
-        fitted = _fit(network, outline.context, split, cache_dir, options, progress, clock)
-        if plan.unfreeze_from is not None:
-            # A strongly regularised head answers timidly, and unfrozen stages would learn to raise its voice first.
-            fitted = fitted.calibrated(np.asarray(split.val.labels))
-        clock.lap("head")
-    if not network.bears_out(outline):
-        log.info("%s is no longer built as it was: its features are looked for again", outline.name)
-        return finetune(network, split, cache_dir=cache_dir, options=options, progress=progress, on_epoch=on_epoch)
-    model = stitch(network.model, fitted.head) if fitted.head else network.model
-    clock.lap("network")
-    preprocessing = network.preprocessing
-    logits, val_accuracy = fitted.val_logits, fitted.val_accuracy
-    steps = list(fitted.steps)
-    if plan.unfreeze_from is None:
-        freeze(model, stages_of(model)[-2])
-    else:
-        pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
-        trained = train_rest(
-            model,
-            pictures,
-            plan.unfreeze_from,
-            val_accuracy=val_accuracy,
-            val_loss=fitted.val_loss,
-            options=options.rest,
-            progress=progress,
-            on_epoch=on_epoch,
-        )
-        improved = trained.best_epoch > 0
-        steps = [*(replace(step, kept=step.kept and not improved) for step in steps)]
-        steps.append(Step(f"training from {plan.unfreeze_from} on", trained.reached, improved))
-        val_accuracy, logits = trained.val_accuracy, trained.val_logits
-        clock.lap("unfrozen stages")
-    labels = np.asarray(split.val.labels)
-    temperature = fit_temperature(logits, labels)
-    divide_logits(model, temperature)
-    return FinetuneResult(
-        model=model,
-        plan=plan,
-        head=fitted.head and fitted.head.scaled(1 / temperature),
-        steps=steps,
-        val_accuracy=val_accuracy,
-        knn_val_accuracy=fitted.knn_val_accuracy,
-        temperature=temperature,
-        reject_below=reject_threshold(softmax(logits / temperature), labels),
-        features=fitted.features,
-        num_computed=fitted.num_computed,
-        engine=fitted.engine,
-        seconds=clock.seconds,
-    )
+    preprocessing = preprocessing or preprocessing_of(model)
+    pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction, progress)
+    result = FinetuneResult(model, _plan(model, len(split.train), options))
+    log.info("%s", result.plan)
+    if _is_dense(model):
+        # Calibrated even where more follows: a strongly regularised head answers timidly, and unfrozen stages would
+        # learn to raise its voice first.
+        result = _calibrate(_fit_classifier(result, pictures, options.head), pictures)
+    if result.plan.unfreeze_from is None:
+        freeze(result.model, stages_of(result.model)[-2])
+        return result
+    return _calibrate(_train_stages(result, pictures, options.unfrozen, on_epoch), pictures)
 
 
-def divide_logits(model: Any, temperature: float) -> None:
+def divide_logits(model: "keras.Model", temperature: float) -> None:
     """Scale the layer that gives the logits: a dense one, or a rectified convolution whose maps are averaged."""
     last = next(layer for layer in reversed(model.layers) if layer.weights)
     last.set_weights([weight / temperature for weight in last.get_weights()])
 
 
-def stitch(model: Any, head: Head) -> Any:
-    """The network with ``head`` for its classifier: itself, or another where the layers of the two differ in number."""
+def stitch(model: "keras.Model", head: Head) -> "keras.Model":
+    """Put ``head`` in the place of the classifier; where the two differ in number of layers, in a new network."""
     last, features = model.layers[-1], cut_tensor(model)
     if len(head.layers) > 1 or last.input is not features:
         x = features
@@ -210,126 +165,93 @@ def stitch(model: Any, head: Head) -> Any:
     return model
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What the first phase leaves: a head that has converged."""
-
-    head: Head | None = None
-    val_accuracy: float = 0.0
-    val_loss: float = math.inf
-    val_logits: np.ndarray = field(default_factory=lambda: np.empty(0))
-    knn_val_accuracy: float | None = None
-    steps: tuple[Step, ...] = ()
-    features: tuple[np.ndarray, np.ndarray] | None = None
-    num_computed: int = 0
-    engine: str = ""
-
-    def calibrated(self, val_labels: np.ndarray) -> "_Fitted":
-        """With probabilities that mean what they say, and their cross-entropy on validation."""
-        if self.head is None:
-            return self
-        factor = 1 / fit_temperature(self.val_logits, val_labels)
-        logits = self.val_logits * np.float32(factor)
-        right = softmax(logits)[np.arange(len(val_labels)), val_labels]
-        return replace(
-            self,
-            head=self.head.scaled(factor),
-            val_logits=logits,
-            val_loss=-float(np.log(np.maximum(right, 1e-30)).mean()),
-        )
+def _is_dense(model: "keras.Model") -> bool:
+    return isinstance(model.layers[-1], keras.layers.Dense)
 
 
-def _as_network(model: Any, preprocessing: Preprocessing | None) -> Network:
-    parts = model, preprocessing or preprocessing_of(model)
-    return Network(lambda: parts, num_classes=model.output_shape[-1])
-
-
-def _plan(network: Outline, split: Split, options: FinetuneOptions) -> FreezePlan:
-    stages = network.stages
-    plan = plan_freezing(stages, len(split.train), options.unfreeze)
-    if network.is_dense:
+def _plan(model: "keras.Model", num_train: int, options: FinetuneOptions) -> FreezePlan:
+    stages = stages_of(model)
+    plan = plan_freezing(stages, num_train, options.unfreeze)
+    if _is_dense(model):
         return plan
     if options.head.hidden:
-        raise UserError(f"{network.name} averages class maps and has no classifier to put hidden layers in front of")
+        raise UserError(f"{model.name} averages class maps and has no classifier to put hidden layers in front of")
     if plan.unfreeze_from is None:  # its class maps are a convolution's, which trains like any other layer
-        return FreezePlan(stages[-1], f"{network.name} averages class maps instead of fitting a dense classifier")
+        return FreezePlan(stages[-1], f"{model.name} averages class maps instead of fitting a dense classifier")
     return plan
 
 
-def _features(
-    network: Network,
-    context: FeatureContext | None,
-    split: Split,
-    cache_dir: str | Path,
-    options: FinetuneOptions,
-    progress: Progress | None,
-) -> tuple[Features, Features]:
-    """Pooled features of the training and the validation pictures; the network is built if any are missing.
+def _fit_classifier(result: FinetuneResult, pictures: Pictures, options: HeadOptions) -> FinetuneResult:
+    """Fit a head on the plain pictures and one on all their views, and keep what is better on validation."""
+    labels, val_labels = (np.asarray(subset.labels) for subset in (pictures.split.train, pictures.split.val))
+    with _timed(result, "features"):
+        train, val = pictures.features(result.model)
 
-    Args:
-        context: of the features, where it is known without the network.
-    """
-    how = replace(options.extraction, stage=None)
-    if context:
-        context = replace(context, dtype=how.dtype)
-        train = cached_features(context, split.train.paths, cache_dir=cache_dir, views=options.views, how=how)
-        val = cached_features(context, split.val.paths, cache_dir=cache_dir, how=how)
-        if train and val:
-            return train, val
-    with FeatureExtractor(network.model, network.preprocessing, cache_dir=cache_dir, how=how) as extractor:
-        network.remember(cache_dir, extractor.context)
-        train = extractor.extract(split.train.paths, views=options.views, progress=progress)
-        return train, extractor.extract(split.val.paths, progress=progress)
+    def fit(views: np.ndarray) -> Head:
+        examples = views.reshape(-1, views.shape[-1]), np.tile(labels, len(views))
+        num_classes = result.model.output_shape[-1]
+        return fit_head(*examples, val.plain, val_labels, num_classes=num_classes, options=options)
 
-
-def _fit(
-    network: Network,
-    context: FeatureContext | None,
-    split: Split,
-    cache_dir: str | Path,
-    options: FinetuneOptions,
-    progress: Progress | None,
-    clock: "_Clock",
-) -> _Fitted:
-    """The head on pooled features: on the plain pictures, on all views, whichever is better on validation."""
-    train, val = _features(network, context, split, cache_dir, options, progress)
-    clock.lap("features")
-    labels, val_labels = np.asarray(split.train.labels), np.asarray(split.val.labels)
-    candidates = []
-    for count in sorted({1, options.views.count}):
-        views = train.values[:count].reshape(-1, train.values.shape[-1])
-        candidates.append(
-            fit_head(
-                views,
-                np.tile(labels, count),
-                val.plain,
-                val_labels,
-                num_classes=network.num_classes,
-                options=options.head,
-            )
+    with _timed(result, "head"):
+        heads = {"classifier on plain pictures": fit(train.values[:1])}
+        if pictures.views.count > 1:
+            heads[f"classifier on {pictures.views.count} views"] = fit(train.values)
+        best = max(heads.values(), key=lambda head: head.val_accuracy)
+        return replace(
+            result,
+            model=stitch(result.model, best),
+            head=best,
+            steps=[Step(name, head.val_accuracy, head is best) for name, head in heads.items()],
+            val_accuracy=best.val_accuracy,
+            val_logits=best.logits(val.plain),
+            knn_val_accuracy=knn_accuracy(train.plain, labels, val.plain, val_labels),
+            features=(train.plain, val.plain),
+            num_computed=train.num_computed + val.num_computed,
+            engine=train.engine or val.engine,
         )
-    best = max(candidates, key=lambda head: head.val_accuracy)
-    names = ["classifier on plain pictures", f"classifier on {options.views.count} views"]
-    return _Fitted(
-        head=best,
-        val_accuracy=best.val_accuracy,
-        val_logits=best.logits(val.plain),
-        knn_val_accuracy=knn_accuracy(train.plain, split.train.labels, val.plain, split.val.labels),
-        steps=tuple(Step(name, head.val_accuracy, head is best) for name, head in zip(names, candidates, strict=False)),
-        features=(train.plain, val.plain),
-        num_computed=train.num_computed + val.num_computed,
-        engine=train.engine or val.engine,
+
+
+def _train_stages(
+    result: FinetuneResult,
+    pictures: Pictures,
+    options: UnfrozenOptions,
+    on_epoch: Callable[[dict[str, Any]], None] | None,
+) -> FinetuneResult:
+    """Train the plan's stages, and keep what they learn where it is better on validation than the classifier alone."""
+    first = result.plan.unfreeze_from
+    assert first is not None
+    with _timed(result, "unfrozen stages"):
+        trained = train_unfrozen(
+            result.model, pictures, first, val_logits=result.val_logits, options=options, on_epoch=on_epoch
+        )
+    improved = trained.best_epoch > 0
+    before = [replace(step, kept=step.kept and not improved) for step in result.steps]
+    return replace(
+        result,
+        steps=[*before, Step(f"training from {first} on", trained.reached, improved)],
+        val_accuracy=trained.val_accuracy,
+        val_logits=trained.val_logits,
     )
 
 
-class _Clock:
-    """Seconds by step."""
+def _calibrate(result: FinetuneResult, pictures: Pictures) -> FinetuneResult:
+    """Scale the logits so that validation finds the probabilities right."""
+    labels = np.asarray(pictures.split.val.labels)
+    assert result.val_logits is not None
+    temperature = fit_temperature(result.val_logits, labels)
+    divide_logits(result.model, temperature)
+    logits = result.val_logits / np.float32(temperature)
+    return replace(
+        result,
+        head=result.head and result.head.scaled(1 / temperature),
+        val_logits=logits,
+        temperature=temperature,
+        reject_below=reject_threshold(softmax(logits), labels),
+    )
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
 
-    def lap(self, step: str) -> None:
-        now = time.perf_counter()
-        self.seconds[step] = now - self._last
-        self._last = now
+@contextmanager
+def _timed(result: FinetuneResult, step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    result.seconds[step] = time.perf_counter() - start

@@ -2,28 +2,29 @@
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.feed.split import Split, class_weights
+from toolkit.data.feed.split import class_weights
+from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
-from toolkit.lazy import keras, lazy_module
-from toolkit.spec import Preprocessing
-from toolkit.transfer.features import Extraction, FeatureExtractor, Progress, Views
+from toolkit.lazy import keras
+from toolkit.metrics import top_k_accuracy
+from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import cut_tensor, freeze, stages_of, trainable_part, unfreeze
 
-batches = lazy_module("toolkit.transfer.fitting")
-rates = lazy_module("toolkit.transfer.rates")
+if TYPE_CHECKING:
+    from toolkit.transfer.fitting import Batches
+
 log = logging.getLogger("toolkit")
 
 
 @dataclass(frozen=True)
-class RestOptions:
-    """How the unfrozen stages train.
+class UnfrozenOptions:
+    """Options of training the unfrozen stages.
 
     Attributes:
         epochs: passes over the training pictures.
@@ -56,53 +57,32 @@ class RestOptions:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the rest trains on, and how its inputs are made.
+class UnfrozenResult:
+    """The outcome of training unfrozen stages.
 
     Attributes:
-        split: training and validation pictures.
-        preprocessing: what the network was trained with.
-        cache_dir: of features.
-        views: of each training picture.
-        extraction: dtype, engine and budgets; the cut is set here.
-    """
-
-    split: Split
-    preprocessing: Preprocessing
-    cache_dir: str | Path
-    views: Views
-    extraction: Extraction
-
-
-@dataclass(frozen=True)
-class RestResult:
-    """What training the unfrozen stages came to.
-
-    Attributes:
-        val_accuracy: of the weights that were kept.
-        best_epoch: counted from 1; 0 where no epoch beat what there was before.
+        best_epoch: counted from 1; 0 where no epoch beat the model as it was.
         reached: the best validation accuracy of any epoch.
+        val_accuracy: of the weights that were kept.
         val_logits: of the weights that were kept, float32 (pictures, classes).
     """
 
-    val_accuracy: float
     best_epoch: int
     reached: float
+    val_accuracy: float
     val_logits: np.ndarray
 
 
-def train_rest(
-    model: Any,
+def train_unfrozen(
+    model: "keras.Model",
     pictures: Pictures,
     unfreeze_from: str,
     *,
-    val_accuracy: float,
-    val_loss: float = math.inf,
-    options: RestOptions | None = None,
-    progress: Progress | None = None,
+    val_logits: np.ndarray | None = None,
+    options: UnfrozenOptions | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> RestResult:
-    """Train the stages from ``unfreeze_from`` on, what stands before them coming from the cache.
+) -> UnfrozenResult:
+    """Train the stages from ``unfreeze_from`` on, the output of those before it coming from the cache.
 
     The weights of the best epoch are kept, or those there were if none was better.
 
@@ -110,17 +90,17 @@ def train_rest(
         model: a flat functional classifier whose head has been fitted; changed in place.
         pictures: to train on.
         unfreeze_from: the first stage to train; the network's first one trains it whole, from the pictures.
-        val_accuracy: of the model as it is.
-        val_loss: its cross-entropy there.
+        val_logits: of the model as it is; None where its classifier has not been fitted, so that any epoch is better.
         options: epochs, rates, schedule.
-        progress: called with (done, total) while features are extracted.
         on_epoch: called with the metrics after each epoch.
     """
-    options = options or RestOptions()
+    from toolkit.transfer.fitting import KeepBest
+
+    options = options or UnfrozenOptions()
     stages = stages_of(model)
     first = stages.index(unfreeze_from)
-    rest, train, val = _parts(model, pictures, stages[first - 1] if first else None, options, progress)
-    keep = batches.KeepBest(val_accuracy, val_loss, rest.weights)
+    part, train, val = _trainable_part(model, pictures, stages[first - 1] if first else None, options)
+    keep = KeepBest(*_scores(val_logits, pictures.split.val.labels), part.weights)
     starts = [stages[index] for index in reversed(range(first, len(stages) - 1))] if options.gradual else []
     epoch = 0
     for start, num_epochs in _phases(starts or [unfreeze_from], options.epochs):
@@ -130,50 +110,55 @@ def train_rest(
         else:
             report = unfreeze(model, train_batch_norm=options.train_batch_norm)
         log.info("%s", report)
-        rest.compile(
+        part.compile(
             _optimizer(options, stages[index:], num_epochs * len(train)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-        callbacks = [keep, *([_report(on_epoch, epoch, options.epochs)] if on_epoch else [])]
-        rest.fit(
+        part.fit(
             train.from_epoch(epoch),
             steps_per_epoch=len(train),
             epochs=num_epochs,
             validation_data=val.from_epoch(0),
             validation_steps=len(val),
-            callbacks=callbacks,
+            callbacks=[keep, *([_epoch_callback(on_epoch, epoch, options.epochs)] if on_epoch else [])],
             shuffle=False,  # the batches come shuffled
             verbose=0,
         )
         epoch += num_epochs
     keep.restore()
-    val_logits = rest.predict(val.from_epoch(0), steps=len(val), verbose=0)
-    return RestResult(keep.val_accuracy, keep.best_epoch, keep.reached, val_logits)
+    val_logits = part.predict(val.from_epoch(0), steps=len(val), verbose=0)
+    return UnfrozenResult(keep.best_epoch, keep.reached, keep.val_accuracy, val_logits)
 
 
-def _parts(
-    model: Any, pictures: Pictures, frozen_upto: str | None, options: RestOptions, progress: Progress | None
-) -> tuple[Any, Any, Any]:
-    """What trains, and its training and validation batches."""
-    split, preprocessing = pictures.split, pictures.preprocessing
+def _trainable_part(
+    model: "keras.Model", pictures: Pictures, frozen_upto: str | None, options: UnfrozenOptions
+) -> tuple["keras.Model", "Batches", "Batches"]:
+    """Take the part that trains, with its training and validation batches."""
+    from toolkit.transfer.fitting import FeatureBatches, PictureBatches
+
+    split = pictures.split
     weights = class_weights(split.train.labels, model.output_shape[-1]) if options.balanced else None
     training = split.train.labels, options.batch_size, options.seed, weights
     validation = split.val.labels, options.batch_size, None
     if frozen_upto is None:
-        train = batches.PictureBatches(split.train.paths, preprocessing, *training)
-        return model, train, batches.PictureBatches(split.val.paths, preprocessing, *validation)
-    how = replace(pictures.extraction, stage=frozen_upto)
-    with FeatureExtractor(model, preprocessing, cache_dir=pictures.cache_dir, how=how) as extractor:
-        train_features = extractor.extract(split.train.paths, views=pictures.views, progress=progress)
-        val_features = extractor.extract(split.val.paths, progress=progress)
-    train = batches.FeatureBatches(train_features.values, *training)
-    val = batches.FeatureBatches(val_features.values, *validation)
-    return trainable_part(model, cut_tensor(model, frozen_upto)), train, val
+        val_batches = PictureBatches(split.val.paths, pictures.preprocessing, *validation)
+        return model, PictureBatches(split.train.paths, pictures.preprocessing, *training), val_batches
+    train, val = pictures.features(model, frozen_upto)
+    part = trainable_part(model, cut_tensor(model, frozen_upto))
+    return part, FeatureBatches(train.values, *training), FeatureBatches(val.values, *validation)
+
+
+def _scores(logits: np.ndarray | None, labels: Sequence[int]) -> tuple[float, float]:
+    """Accuracy and cross-entropy of logits, or the worst there are."""
+    if logits is None:
+        return 0.0, math.inf
+    right = softmax(logits)[np.arange(len(labels)), labels]
+    return top_k_accuracy(logits, np.asarray(labels), 1), -float(np.log(np.maximum(right, 1e-30)).mean())
 
 
 def _phases(starts: list[str], epochs: int) -> list[tuple[str, int]]:
-    """Epochs shared out over the starts, the later ones, with more to train, getting what is over.
+    """Share epochs out over the starts, the later ones, with more to train, getting what is over.
 
     >>> _phases(["stage4", "stage3"], 5)
     [('stage4', 2), ('stage3', 3)]
@@ -183,14 +168,16 @@ def _phases(starts: list[str], epochs: int) -> list[tuple[str, int]]:
     return [(start, share + (index >= len(starts) - over)) for index, start in enumerate(starts)]
 
 
-def _optimizer(options: RestOptions, stages: tuple[str, ...], num_steps: int) -> Any:
+def _optimizer(options: UnfrozenOptions, stages: tuple[str, ...], num_steps: int) -> "keras.Optimizer":
+    from toolkit.transfer.fitting import StageRates, stage_factors
+
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, max(1, num_steps))
-    factors = rates.stage_factors(stages, options.stage_decay)
-    return rates.StageRates(factors, learning_rate=schedule, weight_decay=options.weight_decay)
+    factors = stage_factors(stages, options.stage_decay)
+    return StageRates(factors, learning_rate=schedule, weight_decay=options.weight_decay)
 
 
-def _report(on_epoch: Callable[[dict[str, Any]], None], done: int, total: int) -> Any:
-    def tell(epoch: int, logs: dict[str, float]) -> None:
+def _epoch_callback(on_epoch: Callable[[dict[str, Any]], None], done: int, total: int) -> "keras.callbacks.Callback":
+    def report(epoch: int, logs: dict[str, float]) -> None:
         on_epoch({"epoch": done + epoch + 1, "epochs": total, **{name: float(value) for name, value in logs.items()}})
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=tell)
+    return keras.callbacks.LambdaCallback(on_epoch_end=report)

@@ -20,7 +20,7 @@ from toolkit.workflows.steps import (
 )
 
 if TYPE_CHECKING:
-    from toolkit.transfer import FinetuneOptions, FinetuneResult, Network
+    from toolkit.transfer import FinetuneOptions, FinetuneResult
 
 
 def finetune_folder(
@@ -61,12 +61,16 @@ def finetune_folder(
     folder = scan(data, skip_bad, scan_progress)
     split = split_folder(folder)
 
+    from toolkit.factory import create_model, preprocessing_of
     from toolkit.transfer import finetune
 
-    network = pretrained_network(info, weights, len(folder.class_names), preprocessing)
+    shape = None if preprocessing is None else preprocessing.input_shape
+    model = create_model(info.name, num_classes=len(folder.class_names), input_shape=shape, weights=weights)
+    preprocessing = preprocessing or preprocessing_of(model)
     result = finetune(
-        network,
+        model,
         split,
+        preprocessing,
         cache_dir=cache_dir,
         options=options,
         progress=extract_progress,
@@ -74,7 +78,6 @@ def finetune_folder(
     )
     if report and result.features:
         _write_report(report, folder, split, result)
-    preprocessing = network.preprocessing
     metrics = held_out_metrics(result.model, preprocessing, folder, split)
     bundle = export_held_out(
         result.model,
@@ -94,40 +97,6 @@ def finetune_folder(
     }
 
 
-def pretrained_network(
-    info: ModelInfo, weights: str | Path, num_classes: int, preprocessing: Preprocessing | None = None
-) -> "Network":
-    """A network with a classifier of its own, built once it is needed.
-
-    Args:
-        info: of the network.
-        weights: a tag or a file.
-        num_classes: of the classifier.
-        preprocessing: by default what the weights bring.
-    """
-    from toolkit.transfer import Network
-
-    def build() -> tuple[Any, Preprocessing]:
-        from toolkit.factory import create_model, preprocessing_of
-
-        shape = None if preprocessing is None else preprocessing.input_shape
-        model = create_model(info.name, num_classes=num_classes, input_shape=shape, weights=weights)
-        return model, preprocessing or preprocessing_of(model)
-
-    from toolkit.factory import locate_weights
-    from toolkit.weights.download import cached_path
-
-    place = locate_weights(info, weights)
-    file = place if isinstance(place, Path) else cached_path(place)
-    told = file.suffix if isinstance(place, Path) else f"tag {weights}"
-    return Network(
-        build,
-        num_classes=num_classes,
-        weights=file if file.is_file() else None,
-        description=f"{info.name} {told} {preprocessing}",
-    )
-
-
 def _write_report(path: Path, folder: ImageFolder, split: Split, result: "FinetuneResult") -> None:
     from toolkit.transfer.report import write_report
 
@@ -142,7 +111,7 @@ def _write_report(path: Path, folder: ImageFolder, split: Split, result: "Finetu
 
 
 def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Preprocessing | None]:
-    """A bundle brings its own preprocessing, a run was trained with the network's; tags and files tell when loaded."""
+    """Find the weights' file or tag, and the preprocessing of a bundle or a run; others say theirs when loaded."""
     path = Path(weights)
     if path.is_dir() and (path / "model.keras").exists():
         return path / "model.keras", info.preprocessing
@@ -153,5 +122,5 @@ def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Prepr
         return require_network(version_dir, manifest), manifest.preprocessing
     from toolkit.factory import locate_weights
 
-    locate_weights(info, weights)  # a mistyped tag is told before a large folder is read
+    locate_weights(info, weights)  # a mistyped tag is reported before a large folder is read
     return weights, None

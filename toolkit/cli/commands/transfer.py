@@ -1,10 +1,13 @@
 """Fine-tuning and its cache of features."""
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.commands.shown import print_epoch, print_metrics
 from toolkit.cli.output import print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from toolkit.transfer import FinetuneOptions
 
 
 def finetune(arguments: Namespace) -> None:
@@ -34,19 +37,19 @@ def finetune(arguments: Namespace) -> None:
     return print(result["bundle"])
 
 
-def _finetune_options(arguments: Namespace) -> Any:
-    from toolkit.transfer import Extraction, FinetuneOptions, HeadOptions, RestOptions, Views
+def _finetune_options(arguments: Namespace) -> "FinetuneOptions":
+    from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, UnfrozenOptions
 
     head = HeadOptions(solver=arguments.head, hidden=tuple(arguments.hidden), balanced=arguments.balanced)
-    rest = RestOptions(
+    unfrozen = UnfrozenOptions(
         epochs=arguments.epochs, learning_rate=arguments.lr, gradual=arguments.gradual, balanced=arguments.balanced
     )
     return FinetuneOptions(
         unfreeze=arguments.unfreeze,
-        views=Views(arguments.views),
+        views=AugmentedViews(arguments.views),
         head=head,
-        rest=rest,
-        extraction=Extraction(cluster=arguments.cluster),
+        unfrozen=unfrozen,
+        extraction=Extraction(ray=arguments.cluster),
     )
 
 
@@ -60,7 +63,8 @@ def cache(arguments: Namespace) -> None:
         return print_json(report) if arguments.json else _print_cache(report)
     if arguments.action == "verify":
         report = verify_cache(directory, progress=progress_bar("verifying"))
-        told = f"{report['path']}: {report['damaged']:,} of {report['entries']:,} entries were damaged, and are removed"
+        counts = f"{report['damaged']:,} of {report['entries']:,} entries were damaged, and are removed"
+        summary = f"{report['path']}: {counts}"
     else:
         report = prune_cache(
             directory,
@@ -69,8 +73,8 @@ def cache(arguments: Namespace) -> None:
             everything=arguments.all,
         )
         shrunk = "" if report["compacted"] else "; in use elsewhere, so it does not shrink yet"
-        told = f"{report['path']}: {report['entries']:,} entries removed, {report['bytes']:,} bytes left{shrunk}"
-    return print_json(report) if arguments.json else print(told)
+        summary = f"{report['path']}: {report['entries']:,} entries removed, {report['bytes']:,} bytes left{shrunk}"
+    return print_json(report) if arguments.json else print(summary)
 
 
 def _print_cache(report: dict[str, Any]) -> None:
