@@ -169,11 +169,7 @@ def _fits(
         fits = _train(features, labels, num_classes, weights, replace(options, strengths=strengths), (mean, std))
     else:
         x = (features.astype(np.float32) - mean) / std
-        shares = (
-            np.ones(num_classes)
-            if weights is None
-            else np.array([weights.get(label, 1.0) for label in range(num_classes)])
-        )
+        shares = np.array([(weights or {}).get(label, 1.0) for label in range(num_classes)])
         path = _lbfgs_path if options.solver == "lbfgs" else _ridge_path
         fits = path(x, labels, shares, strengths)
     for strength, ((kernel, bias), *others) in zip(strengths, fits, strict=True):
