@@ -264,7 +264,7 @@ class FeatureExtractor:
         return self._engine
 
     def _trial(self, tasks: list[ExtractionTask]) -> np.ndarray:
-        """Pixels of a few pictures to compare the engines on."""
+        """Read pixels of a few pictures to compare the engines on."""
         rgb = [read_rgb(task.path, self._preprocessing) for task in tasks[:NUM_TRIALS]]
         return np.stack([resize_pixels(picture, self._preprocessing) for picture in rgb])
 
@@ -335,14 +335,14 @@ def _tasks(
 
 
 def _chunks(tasks: list[ExtractionTask], size: int) -> list[list[ExtractionTask]]:
-    """In an order of this process's own: two that fill one cache seldom meet."""
+    """Divide tasks, in an order of this process's own: two that fill one cache seldom meet."""
     chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     random.Random().shuffle(chunks)
     return chunks
 
 
 def _empty(shape: tuple[int, ...], how: Extraction, directory: Path) -> np.ndarray:
-    """Room for the answer: in memory within the budget, else in a file that is gone when the array is."""
+    """Make room for the answer: in memory within the budget, else in a file that is gone when the array is."""
     num_bytes = int(np.prod(shape)) * np.dtype(how.dtype).itemsize
     if num_bytes <= how.memory_budget:
         return np.empty(shape, how.dtype)

@@ -1,4 +1,4 @@
-"""What Keras trains layers with on cached features: batches, a learning rate for each stage, the best epoch's weights.
+"""Batches, a learning rate for each stage, and the best epoch's weights, for training by Keras on cached features.
 
 Imports Keras, whose classes some of these extend: import it where training starts.
 """

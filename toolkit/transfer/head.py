@@ -39,7 +39,7 @@ _CONSTANT = 1e-6  # a feature that deviates less only adds noise
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """How a head is fitted.
+    """Options of fitting a head.
 
     Attributes:
         solver: ``"lbfgs"``, multinomial logistic regression to convergence; ``"adam"``, the same or a deeper head by
@@ -91,7 +91,7 @@ class Head:
     sweep: dict[float, float] = field(default_factory=dict)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """float32 (examples, classes)."""
+        """Compute float32 logits (examples, classes)."""
         return apply_layers(self.layers, features)
 
     def scaled(self, factor: float) -> "Head":
@@ -265,10 +265,14 @@ def _train(
         labels = keras.ops.repeat(keras.ops.reshape(labels, (-1, 1)), len(heads), axis=1)
         return keras.ops.sum(keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), axis=1)
 
-    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * len(batches))
-    # Sixteen steps at a time: Keras takes longer to start such a small one than to compute it.
-    model.compile(keras.optimizers.Adam(rate), loss, steps_per_execution=16)
-    model.fit(batches.from_epoch(0, options.epochs), shuffle=False, verbose=0)  # the batches come shuffled
+    num_steps = options.epochs * len(batches)
+    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, num_steps)
+    # Several steps at a time: Keras takes longer to start such a small one than to compute it. On JAX it would leave
+    # out the last few of them.
+    at_once = 16 if keras.backend.backend() == "tensorflow" else 1
+    model.compile(keras.optimizers.Adam(rate), loss, steps_per_execution=at_once)
+    data = batches.from_epoch(0, options.epochs)
+    model.fit(data, steps_per_epoch=num_steps, shuffle=False, verbose=0)  # the batches come shuffled
     return [tuple(tuple(layer.get_weights()) for layer in layers) for layers in heads]
 
 

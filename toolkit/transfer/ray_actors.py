@@ -53,7 +53,7 @@ class Task:
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to a Ray cluster, or the one this process has already.
+    """Connect to a Ray cluster, or use the one this process has already.
 
     Args:
         address: ``HOST:PORT`` of the head node, of which this machine must be a node; ``"auto"`` for the cluster that
@@ -90,7 +90,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _require_listener(address: str) -> None:
-    """Ray itself would wait minutes for a head node that is not there."""
+    """Refuse a head node that is not there, for which Ray itself would wait minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
@@ -99,7 +99,7 @@ def _require_listener(address: str) -> None:
 def map_pictures(
     worker: type, payload: Any, tasks: Sequence[Task], *, batch_size: int = _BATCH_SIZE
 ) -> Iterator[dict[int, Any]]:
-    """What a worker on each node makes of pictures, some at a time, in the order in which they are done.
+    """Have a worker on each node work on pictures, some at a time; results come in the order in which they are done.
 
     Args:
         worker: a class that Ray's workers can import. ``worker(payload)`` is made once on each node; called with a list
@@ -146,7 +146,7 @@ def map_pictures(
 
 
 def _read(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """On the driver's machine: the file of each task. What cannot be read is an answer, not a failure to try again."""
+    """Read the files, on the driver's machine. What cannot be read is an answer, not a failure to try again."""
 
     def content(task: Task) -> bytes | UserError:
         try:
@@ -159,7 +159,7 @@ def _read(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class _Actor:
-    """On a node: the worker, and its results as bytes."""
+    """The worker on a node, its results as bytes."""
 
     def __init__(self, worker: type, payload: Any) -> None:
         import ray
