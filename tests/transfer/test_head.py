@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from toolkit.errors import UserError
 from toolkit.transfer import HeadOptions, fit_head
 from toolkit.transfer import head as head_module
-from toolkit.transfer.head import STRENGTHS, standardiser
+from toolkit.transfer.head import STRENGTHS, moments
 
 
 def blobs(num_classes: int, *, seed: int = 0, noise: float = 2.5, count: int = 240):
@@ -139,9 +139,9 @@ def test_training_follows_from_the_seed():
 
 def test_standardisation_survives_a_large_mean():
     features = np.random.default_rng(0).normal(1000, 0.5, (2000, 3)).astype(np.float32)
-    scaler = standardiser(features)
-    np.testing.assert_allclose(scaler.mean_, features.astype(np.float64).mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(scaler.scale_, features.astype(np.float64).std(axis=0), rtol=1e-3)
+    mean, std = moments(features)
+    np.testing.assert_allclose(mean, features.astype(np.float64).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(std, features.astype(np.float64).std(axis=0), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

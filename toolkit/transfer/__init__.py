@@ -1,8 +1,9 @@
 """Fine-tuning: freeze the early stages, cache what they answer on disk, train what is left."""
 
+from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.transfer.cache import FeatureCache, FeatureContext
 from toolkit.transfer.deepen import deepen
-from toolkit.transfer.features import AugmentedViews, Extraction, FeatureExtractor, Features, extract_features
+from toolkit.transfer.features import Extraction, FeatureExtractor, Features, extract_features
 from toolkit.transfer.finetune import FinetuneOptions, FinetuneResult, finetune
 from toolkit.transfer.freeze import FreezePlan, FreezeReport, freeze, plan_freezing, stages_of, unfreeze
 from toolkit.transfer.head import Head, HeadOptions, fit_head

@@ -50,6 +50,9 @@ FORMAT_VERSION = 2
 _HEADER = struct.Struct("<I")  # crc32 of key and payload
 _MAP_SIZE = 1 << 38  # address space, not disk: LMDB's file grows with its content
 _PREFIX = 16  # bytes of a key that name the context
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_DAY = 24 * 3600
+_BATCH = 1000  # entries deleted in one transaction, so that writers wait for moments only
 
 # LMDB refuses to open an environment twice in one process, so caches in one directory share it.
 _LOCK = threading.Lock()
@@ -59,7 +62,7 @@ _NUM_USERS: Counter[Path] = Counter()
 
 @dataclass(frozen=True)
 class FeatureContext:
-    """What features depend on beside the picture.
+    """All that features depend on beside the picture.
 
     Attributes:
         network: its name, for people; not part of the key.
@@ -86,7 +89,7 @@ class FeatureContext:
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[: 2 * _PREFIX]
 
     def as_document(self) -> dict[str, Any]:
-        """JSON-ready, for listings."""
+        """Describe the context, JSON-ready, for listings."""
         return asdict(self)
 
 
@@ -118,16 +121,16 @@ class FeatureCache:
             transaction.put(self._prefix, document, db=self.store.contexts)
 
     def key(self, picture: bytes, view: str = "plain") -> bytes:
-        """The key of one view of a picture, given the sha256 of its encoded bytes."""
+        """Make the key of one view of a picture, given the sha256 of its encoded bytes."""
         return self._prefix + hashlib.sha256(picture + view.encode()).digest()
 
     def missing(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Keys that are not there, or whose entry is damaged, each once and in order."""
+        """List keys that are not there, or whose entry is damaged, each once and in order."""
         with self.store.begin() as transaction:
             return [key for key in dict.fromkeys(keys) if _payload(key, transaction.get(key)) is None]
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        """Features, of the context's shape and dtype, of those keys that are there and whole."""
+        """Read features, of the context's shape and dtype, of those keys that are there and whole."""
         found: dict[bytes, np.ndarray] = {}
         with self.store.begin() as transaction:
             for key in keys:
@@ -215,12 +218,12 @@ class Store:
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
-        """A transaction on the features, unless a call's ``db=`` names another database."""
+        """Begin a transaction on the features, unless a call's ``db=`` names another database."""
         with self._explained(), self._environment.begin(db=self.features, write=write) as transaction:
             yield transaction
 
     def keys(self, prefix: bytes) -> Iterator[bytes]:
-        """Keys of one context, in order."""
+        """List the keys of one context, in order."""
         with self.begin() as transaction, transaction.cursor() as cursor:
             is_there = cursor.set_range(prefix)
             while is_there and bytes(cursor.key()[: len(prefix)]) == prefix:
@@ -228,7 +231,7 @@ class Store:
                 is_there = cursor.next()
 
     def num_bytes(self) -> int:
-        """Size of the file on disk."""
+        """Measure the file on disk."""
         return (self.path / "data.mdb").stat().st_blocks * 512
 
     def compact(self) -> bool:
@@ -253,7 +256,7 @@ class Store:
         self._opened.close()
 
     def _require_whole(self) -> None:
-        """Reading behind the end of a file cut short would end the process with a bus error."""
+        """Refuse a file cut short: reading behind its end would end the process with a bus error."""
         last_page = self._environment.info()["last_pgno"]
         expected = (last_page + 1) * self._environment.stat()["psize"]
         size = (self.path / "data.mdb").stat().st_size
@@ -276,7 +279,7 @@ class Store:
 
 
 def open_store(directory: str | Path) -> Store:
-    """The store of a cache directory; give it back with ``close_store``."""
+    """Open the store of a cache directory; give it back with ``close_store``."""
     path = Path(directory).absolute() / f"features-{FORMAT_VERSION}"
     with _LOCK:
         if path not in _OPEN:
@@ -293,11 +296,6 @@ def close_store(store: Store) -> None:
             _OPEN.pop(store.path).close()
 
 
-def entry_is_whole(key: bytes, entry: bytes | memoryview | None) -> bool:
-    """Whether an entry is there and has the checksum it was written with."""
-    return _payload(key, entry) is not None
-
-
 def _checksum(key: bytes, payload: bytes | memoryview) -> int:
     return zlib.crc32(payload, zlib.crc32(key))
 
@@ -309,11 +307,8 @@ def _payload(key: bytes, entry: bytes | memoryview | None) -> memoryview | None:
     return payload if _checksum(key, payload) == _HEADER.unpack_from(entry)[0] else None
 
 
-_DIGEST_BYTES = hashlib.sha256().digest_size
-
-
 def file_digests(paths: Sequence[str | Path], store: Store) -> list[bytes]:
-    """sha256 of each file's bytes, remembered by path, size and times, so that an unchanged file is not read again.
+    """Digest each file by sha256, remembered by path, size and times, so that an unchanged one is not read again.
 
     Raises:
         ImageError: a file cannot be read.
@@ -333,7 +328,7 @@ def file_digests(paths: Sequence[str | Path], store: Store) -> list[bytes]:
 
 
 def _file_digest(name: str, remembered: bytes | None) -> tuple[bytes, bool]:
-    """Digest and the file's status, and whether that is worth remembering."""
+    """Give a digest with the file's status, and say whether that is worth remembering."""
     now = time.time_ns()
     try:
         status = os.stat(name)
@@ -345,12 +340,8 @@ def _file_digest(name: str, remembered: bytes | None) -> tuple[bytes, bool]:
     return digest + file_status(status), is_settled(status, now)
 
 
-_DAY = 24 * 3600
-_BATCH = 1000  # entries deleted in one transaction, so that writers wait for moments only
-
-
 def list_cache(directory: str | Path) -> dict[str, Any]:
-    """The contexts in a cache, most recently used first.
+    """List the contexts in a cache, most recently used first.
 
     Returns:
         ``{"path", "bytes", "contexts": [{"id", "network", "cut", "shape", "dtype", "entries", "bytes", "last_used",
@@ -374,7 +365,7 @@ def verify_cache(directory: str | Path, *, progress: Callable[[int, int], None] 
         for start in range(0, len(keys), _BATCH):
             with store.begin() as transaction:
                 chunk = keys[start : start + _BATCH]
-                damaged += [key for key in chunk if not entry_is_whole(key, transaction.get(key))]
+                damaged += [key for key in chunk if _payload(key, transaction.get(key)) is None]
             if progress:
                 progress(min(start + _BATCH, len(keys)), len(keys))
         _delete(store, damaged)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.augment import mixing_of, parse
-from toolkit.data.feed.arrays import TrainingRecipe
+from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Split
 from toolkit.data.pixels.decode import read_rgb, resize_pixels
 from toolkit.engines.extract import Extractor, open_extractor
@@ -24,61 +23,20 @@ from toolkit.network import architecture_digest, as_float32, weights_digest
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureCache, FeatureContext, file_digests
 from toolkit.transfer.freeze import cut_name, cut_tensor, frozen_part
-from toolkit.transfer.ray_actors import Task, connected, map_pictures, network_from_bytes, network_to_bytes
+from toolkit.transfer.ray_actors import (
+    ExtractionJob,
+    ExtractionTask,
+    ExtractionWorker,
+    Task,
+    connected,
+    map_pictures,
+    network_to_bytes,
+)
 
 Progress = Callable[[int, int], None]
 
 #: Pictures that an engine has to answer as Keras does before it is used.
 NUM_TRIALS = 4
-
-#: Szegedy et al. (CVPR 2015), section 6, but from 0.35 of the area on for 0.08: a few fixed views had better show the
-#: object.
-AUGMENT = "resized_crop:0.35/1, mirror"
-
-_VERSION = 2  # raise it whenever a view of the same name would look different
-
-
-@dataclass(frozen=True)
-class AugmentedViews:
-    """Seeded views of each picture, the plain one first: augmentation that a repetition finds in the cache.
-
-    Attributes:
-        count: 1 is the plain picture alone.
-        seed: decides the others.
-        augment: what makes them, see ``toolkit.data.augment``; none that mixes pictures.
-    """
-
-    count: int = 1
-    seed: int = 0
-    augment: str = AUGMENT
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UserError(f"views must be at least 1, the plain picture; got {self.count}")
-        if mixing_of(parse(self.augment)):
-            raise UserError(f"views are of one picture each, so nothing can be mixed; got {self.augment!r}")
-
-    def name(self, number: int) -> str:
-        """Name a view for cache keys; the plain picture has no seed."""
-        return "plain" if number == 0 else f"{parse(self.augment)} {_VERSION} seed {self.seed} number {number}"
-
-    def pixels(self, rgb: np.ndarray, preprocessing: Preprocessing, number: int, picture: bytes) -> np.ndarray:
-        """Cut out view ``number`` of a picture; 0 is the plain one, as ``resize_pixels`` gives it.
-
-        Args:
-            rgb: uint8 RGB of shape (height, width, 3).
-            preprocessing: gives the size and the interpolation.
-            number: which view.
-            picture: what tells this picture from others, such as a digest of its bytes.
-
-        Returns:
-            uint8 RGB of shape ``(*preprocessing.size, 3)``.
-        """
-        if number == 0:
-            return resize_pixels(rgb, preprocessing)
-        recipe = TrainingRecipe(preprocessing, parse(self.augment), self.seed, num_classes=0)
-        place = np.array([int.from_bytes(picture[:8], "little")], np.uint64)
-        return recipe.augment(resize_pixels(rgb, recipe.canvas)[None], number, place)[0]
 
 
 @dataclass(frozen=True)
@@ -243,7 +201,7 @@ class FeatureExtractor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _fill(self, tasks: list["_Task"], views: AugmentedViews, progress: Progress | None) -> str:
+    def _fill(self, tasks: list[ExtractionTask], views: AugmentedViews, progress: Progress | None) -> str:
         """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small.
 
         Returns:
@@ -270,7 +228,9 @@ class FeatureExtractor:
                     future.cancel()
         return str(self._engine)
 
-    def _fill_on_ray(self, address: str, tasks: list["_Task"], views: AugmentedViews, progress: Progress | None) -> str:
+    def _fill_on_ray(
+        self, address: str, tasks: list[ExtractionTask], views: AugmentedViews, progress: Progress | None
+    ) -> str:
         """Do the same on all nodes of a Ray cluster; what they answer is stored here, as it comes."""
         how, engine = self._how, ""
         total, num_done = sum(len(task.views) for task in tasks), 0
@@ -292,7 +252,7 @@ class FeatureExtractor:
                     progress(num_done, total)
         return engine
 
-    def _open(self, tasks: list["_Task"]) -> Extractor:
+    def _open(self, tasks: list[ExtractionTask]) -> Extractor:
         if self._engine is None:
             self._engine = open_extractor(
                 self._frozen,
@@ -303,13 +263,13 @@ class FeatureExtractor:
             )
         return self._engine
 
-    def _trial(self, tasks: list["_Task"]) -> np.ndarray:
-        """Pixels of a few pictures to compare the engines on."""
+    def _trial(self, tasks: list[ExtractionTask]) -> np.ndarray:
+        """Read pixels of a few pictures to compare the engines on."""
         rgb = [read_rgb(task.path, self._preprocessing) for task in tasks[:NUM_TRIALS]]
         return np.stack([resize_pixels(picture, self._preprocessing) for picture in rgb])
 
     def _compute(
-        self, chunk: list["_Task"], engine: Future[Extractor], views: AugmentedViews
+        self, chunk: list[ExtractionTask], engine: Future[Extractor], views: AugmentedViews
     ) -> tuple[int, dict[bytes, np.ndarray]]:
         """Count the chunk's views, and compute the features of those that nobody has stored meanwhile."""
         still_missing = set(self._cache.missing(key for task in chunk for key in task.views))
@@ -328,61 +288,6 @@ class FeatureExtractor:
             stop = start + extractor.batch_size
             found |= dict(zip(keys[start:stop], extractor(np.stack(pixels[start:stop])), strict=True))
         return sum(len(task.views) for task in chunk), found
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A picture with those of its views that are missing, by key."""
-
-    path: str | Path
-    digest: bytes
-    views: dict[bytes, int]
-
-
-@dataclass(frozen=True)
-class ExtractionJob:
-    """All that a node needs to extract features.
-
-    Attributes:
-        network: the frozen part, as the bytes of a ``.keras`` archive.
-        preprocessing: what the network was trained with.
-        trial: uint8 pixels of a few pictures; each node proves its engine on them.
-        engine: see ``toolkit.engines.extract.open_extractor``.
-        batch_size: pictures per call of the engine.
-        views: what they are.
-    """
-
-    network: bytes
-    preprocessing: Preprocessing
-    trial: np.ndarray
-    engine: str
-    batch_size: int
-    views: AugmentedViews
-
-
-class ExtractionWorker:
-    """Extract features of views on a node, by cache key; each result comes with the engine in words."""
-
-    def __init__(self, job: ExtractionJob) -> None:
-        self._job = job
-        self._extractor = open_extractor(
-            network_from_bytes(job.network), job.preprocessing, job.trial, engine=job.engine, batch_size=job.batch_size
-        )
-
-    def __call__(self, contents: list[bytes], tasks: list[_Task]) -> list[tuple[str, dict[bytes, np.ndarray]]]:
-        with ThreadPoolExecutor(num_threads()) as pool:
-            pixels = [view for views in pool.map(self._pixels, contents, tasks) for view in views]
-            size = self._extractor.batch_size
-            starts = range(0, len(pixels), size)
-            answers = pool.map(lambda start: self._extractor(np.stack(pixels[start : start + size])), starts)
-            features = iter([row for answer in answers for row in answer])
-        engine = f"{self._extractor} over Ray"
-        return [(engine, {key: next(features) for key in task.views}) for task in tasks]
-
-    def _pixels(self, content: bytes, task: _Task) -> list[np.ndarray]:
-        preprocessing = self._job.preprocessing
-        rgb = read_rgb(content, preprocessing)
-        return [self._job.views.pixels(rgb, preprocessing, number, task.digest) for number in task.views.values()]
 
 
 def _frozen(
@@ -419,25 +324,25 @@ def _read(cache: FeatureCache, keys: Sequence[bytes], views: AugmentedViews, how
 
 def _tasks(
     paths: Sequence[str | Path], digests: Sequence[bytes], keys: Sequence[bytes], missing: set[bytes]
-) -> list[_Task]:
-    tasks: dict[bytes, _Task] = {}
+) -> list[ExtractionTask]:
+    tasks: dict[bytes, ExtractionTask] = {}
     for index, key in enumerate(keys):
         if key in missing:
             number, picture = divmod(index, len(paths))
-            task = tasks.setdefault(digests[picture], _Task(paths[picture], digests[picture], {}))
+            task = tasks.setdefault(digests[picture], ExtractionTask(paths[picture], digests[picture], {}))
             task.views[key] = number
     return list(tasks.values())
 
 
-def _chunks(tasks: list[_Task], size: int) -> list[list[_Task]]:
-    """In an order of this process's own: two that fill one cache seldom meet."""
+def _chunks(tasks: list[ExtractionTask], size: int) -> list[list[ExtractionTask]]:
+    """Divide tasks, in an order of this process's own: two that fill one cache seldom meet."""
     chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     random.Random().shuffle(chunks)
     return chunks
 
 
 def _empty(shape: tuple[int, ...], how: Extraction, directory: Path) -> np.ndarray:
-    """Room for the answer: in memory within the budget, else in a file that is gone when the array is."""
+    """Make room for the answer: in memory within the budget, else in a file that is gone when the array is."""
     num_bytes = int(np.prod(shape)) * np.dtype(how.dtype).itemsize
     if num_bytes <= how.memory_budget:
         return np.empty(shape, how.dtype)

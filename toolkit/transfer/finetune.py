@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Split
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
@@ -17,7 +18,7 @@ from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
 from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.spec import Preprocessing
-from toolkit.transfer.features import AugmentedViews, Extraction, Pictures, Progress
+from toolkit.transfer.features import Extraction, Pictures, Progress
 from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.insight import knn_accuracy

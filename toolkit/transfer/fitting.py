@@ -1,4 +1,4 @@
-"""What Keras trains layers with on cached features: batches, a learning rate for each stage, the best epoch's weights.
+"""Batches, a learning rate for each stage, and the best epoch's weights, for training by Keras on cached features.
 
 Imports Keras, whose classes some of these extend: import it where training starts.
 """
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.pixels.decode import normalize, read_rgb, resize_pixels
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
-from toolkit.transfer.features import AugmentedViews
 from toolkit.transfer.freeze import stage_of
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
-"""The one place where ``trainable`` changes: Keras ignores such a change until the model is compiled again."""
+"""Freeze stages, choose how many, and cut a network into its frozen and its trainable part.
+
+``trainable`` changes in this module alone: Keras ignores such a change until the model is compiled again.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
@@ -23,12 +25,12 @@ class FreezeReport:
         return f"{self.trainable:,} of {self.trainable + self.frozen:,} parameters train, in: {stages}"
 
 
-def stages_of(model: Any) -> tuple[str, ...]:
-    """Stage names from input to output: what stands before the first underscore of each layer's name."""
+def stages_of(model: "keras.Model") -> tuple[str, ...]:
+    """List stage names from input to output: what stands before the first underscore of each layer's name."""
     return tuple(dict.fromkeys(stage_of(layer.name) for layer in model.layers if not is_input(layer)))
 
 
-def freeze(model: Any, upto: str, *, train_batch_norm: bool = False) -> FreezeReport:
+def freeze(model: "keras.Model", upto: str, *, train_batch_norm: bool = False) -> FreezeReport:
     """Freeze every stage from the input through ``upto``, and train those behind it.
 
     A compiled model is compiled again, which resets its optimizer. Batch normalisation keeps its statistics *and*
@@ -44,7 +46,7 @@ def freeze(model: Any, upto: str, *, train_batch_norm: bool = False) -> FreezeRe
     return _set_trainable(model, set(stages[stages.index(upto) + 1 :]), train_batch_norm)
 
 
-def unfreeze(model: Any, from_stage: str | None = None, *, train_batch_norm: bool = False) -> FreezeReport:
+def unfreeze(model: "keras.Model", from_stage: str | None = None, *, train_batch_norm: bool = False) -> FreezeReport:
     """Train every stage from ``from_stage`` on, by default all; batch normalisation as in ``freeze``."""
     stages = stages_of(model)
     first = stages[0] if from_stage is None else from_stage
@@ -53,7 +55,7 @@ def unfreeze(model: Any, from_stage: str | None = None, *, train_batch_norm: boo
     return _set_trainable(model, set(stages[stages.index(first) :]), train_batch_norm)
 
 
-def _set_trainable(model: Any, trainable_stages: set[str], train_batch_norm: bool) -> FreezeReport:
+def _set_trainable(model: "keras.Model", trainable_stages: set[str], train_batch_norm: bool) -> FreezeReport:
     # compile_from_config builds a fresh optimizer, whose variables fit what trains from now on.
     compile_config = model.get_compile_config() if model.compiled else None
     for layer in model.layers:
@@ -67,7 +69,7 @@ def _set_trainable(model: Any, trainable_stages: set[str], train_batch_norm: boo
 
 
 def stage_of(layer_name: str) -> str:
-    """The stage that a layer's name starts with.
+    """Take the stage that a layer's name starts with.
 
     >>> stage_of("stage2_block1_conv2")
     'stage2'
@@ -75,8 +77,8 @@ def stage_of(layer_name: str) -> str:
     return layer_name.split("_")[0]
 
 
-def is_input(layer: Any) -> bool:
-    """Whether a layer stands for the network's input, which is of no stage."""
+def is_input(layer: "keras.Layer") -> bool:
+    """Tell the network's input, which is of no stage, from other layers."""
     return isinstance(layer, keras.layers.InputLayer)
 
 
@@ -84,8 +86,8 @@ def is_input(layer: Any) -> bool:
 HIDDEN = "head_hidden"
 
 
-def cut_tensor(model: Any, stage: str | None = None) -> Any:
-    """The symbolic tensor at which the frozen part ends.
+def cut_tensor(model: "keras.Model", stage: str | None = None) -> "keras.KerasTensor":
+    """Find the symbolic tensor at which the frozen part ends.
 
     Args:
         model: a flat functional network.
@@ -115,23 +117,23 @@ def cut_tensor(model: Any, stage: str | None = None) -> Any:
     return next(iter(crossing.values()))
 
 
-def frozen_part(model: Any, cut: Any) -> Any:
-    """From the network's input to ``cut``, with the same layers and weights."""
+def frozen_part(model: "keras.Model", cut: "keras.KerasTensor") -> "keras.Model":
+    """Build the model from the network's input to ``cut``, with the same layers and weights."""
     return keras.Model(model.input, cut, name=model.name)
 
 
-def trainable_part(model: Any, cut: Any) -> Any:
-    """From ``cut`` to the logits, with the same layers and weights: training it trains ``model``."""
-    return keras.Model(cut, model.outputs[0], name=f"{model.name}_rest")
+def trainable_part(model: "keras.Model", cut: "keras.KerasTensor") -> "keras.Model":
+    """Build the model from ``cut`` to the logits, with the same layers and weights: training it trains ``model``."""
+    return keras.Model(cut, model.outputs[0], name=f"{model.name}_trainable")
 
 
-def cut_name(model: Any, cut: Any) -> str:
-    """Name of the layer that gives ``cut``; the pooling that Network in Network lacks is called ``head_features``."""
+def cut_name(model: "keras.Model", cut: "keras.KerasTensor") -> str:
+    """Name the layer that gives ``cut``; the pooling that Network in Network lacks is called ``head_features``."""
     return next((layer.name for layer in model.layers if layer.output is cut), "head_features")
 
 
-def _before_hidden(model: Any, tensor: Any) -> Any:
-    """What the first hidden layer of a classifier of one's own sees, where there are any."""
+def _before_hidden(model: "keras.Model", tensor: "keras.KerasTensor") -> "keras.KerasTensor":
+    """Go back from a tensor to what enters the first hidden layer, where fine-tuning put any."""
     producers = {id(layer.output): layer for layer in model.layers}
     while id(tensor) in producers and producers[id(tensor)].name.startswith(HIDDEN):
         tensor = producers[id(tensor)].input
@@ -146,7 +148,7 @@ ALL_FROM = 200_000
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """What stays frozen and why.
+    """The first stage to train, and the reason.
 
     Attributes:
         unfreeze_from: the first stage that trains, once the head has been fitted; None where only the head does.
@@ -162,7 +164,7 @@ class FreezePlan:
 
 
 def plan_freezing(stages: Sequence[str], num_train: int, wish: str = "auto") -> FreezePlan:
-    """Which stages to train.
+    """Choose the stages to train: the more pictures there are, the fewer layers stay frozen.
 
     A few hundred pictures cannot move millions of weights without fitting their own noise, and the features of late
     stages are the most particular to what was learned before (Yosinski et al., NIPS 2014, figure 2), so stages are

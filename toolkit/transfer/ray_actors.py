@@ -12,6 +12,7 @@ import pickle
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.pixels.decode import read_file
+from toolkit.data.feed.augmented import AugmentedViews
+from toolkit.data.pixels.decode import read_file, read_rgb
+from toolkit.engines.extract import open_extractor
 from toolkit.errors import UserError
+from toolkit.lazy import keras
+from toolkit.machine import num_threads
 from toolkit.network import load_network
+from toolkit.spec import Preprocessing
 
 #: An address that starts a cluster of this machine alone.
 LOCAL = "local"
@@ -47,7 +53,7 @@ class Task:
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to a Ray cluster, or the one this process has already.
+    """Connect to a Ray cluster, or use the one this process has already.
 
     Args:
         address: ``HOST:PORT`` of the head node, of which this machine must be a node; ``"auto"`` for the cluster that
@@ -84,7 +90,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _require_listener(address: str) -> None:
-    """Ray itself would wait minutes for a head node that is not there."""
+    """Refuse a head node that is not there, for which Ray itself would wait minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
@@ -93,7 +99,7 @@ def _require_listener(address: str) -> None:
 def map_pictures(
     worker: type, payload: Any, tasks: Sequence[Task], *, batch_size: int = _BATCH_SIZE
 ) -> Iterator[dict[int, Any]]:
-    """What a worker on each node makes of pictures, some at a time, in the order in which they are done.
+    """Have a worker on each node work on pictures, some at a time; results come in the order in which they are done.
 
     Args:
         worker: a class that Ray's workers can import. ``worker(payload)`` is made once on each node; called with a list
@@ -140,7 +146,7 @@ def map_pictures(
 
 
 def _read(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """On the driver's machine: the file of each task. What cannot be read is an answer, not a failure to try again."""
+    """Read the files, on the driver's machine. What cannot be read is an answer, not a failure to try again."""
 
     def content(task: Task) -> bytes | UserError:
         try:
@@ -153,7 +159,7 @@ def _read(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class _Actor:
-    """On a node: the worker, and its results as bytes."""
+    """The worker on a node, its results as bytes."""
 
     def __init__(self, worker: type, payload: Any) -> None:
         import ray
@@ -186,16 +192,71 @@ def _column(values: list[Any]) -> np.ndarray:
     return column
 
 
-def network_to_bytes(model: Any) -> bytes:
-    """A ``.keras`` archive."""
+@dataclass(frozen=True)
+class ExtractionTask:
+    """A picture with those of its views that are missing, by key."""
+
+    path: str | Path
+    digest: bytes
+    views: dict[bytes, int]
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """All that a node needs to extract features.
+
+    Attributes:
+        network: the frozen part, as the bytes of a ``.keras`` archive.
+        preprocessing: what the network was trained with.
+        trial: uint8 pixels of a few pictures; each node proves its engine on them.
+        engine: see ``toolkit.engines.extract.open_extractor``.
+        batch_size: pictures per call of the engine.
+        views: what they are.
+    """
+
+    network: bytes
+    preprocessing: Preprocessing
+    trial: np.ndarray
+    engine: str
+    batch_size: int
+    views: AugmentedViews
+
+
+class ExtractionWorker:
+    """Extract features of views on a node, by cache key; each result comes with the engine in words."""
+
+    def __init__(self, job: ExtractionJob) -> None:
+        self._job = job
+        self._extractor = open_extractor(
+            network_from_bytes(job.network), job.preprocessing, job.trial, engine=job.engine, batch_size=job.batch_size
+        )
+
+    def __call__(self, contents: list[bytes], tasks: list[ExtractionTask]) -> list[tuple[str, dict[bytes, np.ndarray]]]:
+        with ThreadPoolExecutor(num_threads()) as pool:
+            pixels = [view for views in pool.map(self._pixels, contents, tasks) for view in views]
+            size = self._extractor.batch_size
+            starts = range(0, len(pixels), size)
+            answers = pool.map(lambda start: self._extractor(np.stack(pixels[start : start + size])), starts)
+            features = iter([row for answer in answers for row in answer])
+        engine = f"{self._extractor} over Ray"
+        return [(engine, {key: next(features) for key in task.views}) for task in tasks]
+
+    def _pixels(self, content: bytes, task: ExtractionTask) -> list[np.ndarray]:
+        preprocessing = self._job.preprocessing
+        rgb = read_rgb(content, preprocessing)
+        return [self._job.views.pixels(rgb, preprocessing, number, task.digest) for number in task.views.values()]
+
+
+def network_to_bytes(model: "keras.Model") -> bytes:
+    """Write a network as a ``.keras`` archive."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "network.keras"
         model.save(file)
         return file.read_bytes()
 
 
-def network_from_bytes(content: bytes) -> Any:
-    """The network of an archive; nothing in it can run."""
+def network_from_bytes(content: bytes) -> "keras.Model":
+    """Read the network of an archive; nothing in it can run."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "network.keras"
         file.write_bytes(content)

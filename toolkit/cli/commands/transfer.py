@@ -8,6 +8,9 @@ from toolkit.cli.output import print_epoch, print_json, print_metrics, print_tab
 if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions
 
+if TYPE_CHECKING:
+    from toolkit.transfer import FinetuneOptions
+
 
 def finetune(arguments: Namespace) -> None:
     from toolkit.machine import cache_dir
