@@ -1,8 +1,11 @@
 """What several test files stand on: the real digits, a network trained on them, and its bundle. Made once a session."""
 
+import functools
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +109,33 @@ def residual():
     head.kernel.assign(head.kernel / logits.std(axis=0))
     head.bias.assign(-(logits / logits.std(axis=0)).mean(axis=0))
     return model
+
+
+@pytest.fixture(scope="session")
+def outline() -> Callable[..., Any]:
+    """Build networks without values in their weights: ``outline("vgg16")`` takes a hundredth of the time.
+
+    For tests that look at names, shapes, connections and counts. Asked for twice, the same network is the same object:
+    not to be changed. It has nothing to compute with. A builder such as ``keras.applications.VGG16`` may stand for the
+    name.
+    """
+    import keras
+
+    from toolkit import create_model
+
+    def without_values(network: str | Callable, dtype_policy: str, variant: dict[str, Any]) -> Any:
+        keras.config.set_dtype_policy(dtype_policy)  # of this thread alone
+        with keras.StatelessScope(initialize_variables=False):
+            return create_model(network, **variant) if isinstance(network, str) else network(**variant)
+
+    @functools.cache
+    def build(network: str | Callable, *, dtype_policy: str = "float32", **variant: Any) -> Any:
+        # In a thread of its own: Keras notes per thread which weights wait for their values, and the next network
+        # that is built there would give them to all.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(without_values, network, dtype_policy, variant).result()
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -153,8 +153,8 @@ def test_rows_are_values():
         ("resnet50", {"version": "v1.5"}, "stage4_block3_out", 427, 32),
     ],
 )
-def test_receptive_field_of_networks(name, variant, layer, side, jump):
-    rows = {row.name: row for row in layer_table(toolkit.create_model(name, **variant))}
+def test_receptive_field_of_networks(name, variant, layer, side, jump, outline):
+    rows = {row.name: row for row in layer_table(outline(name, **variant))}
     assert (rows[layer].receptive_field, rows[layer].jump) == ((side, side), (jump, jump))
     assert rows["input"].receptive_field == (1, 1)
     assert rows["head_logits"].receptive_field is None
@@ -234,9 +234,9 @@ def test_outputs_outlive_the_layers_after_them():
     assert [row.live_bytes for row in rows] == [16, 56, 80]
 
 
-def test_memory_of_vgg_is_its_first_two_feature_maps():
+def test_memory_of_vgg_is_its_first_two_feature_maps(outline):
     """224·224·64 before and after the second convolution."""
-    rows = layer_table(toolkit.create_model("vgg16"))
+    rows = layer_table(outline("vgg16"))
     assert peak_memory(rows) == 4 * 2 * 224 * 224 * 64
 
 

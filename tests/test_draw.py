@@ -7,7 +7,6 @@ import keras
 import pytest
 from PIL import Image
 
-import toolkit
 from toolkit.draw import draw_model
 from toolkit.draw.blocks import boxes
 from toolkit.errors import UserError
@@ -19,8 +18,8 @@ def _texts(path):
 
 
 @pytest.fixture(scope="module")
-def resnet152():
-    return toolkit.create_model("resnet152")
+def resnet152(outline):
+    return outline("resnet152")
 
 
 def test_resnet152_is_eleven_boxes(resnet152):
@@ -66,8 +65,8 @@ def test_png_is_of_a_size_to_read(resnet152, tmp_path):
     assert {(220, 232, 247), (251, 230, 209), (225, 240, 218)} <= colours  # convolutions, pooling, dense
 
 
-def test_branches_of_a_module_are_lines():
-    inception = next(box for box in boxes(toolkit.create_model("googlenet")) if box.joined)
+def test_branches_of_a_module_are_lines(outline):
+    inception = next(box for box in boxes(outline("googlenet")) if box.joined)
     assert inception.lines == (
         "1×1 conv, 64",
         "1×1 conv, 96 → 3×3 conv, 128",
@@ -77,8 +76,8 @@ def test_branches_of_a_module_are_lines():
     assert inception.shape == (28, 28, 256)
 
 
-def test_survivals_of_folded_blocks_are_a_range():
-    drawn = boxes(toolkit.create_model("resnet110_sd"))
+def test_survivals_of_folded_blocks_are_a_range(outline):
+    drawn = boxes(outline("resnet110_sd"))
     assert [(box.repeats, box.note()) for box in drawn if box.survivals] == [
         (18, "kept with p = 0.99 … 0.83"),
         (1, "kept with p = 0.82"),
@@ -88,8 +87,8 @@ def test_survivals_of_folded_blocks_are_a_range():
     ]
 
 
-def test_plain_networks_have_no_shortcuts():
-    assert {box.shortcut for box in boxes(toolkit.create_model("plain34"))} == {None}
+def test_plain_networks_have_no_shortcuts(outline):
+    assert {box.shortcut for box in boxes(outline("plain34"))} == {None}
 
 
 def test_a_branch_says_where_it_comes_from(tmp_path):
@@ -125,8 +124,8 @@ def test_missing_folders_are_refused(tmp_path):
         draw_model(None, tmp_path / "nowhere" / "net.svg")
 
 
-def test_every_network_can_be_drawn(tmp_path):
+def test_every_network_can_be_drawn(tmp_path, outline):
     # The smallest of each family: what differs within one are numbers.
     for name in ("lenet5", "lenet5_rgb", "mlp", "softmax_regression", "xo", "exercise_cnn", "alexnet_owt", "zfnet"):
-        draw_model(toolkit.create_model(name), tmp_path / f"{name}.svg")
+        draw_model(outline(name), tmp_path / f"{name}.svg")
         assert "input" in _texts(tmp_path / f"{name}.svg")

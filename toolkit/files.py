@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, whatever kills the process that writes them."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -63,7 +64,9 @@ def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> It
         _remove_abandoned(directory.parent)
         staging.mkdir()
     except OSError as error:
-        raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+        # A file where the parent should be is "File exists" to mkdir, which sounds like the folder itself.
+        reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{directory}: cannot be made ({reason})") from None
     try:
         yield staging
         try:

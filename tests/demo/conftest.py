@@ -1,4 +1,4 @@
-"""A small real bundle in two versions, and the page served over it once for all tests here."""
+"""The digits' bundle in two versions, and the page served over it once for all tests here."""
 
 import shutil
 import socket
@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = ("3", "5", "8")
-
 
 @pytest.fixture(scope="session", autouse=True)
 def upload_folder(tmp_path_factory) -> Iterator[Path]:
@@ -24,51 +22,11 @@ def upload_folder(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> Path:
-    """scikit-learn's handwritten digits as ``CLASS/NAME.png``."""
-    from toolkit.data.sources.samples import write_samples
-
-    folder = tmp_path_factory.mktemp("digits") / "digits"
-    write_samples("digits", folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def bundles(digits, tmp_path_factory) -> Path:
+def bundles(bundle, tmp_path_factory) -> Path:
     """``digits/1`` with every engine and example pictures; ``digits/2``, the same network without int8."""
-    import keras
-
-    from toolkit.catalogue import model_info
-    from toolkit.data import normalize, scan_folder, split_folder
-    from toolkit.data.feed.arrays import load_pixels
-    from toolkit.export import export_bundle
-    from toolkit.factory import create_model
-
-    preprocessing = model_info("lenet5").preprocessing
-    folder = scan_folder(digits)
-    split = split_folder(folder)
-    inputs = normalize(load_pixels(split.train.paths, preprocessing), preprocessing)
-    keras.utils.set_random_seed(0)
-    model = create_model("lenet5", num_classes=10)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss)
-    model.fit(inputs, np.asarray(split.train.labels), batch_size=32, epochs=6, verbose=0)
-
     root = tmp_path_factory.mktemp("saved_models")
-    first = export_bundle(
-        model,
-        root / "digits",
-        labels=folder.class_names,
-        preprocessing=preprocessing,
-        calibration=split.train,
-        evaluation=split.test,
-        force=True,  # a network trained this briefly need not survive int8 within the budget
-    )
-    examples = first / "assets.extra" / "examples"
-    examples.mkdir()
-    for label in EXAMPLES:
-        shutil.copy(_a_digit(digits, label), examples / f"{label}.png")
-    second = shutil.copytree(first, first.parent / "2")
+    shutil.copytree(bundle, root / "digits" / "1")
+    second = Path(shutil.copytree(bundle, root / "digits" / "2"))
     (second / "assets.extra" / "model.int8.tflite").unlink()
     return root
 

@@ -98,14 +98,14 @@ def test_another_engine_and_another_bundle_answer_the_same_picture(visit, seven)
 
 def test_examples_by_mouse_and_keyboard(visit):
     visit.get_by_label("Example 1").click()
-    visit.wait_for_selector(".tk-label:text-is('3')")
+    visit.wait_for_selector(".tk-label:text-is('0')")
     visit.get_by_label("Example 2").focus()
     visit.keyboard.press("Enter")
-    visit.wait_for_selector(".tk-label:text-is('5')")
+    visit.wait_for_selector(".tk-label:text-is('1')")
     assert visit.locator("#picture img").count() == 1
     _choose(visit, "engine", "litert")
     visit.wait_for_selector(".tk-facts:has-text('on litert')")
-    assert visit.inner_text(".tk-label") == "5"
+    assert visit.inner_text(".tk-label") == "1"
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ TABLE_1 = {
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows(outline):
     """The layer table of GoogLeNet at 224×224."""
-    return layer_table(toolkit.create_model("googlenet"))
+    return layer_table(outline("googlenet"))
 
 
 def _randomise(model):
@@ -113,8 +113,8 @@ def test_whole_network_is_caffes_whichever_sides_are_odd(shape):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_feature_maps_shrink_as_in_table_1(name):
-    shapes = {row.name: row.output_shape for row in layer_table(toolkit.create_model(name))}
+def test_feature_maps_shrink_as_in_table_1(name, outline):
+    shapes = {row.name: row.output_shape for row in layer_table(outline(name))}
     assert shapes["stage1_conv"] == (112, 112, 64)
     assert shapes["stage1_pool"] == (56, 56, 64)
     assert shapes["stage2_conv"] == (56, 56, 192)
@@ -152,10 +152,10 @@ def test_narrow_layer_in_front_of_5x5_saves_nine_tenths(rows):
 @pytest.mark.parametrize(
     ("name", "plain", "with_heads"), [("googlenet", 6_998_552, 13_378_280), ("googlenet_bn", 6_624_904, 13_004_888)]
 )
-def test_counts_with_and_without_heads(name, plain, with_heads):
-    full = toolkit.create_model(name, aux_heads=True)
+def test_counts_with_and_without_heads(name, plain, with_heads, outline):
+    full = outline(name, aux_heads=True)
     assert count_params(full) == with_heads
-    assert count_params(classifier(full)) == count_params(toolkit.create_model(name)) == plain
+    assert count_params(classifier(full)) == count_params(outline(name)) == plain
     assert count_macs(classifier(full)) == toolkit.model_info(name).macs
     # By hand: 1×1 convolution to 128, 4·4·128 to 1024, 1024 to 1000; two vectors per convolution where normalised.
     extra = 128 if name == "googlenet" else 256
@@ -164,8 +164,8 @@ def test_counts_with_and_without_heads(name, plain, with_heads):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_auxiliary_heads_hang_where_the_paper_has_them(name):
-    model = toolkit.create_model(name, aux_heads=True, num_classes=5)
+def test_auxiliary_heads_hang_where_the_paper_has_them(name, outline):
+    model = outline(name, aux_heads=True, num_classes=5)
     assert {key: output.shape for key, output in model.output.items()} == dict.fromkeys(
         ("logits", "aux1", "aux2"), (None, 5)
     )
@@ -220,12 +220,12 @@ def test_training_weighs_each_auxiliary_loss_with_three_tenths(name):
     assert not [variable.path for variable, old in moved if np.array_equal(old, variable.numpy())]
 
 
-def test_heads_are_refused_where_they_cannot_be():
+def test_heads_are_refused_where_they_cannot_be(outline):
     with pytest.raises(toolkit.errors.UserError, match="aux_heads=True is for a network that classifies"):
         toolkit.create_model("googlenet", aux_heads=True, include_top=False)
     with pytest.raises(toolkit.errors.UserError, match="at least 79×79"):
         toolkit.create_model("googlenet", aux_heads=True, input_shape=(78, 224, 3))
-    assert toolkit.create_model("googlenet", aux_heads=True, input_shape=(79, 79, 3)).output["aux1"].shape[-1] == 1000
+    assert outline("googlenet", aux_heads=True, input_shape=(79, 79, 3)).output["aux1"].shape[-1] == 1000
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -234,8 +234,8 @@ def test_pictures_too_small_are_refused(name):
         toolkit.create_model(name, input_shape=(31, 64, 3))
 
 
-def test_normalisation_follows_torchvision():
-    model = toolkit.create_model("googlenet_bn", input_shape=(32, 32, 3))
+def test_normalisation_follows_torchvision(outline):
+    model = outline("googlenet_bn")
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(norms) == len(convs) == 57

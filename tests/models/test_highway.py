@@ -95,12 +95,12 @@ def test_hundred_layers_still_pass_a_gradient_down():
 
 
 @pytest.mark.parametrize("depth", [2, 10, 20, 50, 100])
-def test_mlp_count_by_formula(depth):
+def test_mlp_count_by_formula(depth, outline):
     """50 units: 784·50 + 50, then a transform and a gate of 50·50 + 50 each, then 50·10 + 10.
 
     Section 3.1 says 50 highway units and 71 plain ones give about 5,000 parameters per layer each.
     """
-    model = toolkit.create_model("highway_mlp", depth=depth)
+    model = outline("highway_mlp", depth=depth)
     per_layer = 2 * (50 * 50 + 50)
     assert per_layer == pytest.approx(71 * 71 + 71, rel=0.01)
     assert count_params(model) == 784 * 50 + 50 + (depth - 1) * per_layer + 50 * 10 + 10
@@ -111,8 +111,8 @@ def test_mlp_count_by_formula(depth):
     ("name", "depth", "total", "printed"),
     [("highway_cnn19", 19, 2_256_838, 2.3e6), ("highway_cnn32", 32, 1_264_502, 1.25e6)],
 )
-def test_cnn_counts_layer_by_layer(name, depth, total, printed):
-    model = toolkit.create_model(name)
+def test_cnn_counts_layer_by_layer(name, depth, total, printed, outline):
+    model = outline(name)
     counted = {row.name: row.params for row in layer_table(model) if row.params}
     expected, channels = {}, 3
     for stage, (width, kernels) in enumerate(zip(WIDTHS[name], KERNELS[name], strict=True), start=1):
@@ -129,19 +129,19 @@ def test_cnn_counts_layer_by_layer(name, depth, total, printed):
 
 
 @pytest.mark.parametrize("name", CNNS)
-def test_cnn_feature_maps(name):
-    shapes = {row.name: row.output_shape for row in layer_table(toolkit.create_model(name))}
+def test_cnn_feature_maps(name, outline):
+    shapes = {row.name: row.output_shape for row in layer_table(outline(name))}
     for stage, (side, width) in enumerate(zip((32, 16, 8), WIDTHS[name], strict=True), start=1):
         assert shapes[f"stage{stage}_conv"] == shapes[f"stage{stage}_block1_out"] == (side, side, width)
     assert shapes["head_conv"] == (8, 8, 100)
     assert shapes["head_pool"] == (100,)
 
 
-def test_dropout_can_be_left_out():
-    model = toolkit.create_model("highway_cnn19", dropout=0.0)
+def test_dropout_can_be_left_out(outline):
+    model = outline("highway_cnn19", dropout=0.0)
     rates = {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
     assert rates == {0.0}
-    published = toolkit.create_model("highway_cnn19")
+    published = outline("highway_cnn19")
     assert [layer.rate for layer in published.layers if isinstance(layer, keras.layers.Dropout)] == [0.2] * 4
 
 

@@ -12,8 +12,8 @@ from toolkit.models import nin, parts
 RNG = np.random.default_rng(0)
 
 
-def test_imagenet_layer_by_layer():
-    rows = layer_table(toolkit.create_model("nin"))
+def test_imagenet_layer_by_layer(outline):
+    rows = layer_table(outline("nin"))
     assert [row.params for row in rows if row.params] == [
         96 * (11 * 11 * 3 + 1), 96 * (96 + 1), 96 * (96 + 1),
         256 * (5 * 5 * 96 + 1), 256 * (256 + 1), 256 * (256 + 1),
@@ -28,8 +28,8 @@ def test_imagenet_layer_by_layer():
     assert shapes["head_conv"] == (6, 6, 1000)  # Caffe averages over a window of 6
 
 
-def test_cifar_layer_by_layer():
-    rows = layer_table(toolkit.create_model("nin_cifar"))
+def test_cifar_layer_by_layer(outline):
+    rows = layer_table(outline("nin_cifar"))
     counts = [14_592, 30_880, 15_456, 460_992, 37_056, 37_056, 331_968, 37_056, 1_930]
     assert [row.params for row in rows if row.params] == counts
     assert sum(counts) == 966_986
@@ -37,7 +37,7 @@ def test_cifar_layer_by_layer():
     assert {row.name: row.output_shape for row in rows}["head_conv"] == (8, 8, 10)
 
 
-def test_pooling_and_dropout_of_each_stage():
+def test_pooling_and_dropout_of_each_stage(outline):
     for name, expected in (
         ("nin", {"stage1": "max", "stage2": "max", "stage3": "max drop", "stage4": ""}),
         ("nin_cifar", {"stage1": "max drop", "stage2": "average drop", "stage3": ""}),
@@ -47,7 +47,7 @@ def test_pooling_and_dropout_of_each_stage():
             keras.layers.AveragePooling2D: "average",
             keras.layers.Dropout: "drop",
         }
-        layers = toolkit.create_model(name).layers
+        layers = outline(name).layers
         found = {
             stage: " ".join(kinds[type(x)] for x in layers if x.name.startswith(stage) and type(x) in kinds)
             for stage in expected
@@ -111,8 +111,8 @@ def test_file_for_other_classes_leaves_the_classifier_fresh(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("name", "least", "side"), [("nin", 39, 1), ("nin_cifar", 8, 2)])
-def test_smallest_pictures(name, least, side):
-    backbone = toolkit.create_model(name, input_shape=(least, least, 3), include_top=False)
+def test_smallest_pictures(name, least, side, outline):
+    backbone = outline(name, input_shape=(least, least, 3), include_top=False)
     assert backbone.output_shape[1:3] == (side, side)
     with pytest.raises(UserError, match=f"{name} needs pictures of at least {least}×{least}"):
         toolkit.create_model(name, input_shape=(least - 1, least, 3))

@@ -64,9 +64,8 @@ def test_v1_answers_as_keras_applications_with_its_weights(name, shape):
     np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-4)
 
 
-def test_v1_and_v1_5_differ_in_where_they_stride():
-    small = {"input_shape": (64, 64, 3)}
-    paper, later = (toolkit.create_model("resnet50", version=version, **small) for version in ("v1", "v1.5"))
+def test_v1_and_v1_5_differ_in_where_they_stride(outline):
+    paper, later = (outline("resnet50", version=version) for version in ("v1", "v1.5"))
     for stage in ("stage2", "stage3", "stage4"):
         strides = [[m.get_layer(f"{stage}_block1_conv{n}").strides[0] for n in (1, 2, 3)] for m in (paper, later)]
         assert strides == [[2, 1, 1], [1, 2, 1]]
@@ -74,8 +73,8 @@ def test_v1_and_v1_5_differ_in_where_they_stride():
     assert [tuple(w.shape) for w in paper.weights] == [tuple(w.shape) for w in later.weights]
 
 
-def test_strided_convolutions_pad_alike_on_all_sides():
-    model = toolkit.create_model("resnet50", input_shape=(64, 64, 3))
+def test_strided_convolutions_pad_alike_on_all_sides(outline):
+    model = outline("resnet50")
     padded = {layer.name: layer.padding for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)}
     assert padded == {
         "stem_pad": ((3, 3), (3, 3)),
@@ -100,8 +99,8 @@ def test_strided_convolution_equals_the_sum_written_out():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(block(x))[0], expected, rtol=0, atol=1e-4)
 
 
-def test_feature_maps_are_those_of_table_1():
-    shapes = {row.name: row.output_shape for row in layer_table(toolkit.create_model("resnet50"))}
+def test_feature_maps_are_those_of_table_1(outline):
+    shapes = {row.name: row.output_shape for row in layer_table(outline("resnet50"))}
     assert shapes["stem_conv"] == (112, 112, 64)
     assert shapes["stem_pool"] == (56, 56, 64)
     assert shapes["stage1_block3_out"] == (56, 56, 256)
@@ -114,17 +113,17 @@ def test_feature_maps_are_those_of_table_1():
     ("name", "printed", "macs"),
     [("resnet50", 3.8e9, 3_857_973_248), ("resnet101", 7.6e9, 7_570_194_432), ("resnet152", 11.3e9, 11_282_415_616)],
 )
-def test_multiply_adds_of_the_paper_are_those_of_v1(name, printed, macs):
-    assert count_macs(toolkit.create_model(name, version="v1")) == macs
+def test_multiply_adds_of_the_paper_are_those_of_v1(name, printed, macs, outline):
+    assert count_macs(outline(name, version="v1")) == macs
     assert macs == pytest.approx(printed, rel=0.02)
 
 
 @pytest.mark.parametrize(
     ("name", "params"), [("resnet50", 25_583_592), ("resnet101", 44_601_832), ("resnet152", 60_268_520)]
 )
-def test_biased_variant_has_the_count_of_keras_applications(name, params):
+def test_biased_variant_has_the_count_of_keras_applications(name, params, outline):
     """Their ``count_params()`` less the moving statistics, which no gradient reaches."""
-    assert count_params(toolkit.create_model(name, use_bias=True, input_shape=(32, 32, 3))) == params
+    assert count_params(outline(name, use_bias=True)) == params
 
 
 @pytest.mark.parametrize(
@@ -147,18 +146,18 @@ def test_parameters_are_those_published(name, params):
     assert toolkit.model_info(name).num_params == params
 
 
-def test_only_bottlenecks_differ_from_the_paper_in_their_stride():
+def test_only_bottlenecks_differ_from_the_paper_in_their_stride(outline):
     differing = {name for name in NAMES if any("v1.5" in text for text in toolkit.model_info(name).deviations)}
     assert differing == {"resnet50", "resnet101", "resnet152"}
-    assert [layer.name for layer in toolkit.create_model("resnet18", version="v1").layers] == [
-        layer.name for layer in toolkit.create_model("resnet18").layers
+    assert [layer.name for layer in outline("resnet18", version="v1").layers] == [
+        layer.name for layer in outline("resnet18").layers
     ]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("plain")])
-def test_plain_twin_is_the_residual_network_without_shortcuts(name):
-    twin = toolkit.create_model(name.replace("plain", "resnet"), input_shape=(32, 32, 3))
-    plain = toolkit.create_model(name, input_shape=(32, 32, 3))
+def test_plain_twin_is_the_residual_network_without_shortcuts(name, outline):
+    twin = outline(name.replace("plain", "resnet"))
+    plain = outline(name)
     kept = [layer for layer in twin.layers if not layer.name.endswith("_add") and "shortcut" not in layer.name]
     assert [layer.name for layer in plain.layers] == [layer.name for layer in kept]
     assert [layer.output.shape for layer in plain.layers] == [layer.output.shape for layer in kept]
@@ -170,16 +169,16 @@ def test_plain_twin_is_the_residual_network_without_shortcuts(name):
     assert all(len(layer._outbound_nodes) <= 1 for layer in plain.layers)
 
 
-def test_survival_falls_linearly_to_a_half():
+def test_survival_falls_linearly_to_a_half(outline):
     """Huang et al., equation 4: p = 1 - l / L · (1 - p_L), for 54 blocks."""
-    model = toolkit.create_model("resnet110_sd")
+    model = outline("resnet110_sd")
     survivals = [layer.survival for layer in model.layers if isinstance(layer, toolkit.layers.StochasticDepth)]
     assert survivals == pytest.approx(np.linspace(1, 0.5, 55)[1:])
     assert sum(survivals) == pytest.approx(40, abs=0.5)  # section 3: about 40 of 54 blocks a step
-    later = toolkit.create_model("resnet56_sd", survival=0.8)
+    later = outline("resnet56_sd", survival=0.8)
     assert later.get_layer("stage3_block9_drop").survival == pytest.approx(0.8)
-    certain = toolkit.create_model("resnet56_sd", survival=1.0)
-    assert [layer.name for layer in certain.layers] == [layer.name for layer in toolkit.create_model("resnet56").layers]
+    certain = outline("resnet56_sd", survival=1.0)
+    assert [layer.name for layer in certain.layers] == [layer.name for layer in outline("resnet56").layers]
     with pytest.raises(toolkit.errors.UserError, match=r"survival must be in \(0, 1\], got 0"):
         toolkit.create_model("resnet56_sd", survival=0)
 
@@ -200,8 +199,8 @@ def test_stochastic_depth_adds_no_weights_and_weakens_branches_at_test():
 
 
 @pytest.mark.parametrize(("shortcut", "params"), [("A", 269_722), ("B", 272_474)])
-def test_cifar_shortcuts(shortcut, params):
-    model = toolkit.create_model("resnet20", shortcut=shortcut)
+def test_cifar_shortcuts(shortcut, params, outline):
+    model = outline("resnet20", shortcut=shortcut)
     assert count_params(model) == params
     # 6n + 2 weighted layers, n = 3; projections are not counted as depth.
     weighted = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
@@ -234,10 +233,10 @@ def test_initial_spread_is_hes_by_fan_out():
     assert abs(kernel.mean()) < 1e-4
 
 
-def test_normalisation_follows_the_reference():
-    norm = toolkit.create_model("resnet50", input_shape=(32, 32, 3)).get_layer("stem_bn")
+def test_normalisation_follows_the_reference(outline):
+    norm = outline("resnet50").get_layer("stem_bn")
     assert (norm.epsilon, norm.momentum) == (1e-5, 0.9)
-    assert toolkit.create_model("resnet20", epsilon=1e-3).get_layer("stem_bn").epsilon == 1e-3
+    assert outline("resnet20", epsilon=1e-3).get_layer("stem_bn").epsilon == 1e-3
 
 
 @pytest.mark.parametrize(("name", "shape", "least"), [("resnet50", (31, 64, 3), 32), ("resnet20", (32, 7, 3), 8)])

@@ -8,12 +8,7 @@ import toolkit
 from toolkit.arithmetic import count_params, layer_table
 
 RNG = np.random.default_rng(0)
-SMALL = {"input_shape": (32, 32, 3), "num_classes": 5}
 DENSE = [102_764_544, 16_781_312, 4_097_000]  # 4096·(7·7·512+1), 4096·(4096+1), 1000·(4096+1)
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def _randomise(model):
@@ -43,14 +38,14 @@ def test_is_layout_compatible_with_keras_applications(name):
     ("name", "first"),
     [
         # 3×3 kernels: 64·(27+1), 64·(576+1), 128·(576+1), 128·(1152+1), 256·(1152+1), 256·(2304+1), …
-        slow("vgg11", [1_792, 73_856, 295_168, 590_080, 1_180_160, 2_359_808, 2_359_808, 2_359_808]),
-        slow("vgg13", [1_792, 36_928, 73_856, 147_584, 295_168, 590_080, 1_180_160, *[2_359_808] * 3]),
+        ("vgg11", [1_792, 73_856, 295_168, 590_080, 1_180_160, 2_359_808, 2_359_808, 2_359_808]),
+        ("vgg13", [1_792, 36_928, 73_856, 147_584, 295_168, 590_080, 1_180_160, *[2_359_808] * 3]),
         ("vgg16", [1_792, 36_928, 73_856, 147_584, 295_168, *[590_080] * 2, 1_180_160, *[2_359_808] * 5]),
-        slow("vgg19", [1_792, 36_928, 73_856, 147_584, 295_168, *[590_080] * 3, 1_180_160, *[2_359_808] * 7]),
+        ("vgg19", [1_792, 36_928, 73_856, 147_584, 295_168, *[590_080] * 3, 1_180_160, *[2_359_808] * 7]),
     ],
 )
-def test_parameters_layer_by_layer(name, first):
-    rows = layer_table(toolkit.create_model(name))
+def test_parameters_layer_by_layer(name, first, outline):
+    rows = layer_table(outline(name))
     assert [row.params for row in rows if row.params] == [*first, *DENSE]
     assert len([row for row in rows if row.params]) == int(name.removeprefix("vgg"))  # the depth in its name
     assert [row.output_shape for row in rows if row.type == "MaxPooling2D"] == [
@@ -68,8 +63,8 @@ def test_batch_normalisation_adds_a_scale_and_a_shift_per_map(depth, maps):
     assert normalised - plain == 2 * maps
 
 
-def test_batch_normalisation_stands_between_convolution_and_relu():
-    model = toolkit.create_model("vgg11_bn", **SMALL)
+def test_batch_normalisation_stands_between_convolution_and_relu(outline):
+    model = outline("vgg11_bn")
     names = [layer.name for layer in model.layers]
     assert names[1:5] == ["stage1_conv1", "stage1_bn1", "stage1_relu1", "stage1_pool"]
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -85,8 +80,8 @@ def test_fresh_network_does_not_fade():
     assert 0.01 < maps.std() < 100
 
 
-def test_head_follows_the_size_of_the_picture():
-    model = toolkit.create_model("vgg11", input_shape=(96, 64, 3), num_classes=5)
+def test_head_follows_the_size_of_the_picture(outline):
+    model = outline("vgg11", input_shape=(96, 64, 3), num_classes=5)
     assert model.get_layer("head_fc1").kernel.shape == (3 * 2 * 512, 4096)
     assert count_params(model) == 9_220_480 + 4096 * (3 * 2 * 512 + 1) + 4096 * 4097 + 5 * 4097
 

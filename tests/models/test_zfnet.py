@@ -8,8 +8,8 @@ from toolkit.arithmetic import layer_table
 from toolkit.errors import UserError
 
 
-def test_layer_by_layer():
-    rows = layer_table(toolkit.create_model("zfnet"))
+def test_layer_by_layer(outline):
+    rows = layer_table(outline("zfnet"))
     counts = [
         96 * (7 * 7 * 3 + 1),
         256 * (5 * 5 * 96 + 1),
@@ -38,20 +38,20 @@ def test_multiply_adds_by_hand():
     assert convolutions + dense == 1_168_032_896 == toolkit.model_info("zfnet").macs
 
 
-def test_normalisation_follows_the_first_two_poolings():
-    names = [layer.name for layer in toolkit.create_model("zfnet", input_shape=(64, 64, 3), num_classes=2).layers]
+def test_normalisation_follows_the_first_two_poolings(outline):
+    names = [layer.name for layer in outline("zfnet").layers]
     assert [name for name in names if name.endswith("_norm")] == ["stage1_norm", "stage2_norm"]
     assert all(names[names.index(f"{stage}_norm") - 1] == f"{stage}_pool" for stage in ("stage1", "stage2"))
 
 
-def test_kernels_are_dense_across_channels():
+def test_kernels_are_dense_across_channels(outline):
     """Unlike AlexNet's, whose towers the authors join."""
-    model = toolkit.create_model("zfnet", input_shape=(64, 64, 3), num_classes=2)
+    model = outline("zfnet")
     assert {layer.groups for layer in model.layers if isinstance(layer, keras.layers.Conv2D)} == {1}
 
 
-def test_smallest_picture_leaves_one_pixel():
-    model = toolkit.create_model("zfnet", input_shape=(47, 47, 3), include_top=False)
+def test_smallest_picture_leaves_one_pixel(outline):
+    model = outline("zfnet", input_shape=(47, 47, 3), include_top=False)
     assert model.output_shape == (None, 1, 1, 256)
     with pytest.raises(UserError, match="zfnet needs pictures of at least 47×47"):
         toolkit.create_model("zfnet", input_shape=(46, 64, 3))

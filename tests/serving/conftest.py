@@ -6,26 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import toolkit
-from toolkit.export import export_bundle
-
-LABELS = ("nought", "one", "two")
-
 
 def encoded(seed: int, image_format: str = "PNG", size: tuple[int, int] = (41, 37)) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, image_format)
     return buffer.getvalue()
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory):
-    """A small bundle's version directory. Tests that change anything copy it."""
-    model = toolkit.create_model("lenet5", num_classes=len(LABELS))
-    preprocessing = toolkit.model_info("lenet5").preprocessing
-    directory = tmp_path_factory.mktemp("bundles") / "digits"
-    return export_bundle(model, directory, labels=LABELS, preprocessing=preprocessing)
 
 
 @pytest.fixture(scope="session")

@@ -107,8 +107,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.gate.wait()
             time.sleep(answer.pause)
             piece = body[request.sent : request.sent + PIECE]
+            request.sent += len(piece)  # before the client can have it: tests look at once
             self.wfile.write(piece)
-            request.sent += len(piece)
 
     def log_message(self, *arguments) -> None:
         pass

@@ -3,7 +3,6 @@
 import keras
 import pytest
 
-import toolkit
 from toolkit.weights.naming import namings
 
 INCEPTIONS = ["3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]
@@ -75,36 +74,34 @@ LISTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("network", "source"), LISTS, ids="-".join)
-def test_every_name_has_its_own_place_and_every_place_a_name(network, source):
+@pytest.mark.parametrize(("network", "source"), LISTS)
+def test_every_name_has_its_own_place_and_every_place_a_name(network, source, outline):
     naming = next(naming for naming in namings(network) if naming.source == source)
     addresses = [naming.address(name) for name in LISTS[network, source]]
     options = {"aux_heads": True} if network.startswith("googlenet") else {}
-    if network.startswith("vgg"):
-        options["input_shape"] = (32, 32, 3)  # at full size, drawing the weights takes seconds
-    model = toolkit.create_model(network, **options)
+    model = outline(network, **options)
     ours = {(layer.name, str(number)) for layer in model.layers for number in range(len(layer.weights))}
     assert sorted(map(str, addresses)) == sorted(map(str, ours))
 
 
 APPLICATIONS = [
     ("resnet50", "ResNet50"),
-    pytest.param("resnet101", "ResNet101", marks=pytest.mark.slow),
-    pytest.param("resnet152", "ResNet152", marks=pytest.mark.slow),
+    ("resnet101", "ResNet101"),
+    ("resnet152", "ResNet152"),
     ("vgg16", "VGG16"),
     ("vgg19", "VGG19"),
 ]
 
 
 @pytest.mark.parametrize(("network", "reference"), APPLICATIONS)
-def test_names_of_keras_applications(network, reference):
+def test_names_of_keras_applications(network, reference, outline):
     naming = next(naming for naming in namings(network) if naming.source == "keras.applications")
-    theirs = getattr(keras.applications, reference)(weights=None, input_shape=(32, 32, 3), include_top=False)
+    theirs = outline(getattr(keras.applications, reference), weights=None, include_top=False)
     found = [
         naming.address(f"{layer.name}/{number}") for layer in theirs.layers for number in range(len(layer.weights))
     ]
     variant = {"version": "v1", "use_bias": True} if network.startswith("resnet") else {}
-    model = toolkit.create_model(network, include_top=False, input_shape=(32, 32, 3), **variant)
+    model = outline(network, include_top=False, **variant)
     ours = {(layer.name, str(number)) for layer in model.layers for number in range(len(layer.weights))}
     assert sorted(map(str, found)) == sorted(map(str, ours))
     assert naming.address("predictions/1") == ("head_logits", "1")

@@ -42,6 +42,8 @@ def write_saved_model(
     height, width = preprocessing.size
     with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
 
+    # A function of its own, so that it is traced once for the two signatures that start from bytes.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def decode(image_bytes):
         return tf.map_fn(
             lambda data: graph.decode_pixels(data, preprocessing),
@@ -112,11 +114,15 @@ def save_signatures(
     module.labels = tf.saved_model.Asset(str(labels_file))
     signatures = {
         "serving_default": tf.function(
-            lambda image_bytes: ranked(answers.from_bytes(image_bytes)), input_signature=[bytes_spec]
+            lambda image_bytes: ranked(answers.from_bytes(image_bytes)), input_signature=[bytes_spec], autograph=False
         ),
-        "pixels": tf.function(lambda pixels: ranked(answers.from_pixels(pixels)), input_signature=[pixels_spec]),
+        "pixels": tf.function(
+            lambda pixels: ranked(answers.from_pixels(pixels)), input_signature=[pixels_spec], autograph=False
+        ),
         "features": tf.function(
-            lambda image_bytes: {"features": answers.features(image_bytes)}, input_signature=[bytes_spec]
+            lambda image_bytes: {"features": answers.features(image_bytes)},
+            input_signature=[bytes_spec],
+            autograph=False,
         ),
     }
     tf.saved_model.save(module, str(directory), signatures=signatures)
