@@ -19,11 +19,7 @@ from toolkit.transfer import (
     HeadOptions,
     UnfrozenOptions,
     finetune,
-    plan_freezing,
 )
-from toolkit.transfer.fitting import StageRates, stage_factors
-from toolkit.transfer.freeze import ALL_FROM, HALF_FROM, LAST_STAGE_FROM
-from toolkit.transfer.unfrozen import _phases
 
 PREPROCESSING = model_info("resnet20").preprocessing
 
@@ -204,43 +200,6 @@ def test_whole_network_trains_from_the_pictures(stripes, tmp_path):
     if result.steps[-1].kept:
         assert moved(result.model, before) == {"stage1", "stage2", "head"}
     assert result.steps[-1].name == "training from stage1 on"
-
-
-def test_more_pictures_free_more_stages_and_a_wish_overrides():
-    stages = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
-    numbers = [LAST_STAGE_FROM - 1, LAST_STAGE_FROM, HALF_FROM, ALL_FROM]
-    plans = [plan_freezing(stages, number) for number in numbers]
-    assert [plan.unfreeze_from for plan in plans] == [None, "stage4", "stage2", "stem"]
-    assert str(plans[0]) == "only the classifier will train (1,999 training pictures, fewer than 2,000)"
-    assert plan_freezing(stages, 10, "stage1").unfreeze_from == "stage1"
-    assert plan_freezing(stages, 10**6, "none").unfreeze_from is None
-    with pytest.raises(UserError, match="unknown stage 'stag1'; did you mean 'stage1'"):
-        plan_freezing(stages, 10, "stag1")
-
-
-def test_each_stage_learns_at_its_own_rate():
-    inputs = keras.Input((1,))
-    x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage1_fc")(inputs)
-    x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage2_fc")(x)
-    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="head_fc")(x))
-    factors = stage_factors(("stage1", "stage2", "head"), 0.1)
-    model.compile(StageRates(factors, learning_rate=1e-2, weight_decay=0.0), "mse")
-    model.train_on_batch(np.ones((1, 1)), np.zeros((1, 1)))
-    # Adam's first step is the learning rate, whatever the gradient's size.
-    steps = [1 - float(keras.ops.convert_to_numpy(variable)[0, 0]) for variable in model.trainable_variables]
-    assert steps == pytest.approx([1e-4, 1e-3, 1e-2], rel=1e-2)
-    assert StageRates.from_config(model.optimizer.get_config()).factors == factors
-
-
-def test_gradual_phases_share_the_epochs():
-    assert _phases(["stage4", "stage3", "stage2"], 5) == [("stage4", 1), ("stage3", 2), ("stage2", 2)]
-    assert _phases(["stage4", "stage3", "stage2"], 2) == [("stage3", 1), ("stage2", 1)]
-
-
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"learning_rate": 0.0}, {"stage_decay": 1.5}])
-def test_impossible_unfrozen_options(options):
-    with pytest.raises(UserError, match="epochs and batch size must be at least 1"):
-        UnfrozenOptions(**options)
 
 
 def test_model_without_preprocessing_is_said(model, stripes, tmp_path):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.spec import Preprocessing
-from toolkit.transfer.fitting import FeatureBatches, KeepBest, PictureBatches
+from toolkit.transfer.fitting import FeatureBatches, KeepBest, PictureBatches, StageRates, stage_factors
 
 LABELS = [0, 1, 2, 0, 1, 2, 0]
 #: Two views of seven pictures; every value tells which view of which picture it belongs to.
@@ -89,3 +89,17 @@ def test_best_epoch_gets_most_right_and_of_those_has_the_smallest_loss(epochs, b
     for epoch, (accuracy, loss) in enumerate(epochs):
         keep.on_epoch_end(epoch, {"val_accuracy": float(np.float32(accuracy)), "val_loss": loss})
     assert keep.best_epoch == best
+
+
+def test_each_stage_learns_at_its_own_rate():
+    inputs = keras.Input((1,))
+    x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage1_fc")(inputs)
+    x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage2_fc")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="head_fc")(x))
+    factors = stage_factors(("stage1", "stage2", "head"), 0.1)
+    model.compile(StageRates(factors, learning_rate=1e-2, weight_decay=0.0), "mse")
+    model.train_on_batch(np.ones((1, 1)), np.zeros((1, 1)))
+    # Adam's first step is the learning rate, whatever the gradient's size.
+    steps = [1 - float(keras.ops.convert_to_numpy(variable)[0, 0]) for variable in model.trainable_variables]
+    assert steps == pytest.approx([1e-4, 1e-3, 1e-2], rel=1e-2)
+    assert StageRates.from_config(model.optimizer.get_config()).factors == factors

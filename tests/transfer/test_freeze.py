@@ -10,8 +10,16 @@ from networks import STAGES, small_residual
 from toolkit import create_model
 from toolkit.errors import UserError
 from toolkit.network import architecture_digest
-from toolkit.transfer import freeze, stages_of, unfreeze
-from toolkit.transfer.freeze import cut_name, cut_tensor, frozen_part, trainable_part
+from toolkit.transfer import freeze, plan_freezing, stages_of, unfreeze
+from toolkit.transfer.freeze import (
+    ALL_FROM,
+    HALF_FROM,
+    LAST_STAGE_FROM,
+    cut_name,
+    cut_tensor,
+    frozen_part,
+    trainable_part,
+)
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(1, 2, (8, 16, 16, 3)).astype(np.float32)
@@ -189,3 +197,15 @@ def test_architecture_is_told_by_its_layers_and_not_by_names_or_freezing():
     freeze(model, "stage2")
     assert architecture_digest(model) == digest()
     assert len({digest(), digest(shortcut="B"), digest("plain20"), digest("resnet32")}) == 4
+
+
+def test_more_pictures_free_more_stages_and_a_wish_overrides():
+    stages = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+    numbers = [LAST_STAGE_FROM - 1, LAST_STAGE_FROM, HALF_FROM, ALL_FROM]
+    plans = [plan_freezing(stages, number) for number in numbers]
+    assert [plan.unfreeze_from for plan in plans] == [None, "stage4", "stage2", "stem"]
+    assert str(plans[0]) == "only the classifier will train (1,999 training pictures, fewer than 2,000)"
+    assert plan_freezing(stages, 10, "stage1").unfreeze_from == "stage1"
+    assert plan_freezing(stages, 10**6, "none").unfreeze_from is None
+    with pytest.raises(UserError, match="unknown stage 'stag1'; did you mean 'stage1'"):
+        plan_freezing(stages, 10, "stag1")
