@@ -3,7 +3,7 @@
 Standard library only, so that reading metadata never pays for importing a framework.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -116,7 +116,6 @@ class PretrainedWeights:
         digest: the source's own checksum, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``; a shorter sha256 holds the
             first digits only, as torchvision's file names do. Empty where the source tells it with the file (the hub)
             or not at all.
-        num_bytes: size of the file, ``None`` where the source does not print it.
         num_classes: width of its classifier.
         layout: whose names its tensors carry, one of ``toolkit.weights.naming``: ``"torchvision"``,
             ``"keras.applications"``, ``"caffe"`` …
@@ -131,7 +130,6 @@ class PretrainedWeights:
     tag: str
     url: str
     digest: str
-    num_bytes: int | None
     num_classes: int
     layout: str
     preprocessing: Preprocessing
@@ -140,21 +138,6 @@ class PretrainedWeights:
     published_in: str = ""
     licence: str = ""
     variant: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Published:
-    """The weights that were published for one network, or why there are none.
-
-    Attributes:
-        weights: each under a tag of its own.
-        imagenet: the tag that ``"imagenet"`` stands for; none if empty.
-        note: what there is to say where nothing was published.
-    """
-
-    weights: Sequence[PretrainedWeights] = ()
-    imagenet: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
