@@ -108,55 +108,32 @@ IMAGENET = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """One set of published weights: where it is found, what it was trained on, how well it does.
+    """One set of published weights: where it is found, what it was trained on, how well it does."""
 
-    Attributes:
-        tag: the name given to ``create_model(weights=…)``.
-        url: source address; ``hf://OWNER/NAME/FILE`` is a file on the Hugging Face hub.
-        digest: the source's own checksum, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``; a shorter sha256 holds the
-            first digits only, as torchvision's file names do. Empty where the source tells it with the file (the hub)
-            or not at all.
-        num_classes: width of its classifier.
-        layout: whose names its tensors carry, one of ``toolkit.weights.naming``: ``"torchvision"``,
-            ``"keras.applications"``, ``"caffe"`` …
-        preprocessing: what turns a picture into the input these weights were trained on.
-        top1: published top-1 accuracy, a fraction; ``None`` where none was published.
-        top5: published top-5 accuracy, a fraction.
-        published_in: the place those accuracies are printed.
-        licence: SPDX identifier or a short statement.
-        variant: builder arguments the weights need, such as ``{"version": "v1"}``.
-    """
-
-    tag: str
-    url: str
+    tag: str  # the name given to ``create_model(weights=…)``
+    url: str  # source address; ``hf://OWNER/NAME/FILE`` is a file on the Hugging Face hub
+    # The source's own checksum, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``; a shorter sha256 holds the first digits
+    # only, as torchvision's file names do. Empty where the source tells it with the file (the hub) or not at all.
     digest: str
-    num_classes: int
-    layout: str
-    preprocessing: Preprocessing
-    top1: float | None = None
-    top5: float | None = None
-    published_in: str = ""
-    licence: str = ""
-    variant: dict[str, Any] = field(default_factory=dict)
+    num_classes: int  # width of its classifier
+    layout: str  # whose names its tensors carry, one of ``toolkit.weights.naming``: ``"torchvision"``, ``"caffe"`` …
+    preprocessing: Preprocessing  # what turns a picture into the input these weights were trained on
+    top1: float | None = None  # published top-1 accuracy, a fraction; None where none was published
+    top5: float | None = None  # published top-5 accuracy, a fraction
+    published_in: str = ""  # the place those accuracies are printed
+    licence: str = ""  # SPDX identifier or a short statement
+    variant: dict[str, Any] = field(default_factory=dict)  # builder arguments they need, ``{"version": "v1"}``
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The options of every builder; what only some networks can vary are keywords of their own.
-
-    Attributes:
-        name: name of the model.
-        input_shape: ``(height, width, channels)``, at least ``ModelInfo.min_size`` high and wide.
-        num_classes: number of logits.
-        include_top: with the classifier, or only the backbone.
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-    """
+    """The options of every builder; what only some networks can vary are keywords of their own."""
 
     name: str
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    include_top: bool = True
-    pooling: str | None = None
+    input_shape: tuple[int, int, int]  # (height, width, channels), at least ``ModelInfo.min_size`` high and wide
+    num_classes: int  # number of logits
+    include_top: bool = True  # with the classifier, or only the backbone
+    pooling: str | None = None  # what pools a backbone's feature map: None, ``"avg"`` or ``"max"``
 
 
 @dataclass(frozen=True)
