@@ -423,7 +423,7 @@ def test_a_process_killed_before_the_rename_costs_no_second_transfer(server, tmp
     row = weights(f"{server.url}/net.pth", CONTENT)
     place = cached_path(row, tmp_path)
     place.parent.mkdir(parents=True)
-    resumable.download(row.url, place.with_name(place.name + ".part"), progress=False)
+    resumable.download(row.url, place.with_name(place.name + ".part"))
     assert fetch_weights(row, cache_dir=tmp_path) == place
     assert place.read_bytes() == CONTENT
     assert len(server.requests) == 1

@@ -40,17 +40,16 @@ class _InterruptedError(Exception):
         self.wait = wait
 
 
-def download(url: str, part: Path, *, progress: bool = True) -> None:
+def download(url: str, part: Path) -> None:
     """Bring the file at ``url`` to ``part``, going on from what an earlier call left there.
 
     Beside ``part``, a ``.json`` file keeps the version of the file that its bytes are of, as the server names it. A
     server that has another by now, or that cannot continue, sends the whole again. Proxies are those of the
-    environment.
+    environment. A bar is drawn while stderr is a terminal.
 
     Args:
         url: an ``http`` or ``https`` address.
         part: where the bytes go; what is there of an interrupted download stays there.
-        progress: whether to draw a bar while stderr is a terminal.
 
     Raises:
         DownloadError: the server has no such file, cannot be reached, or broke off too often.
@@ -60,7 +59,7 @@ def download(url: str, part: Path, *, progress: bool = True) -> None:
     while True:
         before = _size(part)
         try:
-            return _attempt(url, part, progress)
+            return _attempt(url, part)
         except _InterruptedError as error:
             failures = 0 if _size(part) - before >= CHUNK else failures + 1
             if failures == ATTEMPTS:
@@ -76,7 +75,7 @@ def forget(part: Path) -> None:
     _record(part).unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Path, progress: bool) -> None:
+def _attempt(url: str, part: Path) -> None:
     version, total = _kept(url, part)
     have = _size(part) if version else 0
     if have and have == total:
@@ -93,7 +92,7 @@ def _attempt(url: str, part: Path, progress: bool) -> None:
                 # After truncating: a kill between the two must not leave old bytes under the new version's name.
                 record = {"url": url, "version": _version(response), "total": total}
                 _record(part).write_text(json.dumps(record), encoding="utf-8")
-            with _bar(part, total, have, progress) as advance:
+            with _bar(part, total, have) as advance:
                 for chunk in _chunks(response):
                     file.write(chunk)
                     advance(len(chunk))
@@ -196,8 +195,8 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 
 @contextmanager
-def _bar(part: Path, total: int | None, have: int, progress: bool) -> Iterator[Callable[[int], Any]]:
-    if not progress or not sys.stderr.isatty():
+def _bar(part: Path, total: int | None, have: int) -> Iterator[Callable[[int], Any]]:
+    if not sys.stderr.isatty():
         yield lambda count: None
         return
     from tqdm import tqdm
