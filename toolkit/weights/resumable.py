@@ -8,12 +8,10 @@ import re
 import shutil
 import socket
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +74,8 @@ def forget(part: Path) -> None:
 
 
 def _attempt(url: str, part: Path) -> None:
+    from tqdm import tqdm
+
     version, total = _kept(url, part)
     have = _size(part) if version else 0
     if have and have == total:
@@ -92,10 +92,13 @@ def _attempt(url: str, part: Path) -> None:
                 # After truncating: a kill between the two must not leave old bytes under the new version's name.
                 record = {"url": url, "version": _version(response), "total": total}
                 _record(part).write_text(json.dumps(record), encoding="utf-8")
-            with _bar(part, total, have) as advance:
+            scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+            label = part.name.removesuffix(".part")
+            # "disable" as None draws the bar on a terminal only.
+            with tqdm(desc=label, total=total, initial=have, leave=False, disable=None, **scale) as bar:
                 for chunk in _chunks(response):
                     file.write(chunk)
-                    advance(len(chunk))
+                    bar.update(len(chunk))
     if total is not None and _size(part) != total:
         raise _InterruptedError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
 
@@ -192,16 +195,3 @@ def _chunks(response: Any) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
-
-
-@contextmanager
-def _bar(part: Path, total: int | None, have: int) -> Iterator[Callable[[int], Any]]:
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    label = part.name.removesuffix(".part")
-    scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    with tqdm(desc=label, total=total, initial=have, leave=False, file=sys.stderr, **scale) as bar:
-        yield bar.update
