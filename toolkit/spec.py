@@ -142,40 +142,25 @@ class ModelInfo:
 
     ``num_params`` counts trainable parameters and ``macs`` multiply-adds of convolutions and dense layers for one
     picture, both of the default variant at ``input_shape`` and ``num_classes``; tests recompute them.
-
-    Attributes:
-        name: what ``create_model`` calls it.
-        title: name as a person writes it.
-        paper: citation with the place of publication.
-        year: year of publication.
-        min_size: the smallest height and width it takes.
-        num_classes: default number of classes.
-        num_params: trainable parameters.
-        macs: multiply-adds for one picture.
-        stages: stage names, input to output; every layer's name starts with one of them.
-        preprocessing: the default for training from scratch.
-        recipe: name of the training recipe that suits it.
-        weights: published weights by tag; ``"imagenet"`` stands for the best of them.
-        weights_note: why there are none, where none were ever published.
-        deviations: every difference from the paper.
-        build: the builder, ``build(options, **variant) -> keras.Model`` for a ``BuildOptions``.
     """
 
-    name: str
-    title: str
-    paper: str
+    name: str  # what ``create_model`` calls it
+    title: str  # its name as a person writes it
+    paper: str  # citation with the place of publication
     year: int
-    min_size: int
-    num_classes: int
+    min_size: int  # the smallest height and width it takes
+    num_classes: int  # default number of classes
     num_params: int
     macs: int
-    stages: tuple[str, ...]
-    preprocessing: Preprocessing
-    recipe: str
+    stages: tuple[str, ...]  # input to output; every layer's name starts with one of them
+    preprocessing: Preprocessing  # the default for training from scratch
+    recipe: str  # name of the training recipe that suits it
+    # The builder, ``build(options, **variant) -> keras.Model`` for a ``BuildOptions``.
     build: Callable[..., Any] = field(repr=False, compare=False)
+    # Published weights by tag; ``"imagenet"`` stands for the best of them.
     weights: dict[str, PretrainedWeights] = field(default_factory=dict)
-    weights_note: str = ""
-    deviations: tuple[str, ...] = ()
+    weights_note: str = ""  # why there are none, where none were ever published
+    deviations: tuple[str, ...] = ()  # every difference from the paper
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
