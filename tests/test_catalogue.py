@@ -1,11 +1,12 @@
 """Names: sorted, unique, joined with their weights once, and a mistyped one is answered with the nearest."""
 
+from dataclasses import replace
+
 import pytest
 
 import toolkit
 from toolkit.catalogue import join
 from toolkit.errors import UserError
-from toolkit.spec import Published
 
 
 def test_names_are_sorted_and_complete():
@@ -21,27 +22,28 @@ def test_info_bears_the_name_it_is_listed_under():
 def test_a_taken_name_is_refused():
     info = toolkit.model_info("lenet5")
     with pytest.raises(ValueError, match=r"two networks are named 'lenet5': LeNet-5 and LeNet-5"):
-        join([info, info], [])
+        join([info, info], {}, {})
 
 
 def test_weights_are_joined_once_and_to_a_network_that_is_there():
     info = toolkit.model_info("resnet20")
     row = info.weights["cifar10"]
-    joined = join([info], [{"resnet20": Published([row], imagenet="cifar10")}])["resnet20"]
-    assert joined.weights == {"cifar10": row, "imagenet": row}
+    best, other = replace(row, tag="imagenet-best"), replace(row, tag="imagenet-other")
+    assert join([info], {"resnet20": [row]}, {})["resnet20"].weights == {"cifar10": row}
+    joined = join([info], {"resnet20": [best, other]}, {})["resnet20"]
+    assert joined.weights == {"imagenet-best": best, "imagenet-other": other, "imagenet": best}
     with pytest.raises(ValueError, match="'resnet20' stand in two tables"):
-        join([info], [{"resnet20": Published(note="none")}, {"resnet20": Published([row])}])
-    with pytest.raises(ValueError, match="'resnet21', which is no network"):
-        join([info], [{"resnet21": Published([row])}])
+        join([info], {"resnet20": [row]}, {"resnet20": "none"})
+    for tables in (({"resnet21": [row]}, {}), ({}, {"resnet21": "none"})):
+        with pytest.raises(ValueError, match="'resnet21', which is no network"):
+            join([info], *tables)
     with pytest.raises(ValueError, match="'resnet20' has two sets of weights under the tag 'cifar10'"):
-        join([info], [{"resnet20": Published([row, row])}])
-    with pytest.raises(ValueError, match="'imagenet' cannot stand for 'tv1': 'resnet20' has cifar10"):
-        join([info], [{"resnet20": Published([row], imagenet="tv1")}])
+        join([info], {"resnet20": [row, row]}, {})
 
 
 def test_the_catalogue_cannot_be_changed():
     with pytest.raises(TypeError):
-        join([], [])["lenet5"] = toolkit.model_info("lenet5")
+        join([], {}, {})["lenet5"] = toolkit.model_info("lenet5")
 
 
 def test_mistyped_name_suggests_the_nearest():

@@ -1,13 +1,13 @@
 """The networks by name, each joined with the weights that were published for it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.models import NETWORKS
-from toolkit.spec import ModelInfo, PretrainedWeights, Published
-from toolkit.weights.tables import TABLES
+from toolkit.spec import ModelInfo, PretrainedWeights
+from toolkit.weights.published import PUBLISHED, UNPUBLISHED
 
 
 def list_models() -> list[str]:
@@ -33,42 +33,37 @@ def model_info(name: str) -> ModelInfo:
     return _MODELS[name]
 
 
-def join(networks: Iterable[ModelInfo], tables: Iterable[Mapping[str, Published]]) -> Mapping[str, ModelInfo]:
-    """Join networks with the tables of weights by name.
+def join(
+    networks: Iterable[ModelInfo], published: Mapping[str, Sequence[PretrainedWeights]], unpublished: Mapping[str, str]
+) -> Mapping[str, ModelInfo]:
+    """Join networks with the weights that were published for them, or with why there are none, by name.
 
     Raises:
-        ValueError: two networks of one name, two entries of weights for one network, weights for a network that is
-            not there, a tag twice, or an ``"imagenet"`` that stands for none of the weights. Overwriting would
-            silently change what others load.
+        ValueError: two networks of one name, weights for a network that is not there or for one that is said to have
+            none, or a tag twice. Overwriting would silently change what others load.
     """
     models: dict[str, ModelInfo] = {}
     for info in networks:
         if info.name in models:
             raise ValueError(f"two networks are named {info.name!r}: {models[info.name].title} and {info.title}")
         models[info.name] = info
-    seen: set[str] = set()
-    for name, published in ((name, published) for table in tables for name, published in table.items()):
+    for name in (*published, *unpublished):
         if name not in models:
             raise ValueError(f"weights for {name!r}, which is no network")
-        if name in seen:
+        if name in published and name in unpublished:
             raise ValueError(f"the weights of {name!r} stand in two tables")
-        seen.add(name)
-        models[name] = replace(models[name], weights=_by_tag(name, published), weights_note=published.note)
+        by_tag = _by_tag(name, published.get(name, ()))
+        models[name] = replace(models[name], weights=by_tag, weights_note=unpublished.get(name, ""))
     return MappingProxyType(models)
 
 
-def _by_tag(name: str, published: Published) -> dict[str, PretrainedWeights]:
+def _by_tag(name: str, rows: Sequence[PretrainedWeights]) -> dict[str, PretrainedWeights]:
     by_tag: dict[str, PretrainedWeights] = {}
-    for row in published.weights:
+    for row in rows:
         if row.tag in by_tag or row.tag == "imagenet":
             raise ValueError(f"{name!r} has two sets of weights under the tag {row.tag!r}")
         by_tag[row.tag] = row
-    if published.imagenet:
-        if published.imagenet not in by_tag:
-            known = ", ".join(by_tag) or "none"
-            raise ValueError(f"'imagenet' cannot stand for {published.imagenet!r}: {name!r} has {known}")
-        by_tag["imagenet"] = by_tag[published.imagenet]
-    return by_tag
+    return by_tag | ({"imagenet": rows[0]} if rows and rows[0].tag.startswith("imagenet") else {})
 
 
-_MODELS = join(NETWORKS, TABLES)
+_MODELS = join(NETWORKS, PUBLISHED, UNPUBLISHED)

@@ -3,7 +3,7 @@
 Standard library only, so that reading metadata never pays for importing a framework.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -108,72 +108,32 @@ IMAGENET = Preprocessing((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """One set of published weights: where it is found, what it was trained on, how well it does.
+    """One set of published weights: where it is found, what it was trained on, how well it does."""
 
-    Attributes:
-        tag: the name given to ``create_model(weights=…)``.
-        url: source address; ``hf://OWNER/NAME/FILE`` is a file on the Hugging Face hub.
-        digest: the source's own checksum, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``; a shorter sha256 holds the
-            first digits only, as torchvision's file names do. Empty where the source tells it with the file (the hub)
-            or not at all.
-        num_bytes: size of the file, ``None`` where the source does not print it.
-        num_classes: width of its classifier.
-        layout: whose names its tensors carry, one of ``toolkit.weights.naming``: ``"torchvision"``,
-            ``"keras.applications"``, ``"caffe"`` …
-        preprocessing: what turns a picture into the input these weights were trained on.
-        top1: published top-1 accuracy, a fraction; ``None`` where none was published.
-        top5: published top-5 accuracy, a fraction.
-        published_in: the place those accuracies are printed.
-        licence: SPDX identifier or a short statement.
-        variant: builder arguments the weights need, such as ``{"version": "v1"}``.
-    """
-
-    tag: str
-    url: str
+    tag: str  # the name given to ``create_model(weights=…)``
+    url: str  # source address; ``hf://OWNER/NAME/FILE`` is a file on the Hugging Face hub
+    # The source's own checksum, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``; a shorter sha256 holds the first digits
+    # only, as torchvision's file names do. Empty where the source tells it with the file (the hub) or not at all.
     digest: str
-    num_bytes: int | None
-    num_classes: int
-    layout: str
-    preprocessing: Preprocessing
-    top1: float | None = None
-    top5: float | None = None
-    published_in: str = ""
-    licence: str = ""
-    variant: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Published:
-    """The weights that were published for one network, or why there are none.
-
-    Attributes:
-        weights: each under a tag of its own.
-        imagenet: the tag that ``"imagenet"`` stands for; none if empty.
-        note: what there is to say where nothing was published.
-    """
-
-    weights: Sequence[PretrainedWeights] = ()
-    imagenet: str = ""
-    note: str = ""
+    num_classes: int  # width of its classifier
+    layout: str  # whose names its tensors carry, one of ``toolkit.weights.naming``: ``"torchvision"``, ``"caffe"`` …
+    preprocessing: Preprocessing  # what turns a picture into the input these weights were trained on
+    top1: float | None = None  # published top-1 accuracy, a fraction; None where none was published
+    top5: float | None = None  # published top-5 accuracy, a fraction
+    published_in: str = ""  # the place those accuracies are printed
+    licence: str = ""  # SPDX identifier or a short statement
+    variant: dict[str, Any] = field(default_factory=dict)  # builder arguments they need, ``{"version": "v1"}``
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The options of every builder; what only some networks can vary are keywords of their own.
-
-    Attributes:
-        name: name of the model.
-        input_shape: ``(height, width, channels)``, at least ``ModelInfo.min_size`` high and wide.
-        num_classes: number of logits.
-        include_top: with the classifier, or only the backbone.
-        pooling: what pools a backbone's feature map: None, ``"avg"`` or ``"max"``.
-    """
+    """The options of every builder; what only some networks can vary are keywords of their own."""
 
     name: str
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    include_top: bool = True
-    pooling: str | None = None
+    input_shape: tuple[int, int, int]  # (height, width, channels), at least ``ModelInfo.min_size`` high and wide
+    num_classes: int  # number of logits
+    include_top: bool = True  # with the classifier, or only the backbone
+    pooling: str | None = None  # what pools a backbone's feature map: None, ``"avg"`` or ``"max"``
 
 
 @dataclass(frozen=True)
@@ -182,40 +142,25 @@ class ModelInfo:
 
     ``num_params`` counts trainable parameters and ``macs`` multiply-adds of convolutions and dense layers for one
     picture, both of the default variant at ``input_shape`` and ``num_classes``; tests recompute them.
-
-    Attributes:
-        name: what ``create_model`` calls it.
-        title: name as a person writes it.
-        paper: citation with the place of publication.
-        year: year of publication.
-        min_size: the smallest height and width it takes.
-        num_classes: default number of classes.
-        num_params: trainable parameters.
-        macs: multiply-adds for one picture.
-        stages: stage names, input to output; every layer's name starts with one of them.
-        preprocessing: the default for training from scratch.
-        recipe: name of the training recipe that suits it.
-        weights: published weights by tag; ``"imagenet"`` stands for the best of them.
-        weights_note: why there are none, where none were ever published.
-        deviations: every difference from the paper.
-        build: the builder, ``build(options, **variant) -> keras.Model`` for a ``BuildOptions``.
     """
 
-    name: str
-    title: str
-    paper: str
+    name: str  # what ``create_model`` calls it
+    title: str  # its name as a person writes it
+    paper: str  # citation with the place of publication
     year: int
-    min_size: int
-    num_classes: int
+    min_size: int  # the smallest height and width it takes
+    num_classes: int  # default number of classes
     num_params: int
     macs: int
-    stages: tuple[str, ...]
-    preprocessing: Preprocessing
-    recipe: str
+    stages: tuple[str, ...]  # input to output; every layer's name starts with one of them
+    preprocessing: Preprocessing  # the default for training from scratch
+    recipe: str  # name of the training recipe that suits it
+    # The builder, ``build(options, **variant) -> keras.Model`` for a ``BuildOptions``.
     build: Callable[..., Any] = field(repr=False, compare=False)
+    # Published weights by tag; ``"imagenet"`` stands for the best of them.
     weights: dict[str, PretrainedWeights] = field(default_factory=dict)
-    weights_note: str = ""
-    deviations: tuple[str, ...] = ()
+    weights_note: str = ""  # why there are none, where none were ever published
+    deviations: tuple[str, ...] = ()  # every difference from the paper
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

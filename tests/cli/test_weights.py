@@ -109,7 +109,7 @@ def test_a_tag_brings_file_variant_classes_and_preprocessing(home, served, monke
     )
     stated = Preprocessing((32, 32), resize="stretch", mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
     entry = PretrainedWeights(
-        tag="test", url=f"{served}/published.safetensors", num_bytes=None, num_classes=4, layout="toolkit",
+        tag="test", url=f"{served}/published.safetensors", num_classes=4, layout="toolkit",
         digest=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}", preprocessing=stated,
         variant={"shortcut": "B"},
     )  # fmt: skip

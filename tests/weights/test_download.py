@@ -132,7 +132,7 @@ def quick_and_direct(monkeypatch):
 
 def weights(url: str, content: bytes | None = None, digest: str = "") -> PretrainedWeights:
     digest = digest or (f"sha256:{hashlib.sha256(content).hexdigest()}" if content else "")
-    return PretrainedWeights("imagenet-x", url, digest, None, 10, "torchvision", Preprocessing((8, 8)))
+    return PretrainedWeights("imagenet-x", url, digest, 10, "torchvision", Preprocessing((8, 8)))
 
 
 HUB = weights("hf://timm/net.tv_in1k/model.safetensors")
@@ -362,7 +362,7 @@ from toolkit.spec import Preprocessing, PretrainedWeights
 from toolkit.weights.download import fetch_weights
 logging.basicConfig(level=logging.INFO)
 url, digest, cache = sys.argv[1:]
-row = PretrainedWeights("imagenet-x", url, digest, None, 10, "torchvision", Preprocessing((8, 8)))
+row = PretrainedWeights("imagenet-x", url, digest, 10, "torchvision", Preprocessing((8, 8)))
 try:
     print(json.dumps({"path": str(fetch_weights(row, cache_dir=cache))}))
 except UserError as error:
@@ -423,7 +423,7 @@ def test_a_process_killed_before_the_rename_costs_no_second_transfer(server, tmp
     row = weights(f"{server.url}/net.pth", CONTENT)
     place = cached_path(row, tmp_path)
     place.parent.mkdir(parents=True)
-    resumable.download(row.url, place.with_name(place.name + ".part"), progress=False)
+    resumable.download(row.url, place.with_name(place.name + ".part"))
     assert fetch_weights(row, cache_dir=tmp_path) == place
     assert place.read_bytes() == CONTENT
     assert len(server.requests) == 1

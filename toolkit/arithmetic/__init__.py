@@ -4,15 +4,7 @@ Works on a model through its public attributes only, so importing it imports no 
 """
 
 from toolkit.arithmetic.sizes import conv_output_size
-from toolkit.arithmetic.table import (
-    LayerRow,
-    count_macs,
-    count_params,
-    format_table,
-    layer_table,
-    peak_memory,
-    summary,
-)
+from toolkit.arithmetic.table import LayerRow, count_macs, count_params, format_table, layer_table, peak_memory, summary
 
 __all__ = [
     "LayerRow",

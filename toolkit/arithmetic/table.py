@@ -23,29 +23,18 @@ _NORMALISATIONS = {f"{kind}Normalization" for kind in ("", "Batch", "Group", "La
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer; shapes leave out the batch.
-
-    Attributes:
-        name: the layer's.
-        type: its class.
-        output_shape: of its output.
-        activation_size: values in its output.
-        params: trainable parameters.
-        macs: multiply-adds for one picture.
-        receptive_field: height and width of what one output pixel sees of the picture; None where there are no pixels.
-        jump: steps in the picture from one output pixel to the next, down and across.
-        live_bytes: of float32 activations alive while the layer runs on one picture, its own output included.
-    """
+    """One layer; shapes leave out the batch."""
 
     name: str
-    type: str
+    type: str  # its class
     output_shape: tuple[int | None, ...]
-    activation_size: int
-    params: int
-    macs: int
+    activation_size: int  # values in its output
+    params: int  # trainable parameters
+    macs: int  # multiply-adds for one picture
+    # Height and width of what one output pixel sees of the picture; None where there are no pixels.
     receptive_field: tuple[int, int] | None = None
-    jump: tuple[int, int] | None = None
-    live_bytes: int = 0
+    jump: tuple[int, int] | None = None  # steps in the picture from one output pixel to the next, down and across
+    live_bytes: int = 0  # of float32 activations alive while the layer runs on one picture, its own output included
 
 
 def layer_table(model: "keras.Model") -> list[LayerRow]:

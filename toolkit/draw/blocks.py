@@ -14,31 +14,18 @@ from toolkit.network import sources
 
 @dataclass
 class Box:
-    """A block as drawn.
+    """A block as drawn."""
 
-    Attributes:
-        name: the block's; of folded ones, the last's.
-        inputs: names of the blocks drawn that feed it; of folded ones, the first.
-        stage: what its layers' names start with.
-        lines: what it computes; of a module with branches, a line per branch.
-        kind: ``"convolution"``, ``"pooling"``, ``"dense"`` or ``"other"``.
-        shape: of its output, without the batch.
-        shortcut: None, or what its input passes through on the way to the sum: ``""`` for nothing.
-        joined: whether the lines are branches side by side, concatenated.
-        survivals: of stochastic depth, the first and the last of those folded into this box.
-        repeats: blocks folded into this box.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    stage: str
-    lines: tuple[str, ...]
-    kind: str
-    shape: tuple[int | None, ...]
-    shortcut: str | None = None
-    joined: bool = False
-    survivals: tuple[float, float] | None = None
-    repeats: int = 1
+    name: str  # the block's; of folded ones, the last's
+    inputs: tuple[str, ...]  # names of the blocks drawn that feed it; of folded ones, the first
+    stage: str  # what its layers' names start with
+    lines: tuple[str, ...]  # what it computes; of a module with branches, a line per branch
+    kind: str  # "convolution", "pooling", "dense" or "other"
+    shape: tuple[int | None, ...]  # of its output, without the batch
+    shortcut: str | None = None  # what its input passes through on the way to the sum: "" for nothing
+    joined: bool = False  # its lines are branches side by side, concatenated
+    survivals: tuple[float, float] | None = None  # of stochastic depth, the first and the last of those folded
+    repeats: int = 1  # blocks folded into this box
 
     def note(self) -> str:
         """The smaller print below the lines."""

@@ -42,11 +42,7 @@ def filter_layer(name: str) -> "keras.Layer":
         return keras.ops.cast(np.broadcast_to(kernel, shape), dtype or "float32")
 
     return keras.layers.DepthwiseConv2D(
-        len(FILTERS[name]),
-        use_bias=False,
-        depthwise_initializer=same_for_all_channels,
-        trainable=False,
-        name=name,
+        len(FILTERS[name]), use_bias=False, depthwise_initializer=same_for_all_channels, trainable=False, name=name
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from toolkit.catalogue import model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
-from toolkit.factory.settings import check_settings
 from toolkit.factory.source import WeightsSource, open_source
 from toolkit.lazy import keras
 from toolkit.spec import BuildOptions, ModelInfo, Preprocessing, PretrainedWeights
@@ -74,14 +73,7 @@ def create_model(
     model = info.build(BuildOptions(name, shape, classes, include_top, pooling), **arguments)
     model.preprocessing, model.variant = _fitted(preprocessing, shape), arguments
     if source is not None:
-        check_settings(model, source)
-        fill(
-            model,
-            source,
-            backbone=not include_top,
-            fresh_head=num_classes is not None,
-            sum_channels=sum_channels,
-        )
+        fill(model, source, backbone=not include_top, fresh_head=num_classes is not None, sum_channels=sum_channels)
         _say(name, source, arguments)
     return model
 
@@ -105,7 +97,6 @@ def load_weights(model: "keras.Model", path: str | os.PathLike[str], format: str
     """
     source = open_source(Path(path), model.name, format, layers={layer.name for layer in model.layers})
     _check_same_variant(model, source)
-    check_settings(model, source)
     fill(model, source)
     if source.preprocessing is not None:
         model.preprocessing = _fitted(source.preprocessing, model.input_shape[1:])
@@ -222,16 +213,9 @@ def _source(info: ModelInfo, weights: PretrainedWeights | Path) -> WeightsSource
         return open_source(weights, info.name)
     from toolkit.weights.download import fetch_weights
 
-    return _tagged(open_source(fetch_weights(weights), info.name), weights)
-
-
-def _tagged(source: WeightsSource, entry: PretrainedWeights) -> WeightsSource:
-    """The source with what the table says of the file, which counts for more than what its kind takes for granted."""
-    return replace(
-        source,
-        preprocessing=entry.preprocessing,
-        variant=source.variant | entry.variant,
-    )
+    source = open_source(fetch_weights(weights), info.name)
+    # What the table says of the file counts for more than what its kind takes for granted.
+    return replace(source, preprocessing=weights.preprocessing, variant=source.variant | weights.variant)
 
 
 def _fitted(preprocessing: Preprocessing, shape: tuple[int, ...]) -> Preprocessing | None:

@@ -18,6 +18,11 @@ log = logging.getLogger("toolkit")
 _AUXILIARY = tuple(f"{stage}_" for stage in AUXILIARY)
 #: Layers that fine-tuning puts before the logits: with them, a classifier is another one.
 _HIDDEN = "head_hidden"
+# Settings of a layer that change what it answers at inference. Sizes show in the arrays' shapes.
+_SETTINGS = (
+    *("strides", "dilation_rate", "groups", "pool_size", "size", "activation"),
+    *("epsilon", "alpha", "beta", "bias", "scale", "center"),
+)
 Shape = tuple[int, ...]
 
 
@@ -48,8 +53,10 @@ def fill(
         sum_channels: sum the first convolution's filters over their channels for a model of one channel.
 
     Raises:
-        UserError: a tensor or a variable is left over, or shapes differ. The model is unchanged then.
+        UserError: a tensor or a variable is left over, shapes differ, or a layer of a ``.keras`` file is set otherwise.
+            The model is unchanged then.
     """
+    _check_settings(model, source)
     path, tensors = source.file.path, source.file.tensors
     places = _by_number(source.places, model)
     slots = _slots(model, source.naming.channels_first, sum_channels)
@@ -201,3 +208,52 @@ def _layers(addresses: Collection[Address]) -> KeysView[str]:
 
 def _sides(shape: Shape) -> str:
     return "×".join(map(str, shape)) or "scalar"
+
+
+# --- The settings of layers: arrays that fit do not tell them
+
+
+def _check_settings(model: "keras.Model", source: WeightsSource) -> None:
+    """Compare the layers that a ``.keras`` file of this package's own names lists with those of the model.
+
+    Classifiers may differ: whether they fit is seen where they are filled.
+
+    Raises:
+        UserError: a layer is missing on either side, or is set otherwise.
+    """
+    if source.naming.source != "toolkit" or not source.file.layers:
+        return
+    ours = {layer.name: layer.get_config() for layer in model.layers}
+    problem = _difference(_backbone(source.file.layers), _backbone(ours))
+    if problem:
+        raise UserError(f"{source.file.path} does not fit model {model.name!r}: {problem}")
+
+
+def _backbone(layers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: settings
+        for name, settings in layers.items()
+        if name.partition("_")[0] not in ("head", *AUXILIARY) and not _matters_not(settings)
+    }
+
+
+def _matters_not(settings: dict[str, Any]) -> bool:
+    """The input, stochastic depth, dropout, and the padding before a partial window: it goes with the input's size."""
+    return bool({"batch_shape", "survival", "rate"} & set(settings)) or (
+        "padding" in settings and "strides" not in settings
+    )
+
+
+def _difference(theirs: dict[str, dict[str, Any]], ours: dict[str, dict[str, Any]]) -> str:
+    for name in theirs:
+        if name not in ours:
+            return f"the model lacks layer {name!r}"
+    for name, own in ours.items():
+        if name not in theirs:
+            return f"the file lacks layer {name!r}"
+        for key in _SETTINGS:
+            here, there = own.get(key), theirs[name].get(key)
+            here = tuple(here) if isinstance(here, list) else here
+            if key in own and key in theirs[name] and here != there:
+                return f"layer {name!r} has {key} {there} in the file and {here} in the model"
+    return ""

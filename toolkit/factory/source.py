@@ -22,35 +22,21 @@ METADATA_KEY = "toolkit"
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """One file of weights for one network.
-
-    Attributes:
-        file: its tensors.
-        naming: whose names they carry.
-        places: name of the tensor at each address.
-        unplaced: tensors whose names fit nowhere.
-        variant: builder arguments these weights need.
-        preprocessing: what they were trained on; None where nothing tells.
-        num_classes: width of the classifier in the file; None for a backbone.
-    """
+    """One file of weights for one network."""
 
     file: TensorFile
-    naming: Naming
-    places: dict[Address, str]
-    unplaced: tuple[str, ...]
-    variant: dict[str, Any]
-    preprocessing: Preprocessing | None
-    num_classes: int | None = None
+    naming: Naming  # whose names its tensors carry
+    places: dict[Address, str]  # the name of the tensor at each address
+    unplaced: tuple[str, ...]  # tensors whose names fit nowhere
+    variant: dict[str, Any]  # builder arguments these weights need
+    preprocessing: Preprocessing | None  # what they were trained on; None where nothing tells
+    num_classes: int | None  # width of the classifier in the file; None for a backbone
 
 
 def open_source(path: Path, network: str, format: str = "auto", *, layers: Collection[str] = ()) -> WeightsSource:
     """Read a file for a network; the naming under which most of its tensors have a place there counts.
 
-    Args:
-        path: the file.
-        network: one of ``toolkit.list_models()``, or any model's name.
-        format: see ``load_weights``.
-        layers: names of the model's layers, where it stands already.
+    ``network`` may be any model's name; ``layers`` are the names of its layers, where it stands already.
     """
     file = read_tensors(path, format)
     stages = (*model_info(network).stages, *AUXILIARY) if network in list_models() else ()

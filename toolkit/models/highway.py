@@ -34,44 +34,27 @@ CNN_ROWS = {
 MLP_WIDTH = 50
 
 
-def highway(x: Any, transform: Any, gate: Any, *, name: str) -> Any:
-    """Mix a layer's input with its output: x + T·(H - x), which is H·T + x·(1 - T) in fewer operations."""
+def weighted(x: Any, width: int, kernel: int | None, *, gate_bias: float | None = None, name: str) -> Any:
+    """A convolution with ReLU, or a transform gate where ``gate_bias`` says what its biases start from.
+
+    Dense where ``kernel`` is None. Weights start uniform with variance 1 / fan-in.
+    """
+    start: dict[str, Any] = {"kernel_initializer": keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")}
+    if gate_bias is not None:
+        start["bias_initializer"] = keras.initializers.Constant(gate_bias)
+    start["activation"] = "relu" if gate_bias is None else "sigmoid"
+    if kernel is None:
+        return layers.Dense(width, name=name, **start)(x)
+    return layers.Conv2D(width, kernel, padding="same", name=name, **start)(x)
+
+
+def highway(x: Any, kernel: int | None, *, gate_bias: float, name: str) -> Any:
+    """A highway layer as wide as its input: x + T·(H - x), which is H·T + x·(1 - T) in fewer operations."""
+    transform = weighted(x, x.shape[-1], kernel, name=f"{name}_transform")
+    gate = weighted(x, x.shape[-1], kernel, gate_bias=gate_bias, name=f"{name}_gate")
     change = layers.Subtract(name=f"{name}_difference")([transform, x])
     change = layers.Multiply(name=f"{name}_gated")([gate, change])
     return layers.Add(name=f"{name}_out")([x, change])
-
-
-def dense(x: Any, units: int, *, gate_bias: float | None = None, name: str) -> Any:
-    """A dense layer with ReLU, or a transform gate where ``gate_bias`` says what its biases start from."""
-    return layers.Dense(units, name=name, **start(gate_bias))(x)
-
-
-def conv(x: Any, filters: int, kernel: int, *, gate_bias: float | None = None, name: str) -> Any:
-    """A convolution with ReLU, or a transform gate where ``gate_bias`` says what its biases start from."""
-    return layers.Conv2D(filters, kernel, padding="same", name=name, **start(gate_bias))(x)
-
-
-def start(gate_bias: float | None) -> dict[str, Any]:
-    """Activation and initializers of a plain layer or a gate: weights uniform with variance 1 / fan-in."""
-    xavier = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # by Caffe's name for it
-    if gate_bias is None:
-        return {"activation": "relu", "kernel_initializer": xavier}
-    bias = keras.initializers.Constant(gate_bias)
-    return {"activation": "sigmoid", "kernel_initializer": xavier, "bias_initializer": bias}
-
-
-def dense_highway(x: Any, *, gate_bias: float, name: str) -> Any:
-    """One fully connected highway layer as wide as its input."""
-    transform = dense(x, x.shape[-1], name=f"{name}_transform")
-    gate = dense(x, x.shape[-1], gate_bias=gate_bias, name=f"{name}_gate")
-    return highway(x, transform, gate, name=name)
-
-
-def conv_highway(x: Any, kernel: int, *, gate_bias: float, name: str) -> Any:
-    """One convolutional highway layer as wide as its input."""
-    transform = conv(x, x.shape[-1], kernel, name=f"{name}_transform")
-    gate = conv(x, x.shape[-1], kernel, gate_bias=gate_bias, name=f"{name}_gate")
-    return highway(x, transform, gate, name=name)
 
 
 def build_mlp(options: BuildOptions, *, depth: int = 10, gate_bias: float = -2.0) -> "keras.Model":
@@ -85,9 +68,9 @@ def build_mlp(options: BuildOptions, *, depth: int = 10, gate_bias: float = -2.0
         raise UserError(f"{options.name} needs depth of at least 2, one plain layer and one highway layer; got {depth}")
     x = layers.Input(options.input_shape, name="input")
     inputs, x = x, layers.Flatten(name="stem_flatten")(x)
-    x = dense(x, MLP_WIDTH, name="stem_fc")
+    x = weighted(x, MLP_WIDTH, None, name="stem_fc")
     for block in range(1, depth):
-        x = dense_highway(x, gate_bias=gate_bias, name=f"stage1_block{block}")
+        x = highway(x, None, gate_bias=gate_bias, name=f"stage1_block{block}")
     if not options.include_top:
         x = layers.Reshape((1, 1, MLP_WIDTH), name="stage1_map")(x)
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
@@ -108,12 +91,12 @@ def build_cnn(row: Row, options: BuildOptions, *, gate_bias: float = -2.0, dropo
         if stage > 1:
             x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
             x = layers.Dropout(dropout, name=f"stage{stage}_dropout")(x)
-        x = conv(x, width, 3, name=f"stage{stage}_conv")
+        x = weighted(x, width, 3, name=f"stage{stage}_conv")
         for block, kernel in enumerate(kernels, start=1):
-            x = conv_highway(x, kernel, gate_bias=gate_bias, name=f"stage{stage}_block{block}")
+            x = highway(x, kernel, gate_bias=gate_bias, name=f"stage{stage}_block{block}")
     if not options.include_top:
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)
-    x = parts.pooled(conv(x, 100, 1, name="head_conv"), "avg")
+    x = parts.pooled(weighted(x, 100, 1, name="head_conv"), "avg")
     x = layers.Dropout(dropout, name="head_dropout")(x)
     return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 

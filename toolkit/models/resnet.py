@@ -49,23 +49,14 @@ PLAIN_ROWS = {
 
 @dataclass(frozen=True)
 class Style:
-    """A variant of a network; every block is handed the same one.
+    """A variant of a network; every block is handed the same one."""
 
-    Attributes:
-        version: ``"v1"`` strides on the first 1×1 of a bottleneck, ``"v1.5"`` on its 3×3.
-        shortcut: ``"A"`` or ``"B"`` of section 3.3 where shapes change, or ``"none"`` for a plain network.
-        use_bias: whether convolutions carry biases.
-        epsilon: of batch normalisation.
-        zero_init_residual: start every block as the identity.
-        survival: probability that the last block survives a training step; 1 is no stochastic depth.
-    """
-
-    version: str = "v1"
-    shortcut: str = "B"
-    use_bias: bool = False
-    epsilon: float = 1e-5
-    zero_init_residual: bool = False
-    survival: float = 1.0
+    version: str = "v1"  # "v1" strides on the first 1×1 of a bottleneck, "v1.5" on its 3×3
+    shortcut: str = "B"  # "A" or "B" of section 3.3 where shapes change, or "none" for a plain network
+    use_bias: bool = False  # convolutions carry biases
+    epsilon: float = 1e-5  # of batch normalisation
+    zero_init_residual: bool = False  # start every block as the identity
+    survival: float = 1.0  # probability that the last block survives a training step; 1 is no stochastic depth
 
 
 @dataclass(frozen=True)

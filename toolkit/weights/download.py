@@ -24,18 +24,16 @@ _HUB = "hf://"
 _DIGITS = {"sha256": 64, "sha1": 40, "md5": 32}
 
 
-def fetch_weights(
-    weights: PretrainedWeights, *, cache_dir: str | os.PathLike[str] | None = None, progress: bool = True
-) -> Path:
+def fetch_weights(weights: PretrainedWeights, *, cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Download the file of these weights if it is not here yet, and hold it against its digest.
 
     An interrupted download goes on where it stopped; two processes that want one file transfer it once. Nothing is
-    fetched while ``TOOLKIT_OFFLINE`` or ``HF_HUB_OFFLINE`` is set to 1. Proxies are those of the environment.
+    fetched while ``TOOLKIT_OFFLINE`` or ``HF_HUB_OFFLINE`` is set to 1. Proxies are those of the environment. A bar is
+    drawn while stderr is a terminal.
 
     Args:
         weights: a row of ``model_info(name).weights``.
         cache_dir: directory of the files, in place of the one in the user's cache.
-        progress: whether to draw a bar while stderr is a terminal.
 
     Returns:
         The file's path.
@@ -53,9 +51,9 @@ def fetch_weights(
     if _offline():
         raise _failure(weights, place, "TOOLKIT_OFFLINE or HF_HUB_OFFLINE is set")
     if weights.url.startswith(_HUB):
-        return _fetch_from_hub(weights, place, progress)
+        return _fetch_from_hub(weights, place)
     try:
-        _fetch(weights, place, progress)
+        _fetch(weights, place)
     except resumable.DownloadError as error:
         raise _failure(weights, place, str(error)) from error
     except OSError as error:
@@ -75,7 +73,8 @@ def cached_path(weights: PretrainedWeights, cache_dir: str | os.PathLike[str] | 
     *folders, name = [unquote(part) for part in path.split("/") if part]
     # A query may tell files of one name apart, but is no part of the name, whose suffix says the format.
     parts = [host, *folders, *([query] if query else []), name]
-    place = _directory(cache_dir).joinpath(*(re.sub(r"[^\w.=+~-]|^\.+$", "_", part) for part in parts))
+    root = machine.cache_dir() / "weights" if cache_dir is None else Path(cache_dir)
+    place = root.joinpath(*(re.sub(r"[^\w.=+~-]|^\.+$", "_", part) for part in parts))
     if place.is_file() or not weights.url.startswith(_HUB):
         return place
     return _cached_by_hub(weights.url) or place
@@ -114,7 +113,7 @@ def digest_of(weights: PretrainedWeights, path: Path) -> str:
     return f"sha256:{name}" if re.fullmatch(r"[0-9a-f]{64}", name) else ""
 
 
-def _fetch(weights: PretrainedWeights, place: Path, progress: bool) -> None:
+def _fetch(weights: PretrainedWeights, place: Path) -> None:
     from filelock import FileLock, Timeout
 
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +127,7 @@ def _fetch(weights: PretrainedWeights, place: Path, progress: bool) -> None:
         if place.is_file():
             return verify_file(place, weights.digest)
         part = place.with_name(place.name + ".part")
-        resumable.download(weights.url, part, progress=progress)
+        resumable.download(weights.url, part)
         try:
             verify_file(part, weights.digest)
         except UserError as error:
@@ -143,14 +142,11 @@ def _fetch(weights: PretrainedWeights, place: Path, progress: bool) -> None:
 # --- The Hugging Face hub
 
 
-def _fetch_from_hub(weights: PretrainedWeights, place: Path, progress: bool) -> Path:
+def _fetch_from_hub(weights: PretrainedWeights, place: Path) -> Path:
     import huggingface_hub
-    from huggingface_hub import errors, utils
+    from huggingface_hub import errors
 
     repository, file = _hub_file(weights.url)
-    quiet = not progress and not utils.are_progress_bars_disabled()
-    if quiet:
-        utils.disable_progress_bars()
     try:
         # Without a network the library tries for half a minute, with lines of warnings; it need not start.
         with suppress(errors.HfHubHTTPError):
@@ -159,9 +155,6 @@ def _fetch_from_hub(weights: PretrainedWeights, place: Path, progress: bool) -> 
     except Exception as error:  # the library has changed what it speaks HTTP with, and so what it raises, twice
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise _failure(weights, place, reason) from error
-    finally:
-        if quiet:
-            utils.enable_progress_bars()
     try:
         # The hub's library compares sizes only.
         verify_file(path, digest_of(weights, path))
@@ -185,12 +178,6 @@ def _hub_file(url: str) -> tuple[str, str]:
 
 
 # --- Places and words
-
-
-def _directory(cache_dir: str | os.PathLike[str] | None) -> Path:
-    if cache_dir is not None:
-        return Path(cache_dir)
-    return machine.cache_dir() / "weights"
 
 
 def _address(url: str) -> tuple[str, str, str]:

@@ -27,20 +27,13 @@ _TORCH_VARIABLES = {"weight": "0", "bias": "1", "running_mean": "2", "running_va
 
 @dataclass(frozen=True)
 class Naming:
-    """One project's names for one network.
+    """One project's names for one network."""
 
-    Attributes:
-        source: the project.
-        layer: its layer's name to the one here; None for a name it would not use.
-        channels_first: kernels are (out, in, height, width) and dense layers saw flattened (channels, height, width).
-        preprocessing: what its networks take; None for files that do not tell.
-        variant: builder arguments that the addresses found in a file call for.
-    """
-
-    source: str
-    layer: Callable[[str], str | None]
-    channels_first: bool
-    preprocessing: Preprocessing | None
+    source: str  # the project
+    layer: Callable[[str], str | None]  # its layer's name to the one here; None for a name it would not use
+    channels_first: bool  # kernels are (out, in, height, width), and dense layers saw (channels, height, width)
+    preprocessing: Preprocessing | None  # of its networks; None for files that do not tell
+    # Builder arguments that the addresses found in a file call for.
     variant: Callable[[Collection[Address]], dict[str, Any]] = lambda found: {}
 
     def address(self, tensor: str) -> Address | None:
@@ -66,10 +59,8 @@ def namings(network: str) -> list[Naming]:
 
 def _own_variant(found: Collection[Address]) -> dict[str, Any]:
     """The variant of a residual network as this package's own names tell it; other networks have no such variants."""
-    layers = {layer for layer, _ in found}
-    if "stem_bn" not in layers:
-        return {}
-    return _residual_bias(found) | _shortcut(found)
+    residual = any(layer == "stem_bn" for layer, _ in found)
+    return _residual_variant(found) if residual else {}
 
 
 def variant_of_settings(layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -95,18 +86,19 @@ def _residual_bias(found: Collection[Address]) -> dict[str, Any]:
     return {"use_bias": True} if {("stem_conv", "1"), ("stem_conv", "bias")} & set(found) else {}
 
 
-def _shortcut(found: Collection[Address]) -> dict[str, Any]:
+def _residual_variant(found: Collection[Address]) -> dict[str, Any]:
     """Networks for ImageNet start at width 64 and always project; those for CIFAR, of three stages, may pad instead."""
     layers = {layer for layer, _ in found}
-    cifar = not any(layer.startswith("stage4") for layer in layers)
-    return {"shortcut": "B"} if cifar and any("shortcut" in layer for layer in layers) else {}
+    projects = any("shortcut" in layer for layer in layers) and not any(layer.startswith("stage4") for layer in layers)
+    return _residual_bias(found) | ({"shortcut": "B"} if projects else {})
 
 
 # --- Residual networks
 
 
 def _resnet(network: str) -> list[Naming]:
-    keras_variant = {"version": "v1", "epsilon": 1.001e-5} if network in _BOTTLENECK else {"epsilon": 1.001e-5}
+    bottlenecks = network in ("resnet50", "resnet101", "resnet152")
+    keras_variant = {"version": "v1", "epsilon": 1.001e-5} if bottlenecks else {"epsilon": 1.001e-5}
     return [
         Naming("torchvision", _resnet_torch, True, IMAGENET, _residual_bias),
         Naming("keras.applications", _resnet_keras, False, CAFFE, lambda found: keras_variant | _residual_bias(found)),
@@ -114,12 +106,7 @@ def _resnet(network: str) -> list[Naming]:
 
 
 def _resnet_cifar(network: str) -> list[Naming]:
-    return [
-        Naming("akamaster", _resnet_torch, True, IMAGENET_32, lambda found: _residual_bias(found) | _shortcut(found))
-    ]
-
-
-_BOTTLENECK = ("resnet50", "resnet101", "resnet152")
+    return [Naming("akamaster", _resnet_torch, True, IMAGENET_32, _residual_variant)]
 
 
 def _resnet_torch(layer: str) -> str | None:
@@ -143,12 +130,7 @@ def _resnet_keras(layer: str) -> str | None:
 
 # --- VGG
 
-_VGG_DEPTHS = {
-    "vgg11": (1, 1, 2, 2, 2),
-    "vgg13": (2, 2, 2, 2, 2),
-    "vgg16": (2, 2, 3, 3, 3),
-    "vgg19": (2, 2, 4, 4, 4),
-}
+_VGG_DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _VGG_HEADS = {
     "torchvision": {"classifier.0": "head_fc1", "classifier.3": "head_fc2", "classifier.6": "head_logits"},
     "timm": {"pre_logits.fc1": "head_fc1", "pre_logits.fc2": "head_fc2", "head.fc": "head_logits"},
@@ -159,18 +141,11 @@ _VGG_HEADS = {
 
 def _vgg(network: str) -> list[Naming]:
     features = _vgg_features(_VGG_DEPTHS[network.removesuffix("_bn")], batch_norm=network.endswith("_bn"))
-    heads = _VGG_HEADS
-    known = [Naming(source, (features | heads[source]).get, True, IMAGENET) for source in ("torchvision", "timm")]
+    known = [Naming(source, (features | _VGG_HEADS[source]).get, True, IMAGENET) for source in ("torchvision", "timm")]
     if network in ("vgg16", "vgg19"):
-        known += [
-            Naming(
-                "keras.applications",
-                partial(_vgg_block, r"block(\d)_conv(\d)", heads["keras.applications"]),
-                False,
-                CAFFE,
-            ),
-            Naming("caffe", partial(_vgg_block, r"conv(\d)_(\d)", heads["caffe"]), True, CAFFE),
-        ]
+        in_keras = partial(_vgg_block, r"block(\d)_conv(\d)", _VGG_HEADS["keras.applications"])
+        in_caffe = partial(_vgg_block, r"conv(\d)_(\d)", _VGG_HEADS["caffe"])
+        known += [Naming("keras.applications", in_keras, False, CAFFE), Naming("caffe", in_caffe, True, CAFFE)]
     return known
 
 
@@ -222,27 +197,18 @@ def _nin(network: str) -> list[Naming]:
 
 
 def _googlenet(network: str) -> list[Naming]:
+    if network == "googlenet_bn":
+        return [Naming("torchvision", _googlenet_torch, True, INCEPTION)]
     return [Naming("caffe", _googlenet_caffe, True, CAFFE_ROUNDED)]
 
 
-def _googlenet_bn(network: str) -> list[Naming]:
-    return [Naming("torchvision", _googlenet_torch, True, INCEPTION)]
-
-
-_CAFFE_PARTS = {
-    "1x1": "conv1",
-    "3x3_reduce": "reduce3",
-    "3x3": "conv3",
-    "5x5_reduce": "reduce5",
-    "5x5": "conv5",
-    "pool_proj": "proj",
-}
-_CAFFE_NAMES = {
-    "conv1/7x7_s2": "stage1_conv",
-    "conv2/3x3_reduce": "stage2_reduce",
-    "conv2/3x3": "stage2_conv",
-    "loss3/classifier": "head_logits",
-} | {
+# The convolutions of a module, here and in the other projects, in one order.
+_PARTS = ("conv1", "reduce3", "conv3", "reduce5", "conv5", "proj")
+_CAFFE_PARTS = dict(zip(("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj"), _PARTS, strict=True))
+_TORCH_PARTS = ("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1")
+_TORCH_BRANCHES = dict(zip(_TORCH_PARTS, _PARTS, strict=True))
+_CAFFE_STEM = {"conv1/7x7_s2": "stage1_conv", "conv2/3x3_reduce": "stage2_reduce", "conv2/3x3": "stage2_conv"}
+_CAFFE_HEADS = {"loss3/classifier": "head_logits"} | {
     f"loss{number}/{theirs}": f"aux{number}_{ours}"
     for number in (1, 2)
     for theirs, ours in {"conv": "conv", "fc": "fc", "classifier": "logits"}.items()
@@ -253,23 +219,11 @@ def _googlenet_caffe(layer: str) -> str | None:
     if match := re.fullmatch(r"inception_(\d)([a-e])/(\w+)", layer):
         stage, letter, part = match.groups()
         return f"stage{stage}_{letter}_{_CAFFE_PARTS[part]}" if part in _CAFFE_PARTS else None
-    return _CAFFE_NAMES.get(layer)
+    return (_CAFFE_STEM | _CAFFE_HEADS).get(layer)
 
 
-_TORCH_BRANCHES = {
-    "branch1": "conv1",
-    "branch2.0": "reduce3",
-    "branch2.1": "conv3",
-    "branch3.0": "reduce5",
-    "branch3.1": "conv5",
-    "branch4.1": "proj",
-}
-_TORCH_CONVOLUTIONS = {
-    "conv1": "stage1_conv",
-    "conv2": "stage2_reduce",
-    "conv3": "stage2_conv",
-    "aux1.conv": "aux1_conv",
-    "aux2.conv": "aux2_conv",
+_TORCH_CONVOLUTIONS = {"conv1": "stage1_conv", "conv2": "stage2_reduce", "conv3": "stage2_conv"} | {
+    f"aux{number}.conv": f"aux{number}_conv" for number in (1, 2)
 }
 _TORCH_DENSE = {"fc": "head_logits"} | {
     f"aux{number}.fc{place}": f"aux{number}_{ours}" for number in (1, 2) for place, ours in ((1, "fc"), (2, "logits"))
@@ -295,6 +249,5 @@ _FAMILIES: tuple[tuple[str, Callable[[str], list[Naming]]], ...] = (
     (r"alexnet", _alexnet),
     (r"alexnet_owt", _alexnet_owt),
     (r"nin(_cifar)?", _nin),
-    (r"googlenet", _googlenet),
-    (r"googlenet_bn", _googlenet_bn),
+    (r"googlenet(_bn)?", _googlenet),
 )

@@ -8,12 +8,10 @@ import re
 import shutil
 import socket
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +38,16 @@ class _InterruptedError(Exception):
         self.wait = wait
 
 
-def download(url: str, part: Path, *, progress: bool = True) -> None:
+def download(url: str, part: Path) -> None:
     """Bring the file at ``url`` to ``part``, going on from what an earlier call left there.
 
     Beside ``part``, a ``.json`` file keeps the version of the file that its bytes are of, as the server names it. A
     server that has another by now, or that cannot continue, sends the whole again. Proxies are those of the
-    environment.
+    environment. A bar is drawn while stderr is a terminal.
 
     Args:
         url: an ``http`` or ``https`` address.
         part: where the bytes go; what is there of an interrupted download stays there.
-        progress: whether to draw a bar while stderr is a terminal.
 
     Raises:
         DownloadError: the server has no such file, cannot be reached, or broke off too often.
@@ -60,7 +57,7 @@ def download(url: str, part: Path, *, progress: bool = True) -> None:
     while True:
         before = _size(part)
         try:
-            return _attempt(url, part, progress)
+            return _attempt(url, part)
         except _InterruptedError as error:
             failures = 0 if _size(part) - before >= CHUNK else failures + 1
             if failures == ATTEMPTS:
@@ -76,7 +73,9 @@ def forget(part: Path) -> None:
     _record(part).unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Path, progress: bool) -> None:
+def _attempt(url: str, part: Path) -> None:
+    from tqdm import tqdm
+
     version, total = _kept(url, part)
     have = _size(part) if version else 0
     if have and have == total:
@@ -93,10 +92,13 @@ def _attempt(url: str, part: Path, progress: bool) -> None:
                 # After truncating: a kill between the two must not leave old bytes under the new version's name.
                 record = {"url": url, "version": _version(response), "total": total}
                 _record(part).write_text(json.dumps(record), encoding="utf-8")
-            with _bar(part, total, have, progress) as advance:
+            scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+            label = part.name.removesuffix(".part")
+            # "disable" as None draws the bar on a terminal only.
+            with tqdm(desc=label, total=total, initial=have, leave=False, disable=None, **scale) as bar:
                 for chunk in _chunks(response):
                     file.write(chunk)
-                    advance(len(chunk))
+                    bar.update(len(chunk))
     if total is not None and _size(part) != total:
         raise _InterruptedError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
 
@@ -193,16 +195,3 @@ def _chunks(response: Any) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
-
-
-@contextmanager
-def _bar(part: Path, total: int | None, have: int, progress: bool) -> Iterator[Callable[[int], Any]]:
-    if not progress or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    label = part.name.removesuffix(".part")
-    scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    with tqdm(desc=label, total=total, initial=have, leave=False, file=sys.stderr, **scale) as bar:
-        yield bar.update

@@ -8,7 +8,7 @@ import pytest
 from weight_files import caffe_messages
 
 from toolkit.errors import UserError
-from toolkit.weights.readers import detect_format, read_tensors
+from toolkit.weights.readers import read_tensors
 
 MESSAGES = caffe_messages()
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 5, 5)).astype("f4")
@@ -36,7 +36,7 @@ def test_layers_as_caffe_writes_them_now(tmp_path):
     ]
     path = _write(tmp_path / "renamed.bin", layer=layers)
     file = read_tensors(path)
-    assert file.format == detect_format(path) == "caffemodel"
+    assert file.format == "caffemodel"
     assert list(file.tensors) == ["conv1/7x7/0", "conv1/7x7/1", "scale/0", "scale/1"]
     np.testing.assert_array_equal(file.tensors["conv1/7x7/0"], KERNEL)
     assert file.tensors["conv1/7x7/1"].tolist() == [1, 1, 1, 1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import UserError
-from toolkit.weights.readers import detect_format, keras_file, read_tensors
+from toolkit.weights.readers import keras_file, read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def _arrays(model):
 
 def _check(path, model, format):
     file = read_tensors(path)
-    assert file.format == detect_format(path) == format
+    assert file.format == format
     assert file.tensors.keys() == _arrays(model).keys()
     for name, array in _arrays(model).items():
         np.testing.assert_array_equal(file.tensors[name], array, err_msg=name)

@@ -13,7 +13,7 @@ from toolkit.weights.readers.tensor_file import TensorFile
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FORMATS", "TensorFile", "detect_format", "read_tensors"]
+__all__ = ["FORMATS", "TensorFile", "read_tensors"]
 
 FORMATS = ("keras", "weights.h5", "h5", "safetensors", "torch", "caffemodel")
 
@@ -50,18 +50,6 @@ def read_tensors(path: str | os.PathLike[str], format: str = "auto") -> TensorFi
         _check_sizes(file)
         tensors = {name: _native(array) for name, array in file.tensors.items()}
     return TensorFile(path, chosen, tensors, file.metadata, file.layers)
-
-
-def detect_format(path: str | os.PathLike[str]) -> str:
-    """The format of a weights file, one of ``FORMATS``, by its content; its name only where that leaves a doubt.
-
-    Raises:
-        UserError: there is no such file, or it is of no known format.
-    """
-    path = Path(path)
-    check_file(path)
-    with _named_in_errors(path):
-        return format_of(path)
 
 
 @contextmanager

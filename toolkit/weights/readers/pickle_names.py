@@ -41,32 +41,17 @@ class Inert:
 
 
 INERT = Inert()
-_DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
-STORAGES = {f"{module}.{name}": dtype for module in ("torch", "torch.cuda") for name, dtype in _DTYPES.items()}
+_FLOATS = {"Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "Double": "float64"}
+_OTHERS = {"Char": "int8", "Short": "int16", "Int": "int32", "Long": "int64", "Byte": "uint8", "Bool": "bool"}
+_DTYPES = _FLOATS | _OTHERS
+STORAGES = {f"{module}.{name}Storage": dtype for module in ("torch", "torch.cuda") for name, dtype in _DTYPES.items()}
 _REBUILD = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
 _PARAMETER = {"torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"}
 _DICTIONARY = {"collections.OrderedDict"}
 # Common beside the weights. They are neither imported nor called: whatever is made of them is INERT.
 _BESIDE = {
-    "_codecs.encode",
-    "argparse.Namespace",
-    "collections.Counter",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray.scalar",
-    "numpy.dtype",
-    "torch.Size",
-    "torch.device",
+    *("_codecs.encode", "argparse.Namespace", "collections.Counter", "torch.Size", "torch.device"),
+    *("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"),
 }
 _ALLOWED = STORAGES.keys() | _REBUILD | _PARAMETER | _DICTIONARY | _BESIDE
 
