@@ -4,14 +4,17 @@ Read downwards: the layouts, which say what stands between the convolutions, the
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import IMAGENET, BuildOptions, ModelInfo
 
-custom = lazy_module("toolkit.layers")
+if TYPE_CHECKING:
+    from toolkit import layers as custom
+else:
+    custom = lazy_module("toolkit.layers")
 
 
 @dataclass(frozen=True)

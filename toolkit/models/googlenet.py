@@ -7,14 +7,17 @@ stages 1 and 2 are its first convolutions, and what Caffe calls ``inception_4a/3
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import BuildOptions, ModelInfo, Preprocessing
 
-custom = lazy_module("toolkit.layers")
+if TYPE_CHECKING:
+    from toolkit import layers as custom
+else:
+    custom = lazy_module("toolkit.layers")
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,16 @@ convolution on the other side and trained weights would then answer differently.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import IMAGENET, BuildOptions, ModelInfo, Preprocessing
 
-custom = lazy_module("toolkit.layers")
+if TYPE_CHECKING:
+    from toolkit import layers as custom
+else:
+    custom = lazy_module("toolkit.layers")
 
 PAPER = "He, Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016"
 

@@ -1,12 +1,15 @@
 """ZFNet (Zeiler and Fergus 2014), AlexNet after its authors had looked at what its first layers see (figure 3)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import IMAGENET, BuildOptions, ModelInfo
 
-custom = lazy_module("toolkit.layers")
+if TYPE_CHECKING:
+    from toolkit import layers as custom
+else:
+    custom = lazy_module("toolkit.layers")
 
 
 def norm(x: Any, *, name: str) -> Any:
