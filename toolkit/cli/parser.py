@@ -77,13 +77,8 @@ def _add_networks(commands) -> None:
     parser = _command(commands, "check", "examine a folder of pictures: corrupt, duplicate, leaking, imbalanced")
     _add_data(parser)
     parser.add_argument("--model", metavar="M", help="also tell which pictures are smaller than this network's input")
-    parser.add_argument(
-        "--quarantine",
-        nargs="?",
-        const=True,
-        metavar="FILE",
-        help="write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)",
-    )
+    listed = "write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)"
+    parser.add_argument("--quarantine", nargs="?", const=True, metavar="FILE", help=listed)
     parser.add_argument(
         "--augment-preview", type=Path, metavar="FILE", help="draw what augmentation makes of the pictures, to a .png"
     )
@@ -106,22 +101,18 @@ def _add_training(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-    parser = _command(
-        commands, "tune", "search a training run's settings at random, in one run after another or in several at a time"
-    )
+    searched = "search a training run's settings at random, in one run after another or in several at a time"
+    parser = _command(commands, "tune", searched)
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="SEARCH", help="its directory; a run per trial below"
     )
-    parser.add_argument(
-        "--search",
-        action="append",
-        required=True,
-        metavar="KEY=SCALE:...",
-        help="such as optimizer.lr=log:1e-4:1e-1; scales are uniform:LOW:HIGH, log, log1m (the log of 1 - value, for "
-        "momentum), int, logint, and choice:A,B,C",
+    scales = (
+        "such as optimizer.lr=log:1e-4:1e-1; scales are uniform:LOW:HIGH, log, log1m (the log of 1 - value, for "
+        "momentum), int, logint, and choice:A,B,C"
     )
+    parser.add_argument("--search", action="append", required=True, metavar="KEY=SCALE:...", help=scales)
     parser.add_argument("--trials", type=_positive, default=20, metavar="N", help="in all (default 20)")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trials at a time (default 1)")
     parser.add_argument("--metric", default="val_accuracy", metavar="M", help="val_accuracy (default) or val_loss")
@@ -211,12 +202,8 @@ def _add_bundles(commands) -> None:
 
     parser = _command(commands, "compress", "compress a bundle's network and write the bundle's next version")
     _add_bundle(parser)
-    parser.add_argument(
-        "--method",
-        required=True,
-        metavar="M",
-        help="{methods}; all but the first four train on; cluster is k-means clustering of the weights",
-    )
+    methods = "{methods}; all but the first four train on; cluster is k-means clustering of the weights"
+    parser.add_argument("--method", required=True, metavar="M", help=methods)
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
     parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
@@ -238,14 +225,8 @@ def _add_runtimes(commands) -> None:
     parser = _command(commands, "export", "write a bundle's network for other runtimes: ONNX")
     _add_bundle(parser)
     parser.add_argument("--onnx", required=True, type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="IMAGE",
-        help="compare ONNX Runtime with Keras on these too",
-    )
+    compared = "compare ONNX Runtime with Keras on these too"
+    parser.add_argument("--images", nargs="+", default=[], type=Path, metavar="IMAGE", help=compared)
 
     parser = _command(commands, "benchmark", "time every engine on this machine and recommend one")
     _add_bundle(parser)
@@ -282,14 +263,9 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_others(parser: argparse.ArgumentParser) -> None:
+    averaged = "average this one's answers in; once for each"
     parser.add_argument(
-        "--with",
-        action="append",
-        default=[],
-        type=Path,
-        dest="others",
-        metavar="BUNDLE",
-        help="average this one's answers in; once for each",
+        "--with", action="append", default=[], type=Path, dest="others", metavar="BUNDLE", help=averaged
     )
 
 
