@@ -14,7 +14,7 @@ class Plan:
     Their ``positions`` in the epoch and not the pictures decide augmentation, for a balanced epoch may show one twice.
     """
 
-    epoch: int
+    epoch: int  # counted from 0
     positions: np.ndarray
     examples: np.ndarray
 

@@ -56,13 +56,13 @@ def write_preview(
         order = [(number + k) % len(sources) for k in range(len(sources))]
         pixels = load_pixels([sources[k] for k in order], recipe.canvas)
         title = spec if not text else Path(folder.paths[chosen[order[0]]]).name
-        rows.append(
-            (title, [_tile(pixels[0]), *(_tile(_shown(recipe, pixels, draw, order)) for draw in range(NUM_DRAWS))])
-        )
-    _save(_sheet(rows), file)
+        augmented = [_augmented(recipe, pixels, draw, order) for draw in range(NUM_DRAWS)]
+        rows.append((title, [_tile(own) for own in (pixels[0], *augmented)]))
+    with replacing(file) as partial:
+        _sheet(rows).save(partial)
 
 
-def _shown(recipe: TrainingRecipe, pixels: np.ndarray, epoch: int, order: list[int]) -> np.ndarray:
+def _augmented(recipe: TrainingRecipe, pixels: np.ndarray, epoch: int, order: list[int]) -> np.ndarray:
     positions = np.array(order)
     augmented = recipe.augment(pixels, epoch, positions)
     if not recipe.is_mixed:
@@ -99,8 +99,3 @@ def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -
         title = title[:-1]
         label = f"{title}…"
     return label
-
-
-def _save(sheet: Image.Image, file: Path) -> None:
-    with replacing(file) as partial:
-        sheet.save(partial)

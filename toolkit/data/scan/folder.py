@@ -52,17 +52,11 @@ class ImageFolder:
 
     def class_counts(self) -> dict[str, int]:
         """Readable pictures per class."""
-        counts = dict.fromkeys(self.class_names, 0)
-        for label in self.labels:
-            counts[self.class_names[label]] += 1
-        return counts
+        counts = np.bincount(np.asarray(self.labels, int), minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def require_clean(self) -> None:
-        """Raise for the first unreadable picture, if there is any.
-
-        Raises:
-            UserError: names the file, the reason, how many others there are and what to do.
-        """
+        """Raise a ``UserError`` for the first unreadable picture, if there is any: what to do, how many others."""
         if self.problems:
             path, reason = self.problems[0]
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
