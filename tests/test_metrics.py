@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from toolkit import metrics
 from toolkit.engines.runtimes import softmax
 from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
 
@@ -61,9 +62,10 @@ def test_temperature_without_examples_is_one():
 
 
 @pytest.mark.parametrize("kept", [0.95, 0.5])
-def test_threshold_keeps_the_stated_share_of_right_answers(kept):
+def test_threshold_keeps_the_stated_share_of_right_answers(kept, monkeypatch):
+    monkeypatch.setattr(metrics, "KEPT", kept)
     probabilities = softmax(LOGITS)
-    threshold = reject_threshold(probabilities, DRAWN, kept=kept)
+    threshold = reject_threshold(probabilities, DRAWN)
     best = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == DRAWN
     assert np.mean(best[right] >= threshold) == pytest.approx(kept, abs=1e-3)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
@@ -39,16 +38,9 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """One network of an ensemble.
+    """One network of an ensemble, as the ``Manifest`` of the bundle it came from describes it."""
 
-    Attributes:
-        name: ``NAME/VERSION`` of the bundle it came from.
-        model: the network's name here, or its Keras name.
-        weights_digest: as in that bundle's manifest.
-        preprocessing: from picture to this network's input.
-    """
-
-    name: str
+    name: str  # ``NAME/VERSION``
     model: str
     weights_digest: str
     preprocessing: Preprocessing
@@ -59,7 +51,6 @@ class Manifest:
     """A bundle's description of itself.
 
     Attributes:
-        name: the bundle's name.
         model: the network's name here, or its Keras name.
         num_params: trainable parameters.
         weights_digest: sha256 over all weights in order.
@@ -184,18 +175,14 @@ def write_manifest(version_dir: Path, manifest: Manifest) -> None:
     """Write the manifest with the checksum of every other file in ``version_dir``, as the last step of a bundle."""
     import json
 
-    files = {name: sha256_of(version_dir / name) for name in _files(version_dir) if name != MANIFEST}
-    document: dict[str, Any] = asdict(manifest) | {"files": files}
-    (version_dir / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    paths = [path for path in sorted(version_dir.rglob("*")) if path.is_file() and path != version_dir / MANIFEST]
+    files = {path.relative_to(version_dir).as_posix(): sha256_of(path) for path in paths}
+    text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
+    (version_dir / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...] = ("",)) -> None:
-    """Compare files with their checksums.
-
-    Args:
-        version_dir: the bundle.
-        manifest: its manifest.
-        prefixes: only files whose path starts with one of these; by default all.
+    """Compare those files of a bundle whose path starts with one of ``prefixes``, or all, with their checksums.
 
     Raises:
         UserError: names the first file that is missing or damaged.
@@ -253,12 +240,10 @@ def publish(staging: Path, directory: Path) -> Path:
         target = directory / str(max(list_versions(directory), default=0) + 1)
         try:
             # Renaming onto a directory fails unless it is empty, so two publishers never share a number.
-            os.rename(staging, target)
+            return staging.rename(target)
         except OSError:
-            if target.exists():
-                continue
-            raise
-        return target
+            if not target.exists():
+                raise
 
 
 @contextmanager
@@ -291,9 +276,3 @@ def sha256_of(path: Path) -> str:
     """Compute the lower-case hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files(version_dir: Path) -> Iterator[str]:
-    for path in sorted(version_dir.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(version_dir).as_posix()

@@ -1,8 +1,12 @@
 """The machine and the process that the package runs in."""
 
+import errno
 import os
+import socket
 import threading
 from pathlib import Path
+
+from toolkit.errors import UserError
 
 
 def num_threads() -> int:
@@ -28,6 +32,36 @@ def sums_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return True
     flags = next((line.split() for line in lines if line.startswith("flags")), None)
     return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags))
+
+
+def bind_address(host: str, port: int) -> socket.socket:
+    """Bind a TCP socket, not yet listening, so that a port in use is told before anything is loaded.
+
+    Raises:
+        UserError: no such port, it is in use, or the address is not this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"port must be from 0 to 65535, got {port}")
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise cannot_listen(error, host, port) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise cannot_listen(error, host, port) from None
+    return listener
+
+
+def cannot_listen(error: OSError, host: str, port: int) -> UserError:
+    """Word the error of a server's socket."""
+    if error.errno == errno.EADDRINUSE:
+        return UserError(f"port {port} on {host} is in use; stop what listens there, or choose another with --port")
+    reason = error.strerror or error
+    return UserError(f"cannot listen on {host} port {port} ({reason}); choose another with --host or --port")
 
 
 def end_with_parent(descriptor: int = 0, *, status: int = 1) -> None:

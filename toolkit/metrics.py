@@ -9,15 +9,11 @@ _LOG_RANGE = (-5.0, 5.0)
 
 
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of examples whose label is among the ``k`` most probable classes.
+    """Share, 0…1, of examples whose label is among the ``k`` most probable classes, or all if they are fewer.
 
     Args:
         probabilities: (examples, classes); logits serve as well.
         labels: integer class per example.
-        k: capped at the number of classes.
-
-    Returns:
-        A fraction in 0…1.
 
     >>> top_k_accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]), 1)
     0.5
@@ -73,8 +69,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def reject_threshold(probabilities: np.ndarray, labels: np.ndarray, *, kept: float = KEPT) -> float:
-    """Find the highest probability below which an answer can be refused while ``kept`` of the right ones stay.
+def reject_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Find the highest probability below which an answer can be refused while ``KEPT`` of the right ones stay.
 
     A picture of none of the classes tends to get a flat answer (Hendrycks and Gimpel, ICLR 2017), but how flat cannot
     be known from pictures of the classes: the threshold states its price and not its benefit.
@@ -82,10 +78,9 @@ def reject_threshold(probabilities: np.ndarray, labels: np.ndarray, *, kept: flo
     Args:
         probabilities: calibrated, (examples, classes), of pictures the classifier was not fitted on.
         labels: integer class per example.
-        kept: share of the right answers to keep.
 
     Returns:
         A probability; 0, which refuses nothing, where no answer was right.
     """
     best = probabilities.max(axis=1)[probabilities.argmax(axis=1) == labels]
-    return float(np.quantile(best, 1 - kept, method="lower")) if len(best) else 0.0
+    return float(np.quantile(best, 1 - KEPT, method="lower")) if len(best) else 0.0

@@ -51,7 +51,7 @@ def test_an_answer_below_the_bundles_threshold_is_none_of_these(bundles, seven, 
     assert not Classifier(tmp_path).classify(seven.read_bytes(), "digits", "litert").rejected
     write_manifest(version_dir, replace(read_manifest(version_dir), reject_below=1.0))
     answer = Classifier(tmp_path).classify(seven.read_bytes(), "digits", "litert")
-    assert answer.as_dict()["rejected"] is True
+    assert answer.rejected is True
     card = markup.answer_card(answer)
     assert '<span class="tk-label">none of these</span>' in card
     best = markup.escape(f"7 {markup.percent(answer.predictions[0].probability)} at best")

@@ -214,13 +214,13 @@ def test_the_doors_are_shut(served, bundles):
 
 def test_port_in_use_is_one_line(served, bundles):
     port = int(served.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(UserError, match=rf"^port {port} on 127.0.0.1 is in use; choose another with --port$"):
+    with pytest.raises(UserError, match=rf"^port {port} on 127.0.0.1 is in use; .*choose another with --port$"):
         launch(bundles, port=port, block=False)
 
 
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 7999), ("127.0.0.1", 70_000)])
 def test_an_impossible_address_is_one_line(bundles, host, port):
-    with pytest.raises(UserError, match=r"cannot listen|does not exist"):
+    with pytest.raises(UserError, match=r"cannot listen|port must be"):
         launch(bundles, host=host, port=port, block=False)
 
 

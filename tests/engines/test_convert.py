@@ -71,9 +71,9 @@ def test_network_without_a_classifier_on_vectors_has_no_features():
 
 @pytest.fixture(scope="module")
 def calibration(digits_split, lenet_preprocessing):
-    from toolkit.data.feed.arrays import calibration_batches
+    from toolkit.compress.examples import spread
 
-    return list(calibration_batches(digits_split.train, lenet_preprocessing, 64))
+    return np.split(spread(digits_split.train, lenet_preprocessing, 64), 2)
 
 
 @pytest.fixture(scope="module")

@@ -164,8 +164,10 @@ def test_wrong_pixel_shape(client):
     assert message == "inputs[0]: pixels must have the shape [32, 32, 3], got [28, 28, 3]"
 
 
-def test_limits(bundle, rows):
-    client = TestClient(app.build_app(ModelTable(bundle.parent.parent), max_body_bytes=20_000, max_instances=2))
+def test_limits(bundle, rows, monkeypatch):
+    monkeypatch.setattr(app, "MAX_BODY_BYTES", 20_000)
+    monkeypatch.setattr(app, "MAX_INSTANCES", 2)
+    client = TestClient(create_app(bundle.parent.parent))
     assert ok(client.post(PREDICT, json={"instances": rows[-2:]}))
     assert "at most 2" in error(client.post(PREDICT, json={"instances": rows[-1:] * 3}), 400)
     assert "20,000 bytes" in error(client.post(PREDICT, content=b" " * 20_001), 413)

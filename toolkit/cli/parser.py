@@ -16,26 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (
-        _add_models,
-        _add_weights,
-        _add_samples,
-        _add_check,
-        _add_train,
-        _add_tune,
-        _add_gradcheck,
-        _add_finetune,
-        _add_cache,
-        _add_evaluate,
-        _add_predict,
-        _add_ensemble,
-        _add_compress,
-        _add_onnx,
-        _add_benchmark,
-        _add_verify,
-        _add_serve,
-        _add_demo,
-    ):
+    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
         add(commands)
     return parser
 
@@ -58,14 +39,21 @@ def _command(commands, name: str, summary: str, *, json: bool = True) -> argpars
     return parser
 
 
-def _add_models(commands) -> None:
+def _action(actions, name: str, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
+    description = summary[0].upper() + summary[1:] + "."
+    parser = actions.add_parser(name, help=summary, description=description, formatter_class=_HelpFormatter)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
+    return parser
+
+
+def _add_networks(commands) -> None:
     parser = _command(commands, "models", "list the networks, or show one network's layer table")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
     parser.add_argument("--filters", type=Path, metavar="FILE", help="draw classic edge detectors and their answers")
 
-
-def _add_weights(commands) -> None:
     parser = _command(commands, "weights", "list, download, verify and convert pretrained weights", json=False)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "what was published for every network, or for one, and what is here")
@@ -82,40 +70,22 @@ def _add_weights(commands) -> None:
     convert.add_argument("--model", required=True, metavar="M", help="the network the weights are for")
     convert.add_argument("--deepen", metavar="M", help="write them for this deeper network, which answers the same")
 
-
-def _action(actions, name: str, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
-    description = summary[0].upper() + summary[1:] + "."
-    parser = actions.add_parser(name, help=summary, description=description, formatter_class=_HelpFormatter)
-    if json:
-        parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
-    return parser
-
-
-def _add_samples(commands) -> None:
     parser = _command(commands, "samples", "write bundled real pictures as an image folder")
     parser.add_argument("name", metavar="NAME", help="{samples}: 1,797 handwritten digits")
     parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
 
-
-def _add_check(commands) -> None:
     parser = _command(commands, "check", "examine a folder of pictures: corrupt, duplicate, leaking, imbalanced")
     _add_data(parser)
     parser.add_argument("--model", metavar="M", help="also tell which pictures are smaller than this network's input")
-    parser.add_argument(
-        "--quarantine",
-        nargs="?",
-        const=True,
-        metavar="FILE",
-        help="write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)",
-    )
+    listed = "write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)"
+    parser.add_argument("--quarantine", nargs="?", const=True, metavar="FILE", help=listed)
     parser.add_argument(
         "--augment-preview", type=Path, metavar="FILE", help="draw what augmentation makes of the pictures, to a .png"
     )
     parser.add_argument("--augment", default="", metavar="SPEC", help="such as mirror,resized_crop:0.25/1; else each")
 
 
-def _add_train(commands) -> None:
+def _add_training(commands) -> None:
     parser = _command(commands, "train", "train a network from scratch on a folder of pictures")
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
@@ -131,24 +101,18 @@ def _add_train(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-
-def _add_tune(commands) -> None:
-    parser = _command(
-        commands, "tune", "search a training run's settings at random, in one run after another or in several at a time"
-    )
+    searched = "search a training run's settings at random, in one run after another or in several at a time"
+    parser = _command(commands, "tune", searched)
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="SEARCH", help="its directory; a run per trial below"
     )
-    parser.add_argument(
-        "--search",
-        action="append",
-        required=True,
-        metavar="KEY=SCALE:...",
-        help="such as optimizer.lr=log:1e-4:1e-1; scales are uniform:LOW:HIGH, log, log1m (the log of 1 - value, for "
-        "momentum), int, logint, and choice:A,B,C",
+    scales = (
+        "such as optimizer.lr=log:1e-4:1e-1; scales are uniform:LOW:HIGH, log, log1m (the log of 1 - value, for "
+        "momentum), int, logint, and choice:A,B,C"
     )
+    parser.add_argument("--search", action="append", required=True, metavar="KEY=SCALE:...", help=scales)
     parser.add_argument("--trials", type=_positive, default=20, metavar="N", help="in all (default 20)")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trials at a time (default 1)")
     parser.add_argument("--metric", default="val_accuracy", metavar="M", help="val_accuracy (default) or val_loss")
@@ -159,8 +123,6 @@ def _add_tune(commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out, if there is one")
     _add_skip_bad(parser)
 
-
-def _add_gradcheck(commands) -> None:
     parser = _command(commands, "gradcheck", "hold a network's gradients against numerical ones, in float64")
     parser.add_argument("model", metavar="MODEL", help="see `toolkit models`")
     parser.add_argument("--size", type=_positive, metavar="N", help="of the pictures (default 32, or what it needs)")
@@ -172,7 +134,7 @@ def _add_gradcheck(commands) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
 
 
-def _add_finetune(commands) -> None:
+def _add_transfer(commands) -> None:
     parser = _command(commands, "finetune", "put a new classifier on a pretrained network and export it")
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
@@ -196,8 +158,6 @@ def _add_finetune(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-
-def _add_cache(commands) -> None:
     parser = _command(commands, "cache", "list, verify and prune the features cached on disk", json=False)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "what is cached, how much of it, and when it was last used")
@@ -210,7 +170,7 @@ def _add_cache(commands) -> None:
         action.add_argument("--cache", type=Path, metavar="DIR", help="by default in the user's cache")
 
 
-def _add_evaluate(commands) -> None:
+def _add_bundles(commands) -> None:
     parser = _command(commands, "evaluate", "measure a bundle's accuracy on a folder of pictures")
     _add_bundle(parser)
     _add_data(parser)
@@ -219,8 +179,6 @@ def _add_evaluate(commands) -> None:
     _add_engine(parser)
     _add_skip_bad(parser)
 
-
-def _add_predict(commands) -> None:
     parser = _command(commands, "predict", "classify pictures")
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
@@ -230,8 +188,6 @@ def _add_predict(commands) -> None:
     _add_crops(parser)
     _add_engine(parser)
 
-
-def _add_ensemble(commands) -> None:
     parser = _command(commands, "ensemble", "export bundles as one that averages them, over several views if asked")
     parser.add_argument(
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="with the same labels; one will do to export its views"
@@ -244,16 +200,10 @@ def _add_ensemble(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-
-def _add_compress(commands) -> None:
     parser = _command(commands, "compress", "compress a bundle's network and write the bundle's next version")
     _add_bundle(parser)
-    parser.add_argument(
-        "--method",
-        required=True,
-        metavar="M",
-        help="{methods}; all but the first four train on; cluster is k-means clustering of the weights",
-    )
+    methods = "{methods}; all but the first four train on; cluster is k-means clustering of the weights"
+    parser.add_argument("--method", required=True, metavar="M", help=methods)
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
     parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
@@ -271,39 +221,25 @@ def _add_compress(commands) -> None:
     _add_skip_bad(parser)
 
 
-def _add_onnx(commands) -> None:
+def _add_runtimes(commands) -> None:
     parser = _command(commands, "export", "write a bundle's network for other runtimes: ONNX")
     _add_bundle(parser)
     parser.add_argument("--onnx", required=True, type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="IMAGE",
-        help="compare ONNX Runtime with Keras on these too",
-    )
+    compared = "compare ONNX Runtime with Keras on these too"
+    parser.add_argument("--images", nargs="+", default=[], type=Path, metavar="IMAGE", help=compared)
 
-
-def _add_benchmark(commands) -> None:
     parser = _command(commands, "benchmark", "time every engine on this machine and recommend one")
     _add_bundle(parser)
 
-
-def _add_verify(commands) -> None:
     parser = _command(commands, "verify", "give the same pictures to every engine and compare the answers")
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
-
-def _add_serve(commands) -> None:
     parser = _command(commands, "serve", "answer TensorFlow Serving's REST protocol for every bundle", json=False)
     parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
     _add_address(parser, port=8501)
     _add_engine(parser)
 
-
-def _add_demo(commands) -> None:
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     _add_address(parser, port=7860)
@@ -327,14 +263,9 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_others(parser: argparse.ArgumentParser) -> None:
+    averaged = "average this one's answers in; once for each"
     parser.add_argument(
-        "--with",
-        action="append",
-        default=[],
-        type=Path,
-        dest="others",
-        metavar="BUNDLE",
-        help="average this one's answers in; once for each",
+        "--with", action="append", default=[], type=Path, dest="others", metavar="BUNDLE", help=averaged
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from toolkit.data.feed.split import split_folder
 from toolkit.data.pixels.decode import FORMATS
@@ -23,22 +24,12 @@ LONG = 5.0
 #: In a picture smaller than this, in pixels, there is nothing to see.
 TINY = 4
 
-_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-}
-
-Groups = list[list[str]]
-
 
 def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Findings about a scanned data set.
 
     Args:
-        folder: a scanned data set.
+        folder: of ``scan_folder``.
         input_size: height and width of the network to be trained; smaller pictures are told.
 
     Returns:
@@ -87,7 +78,7 @@ def _subset_counts(folder: ImageFolder) -> tuple[dict[str, dict[str, int]], str]
         return {}, str(error)
 
 
-def _paths(folder: ImageFolder, groups: Sequence[np.ndarray]) -> Groups:
+def _paths(folder: ImageFolder, groups: Sequence[np.ndarray]) -> list[list[str]]:
     return [[folder.paths[index] for index in group] for group in groups]
 
 
@@ -97,11 +88,12 @@ def _spanning(groups: list[np.ndarray], values: Sequence[Any]) -> list[np.ndarra
 
 
 def _mistyped(paths: Sequence[str], facts: np.ndarray) -> list[dict[str, str]]:
+    format_of = Image.registered_extensions()
     formats = [FORMATS[index] for index in facts["format"]]
     return [
         {"path": path, "format": name}
         for path, name in zip(paths, formats, strict=True)
-        if os.path.splitext(path)[1].lower() not in _SUFFIXES[name]
+        if format_of.get(os.path.splitext(path)[1].lower()) != name
     ]
 
 

@@ -1,9 +1,8 @@
 """Answers for the page from the bundles in a directory, without a word of HTML."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toolkit.bundle import EXAMPLES, Manifest, read_manifest
 from toolkit.engines import available_engines
@@ -19,14 +18,10 @@ MAX_EXAMPLES = 12
 
 @dataclass(frozen=True)
 class Answer:
-    """A network's answer to one picture.
+    """A network's answer to one picture, best prediction first.
 
-    Attributes:
-        bundle: ``NAME/VERSION``.
-        engine: the engine that answered.
-        milliseconds: decoding the picture and running the network; loading the network is not counted.
-        predictions: best first.
-        rejected: whether the best is too improbable to be an answer, by the threshold the bundle brings.
+    ``milliseconds`` are for decoding the picture and running the network, without loading it. ``rejected`` tells that
+    the best is too improbable to be an answer, by the threshold the bundle brings.
     """
 
     bundle: str
@@ -35,33 +30,19 @@ class Answer:
     predictions: tuple[Prediction, ...]
     rejected: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values."""
-        return asdict(self)
-
 
 class Classifier:
     """Every bundle below a directory, looked up afresh at each call so that new ones appear. Thread-safe."""
 
     def __init__(self, directory: str | Path, *, engine: str = "auto", max_loaded: int = MAX_LOADED) -> None:
-        """
-        Args:
-            directory: holds bundles as ``NAME/VERSION``, or is itself one bundle.
-            engine: the engine to prefer.
-            max_loaded: networks kept in memory.
-
-        Raises:
-            UserError: no bundle there, no such engine, or no bundle that can run it.
-        """
+        """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.demo.build_demo``."""
         self._root = Path(directory).resolve()
         self._given_root = str(directory)
         self._preferred = engine
         self._shelf = Shelf(directory, max_loaded=max_loaded)
         bundles = self.bundles()
         require_engine(engine)
-        if engine in ("auto", "recommended"):
-            return
-        if not any(engine in self.engines(bundle) for bundle in bundles):
+        if engine not in ("auto", "recommended") and not any(engine in self.engines(bundle) for bundle in bundles):
             raise UserError(
                 f"engine {engine!r} cannot run any bundle in {directory} on this machine; "
                 f"available for {bundles[0]}: {', '.join(self.engines(bundles[0]))}"
@@ -100,7 +81,7 @@ class Classifier:
             return []
         return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))[:MAX_EXAMPLES]
 
-    def classify(self, picture: bytes, bundle: str, engine: str = "auto", *, top_k: int = 5) -> Answer:
+    def classify(self, picture: bytes, bundle: str, engine: str = "auto") -> Answer:
         """Name the most probable classes of an encoded picture.
 
         Raises:
@@ -108,26 +89,22 @@ class Classifier:
             UserError: no such bundle or engine, or the bundle is damaged.
         """
         name = next((b for b in self.bundles() if b.rpartition("/")[0] == bundle), bundle)
-        predictor = self._predictor(name, engine)
+        predictor = self.predictor(name, engine)
         start = time.perf_counter()
         probabilities = predictor.probabilities([picture])[0]
         milliseconds = 1000 * (time.perf_counter() - start)
-        predictions = tuple(predictor.top(probabilities, top_k))
-        rejected = predictor.is_rejected(probabilities)
-        return Answer(name, predictor.engine_name, milliseconds, predictions, rejected)
+        best, rejected = tuple(predictor.top(probabilities)), predictor.is_rejected(probabilities)
+        return Answer(name, predictor.engine_name, milliseconds, best, rejected)
 
-    def warm(self, bundle: str, engine: str) -> None:
-        """Load a network ahead of the first picture."""
-        self._predictor(bundle, engine)
+    def predictor(self, bundle: str, engine: str) -> Predictor:
+        """Take a network, loaded if it is not yet."""
+        resolved = self.resolve_engine(bundle, engine)  # so that ``auto`` and what it means are loaded once
+        name, _, version = bundle.rpartition("/")
+        return self._shelf.get(name, int(version), resolved)[1]
 
     def without_paths(self, error: UserError) -> str:
         """Word an error as visitors may read it: where the bundles lie is not their business."""
         return str(error).replace(f"{self._root}/", "").replace(str(self._root), "the bundles' folder")
-
-    def _predictor(self, bundle: str, engine: str) -> Predictor:
-        resolved = self.resolve_engine(bundle, engine)  # so that ``auto`` and what it means are loaded once
-        name, _, version = bundle.rpartition("/")
-        return self._shelf.get(name, int(version), resolved)[1]
 
     def _directory(self, bundle: str) -> Path:
         # Looked up, never joined: what a visitor sends must not name a path of its own.

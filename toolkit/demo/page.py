@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,33 +85,20 @@ def build_page(classifier: Classifier) -> gr.Blocks:
         # Handlers take what the browser sends, unprocessed: the picture's own bytes reach our decoder, and a bundle
         # published after this page was built is not refused as an unknown choice. Each checks what it is given.
         private: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
-        predicting: dict[str, Any] = {
-            "concurrency_limit": CONCURRENCY,
-            "concurrency_id": "predict",
-            "show_progress": "minimal",
-            "show_progress_on": answer,
-            "trigger_mode": "always_last",  # a second picture while the first is under way is not lost
-        }
-        choice = [bundle, engine, examples, about]
-        demo.load(page.open, None, choice, queue=False, show_progress="hidden", **private)
-        bundle.input(page.choose_bundle, bundle, choice, queue=False, show_progress="hidden", **private).then(
-            page.look_again, [picture, bundle, engine], answer, **predicting, **private
-        )
-        engine.input(page.choose_engine, [bundle, engine], about, queue=False, show_progress="hidden", **private).then(
-            page.look_again, [picture, bundle, engine], answer, **predicting, **private
-        )
-        picture.input(page.look, [picture, bundle, engine], [picture, answer], **predicting, **private)
-        picture.clear(lambda: markup.NOTHING_YET, None, answer, queue=False, show_progress="hidden", **private)
-        examples.click(page.show_example, [bundle, engine], [picture, answer], **predicting, **private)
-        api_button.click(
-            page.predict,
-            [picture, bundle, engine],
-            api_answer,
-            preprocess=False,
-            api_name="predict",
-            concurrency_limit=CONCURRENCY,
-            concurrency_id="predict",
-        )
+        at_once = private | {"queue": False, "show_progress": "hidden"}
+        limits: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": "predict"}
+        predicting = private | limits | {"show_progress": "minimal", "show_progress_on": answer}
+        predicting["trigger_mode"] = "always_last"  # a second picture while the first is under way is not lost
+        choice, question = [bundle, engine, examples, about], [picture, bundle, engine]
+        demo.load(page.open, None, choice, **at_once)
+        chosen = bundle.input(page.choose_bundle, bundle, choice, **at_once)
+        chosen.then(page.look_again, question, answer, **predicting)
+        chosen = engine.input(page.choose_engine, [bundle, engine], about, **at_once)
+        chosen.then(page.look_again, question, answer, **predicting)
+        picture.input(page.look, question, [picture, answer], **predicting)
+        picture.clear(lambda: markup.NOTHING_YET, None, answer, **at_once)
+        examples.click(page.show_example, [bundle, engine], [picture, answer], **predicting)
+        api_button.click(page.predict, question, api_answer, preprocess=False, api_name="predict", **limits)
     _refuse_addresses(picture)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo
@@ -175,7 +163,7 @@ class _Page:
             first, and whether even the best is too improbable.
         """
         try:
-            return self._classify(picture, bundle, engine).as_dict()
+            return asdict(self._classify(picture, bundle, engine))
         except ImageError as error:
             raise gr.Error(f"{_file_name(picture)}: {_reason(error)}", print_exception=False) from None
         except UserError as error:
@@ -202,12 +190,11 @@ class _Page:
             return markup.problem_card("Something went wrong", "The network failed on this picture.", advice), True
 
     def _classify(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> Answer:
-        data = _uploaded_bytes(picture)
-        return self._classifier.classify(data, bundle, engine)
+        return self._classifier.classify(_uploaded_bytes(picture), bundle, engine)
 
     def _warm(self, bundle: str, engine: str) -> None:
         try:
-            self._classifier.warm(bundle, engine)
+            self._classifier.predictor(bundle, engine)
         except UserError as error:
             log.warning("%s", error)  # the visitor is told when a picture comes
 
@@ -226,11 +213,8 @@ def _refuse_addresses(picture: Any) -> None:
 
     picture.async_move_resource_to_block_cache = move
     # Gradio's own example in the interface's documentation is a web address.
-    picture.example_payload = lambda: {
-        "path": "picture.png",
-        "url": "picture.png",
-        "meta": {"_type": "gradio.FileData"},
-    }
+    example = {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
+    picture.example_payload = lambda: example
 
 
 def _uploaded_bytes(picture: Any) -> bytes:

@@ -1,14 +1,13 @@
 """The page built and served, with everything shut that a visitor does not need."""
 
-import errno
 import importlib.util
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.machine import bind_address, cannot_listen
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -55,12 +54,12 @@ def launch(
         UserError: see ``build_demo``; or the port is taken, or the address is not this machine's.
     """
     demo = build_demo(directory, engine)
-    _require_free(host, port)
+    # Tried first: Gradio calls every failure a taken port, and only looks at the loopback address.
+    bind_address(host, port).close()
     try:
         demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
     except OSError as error:
-        # Another process was quicker than the check above.
-        raise UserError(f"cannot listen on {host}:{port} ({error}); choose another port with --port") from None
+        raise cannot_listen(error, host, port) from None  # another process was quicker
     print(f"demo at {demo.local_url} (Ctrl+C stops it)", file=sys.stderr)
     if block:
         demo.block_thread()
@@ -95,18 +94,3 @@ def _require_gradio() -> None:
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo needs gradio, which is not installed: pip install 'toolkit[demo]'")
-
-
-def _require_free(host: str, port: int) -> None:
-    """Try the port first: Gradio calls every failure a taken port, and only looks at the loopback address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OverflowError:
-        raise UserError(f"port {port} does not exist; expected 1 to 65535") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} on {host} is in use; choose another with --port") from None
-        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}); check --host and --port") from None

@@ -1,8 +1,8 @@
 """The protocol over HTTP: routes, limits, and work kept off the event loop."""
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
 
 import anyio
 from anyio import to_thread
@@ -29,16 +29,8 @@ MAX_INSTANCES = 256
 _INTERNAL = "internal error; the server's log has the details"
 
 
-def build_app(
-    table: ModelTable, *, max_body_bytes: int = MAX_BODY_BYTES, max_instances: int = MAX_INSTANCES
-) -> Starlette:
-    """Build the ASGI application over ``table``.
-
-    Args:
-        table: the bundles to serve.
-        max_body_bytes: a larger request body is answered with 413.
-        max_instances: a request with more pictures is answered with 400.
-    """
+def build_app(table: ModelTable) -> Starlette:
+    """Build the ASGI application over ``table``."""
     # Predictions run on so many threads at once; whatever else arrives waits its turn without one.
     slots = anyio.CapacityLimiter(max(2, num_threads()))
     decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix="decode")
@@ -60,9 +52,8 @@ def build_app(
 
     async def predict(request: Request) -> Response:
         _, predictor = await to_thread.run_sync(table.get, *_target(request))
-        body = await _read_body(request, max_body_bytes)
-        work = partial(_answer, predictor, body, decoders, max_instances=max_instances)
-        return _json(await to_thread.run_sync(work, limiter=slots))
+        body = await _read_body(request)
+        return _json(await to_thread.run_sync(_answer, predictor, body, decoders, limiter=slots))
 
     async def unsupported(request: Request) -> Response:
         name, version = _target(request)
@@ -82,22 +73,18 @@ def build_app(
             Route(model + "/metadata", metadata),
             Route(model, status),
         ]
-    handlers = {
-        RequestError: _on_request_error,
-        HTTPException: _on_http_error,
-        ClientDisconnect: _on_disconnect,
-        Exception: _on_failure,
-    }
-    return Starlette(routes=routes, exception_handlers=handlers)
+    errors = (RequestError, HTTPException, ClientDisconnect, Exception)
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, _on_error))
 
 
 def _target(request: Request) -> tuple[str, int | None]:
     return request.path_params["name"], request.path_params.get("version")
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request) -> bytes:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError("compressed request bodies are not supported; send plain JSON", 415)
+    limit = MAX_BODY_BYTES
     too_large = RequestError(f"the request body is larger than {limit:,} bytes; send fewer pictures at a time", 413)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -110,8 +97,8 @@ async def _read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _answer(predictor: Predictor, body: bytes, decoders: Executor, *, max_instances: int) -> bytes:
-    request = protocol.parse_predict(body, max_instances=max_instances)
+def _answer(predictor: Predictor, body: bytes, decoders: Executor) -> bytes:
+    request = protocol.parse_predict(body, max_instances=MAX_INSTANCES)
     try:
         return protocol.encode_answer(answer(predictor, request, decoders), columnar=request.columnar)
     except RequestError:
@@ -124,27 +111,17 @@ def _answer(predictor: Predictor, body: bytes, decoders: Executor, *, max_instan
         raise RequestError(_INTERNAL, 500) from None
 
 
-def _json(content: bytes, status: int = 200) -> Response:
-    return Response(content, status, media_type="application/json")
+def _json(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(content, status, headers, media_type="application/json")
 
 
-async def _on_request_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return _json(protocol.encode_error(str(error)), error.status)
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = f"Malformed request: {request.method} {request.url.path}"
-    return Response(
-        protocol.encode_error(message), error.status_code, headers=error.headers, media_type="application/json"
-    )
-
-
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody is left to read it
-
-
-async def _on_failure(request: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestError):
+        return _json(protocol.encode_error(str(error)), error.status)
+    if isinstance(error, HTTPException):
+        message = f"Malformed request: {request.method} {request.url.path}"
+        return _json(protocol.encode_error(message), error.status_code, error.headers)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # nobody is left to read it
     # Starlette raises the error again once this is sent, and the web server logs its traceback.
     return _json(protocol.encode_error(_INTERNAL), 500)

@@ -28,15 +28,7 @@ class ModelTable:
     """The bundles below a directory, by name and version. Safe to call from several threads."""
 
     def __init__(self, directory: str | Path, engine: str = "auto") -> None:
-        """Look for bundles; load none yet.
-
-        Args:
-            directory: holds ``NAME/VERSION`` bundles, or is itself one bundle with its versions.
-            engine: as in ``Predictor.load``.
-
-        Raises:
-            UserError: there is no bundle, or no such engine.
-        """
+        """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.serving.create_app``."""
         directory = Path(directory).resolve()
         require_engine(engine)
         if not directory.is_dir():
@@ -96,12 +88,7 @@ class ModelTable:
 
 
 def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) -> dict[str, Any]:
-    """Answer a request: outputs by name, one item per picture.
-
-    Args:
-        predictor: what answers.
-        request: what is asked.
-        decoders: threads that decode a request's pictures side by side.
+    """Answer a request, its pictures decoded side by side: outputs by name, one item per picture.
 
     Raises:
         RequestError: a value is not what the signature takes; the message says which.

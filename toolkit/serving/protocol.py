@@ -29,30 +29,19 @@ class RequestError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Signature:
-    """Names of a signature's one input and of its outputs."""
-
-    input: str
-    outputs: tuple[str, ...]
-
-
-#: What every bundle answers; see ``toolkit.export.saved_model``.
+#: What every bundle answers, each signature's one input and its outputs; see ``toolkit.export.saved_model``.
 SIGNATURES = {
-    "serving_default": Signature("image_bytes", ("probabilities", "top_labels", "top_scores")),
-    "pixels": Signature("pixels", ("probabilities", "top_labels", "top_scores")),
-    "features": Signature("image_bytes", ("features",)),
+    "serving_default": ("image_bytes", ("probabilities", "top_labels", "top_scores")),
+    "pixels": ("pixels", ("probabilities", "top_labels", "top_scores")),
+    "features": ("image_bytes", ("features",)),
 }
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """A predict request taken apart, its values still as JSON has them.
+    """A predict request taken apart, its values, one per picture, still as JSON has them.
 
-    Attributes:
-        signature: key of ``SIGNATURES``.
-        values: one per picture.
-        columnar: whether it came as ``inputs`` and not as ``instances``; the answer takes the same form.
+    ``columnar`` tells that it came as ``inputs`` and not as ``instances``; the answer takes the same form.
     """
 
     signature: str
@@ -83,7 +72,7 @@ def parse_predict(body: bytes, *, max_instances: int) -> PredictRequest:
     if columnar == ("instances" in document):
         found = "both" if columnar else "neither"
         raise RequestError(f"expected exactly one of the keys 'inputs' and 'instances', got {found}")
-    name = SIGNATURES[signature].input
+    name, _ = SIGNATURES[signature]
     values = _column(document["inputs"], name) if columnar else _rows(document["instances"], name)
     if len(values) > max_instances:
         raise RequestError(f"{len(values)} instances in one request; this server takes at most {max_instances}")
@@ -168,12 +157,12 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
     }
     signatures = {
         key: {
-            "inputs": {signature.input: tensors[signature.input]},
-            "outputs": {output: tensors[output] for output in signature.outputs},
+            "inputs": {taken: tensors[taken]},
+            "outputs": {output: tensors[output] for output in given},
             "method_name": "tensorflow/serving/predict",
             "defaults": {},
         }
-        for key, signature in SIGNATURES.items()
+        for key, (taken, given) in SIGNATURES.items()
     }
     spec = {"name": name, "signature_name": "", "version": str(version)}
     metadata: dict[str, Any] = {"signature_def": {"signature_def": signatures}}
@@ -183,11 +172,7 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
 
 
 def encode_error(message: str) -> bytes:
-    """Write JSON for an error.
-
-    >>> encode_error("no")
-    b'{"error": "no"}'
-    """
+    """Write JSON for an error."""
     return dump({"error": message})
 
 

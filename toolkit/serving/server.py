@@ -1,16 +1,14 @@
 """The application run by uvicorn: listen, load, answer, end cleanly."""
 
 import contextlib
-import errno
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 
 import uvicorn
 
-from toolkit.errors import UserError
+from toolkit.machine import bind_address, cannot_listen
 from toolkit.serving.app import build_app
 from toolkit.serving.models import ModelTable
 from toolkit.serving.protocol import RequestError
@@ -28,7 +26,9 @@ def run_server(table: ModelTable, *, host: str, port: int) -> None:
         UserError: the address cannot be listened on.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")  # unless the caller did
-    with _bind(host, port) as listener:
+    # Bound before the models load, so that a port in use is told at once; listening only after, so that nobody
+    # connects to a server that is not ready.
+    with bind_address(host, port) as listener:
         address = f"[{host}]" if ":" in host else host
         base = f"http://{address}:{listener.getsockname()[1]}"
         for name in table.names():
@@ -36,13 +36,9 @@ def run_server(table: ModelTable, *, host: str, port: int) -> None:
         try:
             listener.listen()
         except OSError as error:
-            raise _cannot_listen(error, host, port) from None
+            raise cannot_listen(error, host, port) from None
         config = uvicorn.Config(
-            build_app(table),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            build_app(table), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS
         )
         with _signals_end_cleanly():
             uvicorn.Server(config).run(sockets=[listener])
@@ -54,31 +50,6 @@ def _load(table: ModelTable, name: str, base: str) -> None:
     except RequestError:
         return  # the shelf has logged why, and the bundle's status says it
     log.info("%s version %d on %s: POST %s/v1/models/%s:predict", name, version, predictor.engine_name, base, name)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    # Bound before the models load, so that a port in use is told at once; listening only after, so that nobody
-    # connects to a server that is not ready.
-    if not 0 <= port <= 65535:
-        raise UserError(f"port must be from 0 to 65535, got {port}")
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise _cannot_listen(error, host, port) from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise _cannot_listen(error, host, port) from None
-    return listener
-
-
-def _cannot_listen(error: OSError, host: str, port: int) -> UserError:
-    if error.errno == errno.EADDRINUSE:
-        return UserError(f"port {port} on {host} is in use; stop what listens there, or choose another with --port")
-    return UserError(f"cannot listen on {host} port {port} ({error.strerror}); choose another with --host or --port")
 
 
 @contextlib.contextmanager

@@ -14,10 +14,9 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.data import ImageError, decode_pixels
-from toolkit.data.feed.arrays import calibration_batches, load_pixels
-from toolkit.data.feed.split import Subset
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels import graph
-from toolkit.data.pixels.decode import normalize, read_rgb
+from toolkit.data.pixels.decode import read_rgb
 from toolkit.data.pixels.sizes import MAX_PIXELS
 from toolkit.spec import Preprocessing
 
@@ -189,19 +188,3 @@ def test_load_pixels_keeps_the_order_of_its_sources():
     pixels = load_pixels([Image.new("RGB", (9, 9), colour) for colour in colours], PREPROCESSING)
     assert [tuple(picture[3, 3].tolist()) for picture in pixels] == colours
     assert load_pixels([], PREPROCESSING).shape == (0, 20, 24, 3)
-
-
-def test_calibration_pictures_are_spread_evenly_and_normalised(tmp_path):
-    paths = []
-    for index in range(50):
-        paths.append(str(tmp_path / f"{index:02d}.png"))
-        Image.new("RGB", (5, 5), (index, index, index)).save(paths[-1])
-    subset = Subset(tuple(paths), (0,) * 50)
-    batches = list(calibration_batches(subset, PREPROCESSING, 10, batch_size=4))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    found = np.concatenate(batches)
-    expected = normalize(np.full((1, 20, 24, 3), 5, np.uint8), PREPROCESSING)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found[1], expected[0])
-    np.testing.assert_allclose(found[:, 0, 0, 0] * 255, np.arange(0, 50, 5), rtol=1e-5)
-    assert sum(len(batch) for batch in calibration_batches(subset, PREPROCESSING, 99)) == 50

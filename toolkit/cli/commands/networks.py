@@ -18,27 +18,11 @@ def models(arguments: Namespace) -> None:
     if arguments.draw:
         raise UserError("--draw draws one network: give its name, as in `toolkit models resnet50 --draw resnet50.svg`")
     infos = [model_info(name) for name in list_models()]
-    rows: list[dict[str, Any]] = [
-        {
-            "name": info.name,
-            "title": info.title,
-            "year": info.year,
-            "input_shape": list(info.input_shape),
-            "num_params": info.num_params,
-            "macs": info.macs,
-            "stages": list(info.stages),
-            "weights": sorted(info.weights),
-            "deviations": list(info.deviations),
-            "paper": info.paper,
-        }
-        for info in infos
-    ]
     if arguments.json:
-        return print_json(rows)
-    table = [
-        [r["name"], r["title"], str(r["year"]), "×".join(map(str, r["input_shape"])), r["num_params"], r["macs"]]
-        for r in rows
-    ]
+        fields = "name title year input_shape num_params macs stages weights deviations paper"
+        rows = [{field: getattr(info, field) for field in fields.split()} for info in infos]
+        return print_json([row | {"weights": sorted(row["weights"])} for row in rows])
+    table = [[i.name, i.title, str(i.year), "×".join(map(str, i.input_shape)), i.num_params, i.macs] for i in infos]
     return print_table(table, ["name", "network", "year", "input", "parameters", "multiply-adds"])
 
 

@@ -94,8 +94,7 @@ def tune(arguments: Namespace) -> None:
     if "held_out" in best:
         print_metrics(best["held_out"])
     print(f"picture: {result['plot']}")
-    print(best["command"])
-    return None
+    return print(best["command"])
 
 
 def _print_trial(row: dict[str, Any]) -> None:

@@ -76,16 +76,13 @@ def canvas_size(augmentations: Sequence[Augmentation], size: Size) -> Size:
 
 
 def apply(augmentations: Sequence[Augmentation], pixels: np.ndarray, keys: np.ndarray, size: Size) -> np.ndarray:
-    """Augment a batch; those that mix are left to ``mix``.
+    """Augment a batch, uint8 (n, *canvas_size, 3) to (n, *size, 3); those that mix are left to ``mix``.
 
     Args:
         augmentations: from ``parse``.
-        pixels: uint8 (n, *canvas_size, 3).
+        pixels: the batch.
         keys: of ``toolkit.data.augment.draws.example_keys``, one per picture.
         size: the network's input.
-
-    Returns:
-        uint8 (n, *size, 3).
     """
     draws = Draws(keys)
     for place, augmentation in enumerate(augmentations):

@@ -11,13 +11,7 @@ from toolkit.data.augment.spatial import Size
 
 #: Eigenvectors (columns) and eigenvalues of the covariance of ImageNet's RGB values in 0…1, as published with
 #: fb.resnet.torch (Gross and Wilber 2016, ``datasets/imagenet.lua``); Krizhevsky et al. print none.
-IMAGENET_EIGENVECTORS = np.array(
-    [
-        [-0.5675, 0.7192, 0.4009],
-        [-0.5808, -0.0045, -0.8140],
-        [-0.5836, -0.6948, 0.4203],
-    ]
-)
+IMAGENET_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 IMAGENET_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 
 

@@ -22,9 +22,6 @@ class Draws:
         self._keys = np.asarray(keys, np.uint64)
         self._counter = 0
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def __getitem__(self, part: slice | np.ndarray) -> "Draws":
         """The streams of some of the pictures, from where they stand."""
         draws = Draws(self._keys[part])

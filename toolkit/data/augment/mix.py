@@ -17,10 +17,7 @@ class MixUp:
 
     def __call__(self, inputs: np.ndarray, labels: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
         partner, share = _partners(len(inputs), draws), np.float32(_beta(self.alpha, draws))
-        return (
-            inputs * share + inputs[partner] * (1 - share),
-            labels * share + labels[partner] * (1 - share),
-        )
+        return inputs * share + inputs[partner] * (1 - share), labels * share + labels[partner] * (1 - share)
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,10 @@ class CutMix:
     def __call__(self, inputs: np.ndarray, labels: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
         height, width = inputs.shape[1:3]
         partner = _partners(len(inputs), draws)
-        side = np.sqrt(1 - _beta(self.alpha, draws))
+        half = np.sqrt(1 - _beta(self.alpha, draws)) / 2
         centre_y, centre_x = draws.uniform()[0] * height, draws.uniform()[0] * width
-        top, bottom = np.clip(np.rint([centre_y - side * height / 2, centre_y + side * height / 2]), 0, height).astype(
-            int
-        )
-        left, right = np.clip(np.rint([centre_x - side * width / 2, centre_x + side * width / 2]), 0, width).astype(int)
+        top, bottom = np.clip(np.rint([centre_y - half * height, centre_y + half * height]), 0, height).astype(int)
+        left, right = np.clip(np.rint([centre_x - half * width, centre_x + half * width]), 0, width).astype(int)
         mixed = inputs.copy()
         mixed[:, top:bottom, left:right] = inputs[partner, top:bottom, left:right]
         share = np.float32(1 - (bottom - top) * (right - left) / (height * width))

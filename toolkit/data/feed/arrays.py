@@ -52,16 +52,12 @@ def load_pixels(sources: Sequence[ImageSource], preprocessing: Preprocessing) ->
         for index in range(start, min(start + chunk, len(sources))):
             pixels[index] = decode_pixels(sources[index], preprocessing)
 
-    num_workers = 1 if _are_small(sources) else num_threads()
+    some = sources[:: max(1, len(sources) // _NUM_SIZES)]
+    num_workers = 1 if sum(map(_num_bytes, some)) < _SMALL_FILE * len(some) else num_threads()
     chunk = max(1, min(_CHUNK, len(sources) // (4 * num_workers)))
     with ThreadPoolExecutor(num_workers) as pool:
         list(pool.map(fill, range(0, len(sources), chunk)))
     return pixels
-
-
-def _are_small(sources: Sequence[ImageSource]) -> bool:
-    some = sources[:: max(1, len(sources) // _NUM_SIZES)]
-    return sum(map(_num_bytes, some)) < _SMALL_FILE * len(some)
 
 
 def _num_bytes(source: ImageSource) -> int:
@@ -79,16 +75,6 @@ def cached_pixels(subset: Subset, preprocessing: Preprocessing, cache_bytes: int
     """All pictures of a subset, decoded now, if they take no more than ``cache_bytes``; else ``None``."""
     height, width = preprocessing.size
     return load_pixels(subset.paths, preprocessing) if len(subset) * height * width * 3 <= cache_bytes else None
-
-
-def calibration_batches(
-    subset: Subset, preprocessing: Preprocessing, num_examples: int, *, batch_size: int = 32
-) -> Iterator[np.ndarray]:
-    """Normalised float32 batches of up to ``num_examples`` pictures spread evenly over ``subset``."""
-    count = min(num_examples, len(subset))
-    chosen = [subset.paths[i * len(subset) // count] for i in range(count)]
-    for start in range(0, count, batch_size):
-        yield normalize(load_pixels(chosen[start : start + batch_size], preprocessing), preprocessing)
 
 
 @dataclass(frozen=True)
@@ -120,14 +106,7 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """The way from a plan of a batch to the batch, on the host. One recipe serves every backend.
-
-    Attributes:
-        preprocessing: from file to input.
-        augmentations: from ``toolkit.data.augment.parse``.
-        seed: with the epoch and the place in it decides augmentation.
-        num_classes: width of one-hot labels.
-    """
+    """The way from a plan of a batch to the batch, on the host. One recipe serves every backend."""
 
     preprocessing: Preprocessing
     augmentations: tuple[augmentation.Augmentation, ...]
@@ -170,7 +149,6 @@ class TrainingRecipe:
 
 
 def training_recipe(subset: Subset, preprocessing: Preprocessing, options: BatchOptions) -> TrainingRecipe:
-    """Make the recipe for a subset."""
     num_classes = options.num_classes or max(subset.labels, default=0) + 1
     return TrainingRecipe(preprocessing, augmentation.parse(options.augment), options.seed, num_classes)
 
@@ -182,11 +160,6 @@ def array_batches(
 
     The same pictures in the same order with the same augmentation. The next batches are made while one is used.
 
-    Args:
-        subset: pictures and labels.
-        preprocessing: from file to input.
-        options: size, order, augmentation.
-
     Yields:
         float32 (n, height, width, channels) and int32 (n,), or float32 (n, num_classes) where batches are mixed.
     """
@@ -195,11 +168,9 @@ def array_batches(
     labels = np.asarray(subset.labels, np.int32)
 
     def make(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-        if cache is not None:
-            pixels = cache[plan.examples]
-        else:
-            pixels = load_pixels([subset.paths[i] for i in plan.examples], recipe.canvas)
-        return recipe.finish(pixels, labels[plan.examples], plan.epoch, plan.positions)
+        own = plan.examples
+        pixels = load_pixels([subset.paths[i] for i in own], recipe.canvas) if cache is None else cache[own]
+        return recipe.finish(pixels, labels[own], plan.epoch, plan.positions)
 
     epochs = epoch_plans(
         subset.labels,

@@ -1,5 +1,6 @@
 """The order of training pictures: a function of the seed and the epoch's number, and of nothing that runs."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,29 +9,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Plan:
-    """A run of training examples, a batch or an epoch, before any picture was read.
+    """A run of training examples, a batch or an epoch, before any picture was read: int64 indices of the pictures.
 
-    Attributes:
-        epoch: counted from 0.
-        positions: places in the epoch, int64; they and not the pictures decide augmentation, for a balanced epoch may
-            show a picture twice.
-        examples: indices of the pictures, int64.
+    Their ``positions`` in the epoch and not the pictures decide augmentation, for a balanced epoch may show one twice.
     """
 
-    epoch: int
+    epoch: int  # counted from 0
     positions: np.ndarray
     examples: np.ndarray
 
 
 def epoch_order(labels: Sequence[int], *, seed: int, epoch: int, balanced: bool = False) -> np.ndarray:
-    """Indices of the pictures of one epoch, as many as there are labels.
+    """Indices of the pictures of one epoch, int64, as many as there are labels: each picture once.
 
-    Args:
-        labels: class of each picture.
-        seed: any integer.
-        epoch: counted from 0.
-        balanced: show every class equally often and, over the epochs, each picture of a class as often as any other
-            of it; by default every picture is shown once.
+    Balanced, every class is shown equally often and, over the epochs, each picture of a class as often as any other.
     """
     rng = _generator(seed, epoch)
     if not balanced:
@@ -50,12 +42,11 @@ def epoch_plans(
     labels: Sequence[int], *, seed: int, first_epoch: int = 0, first_position: int = 0, balanced: bool = False
 ) -> Iterator[Plan]:
     """The endless epochs of training; ``first_position`` is where in the first of them to go on from."""
-    epoch = first_epoch
-    while True:
+    for epoch in itertools.count(first_epoch):
         plan = epoch_plan(labels, seed=seed, epoch=epoch, first_position=first_position, balanced=balanced)
         if len(plan.examples):
             yield plan
-        epoch, first_position = epoch + 1, 0
+        first_position = 0
 
 
 def batch_plans(epochs: Iterable[Plan], batch_size: int) -> Iterator[Plan]:

@@ -24,11 +24,6 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
 
     Take ``steps_per_epoch(subset, batch_size)`` batches for an epoch; its last batch holds what is left over.
     ``toolkit.data.feed.arrays.array_batches`` gives the same without TensorFlow.
-
-    Args:
-        subset: pictures and labels.
-        preprocessing: from file to input.
-        options: size, order, augmentation.
     """
     recipe = training_recipe(subset, preprocessing, options)
     paths, labels = tf.constant(subset.paths), np.asarray(subset.labels, np.int32)
@@ -55,9 +50,8 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
 
     def epoch_batches(epoch):
         positions, examples = _on_host(plan, [epoch], [tf.int64, tf.int64])
-        order = tf.data.Dataset.from_tensor_slices(
-            (tf.ensure_shape(positions, [None]), tf.ensure_shape(examples, [None]))
-        )
+        plans = tf.ensure_shape(positions, [None]), tf.ensure_shape(examples, [None])
+        order = tf.data.Dataset.from_tensor_slices(plans)
         if cache is None:
             order = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         batches = order.batch(options.batch_size)
@@ -72,12 +66,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Every picture once, in order, as batches ``(inputs, labels)``.
 
-    Args:
-        subset: pictures and labels.
-        preprocessing: from file to input.
-        batch_size: pictures per batch.
-        cache_bytes: decode every picture once, now, and keep the pixels in memory, if they take no more than this: for
-            subsets that are evaluated again and again.
+    For subsets that are evaluated again and again, pixels of up to ``cache_bytes`` are decoded once and kept.
     """
     paths, labels = tf.constant(subset.paths), tf.constant(subset.labels, tf.int32)
     cache = cached_pixels(subset, preprocessing, cache_bytes)

@@ -1,6 +1,5 @@
 """A contact sheet of what augmentation makes of a data set's own pictures."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,7 @@ _GAP = 4
 _MAX_LABEL_WIDTH = 300
 
 
-def write_preview(
-    folder: ImageFolder,
-    preprocessing: Preprocessing,
-    file: str | Path,
-    *,
-    augment: str | Sequence[str] = "",
-    seed: int = 0,
-) -> None:
+def write_preview(folder: ImageFolder, preprocessing: Preprocessing, file: str | Path, *, augment: str = "") -> None:
     """Draw originals with seven augmented versions of each beside them, at the network's size.
 
     Args:
@@ -37,7 +29,6 @@ def write_preview(
         file: a .png or .jpg file.
         augment: see ``toolkit.data.augment.parse``: a row for each of eight pictures. By default a row for each
             augmentation there is, with its own parameters.
-        seed: of pictures and augmentation.
 
     Raises:
         UserError: an unknown augmentation, or a file that cannot be written.
@@ -45,24 +36,23 @@ def write_preview(
     file = Path(file)
     if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{file}: expected a name that ends in .png or .jpg")
-    text = augment if isinstance(augment, str) else ",".join(augment)
-    specs = [text] * NUM_ROWS if text else list(augmentation.AUGMENTATIONS)
-    chosen = np.random.default_rng(seed).permutation(len(folder))[: len(specs)]
+    specs = [augment] * NUM_ROWS if augment else list(augmentation.AUGMENTATIONS)
+    chosen = np.random.default_rng(0).permutation(len(folder))[: len(specs)]
     sources = [folder.root / folder.paths[i] for i in chosen]
     rows = []
     for number, spec in enumerate(specs):
-        recipe = TrainingRecipe(preprocessing, augmentation.parse(spec), seed, num_classes=1)
+        recipe = TrainingRecipe(preprocessing, augmentation.parse(spec), seed=0, num_classes=1)
         # The row's own picture comes first; others only mix with it.
         order = [(number + k) % len(sources) for k in range(len(sources))]
         pixels = load_pixels([sources[k] for k in order], recipe.canvas)
-        title = spec if not text else Path(folder.paths[chosen[order[0]]]).name
-        rows.append(
-            (title, [_tile(pixels[0]), *(_tile(_shown(recipe, pixels, draw, order)) for draw in range(NUM_DRAWS))])
-        )
-    _save(_sheet(rows), file)
+        title = spec if not augment else Path(folder.paths[chosen[order[0]]]).name
+        augmented = [_augmented(recipe, pixels, draw, order) for draw in range(NUM_DRAWS)]
+        rows.append((title, [_tile(own) for own in (pixels[0], *augmented)]))
+    with replacing(file) as partial:
+        _sheet(rows).save(partial)
 
 
-def _shown(recipe: TrainingRecipe, pixels: np.ndarray, epoch: int, order: list[int]) -> np.ndarray:
+def _augmented(recipe: TrainingRecipe, pixels: np.ndarray, epoch: int, order: list[int]) -> np.ndarray:
     positions = np.array(order)
     augmented = recipe.augment(pixels, epoch, positions)
     if not recipe.is_mixed:
@@ -99,8 +89,3 @@ def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -
         title = title[:-1]
         label = f"{title}…"
     return label
-
-
-def _save(sheet: Image.Image, file: Path) -> None:
-    with replacing(file) as partial:
-        sheet.save(partial)

@@ -37,18 +37,16 @@ class Split:
 
     def as_dict(self, root: Path) -> dict[str, list[str]]:
         """Paths relative to ``root``, where they are below it, by subset."""
-        subsets = {"train": self.train, "val": self.val, "test": self.test}
         base = root.absolute()
 
         def relative(path: Path) -> Path:
             return path.relative_to(base) if path.is_relative_to(base) else path
 
-        return {name: [relative(Path(p)).as_posix() for p in subset.paths] for name, subset in subsets.items()}
+        return {name: [relative(Path(p)).as_posix() for p in own.paths] for name, own in vars(self).items()}
 
     def counts(self, class_names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Pictures per subset and class."""
-        subsets = {"train": self.train, "val": self.val, "test": self.test}
-        numbers = {name: np.bincount(s.labels or [], minlength=len(class_names)) for name, s in subsets.items()}
+        numbers = {name: np.bincount(own.labels or [], minlength=len(class_names)) for name, own in vars(self).items()}
         return {name: dict(zip(class_names, map(int, row), strict=True)) for name, row in numbers.items()}
 
 
@@ -70,9 +68,7 @@ def class_weights(labels: Sequence[int], num_classes: int | None = None) -> dict
     >>> class_weights([0, 0, 0, 1])
     {0: 0.6666666666666666, 1: 2.0}
 
-    Args:
-        labels: of the training examples.
-        num_classes: by default the largest label and one. A class without examples gets no weight.
+    There are ``num_classes``, by default the largest label and one. A class without examples gets no weight.
     """
     counts = np.bincount(np.asarray(labels, int), minlength=num_classes or 0)
     present = np.flatnonzero(counts)
@@ -129,10 +125,8 @@ def _by_class(folder: ImageFolder, indices: np.ndarray, fractions, rng: np.rando
         num_held_out = [max(1, round(len(members) * share)) if share else 0 for share in fractions[1:]]
         num_train = len(members) - sum(num_held_out)
         if num_train < 1:
-            raise UserError(
-                f"{folder.root}: class {name!r} has {len(members)} readable pictures; "
-                f"at least {sum(num_held_out) + 1} are needed to split it"
-            )
+            reason = f"{len(members)} readable pictures; at least {sum(num_held_out) + 1} are needed to split it"
+            raise UserError(f"{folder.root}: class {name!r} has {reason}")
         bounds = np.cumsum([num_train, num_held_out[0]])
         for part, chosen in zip(parts, np.split(members, bounds), strict=True):
             part.extend(int(i) for i in chosen)
@@ -172,7 +166,5 @@ def _require_groups_apart(folder: ImageFolder) -> None:
 
 
 def _subset(folder: ImageFolder, indices: np.ndarray) -> Subset:
-    return Subset(
-        paths=tuple(str((folder.root / folder.paths[i]).absolute()) for i in indices),
-        labels=tuple(folder.labels[i] for i in indices),
-    )
+    paths = (str((folder.root / folder.paths[i]).absolute()) for i in indices)
+    return Subset(tuple(paths), tuple(folder.labels[i] for i in indices))

@@ -88,15 +88,7 @@ def image_errors(name: str) -> Iterator[None]:
 
 
 def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Pixels to the network's input.
-
-    Args:
-        pixels: uint8 RGB of shape (…, height, width, 3).
-        preprocessing: channel order, scale, mean and standard deviation.
-
-    Returns:
-        float32 of shape (…, height, width, ``preprocessing.channels``).
-    """
+    """uint8 RGB (…, height, width, 3) to the network's float32 input (…, height, width, channels)."""
     if preprocessing.channel_order == "grey":
         values = luma(pixels)
     elif preprocessing.channel_order == "bgr":
@@ -202,9 +194,7 @@ def _upright(rgb: np.ndarray, turn: int) -> np.ndarray:
         rgb = rgb.transpose(1, 0, 2)
     if turn in (2, 3, 6, 7):
         rgb = rgb[:, ::-1]
-    if turn in (3, 4, 7, 8):
-        rgb = rgb[::-1]
-    return rgb
+    return rgb[::-1] if turn in (3, 4, 7, 8) else rgb
 
 
 def _array_to_rgb(array: np.ndarray) -> np.ndarray:
@@ -218,11 +208,7 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's bytes.
-
-    Raises:
-        ImageError: names the file and the reason.
-    """
+    """A file's bytes, or an ``ImageError`` that names the file and the reason."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

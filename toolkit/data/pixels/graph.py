@@ -28,9 +28,8 @@ def decode_pixels(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Te
 def decode_rgb(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Scalar string to upright uint8 RGB (height, width, 3); a large JPEG is shrunk towards what it is resized to."""
     too_large = f"the picture's header announces more than {MAX_PIXELS:,} pixels"
-    allowed = tf.debugging.assert_less_equal(
-        _announced_pixels(image_bytes), tf.constant(MAX_PIXELS, tf.int64), too_large
-    )
+    limit = tf.constant(MAX_PIXELS, tf.int64)
+    allowed = tf.debugging.assert_less_equal(_announced_pixels(image_bytes), limit, too_large)
     with tf.control_dependencies([allowed]):
         image_bytes = tf.identity(image_bytes)
     is_jpeg = tf.equal(tf.strings.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
@@ -111,17 +110,15 @@ def _decode_jpeg(data: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     turned = orientation >= 5
     upright_height, upright_width = tf.where(turned, width, height), tf.where(turned, height, width)
     target_height, target_width = _resized_size(upright_height, upright_width, preprocessing)
-    fits = [
-        (upright_height >= 2 * scale * target_height) & (upright_width >= 2 * scale * target_width)
-        for scale in JPEG_SCALES
-    ]
+
+    def fits(scale: int):
+        return (upright_height >= 2 * scale * target_height) & (upright_width >= 2 * scale * target_width)
 
     def decode(scale: int):
         # The accurate transform is what Pillow uses: with it both decoders agree bit for bit.
         return lambda: tf.io.decode_jpeg(data, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE")
 
-    branches = [(fit, decode(scale)) for fit, scale in zip(fits, JPEG_SCALES, strict=True)]
-    rgb = tf.case(branches, default=decode(1))
+    rgb = tf.case([(fits(scale), decode(scale)) for scale in JPEG_SCALES], default=decode(1))
     rgb.set_shape([None, None, 3])
     rgb = tf.cond(turned, lambda: tf.transpose(rgb, [1, 0, 2]), lambda: rgb)
     rgb = _reverse_if(rgb, orientation, (2, 3, 6, 7), axis=1)

@@ -23,18 +23,9 @@ _LARGEST_GROUP = 1 << 19
 
 
 def resample(pixels: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
-    """Resize, averaging over what a pixel of the result covers.
+    """Resize uint8 (…, …, channels) to (height, width, channels), averaging over what a pixel of the result covers.
 
-    What Pillow's and TensorFlow's antialiased filters compute.
-
-    Args:
-        pixels: uint8 (…, …, channels).
-        height: of the result.
-        width: of the result.
-        interpolation: the filter, stretched by the factor of a reduction.
-
-    Returns:
-        uint8 (height, width, channels).
+    What Pillow's and TensorFlow's antialiased filters compute: the filter is stretched by the factor of a reduction.
     """
     channels = pixels.shape[2]
     lines = pixels.reshape(len(pixels), -1)
@@ -104,17 +95,12 @@ def _weights(size: int, resized: int, interpolation: Interpolation) -> tuple[np.
     centres = (np.arange(resized)[:, None] + 0.5) * scale
     places = np.floor(centres - reach + 0.5).astype(int) + np.arange(int(2 * reach) + 2)
     distances = np.abs(places + 0.5 - centres) / stretch
-    weights = _triangle(distances) if interpolation == "bilinear" else _cubic(distances)
+    weights = np.maximum(0.0, 1 - distances) if interpolation == "bilinear" else _cubic(distances)
     weights[(places < 0) | (places >= size)] = 0
     # What lies beyond the border weighs nothing, and may as well lie on it.
     return places.clip(0, size - 1), weights / weights.sum(axis=1, keepdims=True)
 
 
-def _triangle(distances: np.ndarray) -> np.ndarray:
-    return np.maximum(0.0, 1 - distances)
-
-
-def _cubic(distances: np.ndarray) -> np.ndarray:
+def _cubic(x: np.ndarray) -> np.ndarray:
     """R. Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), with a = -1/2."""
-    x = distances
     return np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((2.5 - 0.5 * x) * x - 4) * x + 2, 0))

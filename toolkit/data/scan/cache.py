@@ -55,12 +55,11 @@ def is_settled(status: os.stat_result, now_ns: int) -> bool:
 class ScanCache:
     """An SQLite file shared by all scans of this user: whole after a kill, safe for several processes and threads.
 
-    Args:
-        directory: created if need be; ``None`` remembers nothing.
+    Without a directory, nothing is remembered.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
         if directory is not None:
             # Another version of Pillow may read what this one cannot.
@@ -101,7 +100,9 @@ class ScanCache:
     def close(self) -> None:
         """Release the file; what was added is kept."""
         with self._lock:
-            self._close()
+            if self._database:
+                self._database.close()
+            self._database = None
 
     def _first(self, condition: str, values: tuple[bytes, ...]) -> Finding | None:
         with self._lock:
@@ -128,14 +129,9 @@ class ScanCache:
                 self._give_up(error)
                 return
             except sqlite3.DatabaseError:  # damaged: nothing in it is worth keeping
-                self._close()
+                self.close()
                 file.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._database:
-            self._database.close()
-        self._database = None
 
     def _give_up(self, error: Exception) -> None:
         log.info("scans are not remembered: %s", error)
-        self._close()
+        self.close()

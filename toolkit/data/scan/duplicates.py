@@ -20,11 +20,7 @@ _LOW_BITS = 0x00FF_00FF_00FF_00FF  # of the first two words: the 8 lowest freque
 
 
 def equal_groups(facts: np.ndarray) -> list[np.ndarray]:
-    """Indices of pictures with equal bytes, by group.
-
-    Args:
-        facts: rows of ``toolkit.data.scan.facts.FACTS``.
-    """
+    """Indices of pictures with equal bytes, by group, from rows of ``toolkit.data.scan.facts.FACTS``."""
     _, inverse = np.unique(facts["digest"], axis=0, return_inverse=True)
     return _groups(inverse.ravel())
 
@@ -34,9 +30,6 @@ def near_groups(facts: np.ndarray) -> list[np.ndarray]:
 
     Candidates agree in some of sixteen seeded samples of their 64 lowest frequencies (locality-sensitive hashing,
     Indyk and Motwani 1998, section 4), so the work grows with n log n; all 256 bits then decide.
-
-    Args:
-        facts: rows of ``toolkit.data.scan.facts.FACTS``.
     """
     _, first = np.unique(facts["digest"], axis=0, return_index=True)
     is_comparable = facts["phash"].any(axis=1) & (np.minimum(facts["height"], facts["width"]) >= MIN_SIDE)

@@ -37,23 +37,17 @@ _GREYSCALE, _CMYK, _DEEP, _ROTATED, _ANIMATED, _TRANSPARENT = (1 << bit for bit 
 _PROBE = Preprocessing(size=(32, 32), resize="stretch")
 _SIDE = 32  # of the thumbnail that the perceptual hash is taken of
 _NUM_FREQUENCIES = 16
+_COSINES = np.cos(np.pi / _SIDE * np.outer(np.arange(_NUM_FREQUENCIES), np.arange(_SIDE) + 0.5)).astype(np.float32)
 _PLAIN = 4  # range of grey values below which a thumbnail shows nothing
 # JPEG's rounding colours a grey picture by this much, in grey values.
 _COLOURLESS = 8
 
 
 def picture_facts(data: bytes, path: str | Path) -> np.ndarray:
-    """Decode a picture once and describe it.
-
-    Args:
-        data: the file's content.
-        path: named in errors.
-
-    Returns:
-        A scalar of dtype ``FACTS``.
+    """Decode a file's content once and describe it, as a scalar of dtype ``FACTS``.
 
     Raises:
-        ImageError: not a readable picture.
+        ImageError: not a readable picture; names ``path``.
     """
     facts = np.zeros((), FACTS)
     with image_errors(str(path)), open_image(data) as image:
@@ -86,14 +80,6 @@ def perceptual_hash(thumbnail: np.ndarray) -> np.ndarray:
     spectrum = (_COSINES @ thumbnail.astype(np.float32) @ _COSINES.T).ravel()
     median = np.partition(spectrum, spectrum.size // 2)[spectrum.size // 2]
     return np.packbits(spectrum > median).view(np.uint64)
-
-
-def _cosines() -> np.ndarray:
-    frequency, position = np.arange(_NUM_FREQUENCIES)[:, None], np.arange(_SIDE)[None] + 0.5
-    return np.cos(np.pi / _SIDE * frequency * position).astype(np.float32)
-
-
-_COSINES = _cosines()
 
 
 def _traits(image: Image.Image, data: bytes) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.data.scan.quarantine import find_placeholders, quarantine_file, read_quarantine
 from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
-from toolkit.data.sources.listing import ListedFile, Listing
+from toolkit.data.sources.listing import Listing
 from toolkit.errors import UserError
 from toolkit.machine import cache_dir
 
@@ -52,17 +51,11 @@ class ImageFolder:
 
     def class_counts(self) -> dict[str, int]:
         """Readable pictures per class."""
-        counts = dict.fromkeys(self.class_names, 0)
-        for label in self.labels:
-            counts[self.class_names[label]] += 1
-        return counts
+        counts = np.bincount(np.asarray(self.labels, int), minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def require_clean(self) -> None:
-        """Raise for the first unreadable picture, if there is any.
-
-        Raises:
-            UserError: names the file, the reason, how many others there are and what to do.
-        """
+        """Raise a ``UserError`` for the first unreadable picture, if there is any: what to do, how many others."""
         if self.problems:
             path, reason = self.problems[0]
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
@@ -113,15 +106,23 @@ def scan_folder(
         readable = [i for i in readable if files[i].path not in left_out]
     else:
         left_out = {file.path: listed[file.path] for file in listing.files if file.path in listed}
-    return _image_folder(
-        listing,
-        names,
-        [files[i] for i in readable],
-        facts=facts[readable],
+    kept = [files[i] for i in readable]
+    label_of = {name: label for label, name in enumerate(names)}
+    folder = ImageFolder(
+        root=listing.root,
+        class_names=names,
+        paths=tuple(file.path for file in kept),
+        labels=tuple(label_of[file.label] for file in kept),
+        splits=tuple(file.split for file in kept) if kept and kept[0].split else (),
         problems=tuple((file.path, reason) for file, reason in zip(files, reasons, strict=True) if reason),
+        ignored=listing.ignored,
+        groups=tuple(file.group for file in kept) if any(file.group for file in kept) else (),
         quarantined=tuple(left_out.items()),
+        facts=facts[readable],
         source=source,
     )
+    _require_usable(listing, folder)
+    return folder
 
 
 def scan_arrays(
@@ -167,22 +168,6 @@ def scan_arrays(
 def _read_list(source: Path, given: str | Path | None) -> dict[str, str] | None:
     file = Path(given) if given is not None else quarantine_file(source)
     return read_quarantine(file) if given is not None or file.is_file() else None
-
-
-def _image_folder(listing: Listing, names: tuple[str, ...], files: list[ListedFile], **fields: Any) -> ImageFolder:
-    label_of = {name: label for label, name in enumerate(names)}
-    folder = ImageFolder(
-        root=listing.root,
-        class_names=names,
-        paths=tuple(file.path for file in files),
-        labels=tuple(label_of[file.label] for file in files),
-        splits=tuple(file.split for file in files) if files and files[0].split else (),
-        groups=tuple(file.group for file in files) if any(file.group for file in files) else (),
-        ignored=listing.ignored,
-        **fields,
-    )
-    _require_usable(listing, folder)
-    return folder
 
 
 def _require_known_classes(listing: Listing, expected: tuple[str, ...]) -> None:

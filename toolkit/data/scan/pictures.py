@@ -19,17 +19,9 @@ _CHUNK = 64  # files per task: a task for each would cost as much as a small pic
 
 
 def inspect_files(
-    paths: Sequence[Path],
-    *,
-    cache: ScanCache | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    paths: Sequence[Path], *, cache: ScanCache | None = None, progress: Callable[[int, int], None] | None = None
 ) -> tuple[np.ndarray, list[str | None]]:
-    """Look at every file, or remember having done so.
-
-    Args:
-        paths: picture files. What is no regular file, such as a named pipe, is not opened.
-        cache: of earlier scans.
-        progress: called with (done, total) after each file.
+    """Look at every file, or remember having done so; what is no regular file, such as a named pipe, is not opened.
 
     Returns:
         Facts, dtype ``FACTS`` of shape (len(paths),), and for each file the reason why it cannot be read, or ``None``.
@@ -58,7 +50,7 @@ def _inspect_chunk(paths: Sequence[Path], cache: ScanCache) -> list[Finding]:
         try:
             status = _regular_status(path)
         except ImageError as error:
-            findings.append(_bad(str(error)))
+            findings.append(Finding(b"", None, str(error)))
             continue
         key = file_status(status)
         known = cache.find(path, key)
@@ -88,7 +80,7 @@ def _inspect(path: Path, cache: ScanCache) -> Finding:
     try:
         data = read_file(path)
     except ImageError as error:
-        return _bad(_reason(error, path))
+        return Finding(b"", None, _reason(error, path))
     digest = content_digest(data).tobytes()
     known = cache.find_content(digest)
     if known:
@@ -97,10 +89,6 @@ def _inspect(path: Path, cache: ScanCache) -> Finding:
         return Finding(digest, picture_facts(data, path).tobytes(), None)
     except ImageError as error:
         return Finding(digest, None, _reason(error, path))
-
-
-def _bad(reason: str) -> Finding:
-    return Finding(b"", None, reason)
 
 
 def _reason(error: ImageError, path: Path) -> str:

@@ -43,11 +43,7 @@ def quarantine_file(source: Path) -> Path:
 
 
 def read_quarantine(file: Path) -> dict[str, str]:
-    """Reasons by path.
-
-    Raises:
-        UserError: the list cannot be read.
-    """
+    """Read reasons by path, or raise a ``UserError`` if the list cannot be read."""
     try:
         lines = file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError as error:
@@ -57,11 +53,7 @@ def read_quarantine(file: Path) -> dict[str, str]:
 
 
 def write_quarantine(file: Path, reasons: Mapping[str, str]) -> None:
-    """Write the list, whole or not at all.
-
-    Raises:
-        UserError: there is no writing there.
-    """
+    """Write the list, whole or not at all."""
     rows = [f"{_quote(path)}\t{' '.join(reason.split())}\n" for path, reason in sorted(reasons.items())]
     write_file(file, _HEADING + "".join(rows))
 
@@ -70,14 +62,8 @@ def find_placeholders(paths: Sequence[str], facts: np.ndarray) -> dict[str, str]
     """Pictures that stand for a missing one, as picture hosts serve them ("this image could not be found").
 
     Such a picture is readable and wrong. It is taken for one if it is nearly all one grey value among pictures that
-    are not, and has a file format of its own or a name that says so; or if it is blank altogether.
-
-    Args:
-        paths: readable pictures.
-        facts: one row of ``toolkit.data.scan.facts.FACTS`` each.
-
-    Returns:
-        Reasons by path.
+    are not, and has a file format of its own or a name that says so; or if it is blank altogether. Given are readable
+    pictures with one row of ``toolkit.data.scan.facts.FACTS`` each; the answer has reasons by path.
     """
     few = max(2, int(RARE * len(paths)))
     if len(paths) < MIN_PICTURES or np.sum(facts["flat"] >= 0.5) > few:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from toolkit.data.pixels.sizes import MAX_FILE_BYTES
-from toolkit.data.sources.listing import SPLIT_NAMES, is_picture_name
+from toolkit.data.sources.listing import SPLIT_OF, is_picture_name
 from toolkit.errors import UserError
 from toolkit.files import new_folder
 
@@ -43,14 +43,8 @@ def is_archive_name(name: str) -> bool:
 def unpack(archive: Path, directory: Path) -> Path:
     """Write an archive's pictures below ``directory``, unless they are there, and find its class folders.
 
-    Only pictures are unpacked: no links, no devices, no hidden files.
-
-    Args:
-        archive: a tar file, compressed or not, or a zip file.
-        directory: appears whole or not at all; its name must stand for the archive's content.
-
-    Returns:
-        The folder of class folders, ``directory`` or the only one in it.
+    Only pictures are unpacked: no links, no devices, no hidden files. ``directory``, whose name must stand for the
+    archive's content, appears whole or not at all.
 
     Raises:
         UserError: the archive is damaged, names a place outside itself, holds no pictures, or swells beyond reason.
@@ -128,9 +122,7 @@ class _BoundedReader:
     """Ends a compressed tar file that never ends, whether or not its members are wanted."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
-        self._stream = stream
-        self._archive = archive
-        self._left = _budget(archive)
+        self._stream, self._archive, self._left = stream, archive, _budget(archive)
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
@@ -159,9 +151,8 @@ def _budget(archive: Path) -> int:
 def _class_root(directory: Path) -> Path:
     """Archives often wrap everything into one folder, or several."""
     while True:
-        children = sorted(directory.iterdir())
-        splits = {alias for aliases in SPLIT_NAMES.values() for alias in aliases}
-        if len(children) != 1 or not children[0].is_dir() or children[0].name.lower() in splits:
+        children = list(directory.iterdir())
+        if len(children) != 1 or not children[0].is_dir() or children[0].name.lower() in SPLIT_OF:
             return directory
         if not any(child.is_dir() for child in children[0].iterdir()):
             return directory

@@ -27,12 +27,7 @@ Row = tuple[np.ndarray, str, str, str]  # a picture, its label, group and split
 
 
 def list_source(source: Path, cache: Path, digest_of: DigestOf) -> Listing:
-    """The files of a data set.
-
-    Args:
-        source: a folder, a CSV, archive or IDX file.
-        cache: where archives and arrays are written out.
-        digest_of: gives the sha256 of a file's content.
+    """List the files of a folder, a CSV, archive or IDX file; what is no picture file is written out into ``cache``.
 
     Raises:
         UserError: there is no such thing, or it is damaged.

@@ -1,6 +1,7 @@
 """MNIST's IDX files (http://yann.lecun.com/exdb/mnist, "File formats"): pictures and labels as raw bytes."""
 
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def find_idx(folder: Path) -> list[IdxPair]:
         split = "train" if "train" in match["stem"] else "test"
         if split in pairs:
             raise UserError(f"{folder}: both {pairs[split].images.name} and {path.name} are for {split}; name one file")
-        pairs[split] = IdxPair(path, _labels_of(path), split)
+        pairs[split] = idx_pair(path, split)
     if set(pairs) == {"test"}:
         raise UserError(f"{folder}: {pairs['test'].images.name} is for testing, and nothing is there to train on")
     return [pairs[split] for split in ("train", "test") if split in pairs]
@@ -60,9 +61,15 @@ def is_idx_name(name: str) -> bool:
     return match is not None and match["kind"] == "images"
 
 
-def idx_pair(images: Path) -> IdxPair:
-    """A file of pictures and, beside it, that of their labels."""
-    return IdxPair(images, _labels_of(images))
+def idx_pair(images: Path, split: str = "") -> IdxPair:
+    """Find the file of labels beside a file of pictures."""
+    match = _NAME.fullmatch(images.name)
+    assert match is not None
+    plain = f"{match['stem']}labels{match['idx']}1-ubyte"
+    for name in (plain, f"{plain}.gz"):
+        if images.with_name(name).is_file():
+            return IdxPair(images, images.with_name(name), split)
+    raise UserError(f"{images}: no {plain} beside it, which would hold the labels")
 
 
 def read_idx(pair: IdxPair) -> Iterator[tuple[np.ndarray, int]]:
@@ -85,16 +92,6 @@ def read_idx(pair: IdxPair) -> Iterator[tuple[np.ndarray, int]]:
             yield np.frombuffer(picture, np.uint8).reshape(shape[1:]), label[0]
 
 
-def _labels_of(images: Path) -> Path:
-    match = _NAME.fullmatch(images.name)
-    assert match is not None
-    plain = f"{match['stem']}labels{match['idx']}1-ubyte"
-    for name in (plain, f"{plain}.gz"):
-        if images.with_name(name).is_file():
-            return images.with_name(name)
-    raise UserError(f"{images}: no {plain} beside it, which would hold the labels")
-
-
 def _opened(path: Path) -> IO[bytes]:
     try:
         return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
@@ -108,9 +105,7 @@ def _header(stream: IO[bytes], path: Path) -> tuple[int, ...]:
         raise UserError(f"{path}: not an IDX file of unsigned bytes")
     shape = tuple(int(n) for n in np.frombuffer(_take(stream, 4 * magic[3], path), ">u4"))
     available = path.stat().st_size * (_MAX_GZIP_RATIO if path.suffix == ".gz" else 1)
-    announced = 1
-    for length in shape:
-        announced *= length
+    announced = math.prod(shape)
     if not shape or announced > available or announced // max(shape[0], 1) > _MAX_PICTURE or shape[0] > _MAX_EXAMPLES:
         raise UserError(f"{path}: announces {' × '.join(map(str, shape))} bytes, more than the file can hold")
     return shape

@@ -11,7 +11,7 @@ from toolkit.errors import UserError
 #: Names that mark a folder as already split; the first of each row is the name used from then on.
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
-_SPLIT_OF = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
+SPLIT_OF = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 _IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 )
@@ -33,19 +33,12 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set's files, sorted by path, before any of them was opened.
-
-    Attributes:
-        root: what relative paths start from.
-        files: those that claim to be pictures.
-        labels: every class the data set names, sorted, those without files included.
-        ignored: relative paths of the files that do not claim to be pictures.
-    """
+    """A data set's files, sorted by path, before any of them was opened."""
 
     root: Path
     files: tuple[ListedFile, ...]
-    labels: tuple[str, ...]
-    ignored: tuple[str, ...] = field(default=(), repr=False)
+    labels: tuple[str, ...]  # sorted, those without files included
+    ignored: tuple[str, ...] = field(default=(), repr=False)  # relative paths of what claims to be no picture
 
 
 def list_folder(root: Path) -> Listing:
@@ -55,17 +48,14 @@ def list_folder(root: Path) -> Listing:
         UserError: no such folder, or no class folders in it.
     """
     class_dirs = _class_dirs(root)
-    files: list[ListedFile] = []
-    ignored: list[str] = []
-    for label, split, directory in class_dirs:
-        for path in _files_below(directory):
-            relative = path.relative_to(root).as_posix()
-            if is_picture_name(relative):
-                files.append(ListedFile(relative, label, split))
-            else:
-                ignored.append(relative)
-    labels = sorted({label for label, _, _ in class_dirs})
-    return Listing(root, tuple(sorted(files)), tuple(labels), tuple(sorted(ignored)))
+    found = sorted(
+        ListedFile(path.relative_to(root).as_posix(), label, split)
+        for label, split, directory in class_dirs
+        for path in _files_below(directory)
+    )
+    files = tuple(file for file in found if is_picture_name(file.path))
+    ignored = tuple(file.path for file in found if not is_picture_name(file.path))
+    return Listing(root, files, tuple(sorted({label for label, _, _ in class_dirs})), ignored)
 
 
 def list_csv(file: Path) -> Listing:
@@ -103,8 +93,8 @@ def _class_dirs(root: Path) -> list[tuple[str, str, Path]]:
     top = _subfolders(root)
     if not top:
         raise UserError(f"{root}: no class folders in it; expected one sub-folder of pictures per class")
-    if any(d.name.lower() in SPLIT_NAMES["train"] for d in top) and all(d.name.lower() in _SPLIT_OF for d in top):
-        return [(c.name, _SPLIT_OF[s.name.lower()], c) for s in top for c in _subfolders(s)]
+    if any(d.name.lower() in SPLIT_NAMES["train"] for d in top) and all(d.name.lower() in SPLIT_OF for d in top):
+        return [(c.name, SPLIT_OF[s.name.lower()], c) for s in top for c in _subfolders(s)]
     return [(d.name, "", d) for d in top]
 
 
@@ -148,9 +138,9 @@ def _csv_row(file: Path, line: int, cells: dict[str, str]) -> ListedFile:
     if not path or not label:
         raise UserError(f"{file} line {line}: expected path,label[,group[,split]], got {','.join(cells.values())!r}")
     split = cells.get("split", "").lower()
-    if split and split not in _SPLIT_OF:
+    if split and split not in SPLIT_OF:
         raise UserError(f"{file} line {line}: unknown split {split!r}; known: {', '.join(SPLIT_NAMES)}")
-    return ListedFile(path, label, _SPLIT_OF.get(split, ""), cells.get("group", ""))
+    return ListedFile(path, label, SPLIT_OF.get(split, ""), cells.get("group", ""))
 
 
 def _require_one_row_per_picture(file: Path, rows: list[tuple[int, ListedFile]]) -> None:
