@@ -41,17 +41,7 @@ def training_data(
     shard: Shard,
     start: Position,
 ) -> Any:
-    """Make this process's part of the endless batches that follow ``start``, as ``fit`` takes them.
-
-    Args:
-        subset: pictures and labels.
-        preprocessing: from file to input.
-        config: of the run.
-        num_classes: of the network.
-        outputs: of the network.
-        shard: which part.
-        start: where to go on from.
-    """
+    """Make this process's part of the endless batches that follow ``start``, as ``fit`` takes them."""
     options = BatchOptions(
         batch_size=config.run.batch_size,
         seed=config.run.seed,

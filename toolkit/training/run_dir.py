@@ -36,42 +36,32 @@ class Position:
 
 
 class RunDirectory:
-    """Reads and writes a run's files; every write is atomic.
-
-    Args:
-        path: the directory.
-        writer: whether this process writes: of several hosts' processes only one does.
-    """
+    """Reads and writes a run's files; every write is atomic. Of several hosts' processes only one is the ``writer``."""
 
     def __init__(self, path: str | Path, *, writer: bool = True) -> None:
         self.path = Path(path)
         self.model_file = self.path / "model.keras"
         self.writer = writer
 
-    def exists(self) -> bool:
-        """Return whether a run was begun here."""
-        return (self.path / "config.json").exists()
-
     def begin(self, files: dict[str, str], *, resume: bool) -> None:
-        """Start a run, or go on with one of the same settings.
-
-        Args:
-            files: name → text of the files that define the run.
-            resume: whether an existing run is meant to be continued.
+        """Start a run that the texts in ``files`` define, by file name, or go on with one of the same settings.
 
         Raises:
             UserError: a run exists and ``resume`` is false; or it has other settings.
         """
         if not self.writer:
             return
-        if self.exists():
+        if (self.path / "config.json").exists():
             if not resume:
                 raise UserError(f"{self.path}: holds a run already; pass --resume to go on with it, or another --out")
             self._require_same(files)
             return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path}: exists and is not a run; name a new folder")
-        self._create(files)
+        # A kill leaves no directory that is neither a run nor free for one.
+        with new_folder(self.path) as staging:
+            for name, text in files.items():
+                (staging / name).write_text(text, encoding="utf-8")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is found whole or not at all."""
@@ -104,11 +94,7 @@ class RunDirectory:
     ) -> None:
         """Keep weights, the optimizer's state and that of random layers; drop checkpoints nobody needs any more.
 
-        Args:
-            model: compiled.
-            position: how far it is.
-            segments: within an epoch, the metrics of its parts so far.
-            best_epoch: whose checkpoint is to stay.
+        Within an epoch, ``segments`` are the metrics of its parts so far. The checkpoint of ``best_epoch`` stays.
         """
         if not self.writer:
             return
@@ -160,12 +146,6 @@ class RunDirectory:
         with replacing(self.model_file) as partial, _undistributed():
             model.save(partial)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-
-    def _create(self, files: dict[str, str]) -> None:
-        # A kill leaves no directory that is neither a run nor free for one.
-        with new_folder(self.path) as staging:
-            for name, text in files.items():
-                (staging / name).write_text(text, encoding="utf-8")
 
     def _checkpoint(self, position: Position) -> Path:
         step = f"-step-{position.step:06d}" if position.step else ""
