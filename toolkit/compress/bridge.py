@@ -273,7 +273,9 @@ def _translated(entry: dict[str, Any], original: Any, twin_class: Any) -> dict[s
 def _value(entry: dict[str, Any], key: str, value: Any) -> Any:
     if key.endswith("activation") and value is not None and value not in _ACTIVATIONS:
         shown = value["config"] if isinstance(value, dict) else value
-        raise _unsupported(entry, f"activation {shown!r} means something else there; same: {_listed(_ACTIVATIONS)}")
+        raise _unsupported(
+            entry, f"activation {shown!r} means something else there; same: {', '.join(sorted(_ACTIVATIONS))}"
+        )
     if not isinstance(value, dict) or "class_name" not in value:
         return value
     if key.endswith(("_regularizer", "_constraint")) and str(value.get("module")).startswith("keras."):
@@ -283,10 +285,6 @@ def _value(entry: dict[str, Any], key: str, value: Any) -> Any:
 
 def _unsupported(entry: dict[str, Any], reason: str) -> UserError:
     return UserError(f"layer {entry['name']!r} ({entry['class_name']}) cannot be rebuilt in tf_keras: {reason}")
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names))
 
 
 def _sources(entry: dict[str, Any]) -> list[str]:

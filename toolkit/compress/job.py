@@ -61,7 +61,6 @@ def finished_job(
     method: str,
     model: "keras.Model",
     options: dict[str, Any],
-    *,
     preprocessing: Preprocessing,
     train: Examples,
     validation: Examples | None,

@@ -35,10 +35,7 @@ class OperatorReport:
 
 
 def operator_report(file: str | Path | bytes) -> OperatorReport:
-    """Count the operators of a LiteRT file.
-
-    Args:
-        file: a path, or the file's content.
+    """Count the operators of a LiteRT file, given its path or its content.
 
     Raises:
         UserError: not a LiteRT file.
@@ -63,13 +60,8 @@ def operator_report(file: str | Path | bytes) -> OperatorReport:
 def require_integer(content: bytes, model: "keras.Model", keep_float: Collection[str] = ()) -> tuple[str, ...]:
     """Refuse a file meant to be integer throughout that has float operators in layers where none were allowed.
 
-    Args:
-        content: the LiteRT file.
-        model: what it was made of.
-        keep_float: names of layers that may stay in float, beside those whose class says ``keep_float``.
-
     Returns:
-        The layers that did stay in float.
+        The layers that stayed in float: of those named in ``keep_float``, and those whose class says so.
 
     Raises:
         UserError: names the layers that stayed in float without leave.
