@@ -13,12 +13,7 @@ from toolkit.workflows.steps import Progress
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a picture.
-
-    Attributes:
-        predictions: the likeliest classes, best first.
-        rejected: whether even the best is below the bundle's reject threshold.
-    """
+    """The likeliest classes of a picture, best first; ``rejected`` if even that is below the bundle's threshold."""
 
     predictions: list[Prediction]
     rejected: bool
@@ -26,14 +21,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Engine, crops and classes of an answer.
-
-    Attributes:
-        engine: see ``Predictor.load_several``, as ``crops`` and ``scales``; ``"auto"`` is decided on each node.
-        crops: of a picture.
-        scales: shorter sides.
-        top_k: classes in an answer.
-    """
+    """Engine, crops and classes of an answer, see ``Predictor.load_several``; ``"auto"`` is decided on each node."""
 
     engine: str = "auto"
     crops: int = 1
