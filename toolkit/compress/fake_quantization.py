@@ -17,12 +17,9 @@ _ACTIVATION_LAYERS = (*_OWN_ACTIVATIONS, "relu6")
 
 
 def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
-    """Copy a tf_keras network so that it computes as its int8 form will.
+    """Copy a tf_keras network so that it computes as its int8 form will, but for the layers named in ``keep_float``.
 
-    Args:
-        model: flat, with its twins of the custom layers; not changed.
-        preserve: ``"none"``, or what must survive training: ``"sparsity"``, ``"clusters"``, ``"both"``.
-        keep_float: names of layers that stay in float.
+    What must survive training, ``preserve`` says: ``"none"``, ``"sparsity"``, ``"clusters"`` or ``"both"``.
 
     Raises:
         UserError: a layer or activation that 8-bit training does not know.
@@ -30,7 +27,7 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    from toolkit.compress.twins import twin_layers
+    from toolkit.compress.bridge import twin_layers
 
     keras_api = tfmot.quantization.keras
     model = _without_lone_normalizations(model)
@@ -164,11 +161,8 @@ def _inputs_of_normalizations(model: Any) -> dict[str, str]:
     """By batch normalisation, the layer before it."""
     import tf_keras
 
-    found = {}
-    for layer in model.layers:
-        if isinstance(layer, tf_keras.layers.BatchNormalization):
-            found[layer.name] = layer.inbound_nodes[0].inbound_layers.name
-    return found
+    layers = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+    return {layer.name: layer.inbound_nodes[0].inbound_layers.name for layer in layers}
 
 
 def _without_lone_normalizations(model: Any) -> Any:
