@@ -30,6 +30,7 @@ _ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish"),
     *("sigmoid", "tanh", "softmax", "log_softmax", "softplus", "softsign", "exponential"),
 }
+#: What to do about layers that are new in Keras 3.
 _ADVICE = {"AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, build the network without them"}
 #: Largest difference between the two networks' outputs, relative to the largest output, before it is called a fault.
 _TOLERANCE = 1e-4

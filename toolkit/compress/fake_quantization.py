@@ -148,13 +148,11 @@ def _scheme(preserve: str) -> dict[str, Any]:
     import tensorflow_model_optimization as tfmot
 
     combine = tfmot.experimental.combine
-    schemes = {
-        "none": dict,
-        "sparsity": lambda: {"scheme": combine.Default8BitPrunePreserveQuantizeScheme()},
-        "clusters": lambda: {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=False)},
-        "both": lambda: {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)},
-    }
-    return schemes[preserve]()
+    if preserve == "none":
+        return {}
+    if preserve == "sparsity":
+        return {"scheme": combine.Default8BitPrunePreserveQuantizeScheme()}
+    return {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=preserve == "both")}
 
 
 def _inputs_of_normalizations(model: Any) -> dict[str, str]:

@@ -210,9 +210,7 @@ def _fastest(row: Mapping[str, Any]) -> float:
 def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> str:
     """Write a compression report as one self-contained HTML page: verdicts, table, plots, operators.
 
-    Args:
-        report: by ``compression_report``.
-        ranges: by ``range_report``, of an integer file in it.
+    ``ranges`` are those of an integer file in it, by ``range_report``.
     """
     rows = report["rows"]
     title = f"{html.escape(str(report['model']))}: compressed forms"

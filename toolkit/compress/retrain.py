@@ -123,12 +123,10 @@ def prune(
     Zeros save bytes only once the file is compressed (gzip), and time only where a runtime has sparse kernels.
 
     Args:
-        model: as for ``quantize_aware_train``; not changed.
+        model: not changed; it and what is not listed here are as for ``quantize_aware_train``.
         pruning: how many zeros, and where.
-        preprocessing: what the network was trained with.
-        train: training pictures with labels.
         validation: measured after every epoch, for ``retraining.progress``.
-        retraining: epochs, at least 1, learning rate and so on.
+        retraining: at least 1 epoch.
 
     Returns:
         A float32 copy of ``model`` with the zeros.
@@ -156,12 +154,9 @@ def cluster(
     """Cluster each kernel's weights by k-means and train on the values they share (Han, Mao and Dally, ICLR 2016).
 
     Args:
-        model: as for ``quantize_aware_train``; not changed.
+        model: not changed; it and what is not listed here are as for ``quantize_aware_train``.
         clustering: how many values.
-        preprocessing: what the network was trained with.
-        train: training pictures with labels.
         validation: measured after every epoch, for ``retraining.progress``.
-        retraining: epochs, learning rate and so on.
 
     Returns:
         A float32 copy of ``model`` with the shared values.

@@ -1,9 +1,8 @@
 """Training under TensorFlow Model Optimization, a process of its own: ``python -m toolkit.compress.worker JOB``.
 
-TensorFlow Model Optimization works on tf_keras only, and importing it turns ``tf.keras`` into tf_keras for the whole
-process; hence a process of its own. ``toolkit.compress.job`` starts it. ``JOB`` is a directory with ``job.json``,
-``model.h5`` (the twin made by ``to_tf_keras``) and the examples. Progress leaves on stdout, a JSON document a line; the
-result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained).
+``toolkit.compress.job`` starts it, and ``toolkit.compress.bridge`` says why it stands alone. ``JOB`` is a directory
+with ``job.json``, ``model.h5`` (the twin made by ``to_tf_keras``) and the examples. Progress leaves on stdout, a JSON
+document a line; the result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained).
 
 The process ends when its stdin closes, so it never outlives the one that started it.
 """
