@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: metrics of the parts, so far, of the epoch it is in, and of all finished epochs.
+    """How far a run is: its position, metrics of the parts, so far, of the epoch it is in, and of all finished epochs.
 
     The history grows with the run.
     """
@@ -41,7 +41,7 @@ class NotFiniteError(Exception):
 class StopAtNotFinite(keras.callbacks.Callback):
     """Raise ``NotFiniteError`` soon after the loss stops being a number, and before it gets into a checkpoint.
 
-    Within an epoch, there is a checkpoint ``every`` so many steps.
+    Within an epoch, checkpoints come ``every`` so many steps.
     """
 
     def __init__(self, start: Position, every: int | None) -> None:

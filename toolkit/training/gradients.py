@@ -129,14 +129,10 @@ def _is_finite(array: Any) -> bool:
 
 @dataclass(frozen=True)
 class CheckedVariable:
-    """The result of a gradient check for one variable.
+    """The result of a gradient check for ``num_checked`` entries of one variable.
 
-    Attributes:
-        name: layer and variable.
-        shape: of the variable.
-        num_checked: entries compared.
-        norm: of the automatic gradient over them.
-        difference: ‖a − n‖ / (‖a‖ + ‖n‖) of the automatic and the numerical gradient over them.
+    Over these, ``norm`` is that of the automatic gradient a, and ``difference`` ‖a − n‖ / (‖a‖ + ‖n‖) from the
+    numerical gradient n.
     """
 
     name: str
@@ -172,7 +168,7 @@ def check_gradients(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckedVariable]:
-    """Compare, for some entries of every trainable variable, the automatic gradient with a central difference.
+    """Compare the automatic gradient with a central difference, for entries of every variable drawn from ``seed``.
 
     Args:
         model: computes in float64 and has nothing random, as ``in_float64`` gives it.
@@ -180,8 +176,7 @@ def check_gradients(
         labels: integer class per input.
         batch_statistics: batch normalisation with the batch's statistics; else with its running averages, which are
             set to them first, because a fresh network's would let activations of deep ones grow beyond bounds.
-        num_entries: per variable, chosen at random.
-        seed: of the choice.
+        num_entries: per variable.
         progress: called with (done, total) variables.
 
     Returns:

@@ -103,8 +103,8 @@ class RunDirectory:
         with replacing(target) as partial:
             with _undistributed():
                 model.save_weights(partial)
-            beside = {"segments": segments or [], "random": [_as_list(variable) for variable in _random_states(model)]}
-            self._beside(position).write_text(json.dumps(beside))
+            states = [keras.ops.convert_to_numpy(variable).tolist() for variable in _random_states(model)]
+            self._beside(position).write_text(json.dumps({"segments": segments or [], "random": states}))
         positions = self.positions()
         for old in positions[:-_KEEP_CHECKPOINTS]:
             if old != Position(best_epoch or -1):
@@ -188,10 +188,6 @@ def _random_states(model: "keras.Model") -> "list[keras.Variable]":
     """Find the variables that decide the next draws of dropout and the like, which Keras does not save with weights."""
     saved = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in saved]
-
-
-def _as_list(variable: "keras.Variable") -> list[int]:
-    return keras.ops.convert_to_numpy(variable).tolist()
 
 
 def _first_difference(path: Path, text: str) -> str:
