@@ -93,11 +93,9 @@ def require_layers(model: "keras.Model", names: Collection[str]) -> None:
 def compact(content: bytes, layer_names: Sequence[str]) -> bytes:
     """Shorten the names in a LiteRT file and store equal vectors once.
 
-    Args:
-        content: a LiteRT file.
-        layer_names: of the network it was made of, in its order. A tensor gets the name of the layer whose output it
-            is, a constant that of the layer it belongs to, with ``/1``, ``/2`` … where a layer has several. The file's
-            inputs and outputs keep their names.
+    ``layer_names`` are those of the network it was made of, in its order. A tensor gets the name of the layer whose
+    output it is, a constant that of the layer it belongs to, with ``/1``, ``/2`` … where a layer has several. The
+    file's inputs and outputs keep their names.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 

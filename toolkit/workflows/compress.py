@@ -148,17 +148,7 @@ class _Compressed:
 def _compress(
     model: "keras.Model", method: str, preprocessing: Preprocessing, split: Split, options: CompressionOptions
 ) -> _Compressed:
-    from toolkit.compress import (
-        Clustering,
-        Pruning,
-        Retraining,
-        cluster,
-        float_layers,
-        layer_sensitivity,
-        prune,
-        quantize,
-        quantize_aware_train,
-    )
+    from toolkit.compress import Clustering, Pruning, Retraining, cluster, prune, quantize, quantize_aware_train
     from toolkit.compress.litert import require_integer
 
     steps = method.split("+")
@@ -180,6 +170,8 @@ def _compress(
         )
     kept = options.keep_float
     if options.keep_worst:
+        from toolkit.compress import float_layers, layer_sensitivity
+
         ranking = layer_sensitivity(network, split.train, preprocessing=preprocessing)
         kept += float_layers(network, ranking, options.keep_worst)
     if last == "qat":

@@ -59,17 +59,10 @@ def predict_over_ray(
     address: str,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Answer as ``Predictor.load_several`` does, worked out on all nodes of a Ray cluster.
+    """Answer this machine's pictures, in order, as ``Predictor.load_several`` does, on all nodes of a Ray cluster.
 
-    Args:
-        bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
-        images: picture files on this machine.
-        options: engine, crops and classes of an answer.
-        address: see ``toolkit.transfer.ray_actors.connected``.
-        progress: called with (done, total) pictures.
-
-    Returns:
-        An answer for each picture, in order.
+    Each bundle is brought to each node once. For ``address``, see ``toolkit.transfer.ray_actors.connected``;
+    ``progress`` is called with (done, total) pictures.
 
     Raises:
         UserError: no such bundle, cluster or engine, or a picture that cannot be read.
