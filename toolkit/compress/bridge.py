@@ -8,15 +8,16 @@ Importing tf_keras beside Keras 3 leaves ``tf.keras`` alone; importing TensorFlo
 why that lives in ``toolkit.compress.worker``, in a process of its own.
 """
 
+import functools
 import importlib.util
 import inspect
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.compress.twins import twin_class, twin_layers
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 
@@ -29,6 +30,8 @@ _ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish"),
     *("sigmoid", "tanh", "softmax", "log_softmax", "softplus", "softsign", "exponential"),
 }
+#: What to do about layers that are new in Keras 3.
+_ADVICE = {"AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, build the network without them"}
 #: Largest difference between the two networks' outputs, relative to the largest output, before it is called a fault.
 _TOLERANCE = 1e-4
 
@@ -115,6 +118,41 @@ def load_twin(path: Path) -> Any:
     return tf_keras.models.load_model(path, custom_objects=twin_layers(), compile=False)
 
 
+def twin_layers() -> dict[str, type]:
+    """List the twin classes of all registered custom layers by name, as ``custom_objects`` of tf_keras takes them."""
+    import toolkit.layers  # noqa: F401  (registers its own)
+
+    registered = keras.saving.get_custom_objects().values()
+    return {cls.__name__: _twin_class(cls) for cls in registered if hasattr(cls, "in_tensorflow")}
+
+
+@functools.cache
+def _twin_class(original: Any) -> type:
+    """Make the tf_keras class that computes by ``in_tensorflow`` of a custom layer's class.
+
+    A twin has the name and the configuration of its original, no weights, and the same operations, so that it converts
+    to the same LiteRT.
+    """
+    import tf_keras
+
+    class Twin(tf_keras.layers.Layer):
+        keeps_range = original.keeps_range
+
+        def __init__(self, name: Any = None, trainable: bool = True, dtype: Any = None, **options: Any) -> None:
+            super().__init__(name=name, trainable=trainable, dtype=dtype)
+            self._options = options
+            self._compute = original(**options).in_tensorflow
+
+        def call(self, inputs: Any) -> Any:
+            return self._compute(inputs)
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), **self._options}
+
+    Twin.__name__ = Twin.__qualname__ = original.__name__
+    return Twin
+
+
 def absorbed_factors(model: "keras.Model") -> dict[str, float]:
     """Find the constants that batch normalisations take in, by the normalisation's name.
 
@@ -127,14 +165,14 @@ def absorbed_factors(model: "keras.Model") -> dict[str, float]:
     entries = {entry["name"]: entry for entry in model.get_config()["layers"]}
     consumers: dict[str, list[str]] = {}
     for name, entry in entries.items():
-        for source in _sources(entry):
+        for source in _sources(entry["inbound_nodes"]):
             consumers.setdefault(source, []).append(name)
     found = {}
     for name, entry in entries.items():
         factor = factors.get(name)
         if factor is None:
             continue
-        (source,) = _sources(entry)
+        (source,) = _sources(entry["inbound_nodes"])
         before = entries[source]
         config = before["config"]
         if before["class_name"] != "BatchNormalization" or not (config["center"] and config["scale"]):
@@ -231,9 +269,8 @@ def _twin_layer(entry: dict[str, Any], original: Any) -> Any:
 
     name, class_name = entry["name"], entry["class_name"]
     if hasattr(original, "in_tensorflow"):  # a custom layer
-        return twin_class(original.__class__)(
-            **{key: value for key, value in entry["config"].items() if key != "dtype"}
-        )
+        options = {key: value for key, value in entry["config"].items() if key != "dtype"}
+        return _twin_class(original.__class__)(**options)
     if class_name in ("Functional", "Sequential", "Model"):
         raise _unsupported(entry, "a model inside a model: call its layers one by one, so that the graph is flat")
     stock_here = getattr(keras.layers, class_name, None)
@@ -248,9 +285,6 @@ def _twin_layer(entry: dict[str, Any], original: Any) -> Any:
         return stock_class(name=name, **_translated(entry, stock_here, stock_class))
     except (TypeError, ValueError) as error:
         raise _unsupported(entry, f"refused by tf_keras ({str(error).splitlines()[0]})") from error
-
-
-_ADVICE = {"AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, build the network without them"}
 
 
 def _translated(entry: dict[str, Any], original: Any, twin_class: Any) -> dict[str, Any]:
@@ -273,7 +307,9 @@ def _translated(entry: dict[str, Any], original: Any, twin_class: Any) -> dict[s
 def _value(entry: dict[str, Any], key: str, value: Any) -> Any:
     if key.endswith("activation") and value is not None and value not in _ACTIVATIONS:
         shown = value["config"] if isinstance(value, dict) else value
-        raise _unsupported(entry, f"activation {shown!r} means something else there; same: {_listed(_ACTIVATIONS)}")
+        raise _unsupported(
+            entry, f"activation {shown!r} means something else there; same: {', '.join(sorted(_ACTIVATIONS))}"
+        )
     if not isinstance(value, dict) or "class_name" not in value:
         return value
     if key.endswith(("_regularizer", "_constraint")) and str(value.get("module")).startswith("keras."):
@@ -285,27 +321,13 @@ def _unsupported(entry: dict[str, Any], reason: str) -> UserError:
     return UserError(f"layer {entry['name']!r} ({entry['class_name']}) cannot be rebuilt in tf_keras: {reason}")
 
 
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _sources(entry: dict[str, Any]) -> list[str]:
-    """Names of the layers that feed a layer, over all its uses."""
-    found: list[str] = []
-
-    def look(value: Any) -> None:
-        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            found.append(value["config"]["keras_history"][0])
-        elif isinstance(value, dict):
-            for item in value.values():
-                look(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                look(item)
-
-    for node in entry["inbound_nodes"]:
-        look([node["args"], node["kwargs"]])
-    return found
+def _sources(nodes: Any) -> Iterator[str]:
+    """Names of the layers that feed a layer, over all its uses, its ``inbound_nodes``."""
+    if isinstance(nodes, dict) and nodes.get("class_name") == "__keras_tensor__":
+        yield nodes["config"]["keras_history"][0]
+    elif isinstance(nodes, dict | list | tuple):
+        for item in nodes.values() if isinstance(nodes, dict) else nodes:
+            yield from _sources(item)
 
 
 def _set_weights(layer: Any, weights: list[np.ndarray]) -> None:

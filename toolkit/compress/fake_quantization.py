@@ -4,7 +4,6 @@ What 8-bit training of that package has no rule for gets one here: gates (``Mult
 and batch normalisation that stands behind no convolution.
 """
 
-import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -18,12 +17,9 @@ _ACTIVATION_LAYERS = (*_OWN_ACTIVATIONS, "relu6")
 
 
 def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
-    """Copy a tf_keras network so that it computes as its int8 form will.
+    """Copy a tf_keras network so that it computes as its int8 form will, but for the layers named in ``keep_float``.
 
-    Args:
-        model: flat, with its twins of the custom layers; not changed.
-        preserve: ``"none"``, or what must survive training: ``"sparsity"``, ``"clusters"``, ``"both"``.
-        keep_float: names of layers that stay in float.
+    What must survive training, ``preserve`` says: ``"none"``, ``"sparsity"``, ``"clusters"`` or ``"both"``.
 
     Raises:
         UserError: a layer or activation that 8-bit training does not know.
@@ -31,7 +27,7 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    from toolkit.compress.twins import twin_layers
+    from toolkit.compress.bridge import twin_layers
 
     keras_api = tfmot.quantization.keras
     model = _without_lone_normalizations(model)
@@ -42,16 +38,13 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
             return layer
         if layer.name in keep_float:
             # What reads it is int8 again; a normalisation behind it belongs to it.
-            return keras_api.quantize_annotate_layer(
-                layer, output_config_class()(layer.name not in normalized.values())
-            )
+            return keras_api.quantize_annotate_layer(layer, _output_config(layer.name not in normalized.values()))
         if normalized.get(layer.name) in keep_float:
-            return keras_api.quantize_annotate_layer(layer, output_config_class()())
+            return keras_api.quantize_annotate_layer(layer, _output_config())
         _require_known_activation(layer)
         return keras_api.quantize_annotate_layer(layer, _config(layer))
 
-    scope = {**twin_layers(), "OutputConfig": output_config_class()}
-    with keras_api.quantize_scope(scope):
+    with keras_api.quantize_scope(twin_layers()):
         annotated = tf_keras.models.clone_model(model, clone_function=annotate)
         annotated.set_weights(model.get_weights())
         try:
@@ -111,10 +104,8 @@ def zero_masks(model: Any) -> dict[str, np.ndarray]:
 def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> bytes:
     """Convert to an int8 LiteRT file, float32 in and out, of any batch size.
 
-    Args:
-        network: made by ``quantization_aware`` and trained.
-        masks: of ``zero_masks``: where zeros were to be preserved. Training that preserves clusters too lets the
-            centroid at zero drift by a step in some channels.
+    ``masks``, of ``zero_masks``, tell where zeros were to be preserved: training that preserves clusters too lets the
+    centroid at zero drift by a step in some channels.
     """
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
@@ -129,40 +120,11 @@ def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> byte
     return converter.convert()
 
 
-@functools.cache
-def output_config_class() -> type:
-    """Make the class of rules for layers without weights: fake-quantize the output, or let the input's range pass."""
-    import tensorflow_model_optimization as tfmot
+def _output_config(quantize_output: bool = True) -> Any:
+    """Make the rule for a layer without weights: fake-quantize the output, or let the input's range pass."""
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
 
-    api: Any = tfmot.quantization.keras
-
-    class OutputConfig(api.QuantizeConfig):
-        def __init__(self, quantize_output: bool = True) -> None:
-            self.quantize_output = quantize_output
-
-        def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
-            return []
-
-        def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
-            return []
-
-        def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
-            pass
-
-        def set_quantize_activations(self, layer: Any, quantize_activations: Any) -> None:
-            pass
-
-        def get_output_quantizers(self, layer: Any) -> list[Any]:
-            if not self.quantize_output:
-                return []
-            return [
-                api.quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-            ]
-
-        def get_config(self) -> dict[str, Any]:
-            return {"quantize_output": self.quantize_output}
-
-    return OutputConfig
+    return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig(quantize_output)
 
 
 def _require_known_activation(layer: Any) -> None:
@@ -178,32 +140,27 @@ def _require_known_activation(layer: Any) -> None:
 def _config(layer: Any) -> Any:
     """The rule for a layer that TensorFlow Model Optimization has none for, else None."""
     if hasattr(layer, "keeps_range"):  # the twin of a custom layer
-        return output_config_class()(not layer.keeps_range)
-    return output_config_class()() if type(layer).__name__ in ("Multiply", "Subtract") else None
+        return _output_config(not layer.keeps_range)
+    return _output_config() if type(layer).__name__ in ("Multiply", "Subtract") else None
 
 
 def _scheme(preserve: str) -> dict[str, Any]:
     import tensorflow_model_optimization as tfmot
 
     combine = tfmot.experimental.combine
-    schemes = {
-        "none": dict,
-        "sparsity": lambda: {"scheme": combine.Default8BitPrunePreserveQuantizeScheme()},
-        "clusters": lambda: {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=False)},
-        "both": lambda: {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)},
-    }
-    return schemes[preserve]()
+    if preserve == "none":
+        return {}
+    if preserve == "sparsity":
+        return {"scheme": combine.Default8BitPrunePreserveQuantizeScheme()}
+    return {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=preserve == "both")}
 
 
 def _inputs_of_normalizations(model: Any) -> dict[str, str]:
     """By batch normalisation, the layer before it."""
     import tf_keras
 
-    found = {}
-    for layer in model.layers:
-        if isinstance(layer, tf_keras.layers.BatchNormalization):
-            found[layer.name] = layer.inbound_nodes[0].inbound_layers.name
-    return found
+    layers = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+    return {layer.name: layer.inbound_nodes[0].inbound_layers.name for layer in layers}
 
 
 def _without_lone_normalizations(model: Any) -> Any:

@@ -61,7 +61,6 @@ def finished_job(
     method: str,
     model: "keras.Model",
     options: dict[str, Any],
-    *,
     preprocessing: Preprocessing,
     train: Examples,
     validation: Examples | None,
@@ -102,11 +101,11 @@ def _run(directory: Path, progress: Progress | None) -> None:
     }
     command = [sys.executable, "-m", "toolkit.compress.worker", str(directory)]
     error: dict[str, Any] = {}
-    with (directory / "worker.log").open("w") as log_file:
-        # The worker ends when its stdin closes, even if this process is killed before it can say so.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, env=environment, text=True
-        )
+    pipe = subprocess.PIPE  # the worker ends when its stdin closes, even if this process is killed before it can say so
+    with (
+        (directory / "worker.log").open("w") as log_file,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log_file, env=environment, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -118,10 +117,6 @@ def _run(directory: Path, progress: Progress | None) -> None:
             status = process.wait()
         finally:
             process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe:
-                    pipe.close()
     if error.get("users"):
         raise UserError(error["message"])
     if status:

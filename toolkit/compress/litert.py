@@ -35,10 +35,7 @@ class OperatorReport:
 
 
 def operator_report(file: str | Path | bytes) -> OperatorReport:
-    """Count the operators of a LiteRT file.
-
-    Args:
-        file: a path, or the file's content.
+    """Count the operators of a LiteRT file, given its path or its content.
 
     Raises:
         UserError: not a LiteRT file.
@@ -52,9 +49,7 @@ def operator_report(file: str | Path | bytes) -> OperatorReport:
         by_name.setdefault(name, Counter())[kind] += 1
         if kind in ("float32", "float16", "hybrid"):
             float_outputs.append(output)
-    by_type: Counter[str] = Counter()
-    for counts in by_name.values():
-        by_type.update(counts)
+    by_type = sum(by_name.values(), Counter[str]())
     return OperatorReport(
         dict(sorted(by_type.items())), {name: dict(by_name[name]) for name in sorted(by_name)}, tuple(float_outputs)
     )
@@ -63,13 +58,8 @@ def operator_report(file: str | Path | bytes) -> OperatorReport:
 def require_integer(content: bytes, model: "keras.Model", keep_float: Collection[str] = ()) -> tuple[str, ...]:
     """Refuse a file meant to be integer throughout that has float operators in layers where none were allowed.
 
-    Args:
-        content: the LiteRT file.
-        model: what it was made of.
-        keep_float: names of layers that may stay in float, beside those whose class says ``keep_float``.
-
     Returns:
-        The layers that did stay in float.
+        The layers that stayed in float: of those named in ``keep_float``, and those whose class says so.
 
     Raises:
         UserError: names the layers that stayed in float without leave.
@@ -103,11 +93,9 @@ def require_layers(model: "keras.Model", names: Collection[str]) -> None:
 def compact(content: bytes, layer_names: Sequence[str]) -> bytes:
     """Shorten the names in a LiteRT file and store equal vectors once.
 
-    Args:
-        content: a LiteRT file.
-        layer_names: of the network it was made of, in its order. A tensor gets the name of the layer whose output it
-            is, a constant that of the layer it belongs to, with ``/1``, ``/2`` … where a layer has several. The file's
-            inputs and outputs keep their names.
+    ``layer_names`` are those of the network it was made of, in its order. A tensor gets the name of the layer whose
+    output it is, a constant that of the layer it belongs to, with ``/1``, ``/2`` … where a layer has several. The
+    file's inputs and outputs keep their names.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -134,30 +122,29 @@ def compact(content: bytes, layer_names: Sequence[str]) -> bytes:
 
 def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
     """Yield name, kind and first output's name of every operator."""
-    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
 
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-    model = schema.Model.GetRootAs(content, 0)
-    for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
-        for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
-            code = model.OperatorCodes(operator.OpcodeIndex())
-            name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            name = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
             if name == "CUSTOM":
-                name = code.CustomCode().decode()
-            inputs = [graph.Tensors(index) for index in operator.InputsAsNumpy().tolist() if index >= 0]
-            output = graph.Tensors(operator.Outputs(0))
-            yield name, _kind(name, inputs, output, model, types), output.Name().decode()
+                name = model.operatorCodes[operator.opcodeIndex].customCode.decode()
+            inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
+            constants = [tensor for tensor in inputs if model.buffers[tensor.buffer].data is not None]
+            output = graph.tensors[operator.outputs[0]]
+            yield name, _kind(name, output, constants), output.name.decode()
 
 
-def _kind(name: str, inputs: list[Any], output: Any, model: Any, types: dict[int, str]) -> str:
+def _kind(name: str, output: Any, constants: list[Any]) -> str:
+    from tensorflow.lite.tools.flatbuffer_utils import type_to_name
+
     if name in _CONVERSIONS:
         return "convert"
-    kind = types[output.Type()]
-    constants = [tensor for tensor in inputs if model.Buffers(tensor.Buffer()).DataLength() > 0]
-    if kind == "float32" and any(types[tensor.Type()] == "int8" for tensor in constants):
+    is_float = type_to_name(output.type) == "FLOAT32"
+    if is_float and any(type_to_name(tensor.type) == "INT8" for tensor in constants):
         return "hybrid"
-    return kind
+    return type_to_name(output.type).lower()
 
 
 def _sharing_builder() -> Any:

@@ -37,11 +37,7 @@ svg { width: 100%; height: auto; }
 
 
 def compression_report(
-    model: "keras.Model",
-    files: Mapping[str, bytes],
-    *,
-    preprocessing: Preprocessing,
-    evaluation: Examples,
+    model: "keras.Model", files: Mapping[str, bytes], *, preprocessing: Preprocessing, evaluation: Examples
 ) -> dict[str, Any]:
     """Measure compressed files of a network against its float file.
 
@@ -86,12 +82,9 @@ def compression_report(
 
 @dataclass(frozen=True)
 class Form:
-    """One LiteRT file of a network, and what runs it.
+    """One LiteRT file of a network; by runtime, the engine that runs it, or why none can, and that engine's answers.
 
-    Attributes:
-        content: of the file.
-        engines: by runtime, the file opened, or why it cannot be.
-        answers: by runtime, probabilities of the evaluation pictures.
+    Answers are probabilities of the evaluation pictures.
     """
 
     content: bytes
@@ -217,9 +210,7 @@ def _fastest(row: Mapping[str, Any]) -> float:
 def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> str:
     """Write a compression report as one self-contained HTML page: verdicts, table, plots, operators.
 
-    Args:
-        report: by ``compression_report``.
-        ranges: by ``range_report``, of an integer file in it.
+    ``ranges`` are those of an integer file in it, by ``range_report``.
     """
     rows = report["rows"]
     title = f"{html.escape(str(report['model']))}: compressed forms"

@@ -102,15 +102,8 @@ def quantize_aware_train(
     _one_of("preserve", preserve, get_args(Preserve))
     require_layers(model, keep_float)
     options = {"preserve": preserve, "keep_float": list(keep_float)}
-    with finished_job(
-        "qat",
-        model,
-        options,
-        preprocessing=preprocessing,
-        train=train,
-        validation=validation,
-        retraining=retraining or Retraining(),
-    ) as directory:
+    retraining = retraining or Retraining()
+    with finished_job("qat", model, options, preprocessing, train, validation, retraining) as directory:
         content = (directory / "result.tflite").read_bytes()
     require_integer(content, model, keep_float)
     return compact(content, [layer.name for layer in model.layers])
@@ -130,12 +123,10 @@ def prune(
     Zeros save bytes only once the file is compressed (gzip), and time only where a runtime has sparse kernels.
 
     Args:
-        model: as for ``quantize_aware_train``; not changed.
+        model: not changed; it and what is not listed here are as for ``quantize_aware_train``.
         pruning: how many zeros, and where.
-        preprocessing: what the network was trained with.
-        train: training pictures with labels.
         validation: measured after every epoch, for ``retraining.progress``.
-        retraining: epochs, at least 1, learning rate and so on.
+        retraining: at least 1 epoch.
 
     Returns:
         A float32 copy of ``model`` with the zeros.
@@ -147,15 +138,7 @@ def prune(
     require_layers(model, pruning.skip)
     if retraining.epochs < 1:
         raise UserError("pruning happens while training: give at least one epoch")
-    with finished_job(
-        "prune",
-        model,
-        asdict(pruning),
-        preprocessing=preprocessing,
-        train=train,
-        validation=validation,
-        retraining=retraining,
-    ) as directory:
+    with finished_job("prune", model, asdict(pruning), preprocessing, train, validation, retraining) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)
 
 
@@ -171,12 +154,9 @@ def cluster(
     """Cluster each kernel's weights by k-means and train on the values they share (Han, Mao and Dally, ICLR 2016).
 
     Args:
-        model: as for ``quantize_aware_train``; not changed.
+        model: not changed; it and what is not listed here are as for ``quantize_aware_train``.
         clustering: how many values.
-        preprocessing: what the network was trained with.
-        train: training pictures with labels.
         validation: measured after every epoch, for ``retraining.progress``.
-        retraining: epochs, learning rate and so on.
 
     Returns:
         A float32 copy of ``model`` with the shared values.
@@ -184,17 +164,9 @@ def cluster(
     Raises:
         UserError: a layer that cannot be rebuilt, or examples that do not fit.
     """
-    clustering = clustering or Clustering()
+    clustering, retraining = clustering or Clustering(), retraining or Retraining()
     require_layers(model, clustering.skip)
-    with finished_job(
-        "cluster",
-        model,
-        asdict(clustering),
-        preprocessing=preprocessing,
-        train=train,
-        validation=validation,
-        retraining=retraining or Retraining(),
-    ) as directory:
+    with finished_job("cluster", model, asdict(clustering), preprocessing, train, validation, retraining) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)
 
 

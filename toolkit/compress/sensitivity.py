@@ -18,16 +18,9 @@ _BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class RangeRow:
-    """Integer range of one layer's output, and how the float network's values fill it.
+    """Integer range of one layer's output, ``low`` to ``high`` in steps of ``step``, and the float network's values.
 
-    Attributes:
-        layer: its name.
-        low: the smallest value the range holds.
-        high: the largest.
-        step: between neighbouring values.
-        seen_low: the smallest value in float.
-        seen_high: the largest.
-        saturated: share of the float values that lie beyond the range and are cut off.
+    They go from ``seen_low`` to ``seen_high``; the share ``saturated`` lies beyond the range and is cut off.
     """
 
     layer: str
@@ -163,13 +156,10 @@ def float_layers(model: "keras.Model", ranking: Sequence[LayerNoise], count: int
 
 @dataclass(frozen=True)
 class _Group:
-    """Layers that became one operation.
+    """Layers that became one operation: the first, with the weights, to the last, whose output it is.
 
-    Attributes:
-        first: the one with weights.
-        last: the one whose output it is.
-        range: low, high and step of the output.
-        before_activation: the same of what goes into the first layer's own activation, where the file rounds there too.
+    Ranges are low, high and step: of the output, and where the file rounds there too, of what goes into the first
+    layer's own activation.
     """
 
     first: str
@@ -214,10 +204,10 @@ def _with_roundings(model: "keras.Model", groups: Sequence[_Group]) -> tuple["ke
     outputs: dict[str, Any] = {}
     inside: dict[str, Any] = {}
     for group in groups:
-        outputs[group.last] = _rounding_layer(*group.range, name=f"{group.last}_rounding")
+        outputs[group.last] = _rounding_class()(*group.range, name=f"{group.last}_rounding")
         if group.before_activation and hasattr(model.get_layer(group.last), "activation"):
             name = f"{group.last}_rounding_before"
-            inside[group.last] = _rounding_layer(*group.before_activation, name=name)
+            inside[group.last] = _rounding_class()(*group.before_activation, name=name)
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
@@ -233,10 +223,6 @@ def _with_roundings(model: "keras.Model", groups: Sequence[_Group]) -> tuple["ke
     return network, {
         group.last: [layer for layer in (inside.get(group.last), outputs[group.last]) if layer] for group in groups
     }
-
-
-def _rounding_layer(low: float, high: float, step: float, *, name: str) -> Any:
-    return _rounding_class()(low, high, step, name=name)
 
 
 @functools.cache

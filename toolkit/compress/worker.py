@@ -1,9 +1,8 @@
 """Training under TensorFlow Model Optimization, a process of its own: ``python -m toolkit.compress.worker JOB``.
 
-TensorFlow Model Optimization works on tf_keras only, and importing it turns ``tf.keras`` into tf_keras for the whole
-process; hence a process of its own. ``toolkit.compress.job`` starts it. ``JOB`` is a directory with ``job.json``,
-``model.h5`` (the twin made by ``to_tf_keras``) and the examples. Progress leaves on stdout, a JSON document a line; the
-result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained).
+``toolkit.compress.job`` starts it, and ``toolkit.compress.bridge`` says why it stands alone. ``JOB`` is a directory
+with ``job.json``, ``model.h5`` (the twin made by ``to_tf_keras``) and the examples. Progress leaves on stdout, a JSON
+document a line; the result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained).
 
 The process ends when its stdin closes, so it never outlives the one that started it.
 """
@@ -13,8 +12,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -32,27 +32,27 @@ MIN_WEIGHTS = 256
 
 def main(directory: Path) -> None:
     """Do the job in ``directory``; the process's exit status is 0 on success."""
-    events = _claim_stdout()
+    tell = _claim_stdout()
     end_with_parent()  # which holds the other end of standard input and never writes
     job = json.loads((directory / "job.json").read_text())
     try:
-        Worker(job, directory, events).run()
+        Worker(job, directory, tell).run()
     except Exception as error:  # whatever it is, the parent prints one line of it
         traceback.print_exc()
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        _emit(events, {"event": "error", "message": reason, "users": isinstance(error, UserError)})
+        tell({"event": "error", "message": reason, "users": isinstance(error, UserError)})
         raise SystemExit(1) from None
 
 
 class Worker:
-    """One job: its model, its examples, and the stream that its progress goes to."""
+    """One job: its model, its examples, and the function that its progress is told to."""
 
-    def __init__(self, job: dict[str, Any], directory: Path, events: TextIO) -> None:
+    def __init__(self, job: dict[str, Any], directory: Path, tell: Callable[[dict[str, Any]], None]) -> None:
         self.method = job["method"]
         self.options = job["options"]
         self.settings = job["settings"]
         self.directory = directory
-        self.events = events
+        self.tell = tell
         self.preprocessing = Preprocessing(**job["preprocessing"])
         self.job = job
 
@@ -143,9 +143,6 @@ class Worker:
             return stored.shuffled(batch_size, seed=seed, augment=augment), steps
         return stored.in_order(batch_size), steps
 
-    def tell(self, event: dict[str, Any]) -> None:
-        _emit(self.events, event)
-
 
 class _Best:
     """The weights that were best on validation so far."""
@@ -168,15 +165,7 @@ def pruned(
 ) -> tuple[Any, Any]:
     """Copy a tf_keras network so that it loses its smallest weights while it trains; also the callback for that.
 
-    Args:
-        model: not changed.
-        total_steps: training steps; the last quarter trains at full sparsity.
-        sparsity: share of zeros in the end.
-        pattern: ``"any"``; ``"2:4"``, two zeros in four neighbours along the input channels; or ``"block"``, whole
-            blocks of dense kernels.
-        schedule: ``"polynomial"`` rises to ``sparsity``, ``"constant"`` starts there.
-        block: height and width for ``"block"``.
-        skip: names of layers to leave alone.
+    The options are those of ``toolkit.compress.Pruning``; the last quarter of ``total_steps`` trains at full sparsity.
     """
     import tensorflow_model_optimization as tfmot
     import tf_keras
@@ -208,12 +197,7 @@ def pruned(
 def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_channel: bool, skip: list[str]) -> Any:
     """Copy a tf_keras network so that its kernels keep ``num_clusters`` different values each, found by k-means.
 
-    Args:
-        model: not changed.
-        num_clusters: values per kernel, or per output channel of a convolution with ``per_channel``.
-        preserve_sparsity: keep zeros at zero, as one of the values.
-        per_channel: cluster each output channel on its own, as int8 scales are.
-        skip: names of layers to leave alone.
+    The options are those of ``toolkit.compress.Clustering``.
     """
     import tensorflow_model_optimization as tfmot
     import tf_keras
@@ -260,16 +244,12 @@ def _ends_in_softmax(network: Any) -> bool:
     return getattr(activation, "__name__", "") == "softmax"
 
 
-def _claim_stdout() -> TextIO:
-    """Keep stdout for events: what libraries print, from C++ too, goes to stderr."""
+def _claim_stdout() -> Callable[[dict[str, Any]], None]:
+    """Keep stdout for events, which the result tells: what libraries print, from C++ too, goes to stderr."""
     sys.stdout.flush()
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    return events
-
-
-def _emit(events: TextIO, event: dict[str, Any]) -> None:
-    print(json.dumps(event), file=events, flush=True)
+    return lambda event: print(json.dumps(event), file=events, flush=True)
 
 
 if __name__ == "__main__":

@@ -55,11 +55,7 @@ def to_litert(
 
 
 def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
-    """Find the layers that a LiteRT tensor's name speaks of, several where they were fused.
-
-    Args:
-        tensor: the name that the converter gave.
-        names: of all layers of the network, in its order, which is also that of the answer.
+    """Find the layers that a LiteRT tensor's name speaks of, several where they were fused, in the order of ``names``.
 
     >>> layers_named_in("net_1/stem_relu_1/Relu;net_1/stem_conv_1/Conv2D", ["stem_conv", "stem_bn", "stem_relu"])
     ['stem_conv', 'stem_relu']

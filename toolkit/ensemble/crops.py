@@ -119,42 +119,37 @@ def without_normalization(preprocessing: Preprocessing) -> Preprocessing:
     >>> without_normalization(first) == without_normalization(Preprocessing(size=(8, 8), channel_order="bgr"))
     True
     """
-    plain = Preprocessing(size=preprocessing.size)
-    return replace(
-        plain,
-        resize=preprocessing.resize,
-        crop_fraction=preprocessing.crop_fraction,
-        interpolation=preprocessing.interpolation,
-    )
+    kept = ("size", "resize", "crop_fraction", "interpolation")
+    return Preprocessing(**{name: getattr(preprocessing, name) for name in kept})
 
 
 #: Quarters of the free room before each region.
 _REGION_START = {"first": 0, "middle": 2, "last": 4}
 
 
-def crop_start(length: Any, box: int, size: int, region: Region, place: int) -> Any:
-    """Locate a crop of ``size`` along one axis of ``length`` resized pixels; integers or integer tensors.
+def window(shape: Any, preprocessing: Preprocessing, crop: Crop) -> tuple[slice, slice]:
+    """Locate the rows and columns of a resized picture that a crop shows, or, where it has no place, is shrunk from.
 
-    The two steps, a region of ``box`` pixels and a place in it, are rounded once, so that the centre of the middle
-    region is the centre of the picture.
+    Lengths in ``shape`` are integers or integer tensors. The two steps, a region and a place in it, are rounded once,
+    so that the centre of the middle region is the centre of the picture.
 
-    >>> crop_start(341, 256, 224, "middle", 2), (341 - 224) // 2
-    (58, 58)
-    >>> [crop_start(300, 256, 224, "last", place) for place in (0, 4)]
-    [44, 76]
-    """
-    if region == "all":
-        return (length - size) * place // 4
-    return ((length - box) * _REGION_START[region] + (box - size) * place) // 4
-
-
-def region_start(length: Any, box: int, region: Region) -> Any:
-    """Locate a region of ``box`` pixels along one axis; ``"all"`` begins at 0.
-
-    >>> [region_start(301, 256, region) for region in ("first", "middle", "last")]
+    >>> network = Preprocessing(size=(224, 224))
+    >>> window((256, 341), network, Crop(256)), (341 - 224) // 2
+    ((slice(16, 240, None), slice(58, 282, None)), 58)
+    >>> [window((256, 301), network, Crop(256, region, None))[1].start for region in ("first", "middle", "last")]
     [0, 22, 45]
     """
-    return 0 if region == "all" else (length - box) * _REGION_START[region] // 4
+    if crop.place is None and crop.region == "all":
+        return slice(None), slice(None)
+    slices = []
+    for axis, box in enumerate(resized_to(preprocessing, crop.shorter_side).size):
+        size, place = (box, 0) if crop.place is None else (preprocessing.size[axis], crop.place[axis])
+        if crop.region == "all":
+            start = (shape[axis] - size) * place // 4
+        else:
+            start = ((shape[axis] - box) * _REGION_START[crop.region] + (box - size) * place) // 4
+        slices.append(slice(start, start + size))
+    return slices[0], slices[1]
 
 
 def _default_scales(preprocessing: Preprocessing, crops: int) -> tuple[int, ...]:

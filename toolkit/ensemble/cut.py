@@ -11,21 +11,13 @@ import numpy as np
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import ImageSource, decode_pixels, read_rgb, resize_rgb
 from toolkit.data.pixels.sizes import resized_size
-from toolkit.ensemble.crops import Crop, crop_start, is_plain, region_start, resized_to
+from toolkit.ensemble.crops import Crop, is_plain, resized_to, window
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
 
 def decode_crops(source: ImageSource, preprocessing: Preprocessing, crops: Sequence[Crop]) -> np.ndarray:
-    """Decode a picture once, resize it to each scale once, and cut the crops out.
-
-    Args:
-        source: as for ``toolkit.data.pixels.decode.decode_pixels``.
-        preprocessing: the network's.
-        crops: from ``toolkit.ensemble.crops.plan_crops``.
-
-    Returns:
-        uint8 RGB of shape ``(len(crops), *preprocessing.size, 3)``.
+    """Decode a picture once, resize it to each scale once, and cut: uint8 RGB (len(crops), *preprocessing.size, 3).
 
     Raises:
         ImageError: the picture cannot be read.
@@ -56,17 +48,7 @@ def _resize(rgb: np.ndarray, target: Preprocessing) -> np.ndarray:
 
 
 def _cut(resized: np.ndarray, preprocessing: Preprocessing, crop: Crop) -> np.ndarray:
-    size, box = preprocessing.size, resized_to(preprocessing, crop.shorter_side).size
+    pixels = resized[window(resized.shape, preprocessing, crop)]
     if crop.place is None:
-        pixels = resize_rgb(_region(resized, box, crop), *size, preprocessing.interpolation)
-    else:
-        top, left = (crop_start(resized.shape[i], box[i], size[i], crop.region, crop.place[i]) for i in (0, 1))
-        pixels = resized[top : top + size[0], left : left + size[1]]
+        pixels = resize_rgb(pixels, *preprocessing.size, preprocessing.interpolation)
     return pixels[:, ::-1] if crop.mirror else pixels
-
-
-def _region(resized: np.ndarray, box: tuple[int, int], crop: Crop) -> np.ndarray:
-    if crop.region == "all":
-        return resized
-    top, left = (region_start(resized.shape[i], box[i], crop.region) for i in (0, 1))
-    return resized[top : top + box[0], left : left + box[1]]

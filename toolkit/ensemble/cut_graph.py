@@ -9,7 +9,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from toolkit.data.pixels import graph
-from toolkit.ensemble.crops import Crop, crop_start, is_plain, region_start, resized_to
+from toolkit.ensemble.crops import Crop, is_plain, resized_to, window
 from toolkit.spec import Preprocessing
 
 
@@ -29,16 +29,7 @@ def decode_crops(image_bytes: tf.Tensor, preprocessing: Preprocessing, crops: Se
 
 
 def _cut(resized: tf.Tensor, preprocessing: Preprocessing, crop: Crop) -> tf.Tensor:
-    size, box = preprocessing.size, resized_to(preprocessing, crop.shorter_side).size
-    shape = tf.shape(resized)
+    pixels = resized[window(tf.shape(resized), preprocessing, crop)]
     if crop.place is None:
-        return graph.resize_rgb(_region(resized, shape, box, crop), replace(preprocessing, resize="stretch"))
-    top, left = (crop_start(shape[i], box[i], size[i], crop.region, crop.place[i]) for i in (0, 1))
-    return tf.ensure_shape(resized[top : top + size[0], left : left + size[1]], [*size, 3])
-
-
-def _region(resized: tf.Tensor, shape: tf.Tensor, box: tuple[int, int], crop: Crop) -> tf.Tensor:
-    if crop.region == "all":
-        return resized
-    top, left = (region_start(shape[i], box[i], crop.region) for i in (0, 1))
-    return resized[top : top + box[0], left : left + box[1]]
+        return graph.resize_rgb(pixels, replace(preprocessing, resize="stretch"))
+    return tf.ensure_shape(pixels, [*preprocessing.size, 3])

@@ -22,13 +22,7 @@ DecodedCrops = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class Member:
-    """A network, and what it is shown of a picture.
-
-    Attributes:
-        engine: what answers.
-        preprocessing: the network's.
-        crops: from ``toolkit.ensemble.crops.plan_crops``.
-    """
+    """A network, and the crops that it is shown of a picture, by ``toolkit.ensemble.crops.plan_crops``."""
 
     engine: Engine
     preprocessing: Preprocessing

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from toolkit.data.pixels import graph
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.cut_graph import decode_crops
 from toolkit.ensemble.ensemble import Ensemble
-from toolkit.export.saved_model import Answers, save_signatures
+from toolkit.export.saved_model import Answers, runner, save_signatures
 from toolkit.lazy import keras
-from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 
 #: Crops that a network is given at once: activations of many more would not fit into a small machine's memory.
@@ -31,15 +29,10 @@ def write_ensemble_model(
     - ``features``: the pooled embeddings of all networks side by side, of the crop that each sees on its own.
 
     Beside the signatures stands ``members``, a function per network from uint8 pixels of its size to probabilities.
-
-    Args:
-        ensemble: what each network takes, and the crops it is shown.
-        models: the members' networks, in their order, in float32 and with the same labels.
-        directory: must not hold a SavedModel yet.
-        labels: class names in output order.
+    The models are the members' networks, in their order and in float32; the directory holds no SavedModel yet.
     """
     preprocessings = [member.preprocessing for member in ensemble.members]
-    runs = [_runner(*pair) for pair in zip(models, preprocessings, strict=True)]
+    runs = [runner(*pair) for pair in zip(models, preprocessings, strict=True)]
     module = tf.Module()
     module.members = [_probabilities(*pair) for pair in zip(runs, preprocessings, strict=True)]
     module.tracked_variables = [variable.value for model in models for variable in model.variables]
@@ -55,11 +48,6 @@ def write_ensemble_model(
 
     answers = Answers(_from_bytes(ensemble, module.members, len(labels)), from_pixels, features)
     save_signatures(module, directory, answers, labels=labels, size=ensemble.largest_input.size)
-
-
-def _runner(model: "keras.Model", preprocessing: Preprocessing) -> Callable:
-    with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
-    return lambda pixels: with_features(graph.normalize(pixels, preprocessing), training=False)
 
 
 def _probabilities(run: Callable, preprocessing: Preprocessing) -> Callable:

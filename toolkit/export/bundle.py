@@ -118,20 +118,11 @@ class BundleDraft:
     def measure(
         self, others: Mapping[str, Engine] | None = None, shown: Mapping[str, np.ndarray] | None = None
     ) -> EngineAnswers:
-        """Show every engine, and the network itself, the evaluation pictures in one pass.
-
-        Args:
-            others: further engines to show pictures.
-            shown: see ``collect_answers``.
-        """
+        """Show every engine, ``others`` and the network itself, the evaluation pictures: see ``collect_answers``."""
         reference = self.options.reference
-        return collect_answers(
-            KerasEngine(self.model, self.preprocessing) if reference is None else reference,
-            {**self.engines, **(others or {})},
-            self.preprocessing,
-            self.options.evaluation,
-            shown=shown,
-        )
+        network = KerasEngine(self.model, self.preprocessing) if reference is None else reference
+        engines = {**self.engines, **(others or {})}
+        return collect_answers(network, engines, self.preprocessing, self.options.evaluation, shown=shown)
 
     def publish(self, answers: EngineAnswers) -> Path:
         """Make the draft the bundle's next version, if the engines agree.
@@ -203,11 +194,7 @@ def _require_match(model: "keras.Model", labels: tuple[str, ...], preprocessing:
 
 
 def _write_forms(
-    model: "keras.Model",
-    staging: Path,
-    labels: tuple[str, ...],
-    preprocessing: Preprocessing,
-    options: BundleOptions,
+    model: "keras.Model", staging: Path, labels: tuple[str, ...], preprocessing: Preprocessing, options: BundleOptions
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 

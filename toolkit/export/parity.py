@@ -119,12 +119,7 @@ def collect_answers(
 
 
 def compare(answers: EngineAnswers, budget: AccuracyBudget) -> Comparison:
-    """Hold the engines of a bundle against its network.
-
-    Args:
-        answers: those of engines that are no bundle's are left out.
-        budget: what a quantized engine may lose.
-    """
+    """Hold the engines of a bundle against its network; answers of engines that are no bundle's are left out."""
     expected, labels = answers.probabilities[REFERENCE], answers.labels
     parity: dict[str, float] = {}
     for name in filter(ENGINES.__contains__, answers.probabilities):

@@ -20,11 +20,7 @@ TOP_K = 5
 
 
 def write_saved_model(
-    model: "keras.Model",
-    directory: Path,
-    *,
-    labels: tuple[str, ...],
-    preprocessing: Preprocessing,
+    model: "keras.Model", directory: Path, *, labels: tuple[str, ...], preprocessing: Preprocessing
 ) -> None:
     """Write ``model`` as a SavedModel that decodes, preprocesses, and answers with labels.
 
@@ -33,14 +29,9 @@ def write_saved_model(
     - ``pixels``: ``pixels`` (uint8, [N, height, width, 3], already of the network's size) → the same.
     - ``features``: ``image_bytes`` → ``features`` [N, D], the pooled embedding.
 
-    Args:
-        model: in float32.
-        directory: must not hold a SavedModel yet.
-        labels: class names in output order.
-        preprocessing: built into the graph.
+    The model is in float32, and the directory holds no SavedModel yet.
     """
-    height, width = preprocessing.size
-    with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
+    run = runner(model, preprocessing)
 
     # A function of its own, so that it is traced once for the two signatures that start from bytes.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
@@ -48,11 +39,8 @@ def write_saved_model(
         return tf.map_fn(
             lambda data: graph.decode_pixels(data, preprocessing),
             image_bytes,
-            fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8),
+            fn_output_signature=tf.TensorSpec([*preprocessing.size, 3], tf.uint8),
         )
-
-    def run(pixels):
-        return with_features(graph.normalize(pixels, preprocessing), training=False)
 
     def classify(pixels):
         return tf.nn.softmax(run(pixels)["logits"])
@@ -65,6 +53,12 @@ def write_saved_model(
     module = tf.Module()
     module.tracked_variables = [variable.value for variable in model.variables]
     save_signatures(module, directory, answers, labels=labels, size=preprocessing.size)
+
+
+def runner(model: "keras.Model", preprocessing: Preprocessing) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Make the function from uint8 pixels [N, height, width, 3] to ``logits`` [N, C] and ``features`` [N, D]."""
+    with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
+    return lambda pixels: with_features(graph.normalize(pixels, preprocessing), training=False)
 
 
 @dataclass(frozen=True)
@@ -83,12 +77,7 @@ class Answers:
 
 
 def save_signatures(
-    module: tf.Module,
-    directory: Path,
-    answers: Answers,
-    *,
-    labels: tuple[str, ...],
-    size: tuple[int, int],
+    module: tf.Module, directory: Path, answers: Answers, *, labels: tuple[str, ...], size: tuple[int, int]
 ) -> None:
     """Save ``module``, which holds every variable, with the three signatures that each bundle has.
 

@@ -109,11 +109,7 @@ class Predictor:
     ) -> "Predictor":
         """Open several bundles whose networks' probabilities are averaged, each network counting alike.
 
-        Args:
-            bundles: one or more, as ``load`` takes them; their labels must be equal and in the same order.
-            engine: for each of them, as in ``load``.
-            crops: of a picture that each network is shown.
-            scales: shorter sides, as in ``load``.
+        The arguments are those of ``load``, for each bundle. Labels must be equal and in the same order.
 
         Returns:
             What ``load`` gives for one bundle. Several have no reject threshold: none was fitted for their average.

@@ -117,14 +117,9 @@ class Shelf:
 
 
 class _Slot:
-    """A place for one version in one engine: not asked for, loading, loaded or failed.
+    """A place for one version in one engine: not asked for, when ``outcome`` is None, loading, loaded or failed.
 
-    Attributes:
-        version_dir: the version.
-        stamp: when it was written.
-        outcome: the predictor, or the reason why there is none; None while it is not asked for.
-        error: that reason, also while it is tried again.
-        last_used: when it was last asked for or loaded.
+    ``error`` is the reason of the failure, also while it is tried again.
     """
 
     def __init__(self, version_dir: Path, engine: str, retry_seconds: float) -> None:

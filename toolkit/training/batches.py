@@ -3,7 +3,6 @@
 TensorFlow reads through ``tf.data``. Other backends read arrays, and need no TensorFlow.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,17 +40,7 @@ def training_data(
     shard: Shard,
     start: Position,
 ) -> Any:
-    """Make this process's part of the endless batches that follow ``start``, as ``fit`` takes them.
-
-    Args:
-        subset: pictures and labels.
-        preprocessing: from file to input.
-        config: of the run.
-        num_classes: of the network.
-        outputs: of the network.
-        shard: which part.
-        start: where to go on from.
-    """
+    """Make this process's part of the endless batches that follow ``start``, as ``fit`` takes them."""
     options = BatchOptions(
         batch_size=config.run.batch_size,
         seed=config.run.seed,
@@ -70,7 +59,8 @@ def training_data(
         return inputs, _for_outputs(labels, outputs), *weighted
 
     if keras.backend.backend() != "tensorflow":
-        return _not_empty(finish(*batch) for batch in array_batches(subset, preprocessing, options))
+        finished = (finish(*batch) for batch in array_batches(subset, preprocessing, options))
+        return (batch for batch in finished if len(batch[0]))
     from toolkit.data.feed.pipeline import training_batches
 
     batches = training_batches(subset, preprocessing, options)
@@ -160,7 +150,3 @@ def _numbers() -> Any:
 
 def _for_outputs(labels: Any, outputs: list[str]) -> Any:
     return labels if outputs == [LOGITS] else dict.fromkeys(outputs, labels)
-
-
-def _not_empty(batches: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    return (batch for batch in batches if len(batch[0]))

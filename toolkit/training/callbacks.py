@@ -19,12 +19,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is: its position, metrics of the parts, so far, of the epoch it is in, and of all finished epochs.
 
-    Attributes:
-        position: in epochs and steps.
-        segments: metrics of the parts, so far, of the epoch it is in.
-        history: metrics of all finished epochs; grows with the run.
+    The history grows with the run.
     """
 
     position: Position
@@ -44,9 +41,7 @@ class NotFiniteError(Exception):
 class StopAtNotFinite(keras.callbacks.Callback):
     """Raise ``NotFiniteError`` soon after the loss stops being a number, and before it gets into a checkpoint.
 
-    Args:
-        start: where the run goes on.
-        every: steps between checkpoints within an epoch.
+    Within an epoch, checkpoints come ``every`` so many steps.
     """
 
     def __init__(self, start: Position, every: int | None) -> None:
@@ -78,15 +73,7 @@ class SaveProgress(keras.callbacks.Callback):
     """Note every epoch's metrics and keep a checkpoint after it, and within it where that is asked for.
 
     An epoch's metrics are put together from those of its segments, the steps between two checkpoints, whether or not
-    it was ever interrupted: then both ways give the same figures.
-
-    Args:
-        run: where to.
-        config: of the run.
-        progress: where it goes on.
-        num_examples: in an epoch.
-        gradient_norms: of the network as it is, by layer; None not to note them.
-        on_epoch: called with every epoch's metrics once they are on disk.
+    it was ever interrupted: then both ways give the same figures. What ``gradient_norms`` gives is noted too.
     """
 
     def __init__(

@@ -207,7 +207,7 @@ def apply_overrides(config: TrainConfig, overrides: Iterable[str]) -> TrainConfi
         if not equals or not dot:
             raise UserError(f"--set {override!r}: expected group.key=value, such as optimizer.lr=0.05")
         require_known(f"{group}.{name}")
-        document[group][name] = _parse(value.strip())
+        document[group][name] = parse_value(value.strip())
     return _validate(document)
 
 
@@ -222,7 +222,8 @@ def require_known(key: str) -> None:
         raise UserError(unknown_name("setting", key, known))
 
 
-def _parse(value: str) -> Any:
+def parse_value(value: str) -> Any:
+    """Read the value of ``KEY=VALUE``: JSON, and text where it is none."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:

@@ -116,11 +116,12 @@ def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
         return policy
     capability = _gpu_capability()
     if capability is None:
-        return "mixed_bfloat16" if _has_tpu() or _cpu_has_bfloat16() else "float32"
+        has_tpu = any(name.startswith("tpu") for name in keras.distribution.list_devices())
+        return "mixed_bfloat16" if has_tpu or _cpu_has_bfloat16() else "float32"
     return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
 
 
-def _gpu_capability() -> tuple[int, int] | None:
+def _gpu_capability() -> tuple[int, ...] | None:
     """Return the least compute capability of all GPUs, ``(major, minor)``; None where there are none."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -131,17 +132,9 @@ def _gpu_capability() -> tuple[int, int] | None:
         import jax
 
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        return min((_parsed(getattr(gpu, "compute_capability", "0.0")) for gpu in gpus), default=None)
+        capabilities = [getattr(gpu, "compute_capability", "0.0").split(".") for gpu in gpus]
+        return min((tuple(map(int, parts)) for parts in capabilities), default=None)
     return None
-
-
-def _parsed(capability: str) -> tuple[int, int]:
-    major, minor = capability.split(".")
-    return int(major), int(minor)
-
-
-def _has_tpu() -> bool:
-    return any(name.startswith("tpu") for name in keras.distribution.list_devices())
 
 
 def _cpu_has_bfloat16() -> bool:

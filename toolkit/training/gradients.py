@@ -26,9 +26,7 @@ _ROUNDING = 32 * np.finfo(np.float64).eps
 class LossFunctions:
     """Compiled functions ``(trainable, others, inputs, labels)``, where the first two are what ``values`` gives.
 
-    Attributes:
-        loss: a scalar tensor.
-        gradients: of it, one tensor per trainable variable.
+    The loss is a scalar, and its gradients one tensor per trainable variable.
     """
 
     loss: Callable[..., Any]
@@ -44,10 +42,7 @@ def values(model: "keras.Model") -> tuple[list[Any], list[Any]]:
 def loss_functions(model: "keras.Model", loss: Loss, *, training: bool) -> LossFunctions:
     """Compile functions that leave the network's state as it is, whatever its layers would update in training.
 
-    Args:
-        model: any network.
-        loss: of the labels and the network's outputs.
-        training: whether layers behave as they do in training.
+    With ``training``, layers behave as they do in training.
 
     Raises:
         UserError: the backend is neither TensorFlow nor JAX.
@@ -93,15 +88,10 @@ def _for_tensorflow(value: Callable[..., Any]) -> LossFunctions:
 
 
 def replay(model: "keras.Model", batches: Iterable[tuple[Any, ...]], loss: Loss) -> str:
-    """Train step by step, until a step spoils the network, and say where it began.
-
-    Args:
-        model: compiled, in the state before the first of ``batches``.
-        batches: what ``fit`` was given, up to where it failed.
-        loss: of labels and outputs.
+    """Train step by step, from the state before the first of ``batches``, until a step spoils the network.
 
     Returns:
-        Part of a sentence, such as ``"at the output of layer 'stage1_conv'"``.
+        Where it began, as part of a sentence, such as ``"at the output of layer 'stage1_conv'"``.
     """
     for batch in batches:
         before = [np.copy(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
@@ -139,14 +129,10 @@ def _is_finite(array: Any) -> bool:
 
 @dataclass(frozen=True)
 class CheckedVariable:
-    """The result of a gradient check for one variable.
+    """The result of a gradient check for ``num_checked`` entries of one variable.
 
-    Attributes:
-        name: layer and variable.
-        shape: of the variable.
-        num_checked: entries compared.
-        norm: of the automatic gradient over them.
-        difference: ‖a − n‖ / (‖a‖ + ‖n‖) of the automatic and the numerical gradient over them.
+    Over these, ``norm`` is that of the automatic gradient a, and ``difference`` ‖a − n‖ / (‖a‖ + ‖n‖) from the
+    numerical gradient n.
     """
 
     name: str
@@ -182,7 +168,7 @@ def check_gradients(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckedVariable]:
-    """Compare, for some entries of every trainable variable, the automatic gradient with a central difference.
+    """Compare the automatic gradient with a central difference, for entries of every variable drawn from ``seed``.
 
     Args:
         model: computes in float64 and has nothing random, as ``in_float64`` gives it.
@@ -190,8 +176,7 @@ def check_gradients(
         labels: integer class per input.
         batch_statistics: batch normalisation with the batch's statistics; else with its running averages, which are
             set to them first, because a fresh network's would let activations of deep ones grow beyond bounds.
-        num_entries: per variable, chosen at random.
-        seed: of the choice.
+        num_entries: per variable.
         progress: called with (done, total) variables.
 
     Returns:

@@ -77,11 +77,7 @@ def is_supervised() -> bool:
 
 
 def supervise(hosts: Hosts, arguments: Sequence[str]) -> int:
-    """Run this program again with the same arguments, as a child process under JAX.
-
-    Args:
-        hosts: for the message.
-        arguments: of the command line, without the program's name.
+    """Run this program again with the same command-line ``arguments``, as a child process under JAX.
 
     Returns:
         The exit status; where it is neither success nor bad input, one line on stderr has said why.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.feed.split import Split
+from toolkit.engines.extract import on_gpu
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
@@ -34,13 +35,6 @@ log = logging.getLogger(__name__)
 
 # Pictures whose gradients are looked at after every epoch.
 _NORM_EXAMPLES = 32
-_INITIALIZERS = {
-    "he_normal": keras.initializers.HeNormal,
-    "he_uniform": keras.initializers.HeUniform,
-    "lecun_normal": keras.initializers.LecunNormal,
-    "glorot_normal": keras.initializers.GlorotNormal,
-    "glorot_uniform": keras.initializers.GlorotUniform,
-}
 
 OnEpoch = Callable[[Row], None]
 
@@ -84,15 +78,12 @@ def prepare(model: "keras.Model", config: ModelConfig, *, seed: int) -> None:
             f"model.loss_weights names {min(unknown)!r}; {model.name} has the outputs {', '.join(output_names(model))}"
         )
     if config.initializer != "own":
-        _draw_kernels(model, config.initializer, seed)
+        initializer = type(keras.initializers.get(config.initializer))
+        kernels = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
+        for index, kernel in enumerate(kernels):
+            kernel.assign(initializer(seed=seed + index)(kernel.shape, kernel.dtype))
     if config.dropout is not None:
         _set_dropout(model, config.dropout)
-
-
-def _draw_kernels(model: "keras.Model", name: str, seed: int) -> None:
-    kernels = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
-    for index, kernel in enumerate(kernels):
-        kernel.assign(_INITIALIZERS[name](seed=seed + index)(kernel.shape, kernel.dtype))
 
 
 def _set_dropout(model: "keras.Model", rate: float) -> None:
@@ -117,7 +108,8 @@ def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch:
         loss=loss if single else dict.fromkeys(outputs, loss),
         loss_weights=None if single else {name: config.model.loss_weights.get(name, 1.0) for name in outputs},
         weighted_metrics=metrics if single else {LOGITS: metrics},
-        jit_compile=_jit_compile(),
+        # XLA makes TensorFlow train convolutional networks three times slower on CPUs.
+        jit_compile="auto" if keras.backend.backend() != "tensorflow" or on_gpu() else False,
     )
 
 
@@ -139,7 +131,7 @@ def train(
 
     Args:
         model: answers logits, or a dictionary of outputs with ``"logits"`` among them; compiled here.
-        split: pictures to train and to validate on.
+        split: its training part is trained on, its validation part measured after each epoch.
         preprocessing: from file to input.
         config: what to do.
         run: where checkpoints and metrics go.
@@ -255,12 +247,3 @@ def _diagnosis(job: _Job, error: NotFiniteError) -> UserError:
         f"the training loss became {error.loss} in epoch {epoch + 1}{where}; the last good checkpoint is kept: "
         "lower optimizer.lr, raise optimizer.warmup_epochs or set optimizer.clip_norm"
     )
-
-
-def _jit_compile() -> bool | str:
-    # XLA makes TensorFlow train convolutional networks three times slower on CPUs.
-    if keras.backend.backend() != "tensorflow":
-        return "auto"
-    import tensorflow as tf
-
-    return "auto" if tf.config.list_physical_devices("GPU") else False

@@ -49,13 +49,7 @@ _BETTER_BY = 1e-4  # what counts as better, as in Keras' ReduceLROnPlateau
 
 @keras.saving.register_keras_serializable("toolkit")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rise linearly to ``peak`` in ``warmup_steps`` steps, then follow ``schedule`` from its beginning.
-
-    Args:
-        schedule: what follows.
-        peak: rate at the last step of the rise.
-        warmup_steps: 0 for none.
-        floor: the rate after the rise is never below this.
+    """Rise linearly to ``peak`` in ``warmup_steps`` steps, then follow ``schedule`` from its start down to ``floor``.
 
     >>> constant = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.5])
     >>> [float(WarmUp(constant, peak=0.5, warmup_steps=2)(step)) for step in range(4)]
@@ -90,11 +84,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("toolkit")
 class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
-    """``initial_learning_rate`` divided by the root of the number, from 1, of the epoch or step.
-
-    Args:
-        initial_learning_rate: the rate of the first.
-        steps: in an epoch; 1 to count steps.
+    """``initial_learning_rate`` divided by the root of the number, from 1, of the epoch of ``steps``; 1 to count steps.
 
     >>> [round(float(InverseSquareRoot(1.0, steps=2)(step)), 4) for step in range(5)]
     [1.0, 1.0, 0.7071, 0.7071, 0.5774]

@@ -138,17 +138,11 @@ def modern() -> TrainConfig:
 
 
 _RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    "alexnet": alexnet,
-    "googlenet": googlenet,
-    "highway": highway,
-    "lenet": lenet,
-    "modern": modern,
-    "nin": nin,
-    "resnet_cifar": resnet_cifar,
-    "resnet_imagenet": resnet_imagenet,
-    "stochastic_depth": stochastic_depth,
-    "vgg": vgg,
-    "zfnet": zfnet,
+    make.__name__: make
+    for make in [
+        *(alexnet, googlenet, highway, lenet, modern, nin),
+        *(resnet_cifar, resnet_imagenet, stochastic_depth, vgg, zfnet),
+    ]
 }
 
 

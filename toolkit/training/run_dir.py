@@ -36,42 +36,32 @@ class Position:
 
 
 class RunDirectory:
-    """Reads and writes a run's files; every write is atomic.
-
-    Args:
-        path: the directory.
-        writer: whether this process writes: of several hosts' processes only one does.
-    """
+    """Reads and writes a run's files; every write is atomic. Of several hosts' processes only one is the ``writer``."""
 
     def __init__(self, path: str | Path, *, writer: bool = True) -> None:
         self.path = Path(path)
         self.model_file = self.path / "model.keras"
         self.writer = writer
 
-    def exists(self) -> bool:
-        """Return whether a run was begun here."""
-        return (self.path / "config.json").exists()
-
     def begin(self, files: dict[str, str], *, resume: bool) -> None:
-        """Start a run, or go on with one of the same settings.
-
-        Args:
-            files: name → text of the files that define the run.
-            resume: whether an existing run is meant to be continued.
+        """Start a run that the texts in ``files`` define, by file name, or go on with one of the same settings.
 
         Raises:
             UserError: a run exists and ``resume`` is false; or it has other settings.
         """
         if not self.writer:
             return
-        if self.exists():
+        if (self.path / "config.json").exists():
             if not resume:
                 raise UserError(f"{self.path}: holds a run already; pass --resume to go on with it, or another --out")
             self._require_same(files)
             return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path}: exists and is not a run; name a new folder")
-        self._create(files)
+        # A kill leaves no directory that is neither a run nor free for one.
+        with new_folder(self.path) as staging:
+            for name, text in files.items():
+                (staging / name).write_text(text, encoding="utf-8")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is found whole or not at all."""
@@ -104,11 +94,7 @@ class RunDirectory:
     ) -> None:
         """Keep weights, the optimizer's state and that of random layers; drop checkpoints nobody needs any more.
 
-        Args:
-            model: compiled.
-            position: how far it is.
-            segments: within an epoch, the metrics of its parts so far.
-            best_epoch: whose checkpoint is to stay.
+        Within an epoch, ``segments`` are the metrics of its parts so far. The checkpoint of ``best_epoch`` stays.
         """
         if not self.writer:
             return
@@ -117,8 +103,8 @@ class RunDirectory:
         with replacing(target) as partial:
             with _undistributed():
                 model.save_weights(partial)
-            beside = {"segments": segments or [], "random": [_as_list(variable) for variable in _random_states(model)]}
-            self._beside(position).write_text(json.dumps(beside))
+            states = [keras.ops.convert_to_numpy(variable).tolist() for variable in _random_states(model)]
+            self._beside(position).write_text(json.dumps({"segments": segments or [], "random": states}))
         positions = self.positions()
         for old in positions[:-_KEEP_CHECKPOINTS]:
             if old != Position(best_epoch or -1):
@@ -161,12 +147,6 @@ class RunDirectory:
             model.save(partial)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
-    def _create(self, files: dict[str, str]) -> None:
-        # A kill leaves no directory that is neither a run nor free for one.
-        with new_folder(self.path) as staging:
-            for name, text in files.items():
-                (staging / name).write_text(text, encoding="utf-8")
-
     def _checkpoint(self, position: Position) -> Path:
         step = f"-step-{position.step:06d}" if position.step else ""
         return self.path / "checkpoints" / f"epoch-{position.epoch:04d}{step}.weights.h5"
@@ -208,10 +188,6 @@ def _random_states(model: "keras.Model") -> "list[keras.Variable]":
     """Find the variables that decide the next draws of dropout and the like, which Keras does not save with weights."""
     saved = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in saved]
-
-
-def _as_list(variable: "keras.Variable") -> list[int]:
-    return keras.ops.convert_to_numpy(variable).tolist()
 
 
 def _first_difference(path: Path, text: str) -> str:

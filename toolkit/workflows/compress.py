@@ -9,14 +9,14 @@ import numpy as np
 
 from toolkit.bundle import FLOAT_LITERT, find_bundle, litert_file, read_manifest, require_network
 from toolkit.compress import METHODS
-from toolkit.data import Split, scan_folder, split_folder
+from toolkit.data import Split, split_folder
 from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.spec import Preprocessing
-from toolkit.workflows.steps import Progress
+from toolkit.workflows.steps import Progress, scan
 
 if TYPE_CHECKING:
     from toolkit.compress.job import Progress as TrainingProgress
@@ -98,10 +98,7 @@ def compress_bundle(
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     keras_file = require_network(version_dir, manifest)
-    folder = scan_folder(data, class_names=manifest.labels, progress=scan_progress)
-    if not skip_bad:
-        folder.require_clean()
-    split = split_folder(folder)
+    split = split_folder(scan(data, skip_bad, scan_progress, manifest.labels))
     model = load_network(keras_file)
     compressed = _compress(model, method, manifest.preprocessing, split, options)
     chosen = BundleOptions(
@@ -138,12 +135,9 @@ def compress_bundle(
 
 @dataclass(frozen=True)
 class _Compressed:
-    """A compressed network, LiteRT files of it beside the float one, and the layers that stayed in float in int8.
+    """A network, the bundle's own where no method trained it on, and LiteRT files of it by ``litert_file``'s names.
 
-    Attributes:
-        network: the bundle's own where no method trained it on.
-        files: by the name that ``litert_file`` takes.
-        kept_float: names of layers.
+    ``kept_float`` are the layers that stayed in float in int8.
     """
 
     network: "keras.Model"
@@ -174,16 +168,15 @@ def _compress(
         return _Compressed(
             network, {last: quantize(network, last, preprocessing=preprocessing, calibration=split.train)}
         )
-    kept = (*options.keep_float, *_worst(network, preprocessing, split, options.keep_worst))
+    kept = options.keep_float
+    if options.keep_worst:
+        from toolkit.compress import float_layers, layer_sensitivity
+
+        ranking = layer_sensitivity(network, split.train, preprocessing=preprocessing)
+        kept += float_layers(network, ranking, options.keep_worst)
     if last == "qat":
         preserve: Any = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
-        content = quantize_aware_train(
-            network,
-            validation=validation,
-            preserve=preserve,
-            keep_float=kept,
-            **training,
-        )
+        content = quantize_aware_train(network, validation=validation, preserve=preserve, keep_float=kept, **training)
     else:
         content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
     return _Compressed(network, {"int8": content}, require_integer(content, network, kept))
@@ -201,14 +194,6 @@ def training_parts(split: Split) -> tuple[Subset, Subset]:
     choosing = range(0, len(split.train), 5)
     kept = sorted(set(range(len(split.train))) - set(choosing))
     return picked(split.train, kept), picked(split.train, choosing)
-
-
-def _worst(model: "keras.Model", preprocessing: Preprocessing, split: Split, count: int) -> tuple[str, ...]:
-    from toolkit.compress import float_layers, layer_sensitivity
-
-    if not count:
-        return ()
-    return float_layers(model, layer_sensitivity(model, split.train, preprocessing=preprocessing), count)
 
 
 def _measure(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bundle import find_bundle, read_manifest
-from toolkit.data import Split, scan_folder, split_folder
-from toolkit.workflows.steps import ExportOptions, Progress, require_writable
+from toolkit.data import split_folder
+from toolkit.workflows.steps import ExportOptions, Progress, require_writable, scan
 
 
 def ensemble_bundles(
@@ -41,7 +41,10 @@ def ensemble_bundles(
     from toolkit.ensemble.export import HeldOut, export_ensemble
 
     require_writable(export.directory)
-    split = None if data is None else _split(data, bundles[0], skip_bad, scan_progress)
+    split = None
+    if data is not None:
+        labels = read_manifest(find_bundle(bundles[0])).labels
+        split = split_folder(scan(data, skip_bad, scan_progress, labels))
     path = export_ensemble(
         bundles,
         export.directory,
@@ -60,10 +63,3 @@ def ensemble_bundles(
         "parity": manifest.parity,
         "reject_below": manifest.reject_below,
     }
-
-
-def _split(data: str | Path, bundle: str | Path, skip_bad: bool, progress: Progress | None) -> Split:
-    folder = scan_folder(data, class_names=read_manifest(find_bundle(bundle)).labels, progress=progress)
-    if not skip_bad:
-        folder.require_clean()
-    return split_folder(folder)

@@ -9,12 +9,12 @@ import numpy as np
 
 from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import model_info
-from toolkit.data import ImageFolder, Split, split_folder
+from toolkit.data import split_folder
 from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
 
 if TYPE_CHECKING:
-    from toolkit.transfer import FinetuneOptions, FinetuneResult
+    from toolkit.transfer import FinetuneOptions
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,16 @@ def finetune_folder(
         on_epoch=callbacks.epoch,
     )
     if options.report and result.features:
-        _write_report(options.report, folder, split, result)
+        from toolkit.transfer.report import write_report
+
+        write_report(
+            options.report,
+            pictures=[*split.train.paths, *split.val.paths],
+            labels=[*split.train.labels, *split.val.labels],
+            class_names=folder.class_names,
+            features=np.concatenate(result.features),
+            steps=result.steps,
+        )
     bundle, metrics = export_held_out(
         result.model,
         folder,
@@ -111,19 +120,6 @@ def finetune_folder(
         "num_params": result.model.count_params(),
         "finetuning": result.as_document(),
     }
-
-
-def _write_report(path: Path, folder: ImageFolder, split: Split, result: "FinetuneResult") -> None:
-    from toolkit.transfer.report import write_report
-
-    write_report(
-        path,
-        pictures=[*split.train.paths, *split.val.paths],
-        labels=[*split.train.labels, *split.val.labels],
-        class_names=folder.class_names,
-        features=np.concatenate(result.features or ()),
-        steps=result.steps,
-    )
 
 
 def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Preprocessing | None]:

@@ -13,12 +13,7 @@ from toolkit.workflows.steps import Progress
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a picture.
-
-    Attributes:
-        predictions: the likeliest classes, best first.
-        rejected: whether even the best is below the bundle's reject threshold.
-    """
+    """The likeliest classes of a picture, best first; ``rejected`` if even that is below the bundle's threshold."""
 
     predictions: list[Prediction]
     rejected: bool
@@ -26,14 +21,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Engine, crops and classes of an answer.
-
-    Attributes:
-        engine: see ``Predictor.load_several``, as ``crops`` and ``scales``; ``"auto"`` is decided on each node.
-        crops: of a picture.
-        scales: shorter sides.
-        top_k: classes in an answer.
-    """
+    """Engine, crops and classes of an answer, see ``Predictor.load_several``; ``"auto"`` is decided on each node."""
 
     engine: str = "auto"
     crops: int = 1
@@ -71,17 +59,10 @@ def predict_over_ray(
     address: str,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Answer as ``Predictor.load_several`` does, worked out on all nodes of a Ray cluster.
+    """Answer this machine's pictures, in order, as ``Predictor.load_several`` does, on all nodes of a Ray cluster.
 
-    Args:
-        bundles: ``…/NAME/VERSION``, or ``…/NAME``; each is brought to each node once.
-        images: picture files on this machine.
-        options: engine, crops and classes of an answer.
-        address: see ``toolkit.transfer.ray_actors.connected``.
-        progress: called with (done, total) pictures.
-
-    Returns:
-        An answer for each picture, in order.
+    Each bundle is brought to each node once. For ``address``, see ``toolkit.transfer.ray_actors.connected``;
+    ``progress`` is called with (done, total) pictures.
 
     Raises:
         UserError: no such bundle, cluster or engine, or a picture that cannot be read.

@@ -44,9 +44,11 @@ def require_writable(directory: Path) -> None:
         raise UserError(f"{directory}: cannot be created below {existing}, which is not a writable folder")
 
 
-def scan(data: str | Path, skip_bad: bool, progress: Progress | None) -> ImageFolder:
-    """Scan a folder, refusing or naming its unreadable pictures."""
-    folder = scan_folder(data, progress=progress)
+def scan(
+    data: str | Path, skip_bad: bool, progress: Progress | None, class_names: tuple[str, ...] | None = None
+) -> ImageFolder:
+    """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
+    folder = scan_folder(data, class_names=class_names, progress=progress)
     if not skip_bad:
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:
@@ -62,15 +64,9 @@ def export_held_out(
     export: ExportOptions,
     **options: Any,
 ) -> tuple[Path, dict[str, Any]]:
-    """Export a network and measure it, in one pass over the held-out pictures.
+    """Export a network and measure it, in one pass over the held-out pictures; the training pictures calibrate.
 
-    Args:
-        model: the trained network.
-        folder: the pictures it was trained on.
-        split: the training pictures calibrate, the held-out ones judge.
-        preprocessing: what the network was trained with.
-        export: where the bundle goes.
-        options: further fields of ``toolkit.export.BundleOptions``.
+    ``options`` are further fields of ``toolkit.export.BundleOptions``.
 
     Returns:
         The new version's directory, and the network's accuracy: ``"subset"``, ``"test"`` or where there is none

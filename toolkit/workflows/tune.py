@@ -177,17 +177,10 @@ class _Search:
         """Create the search's directory, or see that the one there is the same search."""
         split = split_folder(folder, fractions=self.base.data.fractions, seed=self.base.data.split_seed)
         digest = hashlib.sha256(json.dumps(split.as_dict(folder.root), sort_keys=True).encode()).hexdigest()
-        description = {
-            "format": _FORMAT,
-            "model": self.model_name,
-            "recipe": self.recipe_name,
-            "set": list(self.options.overrides),
-            "search": sorted(self.options.search),
-            "seed": self.options.seed,
-            "metric": self.options.metric,
-            "prune": self.options.prune,
-            "pictures": digest,
-        }
+        options = self.options
+        description = {"format": _FORMAT, "model": self.model_name, "recipe": self.recipe_name}
+        description |= {"set": list(options.overrides), "search": sorted(options.search)}
+        description |= {key: getattr(options, key) for key in ("seed", "metric", "prune")} | {"pictures": digest}
         if (self.out / _SEARCH).exists():
             if not resume:
                 raise UserError(f"{self.out}: holds a search already; pass --resume to go on with it, or another --out")

@@ -8,6 +8,8 @@ from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
 from toolkit.spec import PretrainedWeights
 
+_PUBLISHED = ("top1", "top5", "published_in", "num_classes", "licence", "url", "digest")
+
 
 def list_weights(model_name: str | None = None) -> list[dict[str, Any]]:
     """List what was published, one row per network and tag, with the file in the cache if it is there."""
@@ -18,21 +20,9 @@ def list_weights(model_name: str | None = None) -> list[dict[str, Any]]:
     for name in names:
         for tag, entry in sorted(model_info(name).weights.items()):
             path = cached_path(entry)
-            rows.append(
-                {
-                    "name": name,
-                    "tag": tag,
-                    "stands_for": entry.tag,
-                    "top1": entry.top1,
-                    "top5": entry.top5,
-                    "published_in": entry.published_in,
-                    "num_classes": entry.num_classes,
-                    "licence": entry.licence,
-                    "url": entry.url,
-                    "digest": entry.digest,
-                    "cached": str(path) if path.is_file() else None,
-                }
-            )
+            row: dict[str, Any] = {"name": name, "tag": tag, "stands_for": entry.tag}
+            row |= {key: getattr(entry, key) for key in _PUBLISHED}
+            rows.append(row | {"cached": str(path) if path.is_file() else None})
     return rows
 
 

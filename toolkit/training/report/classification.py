@@ -8,14 +8,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Scores of one class; 0 where there is nothing to divide by.
+    """Scores of one class, fractions; 0 where there is nothing to divide by.
 
-    Attributes:
-        name: of the class.
-        num_examples: that are of this class.
-        precision: share of right ones among those called by this name.
-        recall: share of those found among those of this class.
-        f1: harmonic mean of both.
+    Precision is the share of right ones among those called by this name, recall the share found of those of this class.
     """
 
     name: str
@@ -26,12 +21,7 @@ class ClassRow:
 
 
 def class_table(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassRow]:
-    """Score each class, in label order.
-
-    Args:
-        probabilities: (examples, classes).
-        labels: integer class per example.
-        class_names: in label order.
+    """Score each class, in label order, by probabilities (examples, classes) and integer labels (examples,).
 
     >>> class_table(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1]), ["a", "b"])[1]
     ClassRow(name='b', num_examples=2, precision=1.0, recall=0.5, f1=0.66...)

@@ -40,14 +40,6 @@ def write_report(
 ) -> dict[str, Any]:
     """Write what a network answered for the held-out pictures: ``result.json``, tables, pictures and ``report.html``.
 
-    Args:
-        probabilities: ``predict`` of the held-out pictures.
-        split: of the pictures.
-        preprocessing: what the network was trained with.
-        class_names: in output order.
-        run: where to write.
-        title: of the network.
-
     Returns:
         ``accuracy_report``'s figures with the subset's name and macro means over the classes.
     """
@@ -61,7 +53,8 @@ def write_report(
     run.write_text(
         "classes.csv", _csv([[f.name for f in fields(classification.ClassRow)], *(astuple(row) for row in rows)])
     )
-    run.write_text("confusion.csv", _csv([["true \\ called", *class_names], *_named(class_names, matrix)]))
+    counts = [[name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True)]
+    run.write_text("confusion.csv", _csv([["true \\ called", *class_names], *counts]))
     pictures = _draw(run, title, matrix, class_names)
     mistakes = classification.worst_mistakes(probabilities, labels, _MISTAKES)
     if len(mistakes):
@@ -152,10 +145,6 @@ def _table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -
         for row in rows
     )
     return f"<details open><summary>{heading}</summary><table><tr>{head}</tr>\n{body}</table></details>"
-
-
-def _named(class_names: Sequence[str], matrix: np.ndarray) -> list[list[Any]]:
-    return [[name, *(int(count) for count in row)] for name, row in zip(class_names, matrix, strict=True)]
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:

@@ -91,12 +91,9 @@ def plot_pictures(pixels: np.ndarray, captions: Sequence[str], path: Path, *, co
 
 
 def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> None:

@@ -17,35 +17,30 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError, unknown_name
-from toolkit.training.config import TrainConfig, apply_overrides, require_known
+from toolkit.training.config import TrainConfig, apply_overrides, parse_value, require_known
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-Scale = Literal["uniform", "log", "log1m", "int", "logint", "choice"]
 Value = float | int | str | bool | None
 
+_SCALES = ("uniform", "log", "log1m", "int", "logint", "choice")
 _INTEGRAL = ("int", "logint")
 _EXAMPLE = "expected KEY=SCALE:…, such as optimizer.lr=log:1e-4:1e-1 or run.batch_size=choice:16,32"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A searched setting.
+    """A searched setting: its scale with the least and greatest value, or with the options of a choice.
 
-    Attributes:
-        key: as in ``optimizer.lr``.
-        scale: see the module.
-        low: the least value; 0 of a choice.
-        high: the greatest value; 0 of a choice.
-        options: of a choice; lists stand as their JSON text, which ``override`` takes as what it says.
+    Options that are lists stand as their JSON text, which ``override`` takes as what it says.
     """
 
     key: str
-    scale: Scale
+    scale: str
     low: float = 0
     high: float = 0
     options: tuple[Value, ...] = ()
@@ -70,14 +65,8 @@ class Setting:
         return min(max(value, self.low), self.high)
 
     def override(self, value: Value) -> str:
-        """Write a value as ``--set`` takes it.
-
-        >>> parse_setting("optimizer.lr=log:1e-4:1e-2").override(0.001)
-        'optimizer.lr=0.001'
-        >>> parse_setting("optimizer.name=choice:sgd,adam").override("sgd")
-        'optimizer.name=sgd'
-        """
-        plain = isinstance(value, str) and (value.startswith("[") or _parse(value) == value)
+        """Write a value as ``--set`` takes it, such as ``optimizer.name=sgd``."""
+        plain = isinstance(value, str) and (value.startswith("[") or parse_value(value) == value)
         return f"{self.key}={value if plain else json.dumps(value)}"
 
 
@@ -89,14 +78,9 @@ def as_overrides(settings: Sequence[Setting], values: Mapping[str, Value]) -> li
 def parse_search(specs: Iterable[str], config: TrainConfig, overridden: Iterable[str] = ()) -> tuple[Setting, ...]:
     """Read what is to be searched, and try the ends of every range and every choice on ``config``.
 
-    Args:
-        specs: ``KEY=SCALE:…`` each.
-        config: what the search starts from.
-        overridden: the ``--set`` it was made with, which must not name the same settings.
-
     Raises:
-        UserError: nothing to search, not of that form, an unknown setting or scale (the nearest is suggested), a
-            setting twice, or a value its type does not allow.
+        UserError: nothing to search, not of the form ``KEY=SCALE:…``, an unknown setting or scale (the nearest is
+            suggested), a setting twice or among the ``--set`` of ``overridden``, or a value its type does not allow.
     """
     settings: dict[str, Setting] = {}
     fixed = {override.partition("=")[0].strip() for override in overridden}
@@ -106,7 +90,12 @@ def parse_search(specs: Iterable[str], config: TrainConfig, overridden: Iterable
             raise UserError(f"--search {spec!r}: {setting.key} is searched already; give it once")
         if setting.key in fixed:
             raise UserError(f"--search {spec!r}: --set has fixed {setting.key} already; leave one of them out")
-        _require_allowed(spec, setting, config)
+        for value in setting.options or (setting.low, setting.high):
+            try:
+                apply_overrides(config, [setting.override(value)])
+            except UserError as error:
+                integral = "; whole numbers come from int:… and logint:…" if "valid integer" in str(error) else ""
+                raise UserError(f"--search {spec!r}: {error}{integral}") from None
         settings[setting.key] = setting
     if not settings:
         raise UserError(f"nothing to search: --search is missing; {_EXAMPLE}")
@@ -114,30 +103,24 @@ def parse_search(specs: Iterable[str], config: TrainConfig, overridden: Iterable
 
 
 def parse_setting(spec: str) -> Setting:
-    """Read one ``KEY=SCALE:…``, without a look at which values the setting allows.
-
-    Raises:
-        UserError: not of that form, or an unknown setting or scale.
-    """
+    """Read one ``KEY=SCALE:…``, without a look at which values the setting allows."""
     key, equals, distribution = (part.strip() for part in spec.partition("="))
-    name, colon, arguments = distribution.partition(":")
+    scale, colon, arguments = distribution.partition(":")
     if not equals or not colon:
         raise UserError(f"--search {spec!r}: {_EXAMPLE}")
     require_known(key)
-    if name not in get_args(Scale):
-        raise UserError(f"--search {spec!r}: " + unknown_name("scale", name, list(get_args(Scale))))
-    scale: Scale = name  # type: ignore[assignment]  # just looked up
+    if scale not in _SCALES:
+        raise UserError(f"--search {spec!r}: " + unknown_name("scale", scale, list(_SCALES)))
     if scale == "choice":
         return Setting(key, scale, options=_options(spec, arguments))
-    low, high = _bounds(spec, scale, arguments)
-    return Setting(key, scale, low, high)
+    return Setting(key, scale, *_bounds(spec, scale, arguments))
 
 
 def _options(spec: str, arguments: str) -> tuple[Value, ...]:
     try:
         parsed = json.loads(f"[{arguments}]")
     except json.JSONDecodeError:
-        parsed = [_parse(text.strip()) for text in arguments.split(",")]
+        parsed = [parse_value(text.strip()) for text in arguments.split(",")]
     options = tuple(json.dumps(option) if isinstance(option, list) else option for option in parsed)
     if not options or "" in options or any(isinstance(option, dict) for option in options):
         raise UserError(f"--search {spec!r}: expected values with commas between them, such as choice:16,32,64")
@@ -146,14 +129,7 @@ def _options(spec: str, arguments: str) -> tuple[Value, ...]:
     return options
 
 
-def _parse(text: str) -> Value:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _bounds(spec: str, scale: Scale, arguments: str) -> tuple[float, float]:
+def _bounds(spec: str, scale: str, arguments: str) -> tuple[float, float]:
     number = int if scale in _INTEGRAL else float
     try:
         low, high = (number(text) for text in arguments.split(":"))
@@ -167,15 +143,6 @@ def _bounds(spec: str, scale: Scale, arguments: str) -> tuple[float, float]:
     if scale == "log1m" and high >= 1:
         raise UserError(f"--search {spec!r}: log1m is the log scale of 1 − value and ends below 1, got {high:g}")
     return low, high
-
-
-def _require_allowed(spec: str, setting: Setting, config: TrainConfig) -> None:
-    for value in setting.options or (setting.low, setting.high):
-        try:
-            apply_overrides(config, [setting.override(value)])
-        except UserError as error:
-            integral = "; whole numbers come from int:… and logint:…" if "valid integer" in str(error) else ""
-            raise UserError(f"--search {spec!r}: {error}{integral}") from None
 
 
 def _rounded(value: float) -> Decimal:

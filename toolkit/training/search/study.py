@@ -31,11 +31,7 @@ _STARTUP_TRIALS = 5
 
 
 def import_optuna() -> Any:
-    """Import the library and keep it quiet.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Import the library and keep it quiet, or say how it is installed."""
     try:
         import optuna
     except ImportError:
@@ -47,14 +43,8 @@ def import_optuna() -> Any:
 def open_study(file: Path, *, metric: str, seed: int, prune: bool = False) -> "optuna.Study":
     """Open a search's store, or create it.
 
-    Args:
-        file: the store.
-        metric: a key of ``DIRECTIONS``.
-        seed: of the values; the same seed and number are the same values in every search over a setting.
-        prune: stop trials that are worse than the median of the complete ones was after as many epochs.
-
-    Raises:
-        UserError: Optuna is not installed.
+    Seed and a trial's number are the same values in every search over a setting. With ``prune``, trials stop that are
+    worse than the median of the complete ones was after as many epochs.
     """
     optuna = import_optuna()
     # Connected by path and not by address, in which some characters of a path would mean something else.
@@ -73,15 +63,9 @@ def open_study(file: Path, *, metric: str, seed: int, prune: bool = False) -> "o
 
 
 def next_trial(study: "optuna.Study", total: int, running: Container[int]) -> "optuna.Trial | None":
-    """Take a trial that a killed process left unfinished, else a new one.
+    """Take a trial that a killed process left unfinished, else a new one, as long as there are fewer than ``total``.
 
-    Args:
-        study: what trials there are.
-        total: trials there may be.
-        running: the numbers of those under way.
-
-    Returns:
-        The trial, without a value as yet; None where all are finished or under way.
+    Those under way have the numbers ``running``.
     """
     import optuna
 

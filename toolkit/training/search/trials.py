@@ -30,14 +30,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclass(frozen=True)
 class TrialRun:
-    """The process that trains a trial, and its run.
-
-    Attributes:
-        command: the process.
-        run: the directory it notes its epochs in.
-        config: what it trains with.
-        metric: what it is judged by.
-    """
+    """The command of the process that trains a trial, the run it notes its epochs in, and what that is judged by."""
 
     command: Sequence[str]
     run: RunDirectory
@@ -66,14 +59,9 @@ def run_trials(
     jobs: int = 1,
     on_end: Callable[["FrozenTrial"], None] = lambda trial: None,
 ) -> None:
-    """Run trials until there are ``total``, those that were left unfinished first.
+    """Run trials until there are ``total``, earlier ones among them and unfinished ones first, ``jobs`` at a time.
 
-    Args:
-        study: what trials there are, and which of them are to be stopped early.
-        prepare: draws what a trial tries, and tells how it is trained.
-        total: trials, earlier ones among them.
-        jobs: trials at a time.
-        on_end: called as trials end.
+    ``prepare`` draws what a trial tries, and tells how it is trained.
     """
     free: list[dict[str, str]] = shares_of_machine(jobs)
     running: dict[int, _Process] = {}
