@@ -22,7 +22,7 @@ def cache_dir() -> Path:
 
 
 def sums_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor adds products of bytes in 32 bits: with VNNI or AMX, or if it is no x86.
+    """Tell if this processor adds products of bytes in 32 bits: with VNNI or AMX, or if it is no x86.
 
     True where the system does not tell.
     """

@@ -1,4 +1,4 @@
-"""How good a set of probabilities is, and what makes it mean what it says."""
+"""Scores of a set of probabilities, and their calibration."""
 
 import numpy as np
 

@@ -18,7 +18,9 @@ from toolkit.spec import Preprocessing
 if TYPE_CHECKING:
     import tensorflow as tf
 
-pipeline = lazy_module("toolkit.data.feed.pipeline")
+    from toolkit.data.feed import pipeline
+else:
+    pipeline = lazy_module("toolkit.data.feed.pipeline")
 
 #: Files with labels; arrays ``(inputs, labels)``; or a finite iterable of such batches. Inputs in uint8 are pixels
 #: ``(N, height, width, 3)``, which the preprocessing normalises; in float they are taken as normalised already.

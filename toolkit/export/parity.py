@@ -27,7 +27,7 @@ _NUM_NOISE = 16  # pictures that stand in for evaluation pictures
 
 @dataclass(frozen=True)
 class AccuracyBudget:
-    """How much top-1 a quantized file may lose: ``points`` percentage points or ``pictures``, whichever is more."""
+    """Top-1 that a quantized file may lose: ``points`` percentage points or ``pictures``, whichever is more."""
 
     points: float = 1.0
     pictures: int = 2

@@ -133,7 +133,7 @@ class Predictor:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself; of several, the first one."""
+        """The bundle's manifest; of several, the first one's."""
         return self.bundles[0][1]
 
     @property

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: its position, metrics of the parts, so far, of the epoch it is in, and of all finished epochs.
+    """Progress of a run: its position, metrics of the parts, so far, of the epoch it is in, and of all finished epochs.
 
     The history grows with the run.
     """

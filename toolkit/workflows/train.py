@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train.
+    """Options of training on a folder.
 
     Attributes:
         recipe_name: by default the one that suits the network.

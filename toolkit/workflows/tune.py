@@ -38,7 +38,7 @@ _CHANGES_LOSS = ("optimizer.label_smoothing", "optimizer.l2", "model.loss_weight
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What to search, and how.
+    """Options of a search.
 
     Attributes:
         search: ``KEY=SCALE:…`` each; see ``toolkit.training.search.space``.
