@@ -31,6 +31,8 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 }
 
 
+_MANY_STEPS = 2000
+
 #: Features of more bytes, as float32, are not copied whole for a fit.
 WHOLE_BYTES = 256 << 20
 
@@ -267,9 +269,9 @@ def _train(
 
     num_steps = options.epochs * len(batches)
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, num_steps)
-    # Several steps at a time: Keras takes longer to start such a small one than to compute it. On JAX it would leave
-    # out the last few of them.
-    at_once = 16 if keras.backend.backend() == "tensorflow" else 1
+    # Several steps at a time, where there are so many that it pays for the seconds it takes to trace them: Keras takes
+    # longer to start such a small one than to compute it. On JAX it would leave out the last few of them.
+    at_once = 16 if num_steps > _MANY_STEPS and keras.backend.backend() == "tensorflow" else 1
     model.compile(keras.optimizers.Adam(rate), loss, steps_per_execution=at_once)
     data = batches.from_epoch(0, options.epochs)
     model.fit(data, steps_per_epoch=num_steps, shuffle=False, verbose=0)  # the batches come shuffled
