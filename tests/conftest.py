@@ -1,7 +1,6 @@
 """What several test files stand on: the real digits, a network trained on them, and its bundle. Made once a session."""
 
 import functools
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are processors: some tests wait for processes, browsers and clocks."""
-    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
