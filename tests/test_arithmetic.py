@@ -149,7 +149,7 @@ def test_rows_are_values():
         # Araujo, Norris and Sim, Computing receptive fields of convolutional neural networks, Distill 2019, table 1.
         ("resnet50", {"version": "v1"}, "stage4_block3_out", 483, 32),
         ("resnet101", {"version": "v1"}, "stage4_block3_out", 1027, 32),
-        ("resnet152", {"version": "v1"}, "stage4_block3_out", 1507, 32),
+        pytest.param("resnet152", {"version": "v1"}, "stage4_block3_out", 1507, 32, marks=pytest.mark.slow),
         ("resnet50", {"version": "v1.5"}, "stage4_block3_out", 427, 32),
     ],
 )

@@ -110,7 +110,11 @@ def test_examples_by_mouse_and_keyboard(visit):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("text", "Not a picture in a supported format"), ("truncated", "Damaged"), ("huge", "More than 178,000,000")],
+    [
+        ("truncated", "Damaged"),  # the words for each kind are held by the page's own tests
+        pytest.param("text", "Not a picture in a supported format", marks=pytest.mark.slow),
+        pytest.param("huge", "More than 178,000,000", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bad_file_is_explained_and_the_next_one_answered(visit, bad_files, seven, kind, message):
     visit.set_input_files(UPLOAD, str(bad_files[kind]))
@@ -151,8 +155,13 @@ def test_a_file_over_the_limit_is_named_before_it_is_sent(browser, served, tmp_p
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        *((1280, "dark"), (390, "light")),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1280, "light"), (390, "dark"))),
+    ],
+)
 def test_nothing_sticks_out_sideways(browser, served, seven, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.goto(served)

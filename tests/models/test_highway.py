@@ -9,6 +9,10 @@ from toolkit.arithmetic import count_macs, count_params, layer_table
 
 RNG = np.random.default_rng(0)
 CNNS = ["highway_cnn19", "highway_cnn32"]
+DENSE_AND_CONVOLUTIONAL = [
+    "highway_mlp",
+    *(name if name == "highway_cnn19" else pytest.param(name, marks=pytest.mark.slow) for name in CNNS),
+]
 WIDTHS = {"highway_cnn19": (32, 80, 128), "highway_cnn32": (32, 64, 96)}
 KERNELS = {"highway_cnn19": ([3] * 4, [3] * 5, [3] * 5), "highway_cnn32": ([1, 3, 1, 3, 1, 3, 1, 3, 1],) * 3}
 SIGMOID_OF_MINUS_2 = 1 / (1 + np.exp(2))
@@ -42,7 +46,7 @@ def _values(model, tensors, x):
     return [_numpy(output) for output in keras.Model(model.inputs[0], tensors)(x)]
 
 
-@pytest.mark.parametrize("name", ["highway_mlp", *CNNS])
+@pytest.mark.parametrize("name", DENSE_AND_CONVOLUTIONAL)
 def test_every_layer_is_the_papers_formula(name):
     """Equation 3: y = H(x)·T(x) + x·(1 - T(x)), with biases drawn so that gates stand anywhere."""
     model = _small(name)
@@ -56,7 +60,7 @@ def test_every_layer_is_the_papers_formula(name):
         assert gate.min() < gate.max()
 
 
-@pytest.mark.parametrize("name", ["highway_mlp", *CNNS])
+@pytest.mark.parametrize("name", DENSE_AND_CONVOLUTIONAL)
 def test_fresh_gates_carry(name):
     keras.utils.set_random_seed(0)
     model = _small(name)
@@ -70,7 +74,7 @@ def test_fresh_gates_carry(name):
     assert np.mean(means) == pytest.approx(SIGMOID_OF_MINUS_2, abs=0.005)
 
 
-@pytest.mark.parametrize("name", ["highway_mlp", *CNNS])
+@pytest.mark.parametrize("name", DENSE_AND_CONVOLUTIONAL)
 def test_gate_bias_closes_the_gates(name):
     model = _small(name, gate_bias=-30.0)
     first, *_, last = [block for block in _blocks(model) if block.startswith("stage1_")]

@@ -18,7 +18,7 @@ def _randomise(model):
         weight.assign(RNG.normal(0, spread, weight.shape))
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+@pytest.mark.parametrize("name", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
 def test_is_layout_compatible_with_keras_applications(name):
     build = {"vgg16": keras.applications.VGG16, "vgg19": keras.applications.VGG19}[name]
     theirs = build(weights=None, classifier_activation=None, input_shape=(64, 48, 3), classes=20)

@@ -42,7 +42,9 @@ def config(lr: float = 2e-3, **run) -> TrainConfig:
     return TrainConfig(optimizer=OptimizerConfig(lr=lr), run=RunConfig(**{"epochs": 6, "batch_size": 16} | run))
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("float32", "mixed_float16"))]
+)
 def test_every_policy_learns_gives_float32_logits_and_exports_float32(split, tmp_path, policy):
     """Must hold: mixed precision trains, answers float32 and leaves no trace in what is exported."""
     keras.utils.set_random_seed(0)

@@ -10,8 +10,10 @@ import numpy as np
 # The server imports what is slow to import, once; each process is then a fork of it.
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tensorflow", "openvino", "onnx", "sklearn.linear_model", "scipy.optimize", "toolkit.transfer", "toolkit.factory"]
-    + ["killable"]
+    [
+        *("tensorflow", "openvino", "onnx", "sklearn.linear_model", "scipy.optimize"),
+        *("toolkit.transfer", "toolkit.factory", "killable"),
+    ]
 )
 
 EPOCHS = 3
