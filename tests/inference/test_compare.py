@@ -129,3 +129,11 @@ def test_network_with_custom_layers_is_verified_in_a_fresh_process(residual, dig
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == 2 * (2 + len(available_engines(path)))
+
+
+def test_verify_names_a_picture_that_only_the_host_reads(bundle, tmp_path):
+    """A PNG without its last bytes: Pillow has all pixels by then, TensorFlow wants the end."""
+    content = sorted((bundle / "assets.extra" / "examples").iterdir())[0].read_bytes()
+    (tmp_path / "short.png").write_bytes(content[:-4])
+    with pytest.raises(UserError, match=r"short\.png: damaged"):
+        verify_bundle(bundle, [tmp_path / "short.png"])

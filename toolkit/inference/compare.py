@@ -11,6 +11,7 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
 from toolkit.engines.timing import latency, recommend
+from toolkit.errors import UserError
 from toolkit.inference.predictor import Predictor
 from toolkit.network import load_network
 
@@ -70,6 +71,9 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     Returns:
         ``{"bundle", "rows"}``; a row is ``{"path", "engine", "label", "probability", "difference"}`` with the
         largest difference in probability from the reference over all classes.
+
+    Raises:
+        UserError: not a bundle, or a picture that an engine or the byte signature cannot read.
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
@@ -80,7 +84,7 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
         answers = _engine_answers(version_dir, manifest, images)
     reference = next(iter(answers.values()))
     served = SavedModelEngine(version_dir, manifest.preprocessing)
-    answers["savedmodel image_bytes"] = served.from_bytes([Path(image).read_bytes() for image in images])
+    answers["savedmodel image_bytes"] = np.concatenate([_served(served, Path(image)) for image in images])
     rows = [
         {
             "path": str(path),
@@ -103,6 +107,18 @@ class _Cutting:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         return self._predictor.probabilities(list(pixels))
+
+
+def _served(engine: SavedModelEngine, image: Path) -> np.ndarray:
+    """Ask the byte signature about one picture, so that one it cannot read is named."""
+    import tensorflow as tf
+
+    try:
+        return engine.from_bytes([image.read_bytes()])
+    except tf.errors.InvalidArgumentError:
+        raise UserError(
+            f"{image}: damaged: the engines' decoder reads it and the served graph's does not; save the picture again"
+        ) from None
 
 
 def _engine_answers(version_dir: Path, manifest: Manifest, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
