@@ -1,6 +1,7 @@
 """What several test files stand on: the real digits, a network trained on them, and its bundle. Made once a session."""
 
 import functools
+import io
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,17 @@ def bundle(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preproces
         evaluation=digits_split.test,
         num_examples=3,
     )
+
+
+@pytest.fixture(scope="session")
+def jpegs(digits_split):
+    """Real digits as colour JPEGs of several shapes, in bytes."""
+    found = []
+    for index, path in enumerate(digits_split.test.paths[::70]):
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").resize((30 + 9 * index, 60 - 5 * index)).save(buffer, "JPEG")
+        found.append(buffer.getvalue())
+    return found
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 """Two bundles of the same labels, an ensemble of them, and pictures with their answers by hand."""
 
-import io
-
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from toolkit import Predictor, create_model
 from toolkit.data.feed.split import Subset
@@ -40,17 +37,6 @@ def ensemble(tmp_path_factory, bundle, other, digits_split):
         crops=10,
         held_out=HeldOut(_part(digits_split.test, 6), _part(digits_split.val, 6), num_examples=2),
     )
-
-
-@pytest.fixture(scope="session")
-def jpegs(digits_split):
-    """Real digits as colour JPEGs of several shapes, in bytes."""
-    found = []
-    for index, path in enumerate(digits_split.test.paths[::70]):
-        buffer = io.BytesIO()
-        Image.open(path).convert("RGB").resize((30 + 9 * index, 60 - 5 * index)).save(buffer, "JPEG")
-        found.append(buffer.getvalue())
-    return found
 
 
 @pytest.fixture(scope="session")

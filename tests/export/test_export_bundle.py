@@ -1,4 +1,4 @@
-"""What an export writes, what it refuses to write, and that TensorFlow alone answers as this package does."""
+"""An export writes all forms of a network or refuses to, and TensorFlow alone answers as this package does."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the gate shows to whom, and what it finds. The engines are tables of answers by the number of a picture."""
+"""The gate shows each engine its pictures and finds who differs. Engines are tables of answers by picture."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,5 @@
 """The SavedModel of a bundle: its signatures, and that TensorFlow alone answers as this package does."""
 
-import io
 import json
 import subprocess
 import sys
@@ -8,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from toolkit import Predictor
 from toolkit.bundle import WARMUP
@@ -20,17 +18,6 @@ from toolkit.data.pixels.decode import normalize
 def loaded(bundle):
     """The bundle as TensorFlow Serving would load it."""
     return tf.saved_model.load(str(bundle))
-
-
-@pytest.fixture(scope="module")
-def jpegs(digits_split):
-    """Real digits as colour JPEGs of several sizes, in bytes."""
-    found = []
-    for index, path in enumerate(digits_split.test.paths[::60]):
-        buffer = io.BytesIO()
-        Image.open(path).convert("RGB").resize((30 + 9 * index, 70 - 5 * index)).save(buffer, "JPEG")
-        found.append(buffer.getvalue())
-    return found
 
 
 def test_signatures_have_the_names_types_and_shapes_of_the_contract(loaded):

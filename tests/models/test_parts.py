@@ -1,4 +1,4 @@
-"""What the networks' files share: pooled features are the mean or the maximum over all places."""
+"""Parts that the networks' files share: pooled features are the mean or the maximum over all places."""
 
 import keras
 import numpy as np

@@ -144,19 +144,11 @@ def test_tensorboard_and_gradient_norms_are_written(split, tmp_path):
     assert all(norm > 0 for norm in norms[0]["norms"].values())
 
 
-def convolutional() -> keras.Model:
-    inputs = keras.layers.Input((8, 8, 30))
-    x = keras.layers.Dropout(0.5)(keras.layers.Conv2D(200, 3, name="stage1_conv")(inputs))
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    outputs = {"logits": keras.layers.Dense(10, name="head_logits")(x), "aux": keras.layers.Dense(10, name="aux")(x)}
-    return keras.Model(inputs, outputs)
-
-
 @pytest.mark.parametrize(
     ("name", "variance"),
     [("he_normal", 2 / 270), ("lecun_normal", 1 / 270), ("glorot_normal", 2 / (270 + 1800)), ("he_uniform", 2 / 270)],
 )
-def test_initialisers_have_the_variance_of_the_notes(name, variance):
+def test_initialisers_have_the_variance_of_the_notes(name, variance, convolutional):
     model = convolutional()
     biases = model.get_layer("stage1_conv").bias.numpy()
     prepare(model, ModelConfig(initializer=name), seed=1)
@@ -167,7 +159,7 @@ def test_initialisers_have_the_variance_of_the_notes(name, variance):
     np.testing.assert_array_equal(again.layers[1].kernel.numpy(), model.layers[1].kernel.numpy())
 
 
-def test_dropout_rate_replaces_the_network_s_own():
+def test_dropout_rate_replaces_the_network_s_own(convolutional):
     model = convolutional()
     prepare(model, ModelConfig(dropout=0.9), seed=0)
     layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -13,15 +12,7 @@ def test_label_smoothing_is_the_papers_formula():
     assert float(loss) == pytest.approx(-(targets * log_probabilities).sum(), rel=1e-5)
 
 
-def convolutional() -> keras.Model:
-    inputs = keras.layers.Input((8, 8, 30))
-    x = keras.layers.Dropout(0.5)(keras.layers.Conv2D(200, 3, name="stage1_conv")(inputs))
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    outputs = {"logits": keras.layers.Dense(10, name="head_logits")(x), "aux": keras.layers.Dense(10, name="aux")(x)}
-    return keras.Model(inputs, outputs)
-
-
-def test_classifier_is_the_logits_alone_with_the_same_weights():
+def test_classifier_is_the_logits_alone_with_the_same_weights(convolutional):
     model = convolutional()
     stripped = classifier(model)
     inputs = np.ones((1, 8, 8, 30), np.float32)
