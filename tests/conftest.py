@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.progress import shown_on
+
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
@@ -164,3 +166,23 @@ def make_folder() -> Callable[[Path, dict[str, int]], Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def told():
+    """Every (label, done, total) that steps tell while the test runs."""
+
+    class Recorder(list):
+        def begin(self, label, total, in_bytes):
+            self._steps = [*getattr(self, "_steps", []), (label, total)]
+            return len(self._steps) - 1
+
+        def update(self, number, done, total):
+            label, known = self._steps[number]
+            self.append((label, done, total or known))
+
+        def end(self, number): ...
+
+    recorder = Recorder()
+    with shown_on(recorder):
+        yield recorder

@@ -54,7 +54,7 @@ def test_list_written_is_honoured_and_reported_by_training(home, caplog):
     listed = [line.split("\t")[0] for line in (home / "data/quarantine.txt").read_text().splitlines() if line[0] != "#"]
     assert listed == ["cats/bad.jpg", "dogs/blank.gif"]
     with caplog.at_level("WARNING"):
-        folder = scan(home / "data", skip_bad=False, progress=None)
+        folder = scan(home / "data", skip_bad=False)
     assert "left out cats/bad.jpg: not a picture" in caplog.text
     assert "left out dogs/blank.gif: a placeholder" in caplog.text
     used = {path for paths in split_folder(folder).as_dict(folder.root).values() for path in paths}

@@ -37,12 +37,12 @@ def test_figures_equal_a_count_by_hand(predictor, some_digits):
     assert report["top1"] < report["top5"]
 
 
-def test_scanned_folder_serves_as_well_and_progress_ends_at_the_total(predictor, some_digits):
-    seen = []
+def test_scanned_folder_serves_as_well_and_progress_ends_at_the_total(predictor, some_digits, told):
     folder = scan_folder(some_digits, class_names=predictor.labels)
-    report = evaluate_bundle(predictor, folder, progress=lambda *step: seen.append(step))
+    report = evaluate_bundle(predictor, folder)
+    seen = [step for step in told if step[0] == "evaluating"]
     assert report == evaluate_bundle(predictor, some_digits)
-    assert seen == [(32, 85), (64, 85), (85, 85)]
+    assert seen == [("evaluating", done, 85) for done in (32, 64, 85)]
 
 
 def test_single_class_can_be_evaluated(predictor, digits, tmp_path):

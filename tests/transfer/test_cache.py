@@ -251,15 +251,14 @@ def test_list_tells_what_is_there(directory):
     assert report["bytes"] >= 100 * 4096 * 4
 
 
-def test_verify_removes_damaged_entries_alone(directory, tmp_path):
+def test_verify_removes_damaged_entries_alone(directory, tmp_path, told):
     cache = FeatureCache(directory, CONTEXT)
     keys = [cache.key(picture(str(i))) for i in range(10)]
     cache.close()
     rewrite(tmp_path, keys[3], lambda entry: bytes(entry[:-1]) + b"\x7f")
-    seen = []
-    report = verify_cache(directory, progress=lambda done, total: seen.append((done, total)))
+    report = verify_cache(directory)
     assert (report["entries"], report["damaged"]) == (110, 1)
-    assert seen[-1] == (110, 110)
+    assert told[-1] == ("verifying", 110, 110)
     assert verify_cache(directory)["damaged"] == 0
     cache = FeatureCache(directory, CONTEXT)
     assert cache.missing(keys) == [keys[3]]

@@ -41,15 +41,16 @@ def pictures(digits, tmp_path):
 
 
 @pytest.fixture
-def extract(small, tmp_path):
+def extract(small, tmp_path, told):
     """Extract with a cache of one's own; answers the features and how many were computed."""
 
     def run(paths, *, model=small, preprocessing=PREPROCESSING, views=None, **how):
-        seen = []
+        told.clear()
         with FeatureExtractor(
             model, preprocessing, cache_dir=tmp_path / "cache", how=Extraction(**{"batch_size": 2, **how})
         ) as extractor:
-            found = extractor.extract(paths, views=views, progress=lambda done, total: seen.append((done, total)))
+            found = extractor.extract(paths, views=views)
+        seen = [(done, total) for _, done, total in told]
         assert [total for _, total in seen] == [found.num_computed] * len(seen)
         assert not seen or seen[-1][0] == found.num_computed
         assert bool(found.engine) == bool(seen)

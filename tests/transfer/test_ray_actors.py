@@ -13,6 +13,7 @@ import pytest
 from toolkit import create_model, model_info
 from toolkit.data import ImageError
 from toolkit.errors import UserError
+from toolkit.progress import shown_on
 from toolkit.transfer import AugmentedViews, Extraction, FeatureExtractor
 from toolkit.transfer.ray_actors import connected
 
@@ -44,13 +45,9 @@ def pictures(digits):
 
 
 def extract(model, paths, cache_dir, views=None, **how):
-    progress = []
     how = Extraction(dtype="float32", engine="keras", batch_size=4, **how)
     with FeatureExtractor(model, PREPROCESSING, cache_dir=cache_dir, how=how) as extractor:
-        found = extractor.extract(
-            paths, views=views or AugmentedViews(2, seed=3), progress=lambda done, total: progress.append((done, total))
-        )
-    return found, progress
+        return extractor.extract(paths, views=views or AugmentedViews(2, seed=3))
 
 
 def assert_equal_but_for_rounding(ours, theirs):
@@ -72,15 +69,15 @@ def actors():
 
 
 @pytest.mark.slow
-def test_features_are_the_local_ones_under_the_same_keys(address, small, pictures, tmp_path):
-    over_ray, progress = extract(small, pictures, tmp_path / "ray", ray=address)
+def test_features_are_the_local_ones_under_the_same_keys(address, small, pictures, tmp_path, told):
+    over_ray = extract(small, pictures, tmp_path / "ray", ray=address)
     num_views = 2 * len(pictures)
     assert over_ray.num_computed == num_views
-    assert progress[-1] == (num_views, num_views)
+    assert told[-1] == ("computing features", num_views, num_views)
     assert over_ray.engine == "Keras float32 over Ray"
-    here, _ = extract(small, pictures, tmp_path / "here")
+    here = extract(small, pictures, tmp_path / "here")
     assert_equal_but_for_rounding(over_ray.values, here.values)
-    again, _ = extract(small, pictures, tmp_path / "ray")
+    again = extract(small, pictures, tmp_path / "ray")
     assert (again.num_computed, again.engine) == (0, "")
     np.testing.assert_array_equal(again.values, over_ray.values)
 
@@ -89,17 +86,24 @@ def test_features_are_the_local_ones_under_the_same_keys(address, small, picture
 def test_worker_that_is_killed_is_replaced(address, small, pictures, tmp_path):
     killed = []
 
-    def kill(done, total):
-        if not killed:
-            killed.extend(actors())
-            os.kill(killed[0], signal.SIGKILL)
-            time.sleep(0.1)
+    class Killer:
+        def begin(self, *step):
+            return 0
+
+        def update(self, *step):
+            if not killed:
+                killed.extend(actors())
+                os.kill(killed[0], signal.SIGKILL)
+                time.sleep(0.1)
+
+        def end(self, number): ...
 
     how = Extraction(dtype="float32", engine="keras", batch_size=4, ray=address)
-    with FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / "ray", how=how) as extractor:
-        found = extractor.extract(pictures, progress=kill)
+    extractor = FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / "ray", how=how)
+    with extractor, shown_on(Killer()):
+        found = extractor.extract(pictures)
     assert len(killed) == 2
-    here, _ = extract(small, pictures, tmp_path / "here", views=AugmentedViews())
+    here = extract(small, pictures, tmp_path / "here", views=AugmentedViews())
     assert_equal_but_for_rounding(found.values, here.values)
 
 

@@ -1,7 +1,6 @@
 """Downloads from a real server on loopback that misbehaves as servers and networks do."""
 
 import hashlib
-import io
 import json
 import os
 import random
@@ -340,17 +339,13 @@ def test_a_digest_that_would_prove_nothing_is_refused(tmp_path, digest):
         verify_file(tmp_path / "net.pth", digest)
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_is_drawn_on_terminals_only(server, tmp_path, monkeypatch, terminal):
-    class Stream(io.StringIO):
-        def isatty(self) -> bool:
-            return terminal
-
-    stream = Stream()
-    monkeypatch.setattr(sys, "stderr", stream)
+def test_bytes_are_told_as_they_come(server, tmp_path, told):
     server.answers = [Answer(pause=0.01)]
     fetch_weights(weights(f"{server.url}/net.pth"), cache_dir=tmp_path)
-    assert ("net.pth" in stream.getvalue()) is terminal
+    labels, done, totals = zip(*told, strict=True)
+    assert "net.pth" in labels[0]
+    assert list(done) == sorted(done)
+    assert done[-1] == totals[-1] > 0
 
 
 # --- Several processes

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from toolkit.cli.output import claim_streams
+from toolkit.cli.output import StderrHandler, claim_streams, progress_bars
 from toolkit.cli.parser import build_parser
 from toolkit.errors import UserError
 
@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from toolkit.cli import commands
 
     try:
-        getattr(commands, arguments.handler)(arguments)
-        sys.stdout.flush()
+        with progress_bars():
+            getattr(commands, arguments.handler)(arguments)
+            sys.stdout.flush()
     except UserError as error:
         print(f"toolkit: error: {error}", file=sys.stderr)
         return 2
@@ -39,13 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"toolkit: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("toolkit: interrupted", file=sys.stderr)
+        print(f"toolkit: interrupted{arguments.interrupted}", file=sys.stderr)
         return 130
     return 0
 
 
 def _quiet_libraries(verbose: bool) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s", force=True)
+    level, form = (logging.INFO, "%(name)s: %(message)s") if verbose else (logging.WARNING, "%(message)s")
+    logging.basicConfig(level=level, format=form, handlers=[StderrHandler()], force=True)
     logging.getLogger("toolkit").setLevel(logging.INFO)
     if verbose:
         return
@@ -55,4 +57,3 @@ def _quiet_libraries(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # The runtimes' C++ parts write to the process's streams, whatever a log level says.
     claim_streams()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

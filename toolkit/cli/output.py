@@ -1,10 +1,17 @@
 """Output of commands: tables and progress for people, one JSON document for programs."""
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from toolkit.progress import shown_on
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def claim_streams() -> None:
@@ -45,21 +52,68 @@ def print_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
         print(line(row))
 
 
-def progress_bar(label: str) -> Callable[[int, int], None]:
-    """Make a callback (done, total) that draws a bar while stderr is a terminal, and nothing otherwise."""
+@contextmanager
+def progress_bars() -> Iterator[None]:
+    """Draw a bar for each step under way while stderr is a terminal, and nothing otherwise."""
     if not sys.stderr.isatty():
-        return lambda done, total: None
-    from tqdm import tqdm
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    bar = tqdm(desc=label, file=sys.stderr, leave=False)
+    text = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
+    # Elapsed, then what is left; a dash while nobody can know.
+    times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(compact=True))
+    bars = Progress(*text, *times, console=Console(file=sys.stderr), transient=True)
+    with bars, shown_on(_Bars(bars)):
+        yield
 
-    def advance(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done >= total:
-            bar.close()
 
-    return advance
+class _Bars:
+    """Steps as bars; one whose end is not known moves to and fro."""
+
+    def __init__(self, bars: "Progress") -> None:
+        self._bars = bars
+        self._totals: dict[int, tuple[int | None, bool]] = {}
+
+    def begin(self, label: str, total: int | None, in_bytes: bool) -> int:
+        number = self._bars.add_task(label, total=total, count=_count(0, total, in_bytes))
+        self._totals[number] = total, in_bytes
+        return number
+
+    def update(self, number: int, done: int, total: int | None) -> None:
+        from rich.progress import TaskID
+
+        known, in_bytes = self._totals[number]
+        known = total or known
+        self._bars.update(TaskID(number), completed=done, total=known, count=_count(done, known, in_bytes))
+
+    def end(self, number: int) -> None:
+        from rich.progress import TaskID
+
+        self._bars.remove_task(TaskID(number))
+
+
+def _count(done: int, total: int | None, in_bytes: bool) -> str:
+    """Write how much is done: nothing where nothing is counted.
+
+    >>> _count(3, 1200, False), _count(1_500_000, 3_000_000, True), _count(0, None, False)
+    ('3/1,200', '1.5/3.0 MB', '')
+    """
+    if in_bytes:
+        return f"{done / 1e6:,.1f}" + (f"/{total / 1e6:,.1f} MB" if total else " MB")
+    return f"{done:,}/{total:,}" if total else ""
+
+
+class StderrHandler(logging.StreamHandler):
+    """Writes to what is ``sys.stderr`` now: while bars are drawn, that is a stream which prints above them."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
 
 
 def _cell(value: Any) -> str:

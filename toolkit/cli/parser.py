@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`toolkit COMMAND --help` tells more.",
     )
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
-    parser.set_defaults(verbose=False)
+    parser.set_defaults(verbose=False, interrupted="")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
         add(commands)
@@ -33,9 +33,10 @@ class _HelpFormatter(argparse.HelpFormatter):
         return text
 
 
-def _command(commands, name: str, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
+def _command(commands, name: str, summary: str, *, json: bool = True, interrupted: str = "") -> argparse.ArgumentParser:
+    """Add a command; ``interrupted`` says after Ctrl+C how to go on."""
     parser = _action(commands, name, summary, json=json)
-    parser.set_defaults(handler=name)
+    parser.set_defaults(handler=name, interrupted=interrupted and f"; {interrupted}")
     return parser
 
 
@@ -54,7 +55,13 @@ def _add_networks(commands) -> None:
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
     parser.add_argument("--filters", type=Path, metavar="FILE", help="draw classic edge detectors and their answers")
 
-    parser = _command(commands, "weights", "list, download, verify and convert pretrained weights", json=False)
+    parser = _command(
+        commands,
+        "weights",
+        "list, download, verify and convert pretrained weights",
+        json=False,
+        interrupted="the same command continues a download where it stopped",
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "what was published for every network, or for one, and what is here")
     listing.add_argument("model", nargs="?", metavar="M", help="see `toolkit models`")
@@ -86,7 +93,12 @@ def _add_networks(commands) -> None:
 
 
 def _add_training(commands) -> None:
-    parser = _command(commands, "train", "train a network from scratch on a folder of pictures")
+    parser = _command(
+        commands,
+        "train",
+        "train a network from scratch on a folder of pictures",
+        interrupted="the same command with --resume goes on after the last whole epoch",
+    )
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
@@ -102,7 +114,9 @@ def _add_training(commands) -> None:
     _add_skip_bad(parser)
 
     searched = "search a training run's settings at random, in one run after another or in several at a time"
-    parser = _command(commands, "tune", searched)
+    parser = _command(
+        commands, "tune", searched, interrupted="the same command with --resume goes on with the trials that are left"
+    )
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument(
@@ -135,7 +149,12 @@ def _add_training(commands) -> None:
 
 
 def _add_transfer(commands) -> None:
-    parser = _command(commands, "finetune", "put a new classifier on a pretrained network and export it")
+    parser = _command(
+        commands,
+        "finetune",
+        "put a new classifier on a pretrained network and export it",
+        interrupted="nothing was exported, and the same command finds the features computed so far in the cache",
+    )
     _add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
@@ -200,7 +219,12 @@ def _add_bundles(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-    parser = _command(commands, "compress", "compress a bundle's network and write the bundle's next version")
+    parser = _command(
+        commands,
+        "compress",
+        "compress a bundle's network and write the bundle's next version",
+        interrupted="no version was written; the same command begins again",
+    )
     _add_bundle(parser)
     methods = "{methods}; all but the first four train on; cluster is k-means clustering of the weights"
     parser.add_argument("--method", required=True, metavar="M", help=methods)

@@ -1,6 +1,5 @@
 """A bundle's accuracy on a folder of pictures."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from toolkit.data import ImageFolder, scan_folder
 from toolkit.inference.predictor import Predictor
 from toolkit.metrics import accuracy_report
+from toolkit.progress import step
 
 
 def evaluate_bundle(
@@ -16,7 +16,6 @@ def evaluate_bundle(
     data: str | Path | ImageFolder,
     *,
     skip_bad: bool = False,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate on every readable picture of a folder whose class folders are among the bundle's labels.
 
@@ -33,10 +32,10 @@ def evaluate_bundle(
         folder.require_clean()
     paths = [folder.root / path for path in folder.paths]
     parts: list[np.ndarray] = []
-    for batch in predictor.iter_probabilities(paths):
-        parts.append(batch)
-        if progress:
-            progress(sum(map(len, parts)), len(paths))
+    with step("evaluating", len(paths)) as told:
+        for batch in predictor.iter_probabilities(paths):
+            parts.append(batch)
+            told(sum(map(len, parts)))
     probabilities, labels = np.concatenate(parts), np.asarray(folder.labels)
     report = accuracy_report(probabilities, labels, predictor.labels)
     report |= {"engine": predictor.engine_name, "skipped": len(folder.problems)}

@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
 from toolkit.lazy import keras
+from toolkit.progress import track
 from toolkit.training.losses import LOGITS, Loss
 
 #: Relative differences up to here count as equal. Float64 leaves about 1e-7; a wrong gradient shows as 1e-3 and more.
@@ -166,7 +167,6 @@ def check_gradients(
     batch_statistics: bool = True,
     num_entries: int = 4,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckedVariable]:
     """Compare the automatic gradient with a central difference, for entries of every variable drawn from ``seed``.
 
@@ -177,7 +177,6 @@ def check_gradients(
         batch_statistics: batch normalisation with the batch's statistics; else with its running averages, which are
             set to them first, because a fresh network's would let activations of deep ones grow beyond bounds.
         num_entries: per variable.
-        progress: called with (done, total) variables.
 
     Returns:
         One row per variable, the worst first.
@@ -196,7 +195,7 @@ def check_gradients(
     noise = _ROUNDING * float(functions.loss(trainable, others, inputs, labels)) / _STEPS[0]
     rng = np.random.default_rng(seed)
     rows = []
-    for index, variable in enumerate(model.trainable_variables):
+    for index, variable in enumerate(track(model.trainable_variables, "checking variables")):
 
         def loss(array: np.ndarray, index: int = index) -> float:
             changed = [*trainable[:index], keras.ops.convert_to_tensor(array), *trainable[index + 1 :]]
@@ -208,8 +207,6 @@ def check_gradients(
         numerical = np.array([_slope(loss, array, e, a, noise) for e, a in zip(entries, wanted, strict=True)])
         norm, difference = float(np.linalg.norm(wanted)), _relative_difference(wanted, numerical, noise)
         rows.append(CheckedVariable(variable.path, tuple(array.shape), len(entries), norm, difference))
-        if progress:
-            progress(index + 1, len(trainable))
     return sorted(rows, key=lambda row: -row.difference)
 
 

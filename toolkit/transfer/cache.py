@@ -27,7 +27,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -42,6 +42,7 @@ from toolkit.data.pixels.decode import read_file
 from toolkit.data.scan.cache import file_status, is_settled
 from toolkit.errors import UserError
 from toolkit.machine import num_threads
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 #: Raise it whenever the same key would get another value.
@@ -353,7 +354,7 @@ def list_cache(directory: str | Path) -> dict[str, Any]:
         return {"path": str(store.path), "bytes": store.num_bytes(), "contexts": contexts}
 
 
-def verify_cache(directory: str | Path, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def verify_cache(directory: str | Path) -> dict[str, Any]:
     """Check every entry against its checksum and remove those that are damaged; they are computed again when needed.
 
     Returns:
@@ -362,12 +363,12 @@ def verify_cache(directory: str | Path, *, progress: Callable[[int, int], None] 
     with _store(directory) as store:
         keys = list(store.keys(b""))
         damaged = []
-        for start in range(0, len(keys), _BATCH):
-            with store.begin() as transaction:
-                chunk = keys[start : start + _BATCH]
-                damaged += [key for key in chunk if _payload(key, transaction.get(key)) is None]
-            if progress:
-                progress(min(start + _BATCH, len(keys)), len(keys))
+        with step("verifying", len(keys)) as told:
+            for start in range(0, len(keys), _BATCH):
+                with store.begin() as transaction:
+                    chunk = keys[start : start + _BATCH]
+                    damaged += [key for key in chunk if _payload(key, transaction.get(key)) is None]
+                told(start + len(chunk))
         _delete(store, damaged)
         return {"path": str(store.path), "entries": len(keys), "damaged": len(damaged)}
 

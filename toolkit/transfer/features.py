@@ -20,6 +20,7 @@ from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.network import architecture_digest, as_float32, weights_digest
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureCache, FeatureContext, file_digests
 from toolkit.transfer.freeze import cut_name, cut_tensor, frozen_part
@@ -92,11 +93,10 @@ def extract_features(
     cache_dir: str | Path,
     views: AugmentedViews | None = None,
     how: Extraction | None = None,
-    progress: Progress | None = None,
 ) -> Features:
     """Extract features with a ``FeatureExtractor`` that is used once: see there."""
     with FeatureExtractor(model, preprocessing, cache_dir=cache_dir, how=how) as extractor:
-        return extractor.extract(paths, views=views, progress=progress)
+        return extractor.extract(paths, views=views)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ class Pictures:
         cache_dir: of features.
         views: of each training picture.
         extraction: dtype, engine and budgets.
-        progress: called with (done, total) while features are extracted.
     """
 
     split: Split
@@ -117,7 +116,6 @@ class Pictures:
     cache_dir: str | Path
     views: AugmentedViews = field(default_factory=AugmentedViews)
     extraction: Extraction = field(default_factory=Extraction)
-    progress: Progress | None = None
 
     def features(self, model: "keras.Model", stage: str | None = None) -> tuple[Features, Features]:
         """Extract features behind ``stage``: of all views of the training pictures, of the plain validation pictures.
@@ -128,8 +126,8 @@ class Pictures:
         """
         how = replace(self.extraction, stage=stage)
         with FeatureExtractor(model, self.preprocessing, cache_dir=self.cache_dir, how=how) as extractor:
-            train = extractor.extract(self.split.train.paths, views=self.views, progress=self.progress)
-            return train, extractor.extract(self.split.val.paths, progress=self.progress)
+            train = extractor.extract(self.split.train.paths, views=self.views)
+            return train, extractor.extract(self.split.val.paths)
 
 
 class FeatureExtractor:
@@ -163,15 +161,12 @@ class FeatureExtractor:
         self._cache = FeatureCache(cache_dir, self.context)
         self._engine: Extractor | None = None
 
-    def extract(
-        self, paths: Sequence[str | Path], *, views: AugmentedViews | None = None, progress: Progress | None = None
-    ) -> Features:
+    def extract(self, paths: Sequence[str | Path], *, views: AugmentedViews | None = None) -> Features:
         """Give the features of every picture and view.
 
         Args:
             paths: picture files.
             views: by default the plain picture alone.
-            progress: called with (done, total) over the missing views.
 
         Raises:
             ImageError: a picture cannot be read; what was computed before is kept.
@@ -185,9 +180,7 @@ class FeatureExtractor:
         if missing:
             tasks = _tasks(paths, digests, keys, missing)
             address = self._how.ray
-            engine = (
-                self._fill_on_ray(address, tasks, views, progress) if address else self._fill(tasks, views, progress)
-            )
+            engine = self._fill_on_ray(address, tasks, views) if address else self._fill(tasks, views)
         return Features(_read(self._cache, keys, views, self._how), len(missing), engine)
 
     def close(self) -> None:
@@ -201,7 +194,7 @@ class FeatureExtractor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _fill(self, tasks: list[ExtractionTask], views: AugmentedViews, progress: Progress | None) -> str:
+    def _fill(self, tasks: list[ExtractionTask], views: AugmentedViews) -> str:
         """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small.
 
         Returns:
@@ -210,7 +203,7 @@ class FeatureExtractor:
         total, num_done = sum(len(task.views) for task in tasks), 0
         waiting = _chunks(tasks, max(1, 2 * self._how.batch_size // views.count))
         running: set[Future[tuple[int, dict[bytes, np.ndarray]]]] = set()
-        with ThreadPoolExecutor(num_threads() + 1) as pool:
+        with step("computing features", total) as told, ThreadPoolExecutor(num_threads() + 1) as pool:
             engine = pool.submit(self._open, tasks)  # pictures are decoded meanwhile
             try:
                 while waiting or running:
@@ -221,20 +214,17 @@ class FeatureExtractor:
                         num_views, features = future.result()
                         self._cache.put(features)
                         num_done += num_views
-                        if progress:
-                            progress(num_done, total)
+                        told(num_done)
             finally:
                 for future in running:
                     future.cancel()
         return str(self._engine)
 
-    def _fill_on_ray(
-        self, address: str, tasks: list[ExtractionTask], views: AugmentedViews, progress: Progress | None
-    ) -> str:
+    def _fill_on_ray(self, address: str, tasks: list[ExtractionTask], views: AugmentedViews) -> str:
         """Do the same on all nodes of a Ray cluster; what they answer is stored here, as it comes."""
         how, engine = self._how, ""
         total, num_done = sum(len(task.views) for task in tasks), 0
-        with connected(address):
+        with step("computing features", total) as told, connected(address):
             job = ExtractionJob(
                 network_to_bytes(self._frozen),
                 self._preprocessing,
@@ -248,8 +238,7 @@ class FeatureExtractor:
                 self._cache.put(found)
                 num_done += len(found)
                 engine = next(engine for engine, _ in answers.values())
-                if progress:
-                    progress(num_done, total)
+                told(num_done)
         return engine
 
     def _open(self, tasks: list[ExtractionTask]) -> Extractor:

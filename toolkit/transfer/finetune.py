@@ -18,7 +18,7 @@ from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
 from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.spec import Preprocessing
-from toolkit.transfer.features import Extraction, Pictures, Progress
+from toolkit.transfer.features import Extraction, Pictures
 from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.insight import knn_accuracy
@@ -113,7 +113,6 @@ def finetune(
     *,
     cache_dir: str | Path,
     options: FinetuneOptions | None = None,
-    progress: Progress | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> FinetuneResult:
     """Fit a new classifier on cached features, then train further stages if there are pictures enough.
@@ -125,7 +124,6 @@ def finetune(
         preprocessing: what the network was trained with; by default what its weights brought.
         cache_dir: of features.
         options: what to train, and how.
-        progress: called with (done, total) while features are extracted.
         on_epoch: called with the metrics of each epoch in which unfrozen stages train.
 
     Raises:
@@ -133,7 +131,7 @@ def finetune(
     """
     options = options or FinetuneOptions()
     preprocessing = preprocessing or preprocessing_of(model)
-    pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction, progress)
+    pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
     result = FinetuneResult(model, _plan(model, len(split.train), options))
     log.info("%s", result.plan)
     if _is_dense(model):

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from toolkit.progress import step
+
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4  # in a row that bring less than a chunk
@@ -74,8 +76,6 @@ def forget(part: Path) -> None:
 
 
 def _attempt(url: str, part: Path) -> None:
-    from tqdm import tqdm
-
     version, total = _kept(url, part)
     have = _size(part) if version else 0
     if have and have == total:
@@ -92,13 +92,10 @@ def _attempt(url: str, part: Path) -> None:
                 # After truncating: a kill between the two must not leave old bytes under the new version's name.
                 record = {"url": url, "version": _version(response), "total": total}
                 _record(part).write_text(json.dumps(record), encoding="utf-8")
-            scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-            label = part.name.removesuffix(".part")
-            # "disable" as None draws the bar on a terminal only.
-            with tqdm(desc=label, total=total, initial=have, leave=False, disable=None, **scale) as bar:
+            with step(f"downloading {part.name.removesuffix('.part')}", total, in_bytes=True) as told:
                 for chunk in _chunks(response):
                     file.write(chunk)
-                    bar.update(len(chunk))
+                    told(file.tell())
     if total is not None and _size(part) != total:
         raise _InterruptedError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
 

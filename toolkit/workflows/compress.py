@@ -16,7 +16,7 @@ from toolkit.files import write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.spec import Preprocessing
-from toolkit.workflows.steps import Progress, scan
+from toolkit.workflows.steps import scan
 
 if TYPE_CHECKING:
     from toolkit.compress.job import Progress as TrainingProgress
@@ -68,7 +68,6 @@ def compress_bundle(
     options: CompressionOptions | None = None,
     skip_bad: bool = False,
     force: bool = False,
-    scan_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compress a bundle's network and write the next version of the bundle with it.
 
@@ -80,7 +79,6 @@ def compress_bundle(
         options: of the method.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         force: write it even if too much accuracy is lost.
-        scan_progress: called with (done, total) files.
 
     Returns:
         ``{"bundle", "method", "bytes", "float_bytes", "top1", "float_top1", "kept_float", "report"}``; the last as
@@ -98,7 +96,7 @@ def compress_bundle(
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     keras_file = require_network(version_dir, manifest)
-    split = split_folder(scan(data, skip_bad, scan_progress, manifest.labels))
+    split = split_folder(scan(data, skip_bad, manifest.labels))
     model = load_network(keras_file)
     compressed = _compress(model, method, manifest.preprocessing, split, options)
     chosen = BundleOptions(

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.bundle import find_bundle, read_manifest
 from toolkit.data import split_folder
-from toolkit.workflows.steps import ExportOptions, Progress, require_writable, scan
+from toolkit.workflows.steps import ExportOptions, require_writable, scan
 
 
 def ensemble_bundles(
@@ -18,7 +18,6 @@ def ensemble_bundles(
     scales: Sequence[int] = (),
     data: str | Path | None = None,
     skip_bad: bool = False,
-    scan_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Export one or several bundles as one whose SavedModel averages their answers, over several crops if asked.
 
@@ -30,7 +29,6 @@ def ensemble_bundles(
         data: the pictures the members were trained on: accuracy is measured on the held-out split and the reject
             threshold fitted on the validation split. Without it the bundle has neither.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
-        scan_progress: called with (done, total) files.
 
     Returns:
         ``{"bundle", "members", "crops", "scales", "metrics", "parity", "reject_below"}``.
@@ -44,7 +42,7 @@ def ensemble_bundles(
     split = None
     if data is not None:
         labels = read_manifest(find_bundle(bundles[0])).labels
-        split = split_folder(scan(data, skip_bad, scan_progress, labels))
+        split = split_folder(scan(data, skip_bad, labels))
     path = export_ensemble(
         bundles,
         export.directory,

@@ -11,7 +11,7 @@ from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network
 from toolkit.catalogue import model_info
 from toolkit.data import split_folder
 from toolkit.spec import ModelInfo, Preprocessing
-from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
+from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions
@@ -34,21 +34,6 @@ class FolderOptions:
     skip_bad: bool = False
 
 
-@dataclass(frozen=True)
-class Callbacks:
-    """Functions called while fine-tuning goes on.
-
-    Attributes:
-        scan: with (done, total) files.
-        extract: with (done, total) pictures that are not in the cache.
-        epoch: with each epoch's metrics while unfrozen stages train.
-    """
-
-    scan: Progress | None = None
-    extract: Progress | None = None
-    epoch: Callable[[dict[str, Any]], None] | None = None
-
-
 def finetune_folder(
     data: str | Path,
     model_name: str,
@@ -56,7 +41,7 @@ def finetune_folder(
     weights: str | Path,
     export: ExportOptions,
     options: FolderOptions,
-    callbacks: Callbacks | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Put a new classifier on a pretrained network: its frozen part runs once per picture, ever.
 
@@ -66,16 +51,15 @@ def finetune_folder(
         weights: a tag, a weights file, a run directory or a bundle.
         export: where the bundle goes.
         options: feature cache, training, report.
-        callbacks: what is to follow its progress.
+        on_epoch: called with each epoch's metrics while unfrozen stages train.
 
     Returns:
         ``{"bundle", "metrics", "val_accuracy", "num_params"}`` and, under ``"finetuning"``, how it came about.
     """
-    callbacks = callbacks or Callbacks()
     info = model_info(model_name)
     require_writable(export.directory)
     weights, preprocessing = _pretrained(weights, info)
-    folder = scan(data, options.skip_bad, callbacks.scan)
+    folder = scan(data, options.skip_bad)
     split = split_folder(folder)
 
     from toolkit.factory import create_model, preprocessing_of
@@ -90,8 +74,7 @@ def finetune_folder(
         preprocessing,
         cache_dir=options.cache_dir,
         options=options.finetuning,
-        progress=callbacks.extract,
-        on_epoch=callbacks.epoch,
+        on_epoch=on_epoch,
     )
     if options.report and result.features:
         from toolkit.transfer.report import write_report

@@ -1,6 +1,5 @@
 """Gradient check of a registered network against numerical gradients."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ def check_model_gradients(
     num_entries: int = 3,
     batch_norm: Literal["batch", "running"] = "batch",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Compare automatic with numerical gradients of a fresh network, in float64, for pictures of noise.
 
@@ -34,7 +32,6 @@ def check_model_gradients(
         num_entries: of every variable, chosen at random.
         batch_norm: normalise with the statistics of the ``"batch"`` or with ``"running"`` averages.
         seed: of weights, pictures and choice.
-        progress: called with (done, total) variables.
 
     Returns:
         ``{"model", "input_shape", "batch_norm", "num_entries", "tolerance", "passed", "worst", "variables"}``; each
@@ -63,7 +60,6 @@ def check_model_gradients(
         batch_statistics=batch_norm == "batch",
         num_entries=num_entries,
         seed=seed,
-        progress=progress,
     )
     return {
         "model": model_name,

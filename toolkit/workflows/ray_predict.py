@@ -7,8 +7,8 @@ from pathlib import Path
 
 from toolkit.bundle import find_bundle
 from toolkit.inference import Prediction, Predictor
+from toolkit.progress import step
 from toolkit.transfer.ray_actors import Task, connected, map_pictures
-from toolkit.workflows.steps import Progress
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,10 @@ def predict_over_ray(
     options: PredictOptions,
     *,
     address: str,
-    progress: Progress | None = None,
 ) -> list[Answer]:
     """Answer this machine's pictures, in order, as ``Predictor.load_several`` does, on all nodes of a Ray cluster.
 
-    Each bundle is brought to each node once. For ``address``, see ``toolkit.transfer.ray_actors.connected``;
-    ``progress`` is called with (done, total) pictures.
+    Each bundle is brought to each node once. For ``address``, see ``toolkit.transfer.ray_actors.connected``.
 
     Raises:
         UserError: no such bundle, cluster or engine, or a picture that cannot be read.
@@ -70,11 +68,10 @@ def predict_over_ray(
     contents = [_contents(find_bundle(bundle)) for bundle in bundles]
     tasks = [Task(str(path)) for path in images]
     answers: dict[int, Answer] = {}
-    with connected(address):
+    with connected(address), step("predicting", len(tasks)) as told:
         for found in map_pictures(PredictionWorker, (contents, options), tasks):
             answers |= found
-            if progress:
-                progress(len(answers), len(tasks))
+            told(len(answers))
     return [answers[index] for index in range(len(tasks))]
 
 

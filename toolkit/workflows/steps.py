@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,9 @@ def require_writable(directory: Path) -> None:
         raise UserError(f"{directory}: cannot be created below {existing}, which is not a writable folder")
 
 
-def scan(
-    data: str | Path, skip_bad: bool, progress: Progress | None, class_names: tuple[str, ...] | None = None
-) -> ImageFolder:
+def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
     """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
-    folder = scan_folder(data, class_names=class_names, progress=progress)
+    folder = scan_folder(data, class_names=class_names)
     if not skip_bad:
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:

@@ -19,7 +19,7 @@ from toolkit.spec import ModelInfo
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
 from toolkit.training.recipes import recipe, smoke
-from toolkit.workflows.steps import ExportOptions, Progress, export_held_out, require_writable, scan
+from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 if TYPE_CHECKING:
     from toolkit.training.run_dir import RunDirectory
@@ -55,7 +55,6 @@ def train_folder(
     out: str | Path,
     options: TrainOptions | None = None,
     export: ExportOptions | None = None,
-    scan_progress: Progress | None = None,
     epoch_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Train a network from scratch on a folder of pictures, on all devices of this host, or of several.
@@ -66,7 +65,6 @@ def train_folder(
         out: the run directory; of several hosts, the same shared directory on all.
         options: recipe, settings and hosts; by default the network's own recipe on this host.
         export: also write a bundle.
-        scan_progress: called with (done, total) files.
         epoch_report: called with each epoch's metrics.
 
     Returns:
@@ -83,7 +81,7 @@ def train_folder(
         require_writable(export.directory)
     config = apply_overrides(recipe(options.recipe_name or info.recipe), options.overrides)
     config = smoke(config) if options.smoke_run else config
-    folder = scan(data, options.skip_bad, scan_progress)
+    folder = scan(data, options.skip_bad)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
 
     from toolkit.training.devices import resolve_policy

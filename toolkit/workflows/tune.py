@@ -20,7 +20,7 @@ from toolkit.training.run_dir import RunDirectory
 from toolkit.training.search.space import Setting, Value, as_overrides, parse_search
 from toolkit.training.search.study import DIRECTIONS, Metric, open_study, plan_values, plot_study
 from toolkit.training.search.trials import TrialRun, run_trials, toolkit_command
-from toolkit.workflows.steps import Progress, scan
+from toolkit.workflows.steps import scan
 
 if TYPE_CHECKING:
     import optuna
@@ -70,7 +70,6 @@ def tune_folder(
     out: str | Path,
     options: SearchOptions,
     resume: bool = False,
-    scan_progress: Progress | None = None,
     on_trial: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Try settings at random, each in a process of ``toolkit train``, and tell which did best on validation pictures.
@@ -84,7 +83,6 @@ def tune_folder(
         out: the search's directory: ``trial-0000/`` and so on are runs, ``search.db`` is Optuna's.
         options: what to search, and how.
         resume: go on with the search in ``out``, if it holds one.
-        scan_progress: called with (done, total) files.
         on_trial: called with each trial as it ends: a row of the result, and in it ``"metric"``, and ``"ended"`` and
             ``"total"`` trials.
 
@@ -98,7 +96,7 @@ def tune_folder(
         UserError: bad data or settings, a directory in use, no Optuna (nothing is written then), or every trial failed.
     """
     search = _Search.checked(data, model_name, Path(out), options)
-    folder = scan(data, options.skip_bad, scan_progress)
+    folder = scan(data, options.skip_bad)
     search.begin(folder, resume=resume)
     with _alone(search.out):
         study = search.open(search.out)

@@ -5,15 +5,13 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from toolkit.cli.output import print_json, print_metrics, print_table, progress_bar
+from toolkit.cli.output import print_json, print_metrics, print_table
 
 
 def evaluate(arguments: Namespace) -> None:
     from toolkit.inference import evaluate_bundle
 
-    report = evaluate_bundle(
-        _predictor(arguments), arguments.data, skip_bad=arguments.skip_bad, progress=progress_bar("evaluating")
-    )
+    report = evaluate_bundle(_predictor(arguments), arguments.data, skip_bad=arguments.skip_bad)
     report |= {"crops": arguments.crops, "scales": arguments.scales}
     if arguments.json:
         return print_json(report)
@@ -70,7 +68,6 @@ def _found_over_ray(arguments: Namespace) -> list[dict[str, Any]]:
         arguments.images,
         PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
         address=arguments.cluster,
-        progress=progress_bar("predicting"),
     )
     return [asdict(answer) for answer in answers]
 
@@ -86,7 +83,6 @@ def ensemble(arguments: Namespace) -> None:
         scales=arguments.scales,
         data=arguments.data,
         skip_bad=arguments.skip_bad,
-        scan_progress=progress_bar("reading"),
     )
     if arguments.json:
         return print_json(result)
@@ -115,7 +111,6 @@ def compress(arguments: Namespace) -> None:
         ),
         skip_bad=arguments.skip_bad,
         force=arguments.force,
-        scan_progress=progress_bar("reading"),
     )
     if arguments.json:
         return print_json(result)

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from toolkit.cli.output import print_json, print_table, progress_bar
+from toolkit.cli.output import print_json, print_table
 
 _SHOWN = 10  # findings of each kind, in text
 
@@ -16,7 +16,7 @@ def check(arguments: Namespace) -> None:
     from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
 
     preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
-    folder = scan_folder(arguments.data, progress=progress_bar("reading"))
+    folder = scan_folder(arguments.data)
     report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
     if arguments.quarantine:
         given = arguments.quarantine

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table, progress_bar
+from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def train(arguments: Namespace) -> None:
             hosts=hosts,
         ),
         export=export,
-        scan_progress=progress_bar("reading"),
         epoch_report=print_epoch,
     )
     if arguments.json:
@@ -75,7 +74,6 @@ def tune(arguments: Namespace) -> None:
             skip_bad=arguments.skip_bad,
         ),
         resume=arguments.resume,
-        scan_progress=progress_bar("reading"),
         on_trial=_print_trial,
     )
     if arguments.json:
@@ -115,7 +113,6 @@ def gradcheck(arguments: Namespace) -> None:
         num_entries=arguments.entries,
         batch_norm=arguments.batch_norm,
         seed=arguments.seed,
-        progress=progress_bar("variables"),
     )
     if arguments.json:
         print_json(report)

@@ -3,10 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table, progress_bar
-
-if TYPE_CHECKING:
-    from toolkit.transfer import FinetuneOptions
+from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table
 
 if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
 def finetune(arguments: Namespace) -> None:
     from toolkit.machine import cache_dir
     from toolkit.workflows import ExportOptions
-    from toolkit.workflows.finetune import Callbacks, FolderOptions, finetune_folder
+    from toolkit.workflows.finetune import FolderOptions, finetune_folder
 
     result = finetune_folder(
         arguments.data,
@@ -28,7 +25,7 @@ def finetune(arguments: Namespace) -> None:
             report=arguments.report,
             skip_bad=arguments.skip_bad,
         ),
-        callbacks=Callbacks(progress_bar("reading"), progress_bar("features"), print_epoch),
+        on_epoch=print_epoch,
     )
     if arguments.json:
         return print_json(result)
@@ -65,7 +62,7 @@ def cache(arguments: Namespace) -> None:
         report = list_cache(directory)
         return print_json(report) if arguments.json else _print_cache(report)
     if arguments.action == "verify":
-        report = verify_cache(directory, progress=progress_bar("verifying"))
+        report = verify_cache(directory)
         counts = f"{report['damaged']:,} of {report['entries']:,} entries were damaged, and are removed"
         summary = f"{report['path']}: {counts}"
     else:

@@ -1,6 +1,6 @@
 """A data set of pictures and classes, read without trusting it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +69,6 @@ def scan_folder(
     source: str | Path,
     *,
     class_names: Iterable[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
     quarantine: str | Path | None = None,
     remember: bool = True,
 ) -> ImageFolder:
@@ -80,7 +79,6 @@ def scan_folder(
             file ``path,label[,group[,split]]``; a tar or zip file of class folders; or MNIST's IDX files: the folder
             they are in, or one file of pictures. The last two are written out to the user's cache first.
         class_names: the classes to expect, in label order; by default those found, sorted.
-        progress: called with (done, total).
         quarantine: a list of pictures to leave out, see ``toolkit.data.scan.quarantine``; by default ``quarantine.txt``
             in the folder, or beside the file. Without one, evident placeholders are left out.
         remember: keep what was found in the user's cache, so that the next scan need not decode.
@@ -97,7 +95,7 @@ def scan_folder(
         listed = _read_list(source, quarantine)
         files = [file for file in listing.files if file.path not in (listed or {})]
         root = listing.root.absolute()
-        facts, reasons = inspect_files([root / file.path for file in files], cache=cache, progress=progress)
+        facts, reasons = inspect_files([root / file.path for file in files], cache=cache)
     finally:
         cache.close()
     readable = [index for index, reason in enumerate(reasons) if reason is None]

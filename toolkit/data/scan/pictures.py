@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.scan.facts import FACTS, content_digest, picture_facts
 from toolkit.machine import num_threads
+from toolkit.progress import step
 
 _CHUNK = 64  # files per task: a task for each would cost as much as a small picture
 
 
-def inspect_files(
-    paths: Sequence[Path], *, cache: ScanCache | None = None, progress: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, list[str | None]]:
+def inspect_files(paths: Sequence[Path], *, cache: ScanCache | None = None) -> tuple[np.ndarray, list[str | None]]:
     """Look at every file, or remember having done so; what is no regular file, such as a named pipe, is not opened.
 
     Returns:
@@ -32,12 +31,12 @@ def inspect_files(
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     pool = ThreadPoolExecutor(num_threads())
     try:
-        for findings in pool.map(lambda chunk: _inspect_chunk(chunk, cache), chunks):
-            for finding in findings:
-                facts[len(reasons)] = finding.as_facts()
-                reasons.append(finding.reason)
-                if progress:
-                    progress(len(reasons), len(paths))
+        with step("reading pictures", len(paths)) as told:
+            for findings in pool.map(lambda chunk: _inspect_chunk(chunk, cache), chunks):
+                for finding in findings:
+                    facts[len(reasons)] = finding.as_facts()
+                    reasons.append(finding.reason)
+                told(len(reasons))
     finally:
         pool.shutdown(cancel_futures=True)
     return facts, reasons
