@@ -22,6 +22,7 @@ EXPECTED = (
 )
 
 _CHANNELS = (1, 2, 3, 4)  # grey, grey and alpha, RGB, RGBA
+_NAMES_OR_BYTES = "OSU"  # kinds of arrays that hold them, of tensors of strings too
 _LOADING = threading.Lock()  # of pictures that Pillow has only opened: one may be given twice
 _SHOWN = 80  # characters of a path that is none
 
@@ -42,7 +43,7 @@ def iter_images(images: Any) -> tuple[Iterable[Any], bool]:
         return [images], True
     if hasattr(images, "__array__"):
         array = _to_array(images, "images")
-        if array.dtype.kind in "OSU":  # paths or bytes
+        if array.dtype.kind in _NAMES_OR_BYTES:
             return array.ravel().tolist(), array.ndim == 0
         return (array, False) if array.ndim == 4 else ([array], True)
     if isinstance(images, Iterable) and not isinstance(images, Mapping):
@@ -71,7 +72,10 @@ def image_source(image: Any, name: str = "the picture") -> ImageSource:
     if hasattr(image, "read"):
         return _content(image, name)
     if hasattr(image, "__array__"):
-        return _pixels(_to_array(image, name), name)
+        array = _to_array(image, name)
+        if array.ndim == 0 and array.dtype.kind in _NAMES_OR_BYTES:
+            return image_source(array.item(), name)
+        return _pixels(array, name)
     raise ImageError(f"{name}: expected {EXPECTED}; got {type(image).__name__}")
 
 

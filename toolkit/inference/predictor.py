@@ -257,7 +257,7 @@ class Predictor:
                 name = "the picture" if is_single else f"images[{index}]"
                 sources[name] = image_source(picture, name)
             batches.append(self._features(sources))
-        return np.concatenate(batches) if batches else self._features({})
+        return np.concatenate(batches) if batches else self._features({"": np.zeros((1, 1, 3), np.uint8)})[:0]
 
     def _features(self, sources: dict[str, ImageSource]) -> np.ndarray:
         contents = [encoded(source) for source in sources.values()]

@@ -39,12 +39,13 @@ def ensemble_bundles(
     from toolkit.ensemble.export import HeldOut, export_ensemble
 
     require_writable(export.directory)
+    version_dirs = [find_bundle(bundle) for bundle in bundles]
     split = None
     if data is not None:
-        labels = read_manifest(find_bundle(bundles[0])).labels
+        labels = read_manifest(version_dirs[0]).labels
         split = split_folder(scan(data, skip_bad, labels))
     path = export_ensemble(
-        bundles,
+        version_dirs,
         export.directory,
         crops=crops,
         scales=scales,

@@ -63,7 +63,7 @@ def _found(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | 
         if isinstance(row, UserError):
             yield row
         else:
-            predictions = [asdict(prediction) for prediction in predictor.top(row, arguments.top_k)]
+            predictions = [vars(prediction) for prediction in predictor.top(row, arguments.top_k)]
             yield {"predictions": predictions, "rejected": predictor.is_rejected(row)}
 
 
