@@ -11,6 +11,10 @@ import pytest
 from forked import run_command
 from PIL import Image
 
+from toolkit.bundle import MANIFEST
+from toolkit.cli import commands
+from toolkit.cli.parser import build_parser
+
 measuring = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -183,3 +187,26 @@ def test_output_closed_early_is_no_error(bundle, album):
     done = subprocess.run(command, input=b"05.png\n" * 2000, shell=True, cwd=album, capture_output=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == b""
+
+
+def test_labels_of_any_characters_stay_on_one_line(bundle_copy, album):
+    labels = ["two\nlines", "$5_to_$10", 'a,"b"', "\x1b[31m", "犬", *"56789"]
+    manifest = bundle_copy / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"labels": labels}))
+    text = predict(bundle_copy, "photos/00.png", "--top-k", 10, cwd=album.parent)
+    [line] = text.stdout.splitlines()
+    for shown in ("two\\nlines ", "$5_to_$10 ", 'a,"b" ', "\\x1b[31m ", "犬 "):
+        assert shown in line
+    [row] = json.loads(predict(bundle_copy, "photos/00.png", "--top-k", 10, "--json", cwd=album.parent).stdout)
+    assert {prediction["label"] for prediction in row["predictions"]} == set(labels)
+    table = predict(bundle_copy, "photos/00.png", "--top-k", 10, "--csv", cwd=album.parent).stdout
+    [_, cells] = csv.reader(io.StringIO(table))
+    assert set(labels) <= set(cells)
+
+
+def test_progress_counts_pictures(bundle, album, told, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        commands.predict(build_parser().parse_args(["predict", str(bundle), str(album), "--engine", "litert"]))
+    assert [done for label, done, _ in told if label == "classifying"] == list(range(1, 13))
+    assert told[-1] == ("classifying", 12, 12)
+    assert len(capsys.readouterr().out.splitlines()) == 11

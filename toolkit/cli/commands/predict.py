@@ -102,15 +102,14 @@ class _Json(_Text):
     """One document, a list of answers and errors."""
 
     def __init__(self) -> None:
-        self._before = "["
+        self._row = ""  # waits to learn if a comma follows it: whole lines alone get past a bar on the terminal
 
     def __call__(self, answer: dict[str, Any]) -> None:
-        print(self._before)
-        print(textwrap.indent(json.dumps(answer, indent=1, ensure_ascii=False), " "), end="")
-        self._before = ","
+        print(f"{self._row}," if self._row else "[")
+        self._row = textwrap.indent(json.dumps(answer, indent=1, ensure_ascii=False), " ")
 
     def end(self) -> None:
-        print("\n]")
+        print(f"{self._row}\n]")
 
 
 class _Csv(_Text):
