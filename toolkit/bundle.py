@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from toolkit.errors import UserError
+from toolkit.files import write_file
 from toolkit.spec import Preprocessing
 
 EXTRA = "assets.extra"
@@ -47,6 +48,14 @@ class EnsembleMember:
 
 
 @dataclass(frozen=True)
+class Timings:
+    """Median times of a bundle's engines for one picture."""
+
+    processor: str  # as ``toolkit.machine.processor`` names it
+    p50_ms: dict[str, float]  # by engine
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A bundle's description of itself.
 
@@ -60,7 +69,7 @@ class Manifest:
         parity: largest difference in probability from the Keras network, by engine.
         versions: packages it was made with.
         files: sha256 by path, of every other file in the bundle.
-        recommended_engine: the fastest within the accuracy budget where it was made.
+        recommended_engine: the fastest within the accuracy budget where it was made, or what ``recommend_engine`` set.
         forced: what the parity gate objected to before ``--force`` wrote it all the same.
         schema_version: of this document.
         temperature: what fine-tuning divided the logits by so that probabilities are calibrated. It is in the weights:
@@ -71,6 +80,7 @@ class Manifest:
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
         crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
+        timings: what the recommendation was made by: the engines that had passed; None where they were not timed.
     """
 
     name: str
@@ -91,6 +101,7 @@ class Manifest:
     members: tuple[EnsembleMember, ...] = ()
     crops: int = 1
     scales: tuple[int, ...] = ()
+    timings: Timings | None = None
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -179,6 +190,15 @@ def write_manifest(version_dir: Path, manifest: Manifest) -> None:
     files = {path.relative_to(version_dir).as_posix(): sha256_of(path) for path in paths}
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
     (version_dir / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def set_recommended(version_dir: Path, engine: str) -> None:
+    """Change the recommended engine in a manifest, in one step; everything else in it stays as it is."""
+    import json
+
+    path = version_dir / MANIFEST
+    document = json.loads(path.read_bytes()) | {"recommended_engine": engine}
+    write_file(path, json.dumps(document, indent=1) + "\n")
 
 
 def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...] = ("",)) -> None:

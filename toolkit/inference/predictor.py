@@ -13,13 +13,14 @@ from PIL import Image
 from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, require_same_labels, verify_files
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import ImageSource, decode_pixels
-from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
+from toolkit.engines import ENGINES, Engine, open_engine
 from toolkit.engines.runtimes import SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
 from toolkit.ensemble.crops import is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
-from toolkit.errors import UserError, unknown_name
+from toolkit.errors import UserError
+from toolkit.inference.choice import resolve_engine
 
 #: A picture as an engine takes it, uint8 (height, width, 3), or all its crops.
 Decoded = np.ndarray | DecodedCrops
@@ -71,10 +72,11 @@ class Predictor:
 
         Args:
             bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
-            engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the fastest installed engine that runs the network
-                in float32, so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly
-                differently and is only used by name, or as ``recommended``: the fastest that passed the accuracy
-                budget at export, where it is installed.
+            engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the engine that was measured to be fastest on this
+                machine among those that run the network in float32 (see ``toolkit.inference.choice.resolve_engine``),
+                so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly differently and is
+                only used by name, or as ``recommended``: the fastest that passed the accuracy budget at export, or
+                what was set since, where it is installed.
             crops: of a picture, whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
                 bundle's reject threshold was fitted for one crop, and holds for one crop only.
             scales: shorter sides to resize the picture to, each with all of these crops; by default the network's.
@@ -229,26 +231,6 @@ class Predictor:
             return self._engine.members
         preprocessing = self.manifest.preprocessing
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
-
-
-def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
-    """Name the engine that ``auto`` or ``recommended`` means on this machine; any other name is returned as it is."""
-    if engine not in ("auto", "recommended"):
-        return engine
-    available = available_engines(version_dir)
-    if engine == "recommended" and manifest.recommended_engine in available:
-        return manifest.recommended_engine
-    return next((name for name in FLOAT_ENGINES if name in available), "savedmodel")
-
-
-def require_engine(name: str) -> None:
-    """Refuse what no bundle can be opened with.
-
-    Raises:
-        UserError: suggests the nearest name.
-    """
-    if name not in (known := ["auto", "recommended", *ENGINES]):
-        raise UserError(unknown_name("engine", name, known))
 
 
 def _files_of(engine: str) -> tuple[str, ...]:
