@@ -8,19 +8,23 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.files import write_file
+from toolkit.machine import num_threads
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 EXTRA = "assets.extra"
 MANIFEST = f"{EXTRA}/manifest.json"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 EXAMPLES = f"{EXTRA}/examples"
+PICTURES = f"{EXTRA}/pictures.json"
 KERAS_FILE = f"{EXTRA}/model.keras"
 LABELS = "assets/labels.txt"
 
@@ -32,6 +36,10 @@ def litert_file(kind: str) -> str:
 
 FLOAT_LITERT = litert_file("fp32")
 INT8_LITERT = litert_file("int8")
+
+#: Digests of the pictures that a bundle was made with, by subset: those that taught it, those that chose among its
+#: settings, and those that it was measured on.
+Pictures = Mapping[str, frozenset[str]]
 
 #: Raised when a reader of the old form would misunderstand the new one.
 SCHEMA_VERSION = 1
@@ -248,6 +256,65 @@ def require_same_labels(version_dirs: Sequence[Path], manifests: Sequence[Manife
             ours, theirs = next(pair for pair in zip(first, manifest.labels, strict=True) if pair[0] != pair[1])
             difference = f"{theirs!r} where the first has {ours!r}"
         raise UserError(f"{version_dir}: cannot be averaged with {version_dirs[0]}: it has {difference}")
+
+
+def same_network(version_dirs: Sequence[Path], manifests: Sequence[Manifest]) -> str:
+    """Say which of several bundles have a network in common, whose answers would count twice; empty if none have."""
+    owners: dict[tuple[str, Preprocessing], Path] = {}
+    for version_dir, manifest in zip(version_dirs, manifests, strict=True):
+        for network in manifest.members or (manifest,):
+            owner = owners.setdefault((network.weights_digest, network.preprocessing), version_dir)
+            if owner is not version_dir:
+                return (
+                    f"{version_dir}: has the same network as {owner} (equal weights), whose answers count twice "
+                    "in an average; leave one of them out"
+                )
+    return ""
+
+
+def write_pictures(version_dir: Path, pictures: Mapping[str, Iterable[str]]) -> None:
+    """Note the digests of the pictures a bundle was made with by subset, see ``picture_digests``."""
+    import json
+
+    subsets = {subset: sorted(pictures.get(subset, ())) for subset in ("train", "val", "test")}
+    (version_dir / PICTURES).write_text(json.dumps(subsets) + "\n", encoding="utf-8")
+
+
+def read_pictures(version_dir: Path, manifest: Manifest) -> Pictures | None:
+    """Read what ``write_pictures`` noted; None for a bundle that does not know its pictures.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    import json
+
+    if PICTURES not in manifest.files:
+        return None
+    verify_files(version_dir, manifest, (PICTURES,))
+    subsets = json.loads((version_dir / PICTURES).read_bytes())
+    return {subset: frozenset(digests) for subset, digests in subsets.items()}
+
+
+def join_pictures(pictures: Sequence[Pictures | None]) -> Pictures | None:
+    """Pictures that several bundles together were made with; None if one of them does not know its own.
+
+    What taught one of them taught all, and what chose among the settings of one is held out for none.
+    """
+    known = [own for own in pictures if own is not None]
+    if len(known) < len(pictures):
+        return None
+    train, val, test = (frozenset().union(*(own[subset] for own in known)) for subset in ("train", "val", "test"))
+    return {"train": train, "val": val - train, "test": test - val - train}
+
+
+def picture_digests(paths: Sequence[str | Path]) -> list[str]:
+    """Compute the first 16 hex digits of the sha256 of each file, by which a picture is known again."""
+    with step("recognising pictures", len(paths)) as told, ThreadPoolExecutor(num_threads()) as pool:
+        digests: list[str] = []
+        for digest in pool.map(lambda path: sha256_of(Path(path))[:16], paths):
+            digests.append(digest)
+            told(len(digests))
+    return digests
 
 
 def publish(staging: Path, directory: Path) -> Path:

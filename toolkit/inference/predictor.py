@@ -1,5 +1,6 @@
 """Pictures in, labels with probabilities out, through whichever engine."""
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,15 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, require_same_labels, verify_files
+from toolkit.bundle import (
+    EXTRA,
+    Manifest,
+    find_bundle,
+    read_manifest,
+    require_same_labels,
+    same_network,
+    verify_files,
+)
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import ImageSource, decode_pixels
 from toolkit.engines import ENGINES, Engine, open_engine
@@ -20,7 +29,9 @@ from toolkit.ensemble.crops import is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
-from toolkit.inference.choice import resolve_engine
+from toolkit.inference.choice import require_engine, resolve_engine
+
+log = logging.getLogger(__name__)
 
 #: A picture as an engine takes it, uint8 (height, width, 3), or all its crops.
 Decoded = np.ndarray | DecodedCrops
@@ -85,6 +96,7 @@ class Predictor:
             UserError: not a bundle, a file is missing or fails its checksum, the engine is not available, there is
                 no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
         """
+        require_engine(engine)
         version_dir = find_bundle(bundle)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
@@ -111,7 +123,8 @@ class Predictor:
     ) -> "Predictor":
         """Open several bundles whose networks' probabilities are averaged, each network counting alike.
 
-        The arguments are those of ``load``, for each bundle. Labels must be equal and in the same order.
+        The arguments are those of ``load``, for each bundle. Labels must be equal and in the same order. Of a network
+        that comes twice, a warning says so.
 
         Returns:
             What ``load`` gives for one bundle. Several have no reject threshold: none was fitted for their average.
@@ -122,7 +135,10 @@ class Predictor:
         if len(bundles) == 1:
             return cls.load(bundles[0], engine, crops=crops, scales=scales)
         version_dirs = [find_bundle(bundle) for bundle in bundles]
-        require_same_labels(version_dirs, [read_manifest(version_dir) for version_dir in version_dirs])
+        manifests = [read_manifest(version_dir) for version_dir in version_dirs]
+        require_same_labels(version_dirs, manifests)
+        if repeated := same_network(version_dirs, manifests):
+            log.warning("%s", repeated)
         loaded = [cls.load(version_dir, engine, crops=crops, scales=scales) for version_dir in version_dirs]
         names = dict.fromkeys(predictor.engine_name for predictor in loaded)
         members = [member for predictor in loaded for member in predictor._members()]
