@@ -8,6 +8,7 @@ import numpy as np
 
 from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import decode_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, free_share, latencies, recommend
@@ -82,6 +83,8 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
+    for image in images:
+        decode_pixels(image, manifest.preprocessing)  # before minutes of loading networks
     verify_files(version_dir, manifest)
     if manifest.members:
         answers = {"savedmodel": Predictor.load(version_dir).probabilities(images)}
