@@ -35,6 +35,7 @@ from toolkit.export.parity import AccuracyBudget, Comparison, EngineAnswers, col
 from toolkit.lazy import keras
 from toolkit.machine import processor
 from toolkit.network import as_float32, weights_digest
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")
@@ -230,8 +231,9 @@ def copy_examples(subset: Subset, directory: Path, count: int) -> None:
 def _timings(engines: Mapping[str, Engine], comparison: Comparison, preprocessing: Preprocessing) -> Timings:
     pixels = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.size, 3), np.uint8)
     trusted = {name: engine for name, engine in engines.items() if comparison.trusts(name)}
-    medians = {name: round(found.median, 3) for name, found in latencies(trusted, pixels, max_seconds=0.4).items()}
-    return Timings(processor(), medians)
+    with step("timing engines"):
+        found = latencies(trusted, pixels, max_seconds=0.4)
+    return Timings(processor(), {name: round(latency.median, 3) for name, latency in found.items()})
 
 
 def _num_params(model: "keras.Model") -> int:
