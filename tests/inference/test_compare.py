@@ -164,3 +164,9 @@ def test_verify_names_a_picture_that_only_the_host_reads(bundle, tmp_path):
     (tmp_path / "short.png").write_bytes(content[:-4])
     with pytest.raises(UserError, match=r"short\.png: damaged"):
         verify_bundle(bundle, [tmp_path / "short.png"])
+
+
+def test_what_takes_long_says_what_it_does(bundle, digits_split, told):
+    verify_bundle(bundle, digits_split.test.paths[:2])
+    steps = [label for label, _, _ in told]
+    assert [steps[0], steps[-1]] == ["asking engines", "asking the served graph"]

@@ -40,6 +40,7 @@ from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
 from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report, reject_threshold
 from toolkit.network import as_float32, load_network
+from toolkit.progress import step, track
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +97,17 @@ def export_ensemble(
     from toolkit.export.saved_model import write_warmup
 
     directory, held_out = Path(directory), held_out or HeldOut()
-    reference, models, manifest = _plan(members, directory.name, crops, tuple(scales))
+    with step("loading networks"):
+        reference, models, manifest = _plan(members, directory.name, crops, tuple(scales))
     with next_version(directory) as staging:
-        write_ensemble_model(reference, models, staging, manifest.labels)
-        write_warmup(staging, manifest.preprocessing)
+        with step("writing the SavedModel"):
+            write_ensemble_model(reference, models, staging, manifest.labels)
+            write_warmup(staging, manifest.preprocessing)
         if held_out.evaluation is not None:
             copy_examples(held_out.evaluation, staging / EXAMPLES, held_out.num_examples)
         pictures = _pictures(reference, held_out.evaluation)
-        difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)
+        with step("comparing it with its members"):
+            difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)
         if objections and not force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
         if known := join_pictures([read_pictures(*member) for member in members]):
@@ -246,6 +250,7 @@ def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -
 
 
 def _probabilities(ensemble: Ensemble, subset: Subset) -> np.ndarray:
-    step = min(32, ensemble.pictures_at_once)
-    batches = [subset.paths[i : i + step] for i in range(0, len(subset), step)]
-    return np.concatenate([ensemble.probabilities(ensemble.decode_all(batch)) for batch in batches])
+    size = min(32, ensemble.pictures_at_once)
+    batches = [subset.paths[i : i + size] for i in range(0, len(subset), size)]
+    label = "classifying held-out pictures"
+    return np.concatenate([ensemble.probabilities(ensemble.decode_all(batch)) for batch in track(batches, label)])

@@ -16,7 +16,7 @@ from toolkit.errors import UserError
 from toolkit.inference.choice import is_trusted, remember_times
 from toolkit.inference.predictor import Predictor
 from toolkit.network import load_network
-from toolkit.progress import track
+from toolkit.progress import step, track
 
 BATCH_SIZES = (1, 16)
 
@@ -92,7 +92,8 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
         answers = _engine_answers(version_dir, manifest, images)
     reference = next(iter(answers.values()))
     served = SavedModelEngine(version_dir, manifest.preprocessing)
-    answers["savedmodel image_bytes"] = np.concatenate([_served(served, Path(image)) for image in images])
+    found = [_served(served, Path(image)) for image in track(images, "asking the served graph")]
+    answers["savedmodel image_bytes"] = np.concatenate(found)
     rows = [
         {
             "path": str(path),
@@ -133,9 +134,10 @@ def _engine_answers(version_dir: Path, manifest: Manifest, images: Sequence[str 
     """Every engine's probabilities by its name, those of the Keras network first."""
     preprocessing = manifest.preprocessing
     pixels = load_pixels(images, preprocessing)
-    model = load_network(require_network(version_dir, manifest))
-    answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
-    for name in available_engines(version_dir):
+    with step("asking the Keras network"):
+        model = load_network(require_network(version_dir, manifest))
+        answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
+    for name in track(available_engines(version_dir), "asking engines"):
         answers[name] = open_engine(name, version_dir, preprocessing).probabilities(pixels)
     return answers
 

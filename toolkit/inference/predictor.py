@@ -30,6 +30,7 @@ from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
 from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.progress import step
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +108,15 @@ class Predictor:
             )
         preprocessing, reject_below = manifest.preprocessing, manifest.reject_below
         plan = plan_crops(preprocessing, crops, scales)
-        verify_files(version_dir, manifest, _files_of(name))
         opened: Engine | Ensemble
-        if manifest.members and name == "savedmodel":
-            opened = ExportedEnsemble(version_dir, manifest)
-        else:  # or, where an ensemble has no file for the engine, this says what is missing
-            opened = open_engine(name, version_dir, preprocessing)
-            if not is_plain(preprocessing, plan):
-                opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
+        with step(f"opening {version_dir.parent.name}/{version_dir.name}"):
+            verify_files(version_dir, manifest, _files_of(name))
+            if manifest.members and name == "savedmodel":
+                opened = ExportedEnsemble(version_dir, manifest)
+            else:  # or, where an ensemble has no file for the engine, this says what is missing
+                opened = open_engine(name, version_dir, preprocessing)
+                if not is_plain(preprocessing, plan):
+                    opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
         return cls([(version_dir, manifest)], name, opened, reject_below)
 
     @classmethod
