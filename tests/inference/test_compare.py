@@ -93,7 +93,7 @@ def test_verdict_states_the_price():
 
 def test_verdict_says_when_the_machine_was_busy():
     verdict = _verdict([row("savedmodel", 9.0), row("litert", 3.0)], "litert", 0.42)
-    assert verdict.endswith("; only 42 % of the processors were free meanwhile: measure again when they are idle")
+    assert verdict.endswith("; a busy machine: only 42 % of its processors' time was free, so measure again later")
 
 
 def test_benchmark_times_engines_in_turns(bundle, monkeypatch):

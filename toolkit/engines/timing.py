@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.engines.runtimes import FLOAT_ENGINES, Engine
 from toolkit.machine import num_threads
 
-#: Below this share of free processors a machine counts as busy, and times on it say little.
+#: Below this share of the processors' time a machine counts as busy, and times on it say little.
 BUSY = 0.8
 #: One engine takes the place of another that is preferred where its time is less than this share of the other's.
 CLEARLY = 0.8
@@ -42,19 +42,25 @@ def latencies(
         engines: by name.
         pixels: uint8 RGB (batch, height, width, 3).
         max_runs: calls of each engine that are measured at most.
-        max_seconds: of each engine, after which there are no more rounds.
+        max_seconds: for each engine, after which there are no more rounds.
         min_rounds: rounds there are in any case, from 1 to 5.
     """
-    times: dict[str, list[float]] = {name: [] for name in engines}
+    for engine in engines.values():
+        engine.probabilities(pixels)
+    bursts: dict[str, list[list[float]]] = {name: [] for name in engines}
+    end = time.perf_counter() + max_seconds * len(engines)
     for number in range(_ROUNDS):
+        if number >= min_rounds and time.perf_counter() > end:
+            break
         for name, engine in engines.items():
-            if number < min_rounds or sum(times[name]) < max_seconds:
-                if number == 0:
-                    engine.probabilities(pixels)
-                times[name] += _burst(engine, pixels, max_runs // _ROUNDS, max_seconds / _ROUNDS)
-    return {
-        name: Latency(float(np.median(own) * 1e3), float(np.percentile(own, 95) * 1e3)) for name, own in times.items()
-    }
+            bursts[name].append(_burst(engine, pixels, max_runs // _ROUNDS, max_seconds / _ROUNDS))
+    return {name: _latency(own) for name, own in bursts.items()}
+
+
+def _latency(bursts: list[list[float]]) -> Latency:
+    # Of each round, then of the rounds: a slow engine makes fewer calls in a round, which must not count for less.
+    median = np.median([np.median(burst) for burst in bursts])
+    return Latency(float(median * 1e3), float(np.percentile(np.concatenate(bursts), 95) * 1e3))
 
 
 def latency(engine: Engine, pixels: np.ndarray, *, max_runs: int = 50, max_seconds: float = 1.0) -> Latency:
@@ -72,10 +78,11 @@ def _burst(engine: Engine, pixels: np.ndarray, max_runs: int, max_seconds: float
     return times[1:] or times
 
 
-def free_share(seconds: float = 0.03) -> float:
-    """Measure the share, 0…1, of the processors this process may use that it gets now; the rest other programs have.
+def processor_share(seconds: float = 0.03) -> float:
+    """Measure the share, 0…1, of the processors' time that this process gets now.
 
-    Every processor is given work for ``seconds``.
+    Every processor is given work for ``seconds``. The rest of the time goes to other programs, or is withheld by a
+    container's limit.
     """
     block = bytes(1 << 17)
 

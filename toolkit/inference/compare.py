@@ -11,7 +11,7 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
-from toolkit.engines.timing import BUSY, Latency, free_share, latencies, recommend
+from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
 from toolkit.errors import UserError
 from toolkit.inference.choice import is_trusted, remember_times
 from toolkit.inference.predictor import Predictor
@@ -29,11 +29,12 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
     included.
 
     Returns:
-        ``{"bundle", "held_out", "rows", "free_share", "recommended", "verdict"}``. ``held_out`` is what the export
-        measured, with top-1 and top-5 as fractions, or ``None``. ``free_share`` is the part, 0…1, of the processors
-        that other programs left meanwhile; where it is small the verdict says so. A row is ``{"engine", "batch",
-        "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change of top-1 against
-        float measured at export, a fraction, 0 for float engines and ``None`` where it was not measured.
+        ``{"bundle", "held_out", "rows", "processor_share", "recommended", "verdict"}``. ``held_out`` is what the export
+        measured, with top-1 and top-5 as fractions, or ``None``. ``processor_share`` is the part, 0…1, of the
+        processors' time that this process could have meanwhile; where it is small the verdict says so. A row is
+        ``{"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change
+        of top-1 against float measured at export, a fraction, 0 for float engines and ``None`` where it was not
+        measured.
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
@@ -44,16 +45,17 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
         engines[name] = _Cutting(version_dir) if cutting else open_engine(name, version_dir, manifest.preprocessing)
     rng = np.random.default_rng(0)
     times: dict[tuple[str, int], Latency] = {}
-    free = [free_share()]
+    shares = [processor_share()]
     for batch in track(batch_sizes, "timing engines"):
         pixels = rng.integers(0, 256, (batch, *manifest.preprocessing.size, 3), np.uint8)
         times |= {(name, batch): found for name, found in latencies(engines, pixels).items()}
-        free.append(free_share())
+        shares.append(processor_share())
     rows = [_row(version_dir, manifest, name, batch, times[name, batch]) for name in engines for batch in batch_sizes]
     medians = {name: times[name, batch_sizes[0]].median for name in engines}
     if 1 in batch_sizes:
         remember_times(manifest, {name: times[name, 1].median for name in engines})
     recommended = recommend({name: p50 for name, p50 in medians.items() if is_trusted(name, manifest)} or medians)
+    share = float(np.mean(shares))
     held_out: dict[str, Any] | None = None
     if "top1" in manifest.metrics:
         held_out = {key: manifest.metrics[key] for key in ("top1", "top5", "n")}
@@ -62,9 +64,9 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
         "bundle": str(version_dir),
         "held_out": held_out,
         "rows": rows,
-        "free_share": round(float(np.mean(free)), 3),
+        "processor_share": round(share, 3),
         "recommended": recommended,
-        "verdict": _verdict(rows, recommended, float(np.mean(free))),
+        "verdict": _verdict(rows, recommended, share),
     }
 
 
@@ -169,13 +171,15 @@ def _row(version_dir: Path, manifest: Manifest, engine: str, batch: int, found: 
     }
 
 
-def _verdict(rows: list[dict[str, Any]], recommended: str, free: float) -> str:
+def _verdict(rows: list[dict[str, Any]], recommended: str, share: float) -> str:
     first = {r["engine"]: r for r in rows if r["batch"] == rows[0]["batch"]}
     best, base = first[recommended], first.get("savedmodel", rows[0])
     ratio = base["p50_ms"] / best["p50_ms"]
     delta = best["top1_delta"]
     cost = "an accuracy change that was not measured" if delta is None else f"{100 * delta:+.1f} points of top-1"
     verdict = f"{recommended}: {ratio:.1f}× as fast as {base['engine']} at batch {best['batch']} here, for {cost}"
-    if free < BUSY:
-        verdict += f"; only {100 * free:.0f} % of the processors were free meanwhile: measure again when they are idle"
+    if share < BUSY:
+        verdict += (
+            f"; a busy machine: only {100 * share:.0f} % of its processors' time was free, so measure again later"
+        )
     return verdict
