@@ -44,6 +44,8 @@ Pictures = Mapping[str, frozenset[str]]
 #: Raised when a reader of the old form would misunderstand the new one.
 SCHEMA_VERSION = 1
 
+_CHUNK = 64  # files per task
+
 
 @dataclass(frozen=True)
 class EnsembleMember:
@@ -309,10 +311,11 @@ def join_pictures(pictures: Sequence[Pictures | None]) -> Pictures | None:
 
 def picture_digests(paths: Sequence[str | Path]) -> list[str]:
     """Compute the first 16 hex digits of the sha256 of each file, by which a picture is known again."""
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    digests: list[str] = []
     with step("recognising pictures", len(paths)) as told, ThreadPoolExecutor(num_threads()) as pool:
-        digests: list[str] = []
-        for digest in pool.map(lambda path: sha256_of(Path(path))[:16], paths):
-            digests.append(digest)
+        for found in pool.map(lambda chunk: [sha256_of(Path(path))[:16] for path in chunk], chunks):
+            digests += found
             told(len(digests))
     return digests
 

@@ -42,7 +42,7 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
 
     ``auto`` is the fastest of the installed engines that run the network in float32 and that the export had nothing
     against: by the times remembered on this machine, else by those in the manifest if they are of such a processor,
-    else by a timing of less than a second, which is remembered. An engine that brings TensorFlow, which takes seconds
+    else by a timing of about a second, which is remembered. An engine that brings TensorFlow, which takes seconds
     to import, has to be clearly faster than one that does not.
     """
     if engine not in ("auto", "recommended"):
