@@ -112,7 +112,7 @@ def test_benchmark_times_engines_in_turns(bundle, monkeypatch):
     monkeypatch.setattr(compare, "remember_times", lambda *_: None)
     benchmark_bundle(bundle, batch_sizes=[1])
     turns = [name for name, _ in itertools.groupby(calls)]
-    assert turns == available_engines(bundle) * 5
+    assert turns == available_engines(bundle) * 6  # a warm-up and five rounds
 
 
 def test_verify_states_each_engines_answer_and_its_difference_from_keras(
