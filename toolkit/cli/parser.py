@@ -190,9 +190,11 @@ def _add_transfer(commands) -> None:
 
 
 def _add_bundles(commands) -> None:
-    parser = _command(commands, "evaluate", "measure a bundle's accuracy on a folder of pictures")
+    parser = _command(commands, "evaluate", "measure a bundle's accuracy on pictures that it did not learn from")
     _add_bundle(parser)
     _add_data(parser)
+    unseen = "train, val, test or all (default test, else val, else the pictures that did not teach the bundle)"
+    parser.add_argument("--subset", metavar="S", help=unseen)
     _add_others(parser)
     _add_crops(parser)
     _add_engine(parser)
@@ -222,6 +224,18 @@ def _add_bundles(commands) -> None:
     )
     _add_export(parser)
     _add_skip_bad(parser)
+
+    parser = _command(commands, "bundles", "list bundles, or set the engine that one recommends", json=False)
+    parser.set_defaults(handler="manage_bundles")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
+    listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
+    meant = "make `--engine recommended` mean this engine, at once also where the bundle is served"
+    recommend = _action(actions, "recommend", meant)
+    _add_bundle(recommend)
+    recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
+    untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
+    recommend.add_argument("--force", action="store_true", help=untrusted)
 
     parser = _command(
         commands,

@@ -7,7 +7,8 @@ from pathlib import Path
 from toolkit.bundle import EXAMPLES, Manifest, read_manifest
 from toolkit.engines import available_engines
 from toolkit.errors import UserError, unknown_name
-from toolkit.inference.predictor import Prediction, Predictor, require_engine, resolve_engine
+from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.inference.predictor import Prediction, Predictor
 from toolkit.inference.shelf import Shelf
 
 #: Networks kept in memory, counted per bundle and engine.

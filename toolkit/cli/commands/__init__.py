@@ -2,7 +2,17 @@
 
 # ruff: noqa: F401 (the command line looks the functions up by their names)
 
-from toolkit.cli.commands.bundles import benchmark, compress, demo, ensemble, evaluate, export, serve, verify
+from toolkit.cli.commands.bundles import (
+    benchmark,
+    compress,
+    demo,
+    ensemble,
+    evaluate,
+    export,
+    manage_bundles,
+    serve,
+    verify,
+)
 from toolkit.cli.commands.folders import check
 from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.predict import predict

@@ -39,7 +39,7 @@ def predict(arguments: Namespace) -> None:
 
 
 def _answers(arguments: Namespace, pictures: list[Input]) -> Iterator[dict[str, Any]]:
-    from toolkit.inference.predictor import require_engine
+    from toolkit.inference.choice import require_engine
     from toolkit.progress import step
 
     require_engine(arguments.engine)
