@@ -23,7 +23,7 @@ _JUNK_FOLDERS = frozenset(
     ("@eaDir", "#recycle", "@Recycle", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 )
 _JUNK_FILES = frozenset(("Thumbs.db", "ehthumbs.db", "desktop.ini"))
-_ENCODED = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
+_ENCODED = (b"\xff\xd8\xff", b"\x89PNG")  # beginnings of pictures that no list of paths has
 
 
 class Input(NamedTuple):

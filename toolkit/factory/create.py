@@ -112,9 +112,9 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     if isinstance(weights, str) and weights in info.weights:
         return info.weights[weights]
     path = Path(weights)
-    # A path object, a separator or a suffix says that a file is meant.
     if path.exists():
         return path
+    # A path object, a separator or a suffix says that a file is meant.
     if not isinstance(weights, str) or path.suffix or path.parent != Path():
         raise UserError(f"no weights file at {path}")
     tags = ", ".join(sorted(info.weights)) or "none"
