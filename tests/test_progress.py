@@ -38,11 +38,12 @@ with progress_bars():
 """
 
 
-def stderr_of(script, *, on_terminal):
+def stderr_of(script, *, on_terminal, stdout=None):
     if not on_terminal:
         return subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stderr.decode()
     ours, theirs = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", script], stderr=theirs, env=os.environ | {"TERM": "xterm"}) as process:
+    command, environment = [sys.executable, "-c", script], os.environ | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdout=stdout, stderr=theirs, env=environment) as process:
         os.close(theirs)
         seen = b""
         try:
@@ -65,3 +66,29 @@ def test_terminal_shows_what_is_done_how_much_and_how_long():
 
 def test_file_gets_no_bars():
     assert stderr_of(SCRIPT, on_terminal=False) == "a line of the log\n"
+
+
+PRINTING = """
+from toolkit.cli.output import progress_bars
+from toolkit.progress import step
+with progress_bars():
+    print("before")
+    with step("working", 2):
+        print("within " + "long " * 40)
+    print("after")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_output_to_a_file_stays_there_while_bars_are_drawn(tmp_path):
+    with (tmp_path / "out.txt").open("w") as out:
+        seen = stderr_of(PRINTING, on_terminal=True, stdout=out)
+    assert (tmp_path / "out.txt").read_text().splitlines() == ["before", "within " + "long " * 40, "after"]
+    assert "before" not in seen
+    assert "long" not in seen
+    assert "working" in seen
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_nothing_is_drawn_where_there_is_no_step():
+    assert stderr_of("from toolkit.cli.output import progress_bars\nwith progress_bars(): 1", on_terminal=True) == ""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import time
@@ -82,3 +83,19 @@ def _remove_abandoned(parent: Path) -> None:
     for path in parent.glob(f"{_PREFIX}*"):
         if path.is_dir() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def no_such_file(path: str | os.PathLike[str]) -> str:
+    """One line for a path where nothing is.
+
+    >>> no_such_file("x.jpg")
+    'x.jpg: no such file'
+    >>> no_such_file("https://a.org/x.jpg")
+    'https://a.org/x.jpg: an address, and nothing is downloaded; fetch it first, with `curl -LO`, and give the file'
+    """
+    name = os.fspath(path)
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):
+        return f"{name}: no such file"
+    if name.startswith("file:"):
+        return f"{name}: an address; give the path alone"
+    return f"{name}: an address, and nothing is downloaded; fetch it first, with `curl -LO`, and give the file"

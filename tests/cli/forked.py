@@ -21,14 +21,15 @@ _SECONDS = 300
 
 
 def run_command(
-    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None
+    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
     """What ``toolkit ARGUMENTS`` answers in ``cwd``, with ``environment`` added to this process's own."""
     argv = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory() as scratch:
         streams = [Path(scratch) / name for name in ("stdout", "stderr")]
+        (Path(scratch) / "stdin").write_bytes(stdin)
         own = {**os.environ, **(environment or {})}
-        process = _CONTEXT.Process(target=_main, args=(argv, str(cwd), own, *map(str, streams)))
+        process = _CONTEXT.Process(target=_main, args=(argv, str(cwd), own, f"{scratch}/stdin", *map(str, streams)))
         process.start()
         process.join(_SECONDS)
         if process.is_alive():
@@ -37,9 +38,10 @@ def run_command(
         return subprocess.CompletedProcess(argv, process.exitcode or 0, *(path.read_text() for path in streams))
 
 
-def _main(argv: list[str], cwd: str, environment: dict[str, str], *streams: str) -> None:
+def _main(argv: list[str], cwd: str, environment: dict[str, str], stdin: str, *streams: str) -> None:
     from toolkit.cli import main
 
+    sys.stdin = open(stdin)  # noqa: SIM115
     for number, path in enumerate(streams, start=1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)

@@ -115,17 +115,25 @@ def test_picture_that_cannot_be_read_is_named(address, small, pictures, tmp_path
 
 
 @pytest.mark.slow
-def test_predict_answers_over_a_cluster_what_it_answers_here(address, bundle, pictures, capsys):
+def test_predict_answers_over_a_cluster_what_it_answers_here(address, bundle, pictures, tmp_path, capsys):
     from toolkit.cli import commands
     from toolkit.cli.parser import build_parser
 
-    answers = []
+    (tmp_path / "bad.png").write_text("no picture")
+    given = [*pictures[:3], str(tmp_path / "bad.png"), *pictures[3:20], str(tmp_path / "gone.png")]
+    answers, errors = [], []
     for options in ([], ["--cluster", address]):
-        command = ["predict", str(bundle), *pictures[:20], "--engine", "litert", "--json", *options]
-        commands.predict(build_parser().parse_args(command))
-        answers.append(json.loads(capsys.readouterr().out))
-    assert [answer["path"] for answer in answers[0]] == pictures[:20]
+        command = ["predict", str(bundle), *given, "--engine", "litert", "--json", *options]
+        with pytest.raises(SystemExit) as status:
+            commands.predict(build_parser().parse_args(command))
+        assert status.value.code == 1
+        out, err = capsys.readouterr()
+        answers.append(json.loads(out))
+        errors.append(err)
+    assert [answer["path"] for answer in answers[0]] == given
+    assert [answer["path"] for answer in answers[0] if "error" in answer] == [given[3], given[-1]]
     assert answers[0] == answers[1]
+    assert errors[0] == errors[1]
 
 
 def test_cluster_that_is_not_there_is_said():

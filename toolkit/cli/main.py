@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from toolkit.cli.output import StderrHandler, claim_streams, progress_bars
+from toolkit.cli.output import StderrHandler, claim_streams, one_line, progress_bars
 from toolkit.cli.parser import build_parser
 from toolkit.errors import UserError
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             getattr(commands, arguments.handler)(arguments)
             sys.stdout.flush()
     except UserError as error:
-        print(f"toolkit: error: {error}", file=sys.stderr)
+        print(f"toolkit: error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `toolkit models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if arguments.verbose or not (error.filename and error.strerror):
             raise
-        print(f"toolkit: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(one_line(f"toolkit: error: {error.filename}: {error.strerror}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"toolkit: interrupted{arguments.interrupted}", file=sys.stderr)
@@ -50,6 +50,7 @@ def _quiet_libraries(verbose: bool) -> None:
     logging.basicConfig(level=level, format=form, handlers=[StderrHandler()], force=True)
     logging.getLogger("toolkit").setLevel(logging.INFO)
     if verbose:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")

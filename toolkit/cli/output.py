@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import sys
+import threading
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,8 +29,21 @@ def claim_streams() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="replace", buffering=1)
-    sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="replace", buffering=1)
+    # A byte of a file's name that is no UTF-8 is written \\udcXX, which JSON readers turn back.
+    sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+
+
+def one_line(text: str) -> str:
+    r"""Write line breaks and other control characters, which names of files and classes may hold, as escapes.
+
+    >>> print(one_line("two\nlines"), one_line("Käfer 犬"))
+    two\nlines Käfer 犬
+    """
+    if text.isprintable():
+        return text
+    unsafe = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unsafe else c for c in text)
 
 
 def print_json(document: Any) -> None:
@@ -58,27 +73,32 @@ def progress_bars() -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    text = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
-    # Elapsed, then what is left; a dash while nobody can know.
-    times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(compact=True))
-    bars = Progress(*text, *times, console=Console(file=sys.stderr), transient=True)
-    with bars, shown_on(_Bars(bars)):
-        yield
+    bars = _Bars()
+    try:
+        with shown_on(bars):
+            yield
+    finally:
+        bars.close()
 
 
 class _Bars:
-    """Steps as bars; one whose end is not known moves to and fro."""
+    """Steps as bars, drawn while there are any; one whose end is not known moves to and fro.
 
-    def __init__(self, bars: "Progress") -> None:
-        self._bars = bars
+    Between steps nothing is drawn, and what is printed goes straight to its stream.
+    """
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
         self._totals: dict[int, tuple[int | None, bool]] = {}
+        self._lock = threading.Lock()
 
     def begin(self, label: str, total: int | None, in_bytes: bool) -> int:
-        number = self._bars.add_task(label, total=total, count=_count(0, total, in_bytes))
-        self._totals[number] = total, in_bytes
+        with self._lock:
+            if self._bars is None:
+                self._bars = _new_progress()
+            self._bars.start()
+            number = self._bars.add_task(one_line(label), total=total, count=_count(0, total, in_bytes))
+            self._totals[number] = total, in_bytes
         return number
 
     def update(self, number: int, done: int, total: int | None) -> None:
@@ -86,12 +106,34 @@ class _Bars:
 
         known, in_bytes = self._totals[number]
         known = total or known
-        self._bars.update(TaskID(number), completed=done, total=known, count=_count(done, known, in_bytes))
+        if self._bars is not None:
+            self._bars.update(TaskID(number), completed=done, total=known, count=_count(done, known, in_bytes))
 
     def end(self, number: int) -> None:
         from rich.progress import TaskID
 
-        self._bars.remove_task(TaskID(number))
+        with self._lock:
+            if self._bars is not None:
+                self._bars.remove_task(TaskID(number))
+                if not self._bars.tasks:
+                    self._bars.stop()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._bars is not None:
+                self._bars.stop()
+
+
+def _new_progress() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    text = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
+    # Elapsed, then what is left; a dash while nobody can know.
+    times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(compact=True))
+    console = Console(file=sys.stderr, soft_wrap=True)
+    # Only what goes to the terminal too is printed above the bars; a file or a pipe gets its lines as ever.
+    return Progress(*text, *times, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
 
 
 def _count(done: int, total: int | None, in_bytes: bool) -> str:
@@ -123,7 +165,7 @@ def _cell(value: Any) -> str:
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return one_line(str(value))
 
 
 def print_epoch(row: dict[str, Any]) -> None:

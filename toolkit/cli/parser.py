@@ -200,9 +200,13 @@ def _add_bundles(commands) -> None:
     _add_engine(parser)
     _add_skip_bad(parser)
 
-    parser = _command(commands, "predict", "classify pictures")
+    parser = _command(commands, "predict", "classify pictures", json=False)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    form.add_argument("--csv", action="store_true", help="print a table path,label,probability,rejected,... on stdout")
     _add_bundle(parser)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    kinds = "files, folders, patterns such as 'photos/*.jpg', and - for a list on stdin, one path a line"
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
     _add_others(parser)

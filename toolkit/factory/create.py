@@ -61,9 +61,10 @@ def create_model(
     (None, 3)
     """
     info = model_info(name)
+    located = None if weights is None else locate_weights(info, weights)  # a mistyped path needs no framework
     _check_arguments(info, input_shape, num_classes, include_top, pooling)
     _check_variant(info, variant)
-    source = None if weights is None else _source(info, locate_weights(info, weights))
+    source = None if located is None else _source(info, located)
     preprocessing = info.preprocessing if source is None else source.preprocessing or info.preprocessing
     height, width, channels = input_shape or preprocessing.input_shape
     shape = height, width, channels
@@ -106,14 +107,16 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     """Resolve ``weights`` to a tag's entry or the path of a file; nothing is read yet.
 
     Raises:
-        UserError: neither a tag nor a path.
+        UserError: neither a tag nor a path, or nothing is there.
     """
     if isinstance(weights, str) and weights in info.weights:
         return info.weights[weights]
     path = Path(weights)
-    # A path object, a separator or a suffix says that a file is meant, whether or not it is there.
-    if not isinstance(weights, str) or path.suffix or path.parent != Path() or path.exists():
+    if path.exists():
         return path
+    # A path object, a separator or a suffix says that a file is meant.
+    if not isinstance(weights, str) or path.suffix or path.parent != Path():
+        raise UserError(f"no weights file at {path}")
     tags = ", ".join(sorted(info.weights)) or "none"
     note = f" ({info.weights_note})" if info.weights_note else ""
     raise UserError(

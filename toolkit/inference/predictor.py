@@ -5,11 +5,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-from PIL import Image
 
 from toolkit.bundle import (
     EXTRA,
@@ -20,8 +20,8 @@ from toolkit.bundle import (
     same_network,
     verify_files,
 )
-from toolkit.data.feed.arrays import load_pixels
-from toolkit.data.pixels.decode import ImageSource, decode_pixels
+from toolkit.data.feed.arrays import decode_ahead
+from toolkit.data.pixels.decode import ImageError, ImageSource, decode_pixels
 from toolkit.engines import ENGINES, Engine, open_engine
 from toolkit.engines.runtimes import SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
@@ -30,6 +30,7 @@ from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
 from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.inference.images import encoded, image_source, iter_images
 from toolkit.progress import step
 
 log = logging.getLogger(__name__)
@@ -161,44 +162,80 @@ class Predictor:
         """Pictures that are decoded and answered together at most, whatever the size of a batch."""
         return self._engine.pictures_at_once if isinstance(self._engine, Ensemble) else sys.maxsize
 
-    def predict(self, images: Sequence[ImageSource] | ImageSource, *, top_k: int = 5) -> list[list[Prediction]]:
+    def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
         """Name the ``top_k`` most probable classes of each picture, best first.
 
         Args:
-            images: one or several of: a path, encoded bytes, a Pillow image, a uint8 array (height, width, 3).
+            images: one or several pictures. A picture is a path, encoded bytes (or a bytearray or memoryview of them),
+                a file opened with mode ``"rb"`` or ``io.BytesIO``, a Pillow image of any mode, or a uint8 array of
+                shape (height, width, 3), also (height, width), (…, 1) or (…, 4), or whatever NumPy reads as one, such
+                as a tensor. Several are any iterable of these, or an array (pictures, height, width, 3).
             top_k: capped at the number of classes.
 
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: a picture cannot be read, or is none of these.
         """
-        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
-        pictures = [cast(ImageSource, images)] if single else cast(Sequence[ImageSource], images)
-        return [self.top(row, top_k) for row in self.probabilities(pictures)]
+        if top_k < 1:
+            raise UserError(f"top_k must be at least 1, got {top_k}")
+        return [self.top(row, top_k) for row in self.probabilities(images)]
 
-    def probabilities(self, images: Sequence[ImageSource], *, batch_size: int = 32) -> np.ndarray:
-        """float32 probabilities (len(images), classes)."""
+    def probabilities(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
+        """Answer pictures as ``predict`` takes them: float32 probabilities (pictures, classes)."""
         batches = list(self.iter_probabilities(images, batch_size=batch_size))
         return np.concatenate(batches) if batches else np.empty((0, len(self.labels)), np.float32)
 
-    def iter_probabilities(self, images: Sequence[ImageSource], *, batch_size: int = 32) -> Iterator[np.ndarray]:
-        """Answer in batches, holding the pixels of one batch at a time; smaller batches where crops are many."""
-        step = min(batch_size, self.pictures_at_once)
-        for start in range(0, len(images), step):
-            batch = images[start : start + step]
-            if isinstance(self._engine, Ensemble):
-                yield self._engine.probabilities(self._engine.decode_all(batch))
-            else:
-                yield self._engine.probabilities(load_pixels(batch, self.manifest.preprocessing))
+    def iter_probabilities(self, images: Any, *, batch_size: int = 32) -> Iterator[np.ndarray]:
+        """Answer in batches of (batch, classes), holding the pixels of a few batches at a time.
 
-    def decode(self, source: ImageSource) -> Decoded:
-        """Decode a picture for ``from_decoded``, for whoever decodes pictures one by one.
+        Batches are smaller where crops are many. The next ones are decoded while the engine answers one.
+        """
+        for rows in self._answer_batches(images, batch_size):
+            for row in rows:
+                if isinstance(row, ImageError):
+                    raise row
+            yield np.stack(cast(list[np.ndarray], rows))
+
+    def iter_answers(self, images: Any, *, batch_size: int = 16) -> Iterator[np.ndarray | ImageError]:
+        """Answer pictures one by one, going on after those that cannot be read.
+
+        However many there are, only a few batches are in memory.
+
+        Yields:
+            For each picture its probabilities, float32 (classes,), or the error that says why there are none.
+        """
+        for rows in self._answer_batches(images, batch_size):
+            yield from rows
+
+    def _answer_batches(self, images: Any, batch_size: int) -> Iterator[list[np.ndarray | ImageError]]:
+        pictures, is_single = iter_images(images)
+
+        def decode(index: int, picture: Any) -> Decoded:
+            return self._decode(picture, "the picture" if is_single else f"images[{index}]")
+
+        size = min(batch_size, self.pictures_at_once)
+        for batch in decode_ahead(pictures, decode, batch_size=size):
+            decoded = [picture for picture in batch if not isinstance(picture, ImageError)]
+            answers = iter(self.from_decoded(decoded) if decoded else ())
+            yield [picture if isinstance(picture, ImageError) else next(answers) for picture in batch]
+
+    def decode(self, source: Any) -> Decoded:
+        """Decode a picture, as ``predict`` takes it, for ``from_decoded``: for whoever decodes pictures one by one.
 
         Raises:
             ImageError: the picture cannot be read.
         """
-        if isinstance(self._engine, Ensemble):
-            return self._engine.decode(source)
-        return decode_pixels(source, self.manifest.preprocessing)
+        return self._decode(source, "the picture")
+
+    def _decode(self, picture: Any, name: str) -> Decoded:
+        source = image_source(picture, name)
+        try:
+            if isinstance(self._engine, Ensemble):
+                return self._engine.decode(source)
+            return decode_pixels(source, self.manifest.preprocessing)
+        except ImageError as error:
+            if isinstance(source, str):  # it names the file
+                raise
+            raise ImageError(f"{name}: {str(error).removeprefix('the picture: ')}") from None
 
     def from_decoded(self, pictures: Sequence[Decoded]) -> np.ndarray:
         """Answer pictures that ``decode`` has decoded: float32 probabilities (len(pictures), classes)."""
@@ -218,19 +255,38 @@ class Predictor:
             return self._engine.from_pixels(pixels)
         return self._engine.probabilities(pixels)
 
-    def features(self, images: Sequence[bytes]) -> np.ndarray:
-        """Compute the pooled embeddings of encoded pictures: float32 (len(images), width).
+    def features(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
+        """Compute the pooled embeddings of pictures as ``predict`` takes them: float32 (pictures, width).
 
         Only the SavedModel has them. It is loaded when they are first asked for, whatever the engine. Those of several
         bundles stand side by side.
 
         Raises:
+            ImageError: a picture cannot be read, or is none of what ``predict`` takes.
             UserError: the SavedModel is damaged.
         """
         with self._signatures_lock:
             if not self._signatures:
                 self._signatures = [_open_signatures(*bundle) for bundle in self.bundles]
-        return np.concatenate([signatures.features(images) for signatures in self._signatures], axis=1)
+        pictures, is_single = iter_images(images)
+        numbered = enumerate(pictures)
+        batches: list[np.ndarray] = []
+        while batch := list(islice(numbered, batch_size)):
+            sources = {}
+            for index, picture in batch:
+                name = "the picture" if is_single else f"images[{index}]"
+                sources[name] = image_source(picture, name)
+            batches.append(self._features(sources))
+        return np.concatenate(batches) if batches else self._features({"": np.zeros((1, 1, 3), np.uint8)})[:0]
+
+    def _features(self, sources: dict[str, ImageSource]) -> np.ndarray:
+        contents = [encoded(source) for source in sources.values()]
+        try:
+            return np.concatenate([signatures.features(contents) for signatures in self._signatures], axis=1)
+        except Exception:  # TensorFlow's, which does not say which picture
+            for name, source in sources.items():
+                self._decode(source, name)
+            raise
 
     def top(self, probabilities: np.ndarray, top_k: int = 5) -> list[Prediction]:
         """Name the best classes of one row of probabilities."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.feed.augmented import AugmentedViews
-from toolkit.data.pixels.decode import read_file, read_rgb
+from toolkit.data.pixels.decode import ImageError, read_file, read_rgb
 from toolkit.engines.extract import open_extractor
 from toolkit.errors import UserError
 from toolkit.lazy import keras
@@ -97,7 +97,7 @@ def _require_listener(address: str) -> None:
 
 
 def map_pictures(
-    worker: type, payload: Any, tasks: Sequence[Task], *, batch_size: int = _BATCH_SIZE
+    worker: type, payload: Any, tasks: Sequence[Task], *, batch_size: int = _BATCH_SIZE, keep_bad: bool = False
 ) -> Iterator[dict[int, Any]]:
     """Have a worker on each node work on pictures, some at a time; results come in the order in which they are done.
 
@@ -107,6 +107,7 @@ def map_pictures(
         payload: anything that can be pickled; brought to each node once.
         tasks: pictures.
         batch_size: pictures in one call of a worker.
+        keep_bad: give an ``ImageError``, of a file that cannot be read or from the worker, as that picture's result.
 
     Yields:
         Results by index into ``tasks``.
@@ -140,7 +141,7 @@ def map_pictures(
     for block in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
         found = {int(index): pickle.loads(result) for index, result in zip(*map(block.get, _RESULTS), strict=True)}
         for result in found.values():
-            if isinstance(result, UserError):
+            if isinstance(result, UserError) and not (keep_bad and isinstance(result, ImageError)):
                 raise result
         yield found
 
@@ -173,11 +174,14 @@ class _Actor:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         contents = [pickle.loads(content) for content in batch["content"]]
         notes = [pickle.loads(task).note for task in batch["task"]]
-        errors = [content for content in contents if isinstance(content, UserError)]
+        read = [index for index, content in enumerate(contents) if not isinstance(content, UserError)]
+        results = contents  # errors stay in their places
         try:
-            results = errors[:1] * len(notes) if errors else self._results(contents, notes)
+            answers = self._results([contents[i] for i in read], [notes[i] for i in read]) if read else []
         except UserError as error:
-            results = [error] * len(notes)
+            answers = [error] * len(read)
+        for index, answer in zip(read, answers, strict=True):
+            results[index] = answer
         return dict(zip(_RESULTS, (batch["index"], _column(results)), strict=True))
 
     def _results(self, contents: list[bytes], notes: list[Any]) -> list[Any]:

@@ -40,14 +40,15 @@ def check_model_gradients(
     Raises:
         UserError: no such network, none to train, or pictures too small for it.
     """
+    info = model_info(model_name)
+    if not info.num_params:
+        raise UserError(f"{model_name} has no trainable parameters, so there is no gradient to check")
+
     import numpy as np
 
     from toolkit.factory import create_model
     from toolkit.training.gradients import TOLERANCE, check_gradients, in_float64
 
-    info = model_info(model_name)
-    if not info.num_params:
-        raise UserError(f"{model_name} has no trainable parameters, so there is no gradient to check")
     height, width, channels = info.input_shape
     sides = (size, size) if size else (min(height, max(_SIDE, info.min_size)), min(width, max(_SIDE, info.min_size)))
     keras.utils.set_random_seed(seed)

@@ -1,13 +1,15 @@
 """Predictions past one machine, over Ray: see ``toolkit.transfer.ray_actors``."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from toolkit.bundle import find_bundle
+from toolkit.data import ImageError
 from toolkit.inference import Prediction, Predictor
-from toolkit.progress import step
 from toolkit.transfer.ray_actors import Task, connected, map_pictures
 
 
@@ -46,9 +48,14 @@ class PredictionWorker:
             version_dirs, options.engine, crops=options.crops, scales=options.scales
         )
 
-    def __call__(self, contents: list[bytes], notes: list[None]) -> list[Answer]:
-        rows = self._predictor.probabilities(contents)
-        return [Answer(self._predictor.top(row, self._top_k), self._predictor.is_rejected(row)) for row in rows]
+    def __call__(self, contents: list[bytes], notes: list[str]) -> list[Answer | ImageError]:
+        rows = self._predictor.iter_answers(contents)
+        return [self._answer(row, path) for row, path in zip(rows, notes, strict=True)]
+
+    def _answer(self, row: np.ndarray | ImageError, path: str) -> Answer | ImageError:
+        if isinstance(row, ImageError):
+            return ImageError(f"{path}: {str(row).partition(': ')[2]}")  # in the place of a number
+        return Answer(self._predictor.top(row, self._top_k), self._predictor.is_rejected(row))
 
 
 def predict_over_ray(
@@ -57,22 +64,27 @@ def predict_over_ray(
     options: PredictOptions,
     *,
     address: str,
-) -> list[Answer]:
+) -> Iterator[Answer | ImageError]:
     """Answer this machine's pictures, in order, as ``Predictor.load_several`` does, on all nodes of a Ray cluster.
 
     Each bundle is brought to each node once. For ``address``, see ``toolkit.transfer.ray_actors.connected``.
 
+    Yields:
+        For each picture its answer, or the error that says why there is none.
+
     Raises:
-        UserError: no such bundle, cluster or engine, or a picture that cannot be read.
+        UserError: no such bundle, cluster or engine.
     """
     contents = [_contents(find_bundle(bundle)) for bundle in bundles]
-    tasks = [Task(str(path)) for path in images]
-    answers: dict[int, Answer] = {}
-    with connected(address), step("predicting", len(tasks)) as told:
-        for found in map_pictures(PredictionWorker, (contents, options), tasks):
-            answers |= found
-            told(len(answers))
-    return [answers[index] for index in range(len(tasks))]
+    tasks = [Task(str(path), note=str(path)) for path in images]
+    waiting: dict[int, Answer | ImageError] = {}  # for one before them
+    given = 0
+    with connected(address):
+        for found in map_pictures(PredictionWorker, (contents, options), tasks, keep_bad=True):
+            waiting |= found
+            while given in waiting:
+                yield waiting.pop(given)
+                given += 1
 
 
 def _contents(directory: Path) -> dict[str, bytes]:

@@ -4,15 +4,16 @@ import dataclasses
 import itertools
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data.feed.arrays import BatchOptions, array_batches, cached_pixels, load_pixels
+from toolkit.data.feed.arrays import BatchOptions, array_batches, cached_pixels, decode_ahead, load_pixels
 from toolkit.data.feed.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from toolkit.data.feed.split import Subset
-from toolkit.data.pixels.decode import decode_pixels
+from toolkit.data.pixels.decode import ImageError, decode_pixels
 from toolkit.spec import Preprocessing
 
 PREPROCESSING = Preprocessing(size=(16, 24), resize="stretch", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -123,6 +124,7 @@ def test_unreadable_picture_is_an_error_and_not_a_gap(subset):
 def test_no_framework_is_needed(subset):
     script = """
 import sys
+import threading
 for name in ("tensorflow", "keras", "jax", "torch"):
     sys.modules[name] = None
 from toolkit.data.feed.arrays import BatchOptions, array_batches
@@ -134,3 +136,26 @@ print(next(batches)[0].shape)
 """
     command = [sys.executable, "-c", script, *subset.paths[:3]]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "(2, 8, 8, 3)\n"
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("count", [0, 1, 2, 23])
+def test_batches_decoded_ahead_come_in_order_with_errors_in_their_places(batch_size, count):
+    def decode(number, source):
+        if source % 5 == 3:
+            raise ImageError(str(number))
+        return source * 10
+
+    batches = list(decode_ahead(iter(range(count)), decode, batch_size=batch_size))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    found = [int(str(one)) if isinstance(one, ImageError) else one // 10 for batch in batches for one in batch]
+    assert found == list(range(count))
+
+
+def test_decoding_goes_on_while_the_caller_works():
+    at_work = threading.Event()
+    batches = decode_ahead(range(6), lambda number, source: number < 4 or at_work.wait(10), batch_size=2)
+    next(batches)
+    next(batches)
+    at_work.set()  # the last batch waits for it, in a thread of its own
+    assert next(batches) == [True, True]

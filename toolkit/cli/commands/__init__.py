@@ -10,11 +10,11 @@ from toolkit.cli.commands.bundles import (
     evaluate,
     export,
     manage_bundles,
-    predict,
     serve,
     verify,
 )
 from toolkit.cli.commands.folders import check
 from toolkit.cli.commands.networks import models, samples, weights
+from toolkit.cli.commands.predict import predict
 from toolkit.cli.commands.training import gradcheck, train, tune
 from toolkit.cli.commands.transfer import cache, finetune

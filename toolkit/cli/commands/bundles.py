@@ -1,8 +1,7 @@
-"""Commands on bundles: predict, measure, compress, export, serve, open the demo."""
+"""Commands on bundles: measure, compress, export, serve, open the demo."""
 
 import sys
 from argparse import Namespace
-from dataclasses import asdict
 from typing import Any
 
 from toolkit.cli.output import print_json, print_metrics, print_table
@@ -46,40 +45,6 @@ def _rejection(report: dict[str, Any]) -> str:
         f"none of these ({threshold}): {100 * report['rejected']:.2f} %; "
         f"top-1 of the others {100 * report['top1_answered']:.2f} %"
     )
-
-
-def predict(arguments: Namespace) -> None:
-    found = _found_over_ray(arguments) if arguments.cluster else _found(arguments)
-    answers = [{"path": str(path)} | answer for path, answer in zip(arguments.images, found, strict=True)]
-    if arguments.json:
-        return print_json(answers)
-    for answer in answers:
-        named = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in answer["predictions"])
-        print(f"{answer['path']}: " + (f"none of these ({named})" if answer["rejected"] else named))
-    return None
-
-
-def _found(arguments: Namespace) -> list[dict[str, Any]]:
-    predictor = _predictor(arguments)
-    return [
-        {
-            "predictions": [asdict(prediction) for prediction in predictor.top(row, arguments.top_k)],
-            "rejected": predictor.is_rejected(row),
-        }
-        for row in predictor.probabilities(arguments.images)
-    ]
-
-
-def _found_over_ray(arguments: Namespace) -> list[dict[str, Any]]:
-    from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
-
-    answers = predict_over_ray(
-        [arguments.bundle, *arguments.others],
-        arguments.images,
-        PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
-        address=arguments.cluster,
-    )
-    return [asdict(answer) for answer in answers]
 
 
 def ensemble(arguments: Namespace) -> None:

@@ -3,9 +3,11 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,12 +16,15 @@ from toolkit.data import augment as augmentation
 from toolkit.data.augment.draws import example_keys
 from toolkit.data.feed.order import Plan, batch_plans, epoch_plans
 from toolkit.data.feed.split import Subset
-from toolkit.data.pixels.decode import ImageSource, decode_pixels, normalize
+from toolkit.data.pixels.decode import ImageError, ImageSource, decode_pixels, normalize
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
 #: Decoded pictures are kept in memory if all of a subset's fit into this many bytes.
 CACHE_BYTES = 2 << 30
+
+Source = TypeVar("Source")
+Picture = TypeVar("Picture")
 
 _CHUNK = 64  # pictures per task
 # Of up to 16 MiB. Pillow hands every picture's memory back to the system, which fills the next one's with zeros: a
@@ -43,24 +48,83 @@ def load_pixels(sources: Sequence[ImageSource], preprocessing: Preprocessing) ->
     """
     if len(sources) == 1:  # a server's usual request: starting threads would cost more than the picture
         return decode_pixels(sources[0], preprocessing)[None]
-    if Image.core.get_blocks_max() == 0:  # unless PILLOW_BLOCKS_MAX says otherwise
-        Image.core.set_blocks_max(_KEPT_BLOCKS)
-    np.empty(_LARGE_BLOCK, np.uint8)
+    _keep_memory()
     pixels = np.empty((len(sources), *preprocessing.size, 3), np.uint8)
 
     def fill(start: int) -> None:
         for index in range(start, min(start + chunk, len(sources))):
             pixels[index] = decode_pixels(sources[index], preprocessing)
 
-    some = sources[:: max(1, len(sources) // _NUM_SIZES)]
-    num_workers = 1 if sum(map(_num_bytes, some)) < _SMALL_FILE * len(some) else num_threads()
+    num_workers = _num_workers(sources)
     chunk = max(1, min(_CHUNK, len(sources) // (4 * num_workers)))
     with ThreadPoolExecutor(num_workers) as pool:
         list(pool.map(fill, range(0, len(sources), chunk)))
     return pixels
 
 
-def _num_bytes(source: ImageSource) -> int:
+def decode_ahead(
+    sources: Iterable[Source], decode: Callable[[int, Source], Picture], *, batch_size: int
+) -> Iterator[list[Picture | ImageError]]:
+    """Decode batches of pictures in other threads, while the caller works on the batch before.
+
+    Args:
+        sources: as many as there are; no more than a few batches are taken at a time, in this thread.
+        decode: called with the number, from 0, of each and itself.
+        batch_size: of all batches but the last.
+
+    Yields:
+        Batches in order; in the place of a picture for which ``decode`` raised an ``ImageError``, that error.
+    """
+
+    def attempt(part: Sequence[tuple[int, Source]]) -> list[Picture | ImageError]:
+        return [_or_error(decode, *item) for item in part]
+
+    remaining: Iterator[tuple[int, Source]] = enumerate(sources)
+    first = list(islice(remaining, max(batch_size, 2)))
+    if len(first) < 2:
+        if first:
+            yield attempt(first)
+        return
+    remaining = chain(first, remaining)
+    _keep_memory()
+    num_workers = _num_workers([source for _, source in first])
+
+    def submit(batch: list[tuple[int, Source]]) -> list[Future]:
+        chunk = max(1, len(batch) // (2 * num_workers))
+        return [pool.submit(attempt, batch[start : start + chunk]) for start in range(0, len(batch), chunk)]
+
+    pool = ThreadPoolExecutor(num_workers)
+    try:
+        upcoming: deque[list[Future]] = deque()
+        while batch := list(islice(remaining, batch_size)):
+            upcoming.append(submit(batch))
+            if len(upcoming) > _AHEAD:
+                yield [picture for part in upcoming.popleft() for picture in part.result()]
+        while upcoming:
+            yield [picture for part in upcoming.popleft() for picture in part.result()]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _or_error(decode: Callable[[int, Source], Picture], number: int, source: Source) -> Picture | ImageError:
+    try:
+        return decode(number, source)
+    except ImageError as error:
+        return error
+
+
+def _keep_memory() -> None:
+    if Image.core.get_blocks_max() == 0:  # unless PILLOW_BLOCKS_MAX says otherwise
+        Image.core.set_blocks_max(_KEPT_BLOCKS)
+    np.empty(_LARGE_BLOCK, np.uint8)
+
+
+def _num_workers(sources: Sequence[Any]) -> int:
+    some = sources[:: max(1, len(sources) // _NUM_SIZES)]
+    return 1 if sum(map(_num_bytes, some)) < _SMALL_FILE * len(some) else num_threads()
+
+
+def _num_bytes(source: Any) -> int:
     if isinstance(source, bytes):
         return len(source)
     if isinstance(source, str | Path):

@@ -1,0 +1,76 @@
+"""A mistyped path, name or option is told in one line before any framework is imported, whatever the command."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    "check nowhere",
+    "check digits --model lenet6",
+    "train nowhere --model lenet5 --out run",
+    "train digits --model lenet6 --out run",
+    "train digits --model lenet5 --out run --set optimizer.lrr=1",
+    "train digits --model lenet5 --out run --recipe foo",
+    "tune nowhere --model lenet5 --out runs --search optimizer.lr=log:1e-4:1",
+    "gradcheck lenet6",
+    "gradcheck lenet5 --batch 0",
+    "finetune nowhere --model resnet50 --out m/x",
+    "finetune digits --model lenet6 --out m/x",
+    "finetune digits --model lenet5 --weights gone.keras --out m/x",
+    "finetune digits --model resnet50 --head foo --out m/x",
+    "finetune digits --model lenet5 --epochs 0 --out m/x",
+    "evaluate nowhere digits",
+    "predict nowhere x.jpg",
+    "ensemble nowhere --out m/x",
+    "compress nowhere --method int8 --data digits",
+    "compress nowhere --method int8 --data digits --epochs 0",
+    "export nowhere --onnx x.onnx",
+    "benchmark nowhere",
+    "verify nowhere x.jpg",
+    "serve nowhere",
+    "serve nowhere --port many",
+    "demo nowhere",
+    "models lenet6",
+    "weights list lenet6",
+    "weights verify lenet5 gone.keras",
+    "weights convert gone.keras x.safetensors --model lenet5",
+    "samples foo x",
+    "cache list --cache nowhere",
+    "nonsense",
+]
+
+SCRIPT = """
+import json, sys
+from toolkit.cli import commands
+from toolkit.cli.parser import build_parser
+from toolkit.errors import UserError
+for line in sys.stdin.read().splitlines():
+    message = None
+    try:
+        arguments = build_parser().parse_args(line.split())
+        getattr(commands, arguments.handler)(arguments)
+    except UserError as error:
+        message = str(error)
+    except SystemExit as error:
+        message = f"argparse {error.code}"
+    print(json.dumps([message, sorted({"tensorflow", "keras"} & set(sys.modules))]))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes(digits):
+    """What each command says, and which frameworks are imported by then: all in one process."""
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, input="\n".join(COMMANDS), capture_output=True, text=True, cwd=digits.parent)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(COMMANDS, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_mistake_is_one_line_and_imports_no_framework(command, outcomes):
+    message, frameworks = outcomes[command]
+    assert message is not None
+    assert "\n" not in message
+    assert frameworks == []

@@ -1,0 +1,157 @@
+"""The pictures that a command is given: files, folders, patterns, and lists on standard input.
+
+Standard library only, until a folder holds something to look into: a mistyped path is told before anything heavy is
+imported.
+"""
+
+import glob
+import logging
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from toolkit.errors import UserError
+from toolkit.files import no_such_file
+
+log = logging.getLogger("toolkit")
+
+# Folders and files that systems leave behind, none of them a person's picture.
+_JUNK_FOLDERS = frozenset(
+    ("@eaDir", "#recycle", "@Recycle", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+)
+_JUNK_FILES = frozenset(("Thumbs.db", "ehthumbs.db", "desktop.ini"))
+_ENCODED = (b"\xff\xd8\xff", b"\x89PNG")  # beginnings of pictures that no list of paths has
+
+
+class Input(NamedTuple):
+    """A picture to classify, or with a ``reason`` something that is none."""
+
+    path: str
+    reason: str = ""
+
+
+def find_pictures(given: Sequence[str]) -> list[Input]:
+    """List the pictures that arguments stand for, in their order, those of a folder sorted.
+
+    Args:
+        given: each a file, a folder with sub-folders, a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` which
+            the shell has left as it is, or ``-`` for a list on standard input, one path a line or between null
+            characters. What a folder holds beside pictures is left out; how much that is, is logged.
+
+    Raises:
+        UserError: none of it is there.
+    """
+    left_out: Counter[str] = Counter()
+    found = [found for name in given for found in _expand(name, left_out)]
+    if left_out:
+        parts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+        log.info("left out: %s", parts)
+    if all(one.reason for one in found):
+        raise nothing_answered([f"{one.path}: {one.reason}" for one in found])
+    return found
+
+
+def nothing_answered(reasons: Sequence[str]) -> UserError:
+    """Word in one line that no picture has an answer.
+
+    >>> nothing_answered(["a.jpg: no such file", "b.jpg: no such file", "c.jpg: damaged"])
+    UserError('a.jpg: no such file (and 2 more that cannot be answered)')
+    """
+    others = len(reasons) - 1
+    return UserError(reasons[0] + (f" (and {others:,} more that cannot be answered)" if others else ""))
+
+
+def _expand(name: str, left_out: Counter[str]) -> Iterator[Input]:
+    if name == "-":
+        for listed in _listed():
+            yield from _expand_path(listed, left_out)
+    elif glob.has_magic(name) and not os.path.lexists(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            yield Input(name, "no file matches")
+        for match in matches:
+            if os.path.isfile(match) or "**" not in name:  # whose folders' files are matches themselves
+                yield from _expand_path(match, left_out)
+    else:
+        yield from _expand_path(name, left_out)
+
+
+def _listed() -> list[str]:
+    content = sys.stdin.buffer.read() if sys.stdin else b""
+    if content.startswith(_ENCODED):
+        raise UserError("-: expected a list of paths, got a picture; give its path, or /dev/stdin")
+    lines = content.split(b"\0") if b"\0" in content else content.removeprefix(b"\xef\xbb\xbf").splitlines()
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise UserError("-: no paths on standard input; expected one a line, as `find` prints them")
+    return names
+
+
+def _expand_path(path: str, left_out: Counter[str]) -> Iterator[Input]:
+    if not os.path.lexists(path):
+        yield Input(path, no_such_file(path).removeprefix(f"{path}: "))
+    elif os.path.isdir(path):
+        before = left_out.total()
+        found = list(_walk(path, left_out))
+        yield from found
+        if not found:
+            beside = f"; {left_out.total() - before:,} other files are" if left_out.total() > before else ""
+            yield Input(path, f"no pictures in this folder{beside}")
+    else:
+        yield Input(path)
+
+
+def _walk(directory: str, left_out: Counter[str]) -> Iterator[Input]:
+    problems: list[OSError] = []
+    seen = set()  # links are followed, but not back
+    for parent, folders, files in os.walk(directory, followlinks=True, onerror=problems.append):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for folder in folders:
+            reason = f"in {folder}" if folder in _JUNK_FOLDERS else "in hidden folders" if folder[0] == "." else ""
+            if reason:
+                left_out[reason] += _count_files(os.path.join(parent, folder))
+        folders[:] = sorted(f for f in folders if f[0] != "." and f not in _JUNK_FOLDERS)
+        for file in sorted(files):
+            path = os.path.join(parent, file)
+            reason = "hidden" if file[0] == "." else _other_than_picture(path)
+            if reason:
+                left_out[reason] += 1
+            else:
+                yield Input(path)
+        for error in problems:
+            yield Input(str(error.filename), f"cannot be read ({error.strerror})")
+        problems.clear()
+
+
+def _count_files(directory: str) -> int:
+    return sum(len(files) for _, _, files in os.walk(directory))
+
+
+def _other_than_picture(path: str) -> str:
+    """Name what a folder's file is; ``""`` for a picture, by its name or else by its content."""
+    from PIL import Image, UnidentifiedImageError
+
+    from toolkit.data.pixels.decode import FORMATS
+    from toolkit.data.sources.listing import is_picture_name
+
+    name = os.path.basename(path)
+    if name in _JUNK_FILES:
+        return f"named {name}"
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "neither files nor folders"
+        if is_picture_name(name):
+            return ""
+        with Image.open(path, formats=FORMATS):
+            return ""
+    except UnidentifiedImageError:
+        return "not pictures"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # decoding it will say what is wrong
+        return ""
