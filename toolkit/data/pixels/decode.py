@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from toolkit.data.pixels.resample import resample
-from toolkit.data.pixels.sizes import MAX_PIXELS, jpeg_scale, resized_size
+from toolkit.data.pixels.sizes import MAX_PIXELS, MAX_SIDE, is_long, jpeg_scale, resized_size
 from toolkit.errors import UserError
 from toolkit.spec import Interpolation, Preprocessing
 
@@ -114,9 +114,11 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 def resize_pixels(rgb: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``."""
     height, width = resized_size(rgb.shape[0], rgb.shape[1], preprocessing)
-    resized = resize_rgb(rgb, height, width, preprocessing.interpolation)
     top, left = (height - preprocessing.size[0]) // 2, (width - preprocessing.size[1]) // 2
-    return resized[top : top + preprocessing.size[0], left : left + preprocessing.size[1]]
+    window = slice(top, top + preprocessing.size[0]), slice(left, left + preprocessing.size[1])
+    if is_long(rgb.shape[0], rgb.shape[1], preprocessing):
+        return resize_window(rgb, preprocessing, window)
+    return resize_rgb(rgb, height, width, preprocessing.interpolation)[window]
 
 
 def resize_rgb(rgb: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
@@ -131,11 +133,20 @@ def resize_rgb(rgb: np.ndarray, height: int, width: int, interpolation: Interpol
     return resample(rgb, height, width, interpolation)
 
 
+def resize_window(rgb: np.ndarray, preprocessing: Preprocessing, window: tuple[slice, slice]) -> np.ndarray:
+    """Compute rows and columns of a resized picture alone, in memory for them and what they cover of the source."""
+    size = resized_size(rgb.shape[0], rgb.shape[1], preprocessing)
+    rows, columns = (part.indices(length)[:2] for part, length in zip(window, size, strict=True))
+    return resample(rgb, *size, preprocessing.interpolation, rows, columns)
+
+
 def decode_open_image(image: Image.Image, name: str, preprocessing: Preprocessing | None) -> np.ndarray:
     """The rest of ``read_rgb`` for a picture that ``open_image`` has opened; raises what Pillow raises."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width:,} × {height:,} pixels; more than {MAX_PIXELS:,} are refused")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{name}: {width:,} × {height:,} pixels; more than {MAX_SIDE:,} on a side are refused")
     # What only Pillow can read would stop a training run half-way and be refused when served.
     if image.format == "BMP" and not _is_plain_bmp(image):
         raise ImageError(f"{name}: a BMP with a palette, compression or 16 bits is not supported; save it as PNG")
