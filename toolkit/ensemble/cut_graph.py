@@ -51,7 +51,7 @@ def _each_alone(
         own = [index for index, other in enumerate(kinds) if other == kind]
         order += own
         if is_whole:
-            parts.append(tf.stack([_as_network_takes(rgb, preprocessing, is_region)] * len(own)))
+            parts.append(tf.stack([graph.resize_rgb(rgb, replace(preprocessing, resize="stretch"))] * len(own)))
             continue
         shape, size = graph.resized_size(rgb, target), target.size if is_region else preprocessing.size
         places = [window(shape, preprocessing, crops[index]) for index in own]
@@ -68,5 +68,5 @@ def _each_alone(
 
 def _as_network_takes(pixels: tf.Tensor, preprocessing: Preprocessing, is_region: bool) -> tf.Tensor:
     if is_region:
-        pixels = graph.resize_rgb(pixels, replace(preprocessing, resize="stretch"))
+        pixels = graph.resize_to(pixels, preprocessing.size, preprocessing)
     return tf.ensure_shape(pixels, [*preprocessing.size, 3])

@@ -65,19 +65,21 @@ def resize_rgb(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resize uint8 RGB of shape (height, width, 3) to what the centre crop is cut from."""
     shape = tf.shape(rgb)
     size = resized_size(rgb, preprocessing)
-
-    def resize(pixels, size):
-        resized = tf.image.resize(pixels, size, method=preprocessing.interpolation, antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
-
     if preprocessing.resize == "crop":
-        return resize(rgb, size)
+        return resize_to(rgb, size, preprocessing)
     # Rows come first, and of a rule a pixel high the operation would make as many of the same width as are asked for.
     return tf.cond(
         (shape[1] > LONG * shape[0]) & (shape[1] > LONG * size[1]),
-        lambda: tf.transpose(resize(tf.transpose(rgb, [1, 0, 2]), size[::-1]), [1, 0, 2]),
-        lambda: resize(rgb, size),
+        lambda: tf.transpose(resize_to(tf.transpose(rgb, [1, 0, 2]), size[::-1], preprocessing), [1, 0, 2]),
+        lambda: resize_to(rgb, size, preprocessing),
     )
+
+
+@do_not_convert
+def resize_to(rgb: tf.Tensor, size: Sequence[int | tf.Tensor], preprocessing: Preprocessing) -> tf.Tensor:
+    """Resize uint8 RGB of shape (…, height, width, 3) to a height and width, and round once."""
+    resized = tf.image.resize(rgb, size, method=preprocessing.interpolation, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
 @do_not_convert
