@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
+from toolkit.data.pixels import graph_formats
 from toolkit.data.pixels.sizes import JPEG_SCALES, LONG, MAX_PIXELS, crop_box
 from toolkit.spec import Preprocessing
 
@@ -34,11 +35,18 @@ def decode_rgb(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
     allowed = tf.debugging.assert_less_equal(_announced_pixels(image_bytes), limit, too_large)
     with tf.control_dependencies([allowed]):
         image_bytes = tf.identity(image_bytes)
-    is_jpeg = tf.equal(tf.strings.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
-    rgb = tf.cond(
-        is_jpeg,
-        lambda: _decode_jpeg(image_bytes, preprocessing),
-        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
+
+    def begins_with(start: bytes) -> tf.Tensor:
+        return tf.equal(tf.strings.substr(image_bytes, 0, len(start)), start)
+
+    rgb = tf.case(
+        [
+            (begins_with(b"\xff\xd8\xff"), lambda: _decode_jpeg(image_bytes, preprocessing)),
+            (begins_with(b"\x89PNG"), lambda: graph_formats.decode_png(image_bytes)),
+            (begins_with(b"GIF87a") | begins_with(b"GIF89a"), lambda: graph_formats.decode_gif(image_bytes)),
+            (begins_with(b"BM"), lambda: graph_formats.decode_bmp(image_bytes)),
+        ],
+        default=lambda: graph_formats.decode_webp(image_bytes),
     )
     rgb.set_shape([None, None, 3])
     return rgb

@@ -10,7 +10,7 @@ from toolkit.data.pixels.decode import FORMATS, decode_open_image, image_errors,
 from toolkit.spec import Preprocessing
 
 #: Raise it whenever the same bytes would get other facts: remembered ones are then looked up no more.
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 #: One picture. ``digest``: of its bytes. ``phash``: 256 perceptual bits, one row of 16 vertical frequencies after
 #: the other; all zero where there is nothing to see. ``flat``: share of the pixels that have the commonest grey
@@ -54,7 +54,7 @@ def picture_facts(data: bytes, path: str | Path) -> np.ndarray:
         facts["width"], facts["height"] = image.size
         facts["format"] = FORMATS.index("JPEG" if image.format == "MPO" else str(image.format))
         traits = _traits(image, data)
-        rgb = decode_open_image(image, str(path), _PROBE)
+        rgb = decode_open_image(image, data, str(path), _PROBE)
     grey = Image.fromarray(rgb).convert("L")
     facts["bytes"] = len(data)
     facts["digest"] = content_digest(data)
@@ -89,9 +89,15 @@ def _traits(image: Image.Image, data: bytes) -> int:
         (_CMYK if image.mode in ("CMYK", "YCCK") else 0)
         | (_DEEP if is_deep else 0)
         | (_ROTATED if orientation(image) > 1 else 0)
-        | (_ANIMATED if image.format in ("GIF", "PNG") and getattr(image, "is_animated", False) else 0)
+        | (_ANIMATED if _is_animated(image, data) else 0)
         | (_TRANSPARENT if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info else 0)
     )
+
+
+def _is_animated(image: Image.Image, data: bytes) -> bool:
+    if image.format == "PNG":
+        return b"acTL" in data[: max(0, data.find(b"IDAT"))]
+    return image.format in ("GIF", "TIFF") and getattr(image, "is_animated", False)
 
 
 def _is_colourless(rgb: np.ndarray) -> bool:
