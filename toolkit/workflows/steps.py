@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data import ImageFolder, Split, scan_folder
+from toolkit.data.scan.facts import notes
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
@@ -48,6 +49,8 @@ def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None =
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:
         log.warning("left out %s: %s", path, reason)
+    for note in notes(folder.facts) if folder.facts is not None else ():
+        log.warning("%s: %s", data, note)
     return folder
 
 

@@ -5,6 +5,7 @@ import io
 import random
 import resource
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from toolkit.data.feed.pipeline import evaluation_batches, picture_errors
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels import graph
-from toolkit.data.pixels.decode import ImageError, decode_pixels
+from toolkit.data.pixels.decode import ImageError, decode_pixels, read_rgb
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.spec import Preprocessing
 
@@ -159,6 +160,63 @@ def test_what_the_scan_calls_readable_the_training_pipeline_reads(tmp_path):
     batches = evaluation_batches(Subset(tuple(readable), (0,) * len(readable)), PREPROCESSING, batch_size=32)
     with picture_errors():
         assert sum(len(labels) for _, labels in batches) == len(readable)
+
+
+def host_only(image_format: str, mode: str, **options) -> bytes:
+    if image_format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    image = Image.open(io.BytesIO(picture("PNG", mode if mode in MODES["PNG"] else "RGB", (40, 50))))
+    image.load()
+    if mode == "F":
+        image = Image.fromarray(np.asarray(image.convert("L"), np.float32) / 255)
+    elif mode != image.mode:
+        image = image.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image_format", "mode", "options"),
+    [
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("TIFF", "RGB", {"save_all": True, "append_images": [Image.new("RGB", (5, 5))]}),
+        ("TIFF", "CMYK", {}),
+        ("TIFF", "L", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", "F", {}),
+        ("TIFF", "I;16", {}),
+        ("TIFF", "RGBA", {}),
+        ("TIFF", "1", {"compression": "group4"}),
+        ("AVIF", "RGB", {"quality": 95}),
+        ("AVIF", "RGBA", {"quality": 95}),
+        ("HEIF", "RGB", {"quality": 95}),
+    ],
+)
+def test_host_reads_scanners_and_phones_formats_and_the_graph_says_that_it_does_not(image_format, mode, options):
+    data = host_only(image_format, mode, **options)
+    like = picture("PNG", mode if mode in ("I;16", "RGBA", "1") else "L" if mode in ("L", "F") else "RGB", (40, 50))
+    assert np.abs(by_host(data) - by_host(like)).mean() < 4
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a picture in a format that this graph decodes: JPEG"):
+        decoder()(tf.constant(data))
+
+
+@pytest.mark.parametrize(("image_format", "turned"), [("TIFF", True), ("AVIF", True), ("PNG", False)])
+def test_upright_is_what_both_decoders_can_tell(image_format, turned):
+    """TensorFlow's decoders know nothing of an orientation in PNG and WebP, so the host ignores it there."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(buffer, image_format, exif=exif)
+    assert read_rgb(buffer.getvalue()).shape[:2] == ((40, 20) if turned else (20, 40))
+
+
+def test_heic_without_its_library_names_the_extra(monkeypatch):
+    data = b"\0\0\0\x18ftypheic" + bytes(40)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        ImageError, match=r"^the picture: a HEIC picture needs pillow-heif: pip install 'toolkit\[heif\]'$"
+    ):
+        decode_pixels(data, PREPROCESSING)
 
 
 LOGO = Image.new("RGBA", (60, 60))

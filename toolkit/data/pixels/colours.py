@@ -6,13 +6,21 @@ The twin of the same steps in ``toolkit.data.pixels.graph``: integers, so that b
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 #: Ranges that whole numbers of more than 8 bits are taken to have: the first that holds a picture's largest value.
 #: Cameras of microscopes and X-ray devices have 12 bits and write 16.
 RANGES = (1 << 8, 1 << 12, 1 << 16)
+#: Where ``to_rgb`` notes in a deep image's ``info`` how many bits its values have.
+NUM_BITS = "toolkit.bits"
 # Floats may also lie between 0 and 1.
 _FLOAT_TOPS = (1, *(top - 1 for top in RANGES))
+
+
+def num_bits(values: np.ndarray) -> int:
+    """Bits of the range that whole numbers lie in, by the largest: 8, 12, 16 or 32."""
+    largest = int(values.max(initial=0))
+    return next((end.bit_length() - 1 for end in RANGES if largest < end), 32)
 
 
 def to_8_bits(values: np.ndarray) -> np.ndarray:
@@ -26,9 +34,7 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
         largest = values.max(initial=0)
         top = next((top for top in _FLOAT_TOPS if largest <= top), largest)
         return np.rint(np.clip(values, 0, None) * (255 / top)).astype(np.uint8)
-    largest = int(values.max(initial=0))
-    shift = next((end.bit_length() - 9 for end in RANGES if largest < end), 24)
-    return (np.maximum(values, 0) >> shift).astype(np.uint8)
+    return (np.maximum(values, 0) >> (num_bits(values) - 8)).astype(np.uint8)
 
 
 def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -46,13 +52,17 @@ def to_rgb(image: Image.Image, data: bytes = b"") -> tuple[np.ndarray, np.ndarra
         image: opened; is loaded here.
         data: the encoded picture, of which a PNG in 16-bit colours is decoded a second time, for its lower bytes.
     """
-    raw = image.tile[0].args if image.format == "PNG" and getattr(image, "tile", None) else ""
-    if raw in ("RGB;16B", "RGBA;16B", "LA;16B") and data:
-        return _deep_png(image, data, raw)
+    raw = ""
+    if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.tile:  # not loaded yet
+        raw = str(image.tile[0].args)
+        if raw in ("RGB;16B", "RGBA;16B", "LA;16B") and data:
+            return _deep_png(image, data, raw)
     transparent = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)[..., None]
         alpha = None if not isinstance(transparent, int) else np.where(values == transparent, 0, 255).astype(np.uint8)
+        if image.mode.startswith("I"):
+            image.info[NUM_BITS] = num_bits(values)
         return to_8_bits(values), alpha
     if raw in ("1", "L;2", "L;4") and isinstance(transparent, int):  # Pillow stretches values, but not this one
         depth = int(raw[-1])
@@ -65,7 +75,7 @@ def to_rgb(image: Image.Image, data: bytes = b"") -> tuple[np.ndarray, np.ndarra
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None
 
 
-def _deep_png(image: Image.Image, data: bytes, raw: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _deep_png(image: ImageFile.ImageFile, data: bytes, raw: str) -> tuple[np.ndarray, np.ndarray | None]:
     """16-bit colours, of which Pillow gives either byte: the lower one as if the bytes stood the other way round."""
     if raw == "LA;16B":  # as many bytes as RGBA
         (tile,) = image.tile
@@ -77,6 +87,7 @@ def _deep_png(image: Image.Image, data: bytes, raw: str) -> tuple[np.ndarray, np
         low.tile = [tile._replace(args=raw.removesuffix("B") + "L")]
         values = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
     transparent = image.info.get("transparency")
+    image.info[NUM_BITS] = num_bits(values[..., : values.shape[-1] - 1 + values.shape[-1] % 2])
     if values.shape[-1] in (2, 4):
         return to_8_bits(values[..., :-1]), to_8_bits(values[..., -1:])
     if transparent is None:

@@ -179,7 +179,7 @@ def open_image(data: bytes) -> Image.Image:
         ImageError: a HEIF picture where its library is not installed.
         ValueError: a PNG or GIF that is cut off, as ``image_errors`` reports it.
     """
-    formats = FORMATS[:-1]
+    formats: tuple[str, ...] = FORMATS[:-1]
     if is_png(data):
         data = plain_png(data)
     elif is_heif(data):
@@ -199,7 +199,7 @@ def register_heif() -> None:
     try:
         import pillow_heif
     except ImportError:
-        raise UserError("HEIC pictures need pillow-heif: pip install 'toolkit[heif]'") from None
+        raise UserError("a HEIC picture needs pillow-heif: pip install 'toolkit[heif]'") from None
     pillow_heif.register_heif_opener()
 
 
@@ -226,7 +226,7 @@ def _first_frame(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarra
     num_colours = gif_palette_size(data) if data else 256
     tiles = getattr(image, "tile", None)  # none once an image is loaded
     left, top, right, bottom = tiles[0].extents if tiles else (0, 0, *image.size)
-    if image.mode in ("P", "L") and max(image.crop((left, top, right, bottom)).getextrema()) >= num_colours:
+    if image.mode in ("P", "L") and np.asarray(image)[top:bottom, left:right].max(initial=0) >= num_colours:
         raise ValueError("a colour that its palette has not")
     colours, alpha = to_rgb(image)
     if (right - left, bottom - top) == image.size:

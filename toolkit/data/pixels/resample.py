@@ -4,7 +4,6 @@ Pillow's 8-bit resize rounds between its two passes, which no graph operation re
 two to six times as long as this.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -95,7 +94,7 @@ def _multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return product
 
 
-def _kept(make: Callable, size: int, resized: int, interpolation: Interpolation, span: Span, *more: int) -> Any:
+def _kept(make: Any, size: int, resized: int, interpolation: Interpolation, span: Span, *more: int) -> Any:
     """What ``make`` makes, from its cache; for a long source anew each time, so that those do not fill memory."""
     is_small = size * (span[1] - span[0]) <= _LONGEST_KEPT * resized
     return (make if is_small else make.__wrapped__)(size, resized, interpolation, span, *more)
