@@ -16,7 +16,7 @@ from PIL import Image
 from toolkit.data.feed.pipeline import evaluation_batches, picture_errors
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels import graph
-from toolkit.data.pixels.decode import ImageError, decode_pixels, read_rgb
+from toolkit.data.pixels.decode import ImageError, as_graph_reads, decode_pixels, read_rgb
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.spec import Preprocessing
 
@@ -198,6 +198,9 @@ def test_host_reads_scanners_and_phones_formats_and_the_graph_says_that_it_does_
     assert np.abs(by_host(data) - by_host(like)).mean() < 4
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a picture in a format that this graph decodes: JPEG"):
         decoder()(tf.constant(data))
+    np.testing.assert_array_equal(by_host(as_graph_reads(data)), by_host(data))
+    assert disagreement(as_graph_reads(data)) == ""
+    assert as_graph_reads(like) is like
 
 
 @pytest.mark.parametrize(("image_format", "turned"), [("TIFF", True), ("AVIF", True), ("PNG", False)])

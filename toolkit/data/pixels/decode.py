@@ -190,6 +190,20 @@ def open_image(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
 
 
+def as_graph_reads(data: bytes) -> bytes:
+    """An encoded picture as it is, or as PNG where its format is none that TensorFlow's graph operations decode.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    with image_errors("the picture"), open_image(data) as image:
+        if image.format in (*GRAPH_FORMATS, *_JPEG_FORMATS):
+            return data
+    buffer = io.BytesIO()
+    Image.fromarray(read_rgb(data)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def register_heif() -> None:
     """Let Pillow read HEIC, which phones write.
 

@@ -17,11 +17,6 @@ def is_png(data: bytes) -> bool:
     return data.startswith(_PNG_START)
 
 
-def is_gif(data: bytes) -> bool:
-    """Tell a GIF by its first bytes."""
-    return data.startswith((b"GIF87a", b"GIF89a"))
-
-
 def is_heif(data: bytes) -> bool:
     """Tell a HEIC or HEIF picture by its brand; AVIF, which Pillow reads, has its own."""
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[8:64]
