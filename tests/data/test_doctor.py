@@ -127,16 +127,30 @@ def test_traits_are_counted(make_folder, tmp_path, photographs):
     images[4].save(root / "a/rotated.jpg", exif=exif)
     images[5].save(root / "a/animated.gif", save_all=True, append_images=[images[6]])
     images[6].convert("RGBA").save(root / "a/transparent.png")
+    Image.fromarray(np.asarray(images[3].convert("L")).astype(np.uint16) * 16).save(root / "a/twelve_bits.png")
+    images[5].save(root / "a/scanned.tif")
     report = findings(root)
     assert report["traits"] == {
-        "greyscale": 3,
+        "greyscale": 4,
         "cmyk": 1,
-        "16-bit": 1,
+        "16-bit": 2,
         "exif-rotated": 1,
         "animated": 1,
         "transparent": 1,
+        "low-range": 1,
     }
-    assert any("3 greyscale, 1 cmyk" in text for text in report["warnings"])
+    assert any("4 greyscale, 1 cmyk" in text for text in report["warnings"])
+    assert (
+        "1 of 29 pictures have 16 bits and no value beyond 8 or 12: they are read in that range" in report["warnings"]
+    )
+    assert any("1 of 29 pictures are TIFF or AVIF or HEIF, which a bundle's" in text for text in report["warnings"])
+
+
+def test_pictures_that_show_nothing_are_counted(make_folder, tmp_path):
+    root = make_folder(tmp_path, {"a": 10, "b": 10})
+    for index in range(15):
+        Image.new("RGBA", (30, 30), (0, 0, 0, index)).save(root / f"a/nothing{index}.png")
+    assert "15 of 35 pictures show nothing: each is of one colour as the network sees it" in findings(root)["warnings"]
 
 
 def test_sizes_and_formats_that_make_suspicious(make_folder, tmp_path, photographs):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from toolkit.data.pixels import sizes
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.ensemble.crops import Crop, is_plain, plan_crops
 from toolkit.ensemble.cut import decode_crops, load_crops
@@ -36,3 +37,14 @@ def test_several_pictures_keep_their_order(crops):
     plan = plan_crops(SQUARE, crops)
     expected = np.stack([decode_crops(picture, SQUARE, plan) for picture in pictures])
     np.testing.assert_array_equal(load_crops(pictures, SQUARE, plan), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 900), (900, 5)])
+def test_crops_of_a_long_picture_are_those_of_the_whole(shape, monkeypatch):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    plan = (*plan_crops(SQUARE, 144), *plan_crops(SQUARE, 50, (32, 40)))
+    alone = decode_crops(picture, SQUARE, plan)
+    monkeypatch.setattr(sizes, "LONG", 10**9)
+    difference = np.abs(alone.astype(int) - decode_crops(picture, SQUARE, plan))
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 1e-3

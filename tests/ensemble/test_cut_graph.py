@@ -34,6 +34,8 @@ def pictures() -> dict[str, bytes]:
         ("jpeg large", (1100, 1700), {"format": "JPEG"}),
         ("png tall", (333, 101), {"format": "PNG"}),
         ("png tiny", (1, 1), {"format": "PNG"}),
+        ("png rule", (3, 20_000), {"format": "PNG"}),
+        ("png spacer", (900, 3), {"format": "PNG"}),
     ):
         buffer = io.BytesIO()
         photograph(*size).save(buffer, **options)
@@ -55,6 +57,7 @@ def in_graph(resize: str, crops: int, scales: tuple[int, ...]):
         ("crop", 1, ()),
         ("crop", 10, (48, 100)),
         ("crop", 144, (60,)),
+        ("crop", 50, (48,)),
         ("stretch", 10, ()),
         pytest.param("crop", 144, (), marks=pytest.mark.slow),
         pytest.param("crop", 50, (), marks=pytest.mark.slow),

@@ -1,6 +1,7 @@
 """The feature cache: whole after any kill, shared by processes and threads, found by content and context alone."""
 
 import dataclasses
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ import lmdb
 import numpy as np
 import pytest
 from caches import CONTEXT, picture, rewrite, store_file, vector
+from PIL import Image
 
 from toolkit.errors import UserError
 from toolkit.transfer import AugmentedViews
-from toolkit.transfer.cache import FeatureCache, list_cache, prune_cache, verify_cache
+from toolkit.transfer import cache as cache_module
+from toolkit.transfer.cache import FeatureCache, file_digests, list_cache, prune_cache, verify_cache
 
 
 @pytest.fixture
@@ -319,6 +322,20 @@ def test_keys_stay_what_they_were(cache):
     assert name == "(ResizedCrop(min_area=0.35, max_area=1.0), Mirror(probability=0.5)) 2 seed 0 number 1"
     rest = "2ea922db4be7a8c2c83293b74ffbfc4db80a1c3589eb9b46b9a53afae1a5b2ad"
     assert cache.key(picture("picture"), name).hex() == CONTEXT.digest + rest
+
+
+def test_new_decoding_leaves_features_of_jpegs_valid(cache, tmp_path, monkeypatch):
+    paths = [tmp_path / "a.jpg", tmp_path / "b.png"]
+    for path in paths:
+        Image.new("RGB", (8, 8), "red").save(path)
+        os.utime(path, (1, 1))  # long enough ago to be remembered
+    before = file_digests(paths, cache.store)
+    assert before == file_digests(paths, cache.store)
+    assert before[0] == hashlib.sha256(paths[0].read_bytes()).digest()  # what features of earlier versions lie under
+    monkeypatch.setattr(cache_module, "DECODING", 200)
+    after = file_digests(paths, cache.store)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_file_of_an_older_version_with_a_fourth_database_opens(tmp_path):

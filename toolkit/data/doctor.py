@@ -10,7 +10,7 @@ from PIL import Image
 from toolkit.data.feed.split import split_folder
 from toolkit.data.pixels.decode import FORMATS
 from toolkit.data.scan.duplicates import equal_groups, near_groups
-from toolkit.data.scan.facts import TRAITS
+from toolkit.data.scan.facts import TRAITS, notes
 from toolkit.data.scan.folder import ImageFolder
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.errors import UserError
@@ -38,7 +38,8 @@ def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = 
         why. ``ignored``: what claims to be no picture. ``mistyped``: whose format is not its extension's.
         ``duplicates``: groups of paths with equal bytes, ``near_duplicates`` of pictures that look the same;
         ``leaks`` and ``near_leaks``: those of them that span splits; ``conflicts`` and ``near_conflicts``: those that
-        span classes. ``traits``: how many pictures are greyscale, CMYK, 16-bit, EXIF-rotated, animated, transparent.
+        span classes. ``traits``: how many pictures are greyscale, CMYK, 16-bit, EXIF-rotated, animated, transparent,
+        or of 16 bits with values of fewer.
         ``sizes``: smallest, median and largest height and width. ``odd_sizes``: paths, sizes and reasons.
         ``warnings``: all of it in sentences.
     """
@@ -68,7 +69,7 @@ def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = 
         "sizes": _sizes(facts),
         "odd_sizes": _odd_sizes(folder.paths, facts, input_size),
     }
-    return report | {"warnings": _warnings(report) + ([complaint] if complaint else [])}
+    return report | {"warnings": _warnings(report) + notes(facts) + ([complaint] if complaint else [])}
 
 
 def _subset_counts(folder: ImageFolder) -> tuple[dict[str, dict[str, int]], str]:

@@ -29,7 +29,7 @@ from toolkit.bundle import (
     write_pictures,
 )
 from toolkit.data.feed.split import Subset
-from toolkit.data.pixels.decode import read_file
+from toolkit.data.pixels.decode import as_graph_reads, read_file
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.ensemble import Ensemble, Member
@@ -187,7 +187,8 @@ def _pictures(reference: Ensemble, evaluation: Subset | None) -> list[bytes]:
     if evaluation is None:
         return [_noise(index, reference.largest_input.size) for index in range(_NUM_NOISE)]
     count = min(max(_NUM_NOISE, NUM_PARITY // reference.num_crops), len(evaluation))
-    return [read_file(Path(evaluation.paths[index * len(evaluation) // count])) for index in range(count)]
+    paths = [Path(evaluation.paths[index * len(evaluation) // count]) for index in range(count)]
+    return [as_graph_reads(read_file(path)) for path in paths]
 
 
 def _noise(seed: int, size: tuple[int, int]) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from toolkit.data.pixels.graph import resize_to
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.cut_graph import decode_crops
 from toolkit.ensemble.ensemble import Ensemble
@@ -58,8 +59,7 @@ def _probabilities(run: Callable, preprocessing: Preprocessing) -> Callable:
 def _shrunk(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     if tuple(pixels.shape[1:3]) == preprocessing.size:
         return pixels
-    resized = tf.image.resize(pixels, preprocessing.size, method=preprocessing.interpolation, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+    return resize_to(pixels, preprocessing.size, preprocessing)
 
 
 def _from_bytes(ensemble: Ensemble, members: Sequence[Callable], num_classes: int) -> Callable:

@@ -29,6 +29,8 @@ def write_saved_model(
     - ``pixels``: ``pixels`` (uint8, [N, height, width, 3], already of the network's size) → the same.
     - ``features``: ``image_bytes`` → ``features`` [N, D], the pooled embedding.
 
+    TIFF, AVIF and HEIC, which the host decodes, are an error in it that names the formats it reads.
+
     The model is in float32, and the directory holds no SavedModel yet.
     """
     run = runner(model, preprocessing)

@@ -8,7 +8,7 @@ import numpy as np
 
 from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.data.pixels.decode import decode_pixels
+from toolkit.data.pixels.decode import GRAPH_FORMATS, decode_pixels
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
@@ -128,7 +128,8 @@ def _served(engine: SavedModelEngine, image: Path) -> np.ndarray:
         return engine.from_bytes([image.read_bytes()])
     except tf.errors.InvalidArgumentError:
         raise UserError(
-            f"{image}: damaged: the engines' decoder reads it and the served graph's does not; save the picture again"
+            f"{image}: the engines' decoder reads it and the served graph's does not, which takes "
+            f"{', '.join(GRAPH_FORMATS)} and no damage; save the picture again, as one of these"
         ) from None
 
 

@@ -3,11 +3,12 @@
 TensorFlow reads through ``tf.data``. Other backends read arrays, and need no TensorFlow.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from toolkit.data.feed.arrays import BatchOptions, array_batches, cached_pixels, load_pixels
+from toolkit.data.feed.arrays import BatchOptions, SubsetPixels, array_batches
 from toolkit.data.feed.split import Subset, class_weights
 from toolkit.data.pixels.decode import normalize
 from toolkit.lazy import keras
@@ -88,6 +89,15 @@ def validation_data(
     return evaluation_batches(subset, preprocessing, batch_size=batch_size, cache_bytes=cache_bytes).map(finish)
 
 
+def picture_errors() -> AbstractContextManager[None]:
+    """Let an error about a picture that cannot be read leave ``fit`` as what it is."""
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    from toolkit.data.feed import pipeline
+
+    return pipeline.picture_errors()
+
+
 def own_part(shard: Shard, *arrays: Any) -> tuple[Any, ...]:
     """Cut out the rows of a batch that belong to this process, less those that do not fill all devices.
 
@@ -115,21 +125,19 @@ def padded(shard: Shard, inputs: Any, labels: Any) -> tuple[Any, Any, Any]:
 class _ArrayBatches(keras.utils.PyDataset):
     def __init__(self, subset: Subset, preprocessing: Preprocessing, batch_size: int, cache_bytes: int, finish: Any):
         super().__init__()
-        self._subset = subset
+        self._labels = np.asarray(subset.labels, np.int32)
         self._preprocessing = preprocessing
         self._batch_size = batch_size
         self._finish = finish
-        self._cache = cached_pixels(subset, preprocessing, cache_bytes)
+        self._pixels = SubsetPixels(subset, preprocessing, cache_bytes)
 
     def __len__(self) -> int:
-        return -(-len(self._subset) // self._batch_size)
+        return -(-len(self._labels) // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        part = slice(index * self._batch_size, (index + 1) * self._batch_size)
-        pixels = (
-            load_pixels(self._subset.paths[part], self._preprocessing) if self._cache is None else self._cache[part]
-        )
-        return self._finish(normalize(pixels, self._preprocessing), np.asarray(self._subset.labels[part], np.int32))
+        examples = np.arange(len(self._labels))[index * self._batch_size : (index + 1) * self._batch_size]
+        pixels, kept = self._pixels(examples)
+        return self._finish(normalize(pixels, self._preprocessing), self._labels[examples[kept]])
 
 
 def _weights(subset: Subset, num_classes: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from toolkit.engines.extract import on_gpu
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
-from toolkit.training.batches import num_examples, steps_per_epoch, training_data, validation_data
+from toolkit.training.batches import num_examples, picture_errors, steps_per_epoch, training_data, validation_data
 from toolkit.training.callbacks import NotFiniteError, Progress, Row, SaveProgress, StopAtNotFinite, is_over
 from toolkit.training.config import ModelConfig, TrainConfig
 from toolkit.training.devices import Shard, shared_batch_statistics
@@ -199,7 +199,7 @@ def _fit_epochs(job: _Job, progress: Progress, end: int, on_epoch: OnEpoch | Non
     if config.run.tensorboard and job.run.writer:
         callbacks.append(_tensorboard(job.run))
     validation = validation_data(job.split.val, job.preprocessing, config, outputs=output_names(model), shard=job.shard)
-    with shared_batch_statistics(model, job.shard):
+    with picture_errors(), shared_batch_statistics(model, job.shard):
         model.fit(
             job.batches(start),
             validation_data=validation,

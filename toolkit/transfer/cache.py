@@ -38,7 +38,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from toolkit.data.pixels.decode import read_file
+from toolkit.data.pixels.decode import DECODING, read_file
 from toolkit.data.scan.cache import file_status, is_settled
 from toolkit.errors import UserError
 from toolkit.machine import num_threads
@@ -52,6 +52,7 @@ _HEADER = struct.Struct("<I")  # crc32 of key and payload
 _MAP_SIZE = 1 << 38  # address space, not disk: LMDB's file grows with its content
 _PREFIX = 16  # bytes of a key that name the context
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_STATUS = _DIGEST_BYTES + 1  # where a file's status begins in what is remembered of it
 _DAY = 24 * 3600
 _BATCH = 1000  # entries deleted in one transaction, so that writers wait for moments only
 
@@ -311,6 +312,9 @@ def _payload(key: bytes, entry: bytes | memoryview | None) -> memoryview | None:
 def file_digests(paths: Sequence[str | Path], store: Store) -> list[bytes]:
     """Digest each file by sha256, remembered by path, size and times, so that an unchanged one is not read again.
 
+    Behind the digest of any picture but a JPEG stands the version of its decoding: where that changes, features of
+    JPEGs stay valid.
+
     Raises:
         ImageError: a file cannot be read.
     """
@@ -325,7 +329,7 @@ def file_digests(paths: Sequence[str | Path], store: Store) -> list[bytes]:
         with store.begin(write=True) as transaction:
             for key, row in fresh.items():
                 transaction.put(key, row, db=store.files)
-    return [row[:_DIGEST_BYTES] for row, _ in found]
+    return [row[:_DIGEST_BYTES] + row[_DIGEST_BYTES:_STATUS].strip(b"\0") for row, _ in found]
 
 
 def _file_digest(name: str, remembered: bytes | None) -> tuple[bytes, bool]:
@@ -334,11 +338,15 @@ def _file_digest(name: str, remembered: bytes | None) -> tuple[bytes, bool]:
     try:
         status = os.stat(name)
     except OSError:
-        return hashlib.sha256(read_file(Path(name))).digest(), False  # which explains what is wrong
-    if remembered and remembered[_DIGEST_BYTES:] == file_status(status):
+        return _digest(read_file(Path(name))), False  # which explains what is wrong
+    if remembered and remembered[_STATUS:] == file_status(status) and remembered[_DIGEST_BYTES] in (0, DECODING):
         return remembered, False
-    digest = hashlib.sha256(read_file(Path(name))).digest()
-    return digest + file_status(status), is_settled(status, now)
+    return _digest(read_file(Path(name))) + file_status(status), is_settled(status, now)
+
+
+def _digest(data: bytes) -> bytes:
+    decoding = 0 if data.startswith(b"\xff\xd8\xff") else DECODING
+    return hashlib.sha256(data).digest() + bytes([decoding])
 
 
 def list_cache(directory: str | Path) -> dict[str, Any]:

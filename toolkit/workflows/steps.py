@@ -10,6 +10,7 @@ import numpy as np
 
 from toolkit.bundle import picture_digests, write_pictures
 from toolkit.data import ImageFolder, Split, scan_folder
+from toolkit.data.scan.facts import notes
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
@@ -49,6 +50,8 @@ def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None =
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:
         log.warning("left out %s: %s", path, reason)
+    for note in notes(folder.facts) if folder.facts is not None else ():
+        log.warning("%s: %s", data, note)
     return folder
 
 

@@ -83,6 +83,7 @@ def train_folder(
     config = smoke(config) if options.smoke_run else config
     folder = scan(data, options.skip_bad)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
+    split = split.skipping_bad(options.skip_bad)
 
     from toolkit.training.devices import resolve_policy
     from toolkit.training.report.page import predict, write_report

@@ -1,17 +1,26 @@
 """Epochs are permutations that depend on the seed and the epoch's number alone; evaluation sees each picture once."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from toolkit.data.feed.arrays import BatchOptions
-from toolkit.data.feed.pipeline import computed_batches, evaluation_batches, steps_per_epoch, training_batches
+from toolkit.data.feed.pipeline import (
+    computed_batches,
+    evaluation_batches,
+    picture_errors,
+    steps_per_epoch,
+    training_batches,
+)
 from toolkit.data.feed.split import Subset
-from toolkit.data.pixels.decode import decode_pixels, normalize
+from toolkit.data.pixels.decode import ImageError, decode_pixels, normalize
 from toolkit.spec import Preprocessing
 
 PREPROCESSING = Preprocessing(size=(16, 24), resize="stretch", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -116,6 +125,47 @@ def test_last_batch_of_an_epoch_holds_what_is_left(subset):
     dataset = training_batches(subset, PREPROCESSING, BatchOptions(BATCH, 0))
     assert steps_per_epoch(subset, BATCH) == 5
     assert [len(labels) for _, labels in dataset.take(10)] == [5, 5, 5, 5, 3] * 2
+
+
+@pytest.fixture
+def spoilt(subset, tmp_path):
+    """The same pictures, of which one has been cut short and one deleted since they were scanned."""
+    paths = [str(tmp_path / Path(path).name) for path in subset.paths]
+    for old, new in zip(subset.paths, paths, strict=True):
+        shutil.copy(old, new)
+    data = Path(paths[4]).read_bytes()
+    Path(paths[4]).write_bytes(data[: len(data) // 2])
+    Path(paths[9]).unlink()
+    return Subset(tuple(paths), subset.labels)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("batches", ["training", "evaluation"])
+def test_picture_that_has_become_unreadable_is_named_or_costs_itself_alone(
+    subset, spoilt, caplog, batches, cache_bytes
+):
+    def labels(subset):
+        if batches == "evaluation":
+            dataset = evaluation_batches(subset, PREPROCESSING, batch_size=BATCH, cache_bytes=cache_bytes)
+        else:
+            dataset = training_batches(subset, PREPROCESSING, BatchOptions(BATCH, 0, cache_bytes=cache_bytes)).take(5)
+        pictures = [(x.numpy(), y.numpy()) for x, y in dataset]
+        return pictures, sorted(np.concatenate([own for _, own in pictures]).tolist())
+
+    with (
+        pytest.raises(ImageError, match=r"(4\.png: damaged or truncated|9\.png: no such file)") as error,
+        picture_errors(),
+    ):
+        labels(spoilt)
+    assert "\n" not in str(error.value)
+    pictures, found = labels(replace(spoilt, skip_bad=True))
+    assert found == [label for label in range(NUM) if label not in (4, 9)]
+    expected = normalize(originals(subset), PREPROCESSING)
+    for inputs, own in pictures:
+        np.testing.assert_allclose(inputs, expected[own], atol=1e-5)
+    warnings = [record.message for record in caplog.records if "left out" in record.message]
+    assert len(warnings) == 2
+    assert "4.png: damaged" in "".join(warnings)
 
 
 def test_single_picture_is_a_data_set(subset):

@@ -61,6 +61,9 @@ def pictures() -> dict[str, bytes]:
         "webp": encoded(rgb, "WEBP", quality=80),
         "1x1": encoded(rgb.crop((0, 0, 1, 1)), "PNG"),
         "very wide": encoded(photograph(20, 1500), "PNG"),
+        "rule": encoded(photograph(2, 20_000), "PNG"),
+        "spacer": encoded(photograph(60_000, 1), "PNG"),
+        "long screenshot": encoded(photograph(3000, 40), "JPEG"),
         **{f"jpeg orientation {n}": with_orientation(rgb, n) for n in range(1, 9)},
     }
 

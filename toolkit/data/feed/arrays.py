@@ -1,5 +1,6 @@
 """Whole subsets and batches as arrays, decoded on the host by several threads: for any backend."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import ImageError, ImageSource, decode_pixels, normalize
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
+
+log = logging.getLogger("toolkit")
 
 #: Decoded pictures are kept in memory if all of a subset's fit into this many bytes.
 CACHE_BYTES = 2 << 30
@@ -104,6 +107,65 @@ def decode_ahead(
             yield [picture for part in upcoming.popleft() for picture in part.result()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class SubsetPixels:
+    """Pixels of a subset's pictures, decoded when they are asked for, or all of them now if they fit into memory.
+
+    Args:
+        subset: the pictures. A file that has become unreadable since it was scanned is an error that names it, or is
+            left out with a warning, where ``subset.skip_bad``.
+        preprocessing: gives the size and the way to it.
+        cache_bytes: what all of them may take to be kept.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+
+    def __init__(self, subset: Subset, preprocessing: Preprocessing, cache_bytes: int) -> None:
+        self._subset = subset
+        self._preprocessing = preprocessing
+        self._left_out: set[str] = set()
+        self._cache: tuple[np.ndarray, np.ndarray] | None = None
+        height, width = preprocessing.size
+        if len(subset) * height * width * 3 <= cache_bytes:
+            self._cache = self._load(np.arange(len(subset)))
+
+    def __call__(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the pixels of the pictures that can be read, and which of ``examples`` those are, as booleans.
+
+        Raises:
+            ImageError: none of them, or one of them where none may be left out.
+        """
+        if self._cache is None:
+            return self._load(examples)
+        pixels, is_there = self._cache
+        kept = is_there[examples]
+        # What is left out takes no place in the cache, so the ones before it tell where a picture is.
+        return pixels[(np.cumsum(is_there) - 1)[examples[kept]]] if not is_there.all() else pixels[examples], kept
+
+    def _load(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        paths = [self._subset.paths[index] for index in examples]
+        try:
+            return load_pixels(paths, self._preprocessing), np.ones(len(paths), bool)
+        except ImageError as error:
+            if not self._subset.skip_bad:
+                raise
+            first_error = error
+        found = [self._readable(path) for path in paths]
+        pixels = [picture for picture in found if picture is not None]
+        if not pixels:
+            raise first_error
+        return np.stack(pixels), np.array([picture is not None for picture in found])
+
+    def _readable(self, path: str) -> np.ndarray | None:
+        try:
+            return decode_pixels(path, self._preprocessing)
+        except ImageError as error:
+            if path not in self._left_out:
+                self._left_out.add(path)
+                log.warning("left out %s", error)
+            return None
 
 
 def _or_error(decode: Callable[[int, Source], Picture], number: int, source: Source) -> Picture | ImageError:
@@ -228,13 +290,12 @@ def array_batches(
         float32 (n, height, width, channels) and int32 (n,), or float32 (n, num_classes) where batches are mixed.
     """
     recipe = training_recipe(subset, preprocessing, options)
-    cache = cached_pixels(subset, recipe.canvas, options.cache_bytes)
+    pixels_of = SubsetPixels(subset, recipe.canvas, options.cache_bytes)
     labels = np.asarray(subset.labels, np.int32)
 
     def make(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-        own = plan.examples
-        pixels = load_pixels([subset.paths[i] for i in own], recipe.canvas) if cache is None else cache[own]
-        return recipe.finish(pixels, labels[own], plan.epoch, plan.positions)
+        pixels, kept = pixels_of(plan.examples)
+        return recipe.finish(pixels, labels[plan.examples[kept]], plan.epoch, plan.positions[kept])
 
     epochs = epoch_plans(
         subset.labels,

@@ -1,21 +1,25 @@
 """Batches for training and evaluation as ``tf.data`` pipelines.
 
 Order and augmentation of a training epoch depend on the seed and the epoch's number alone, so a resumed run sees what
-the unbroken run would have seen. Evaluation sees every picture exactly once, in order.
+the unbroken run would have seen. Evaluation sees every picture exactly once, in order. Pictures are read by the decoder
+that scans read with, so what a scan calls readable is read here.
 """
 
 import atexit
 import functools
 import gc
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
 
-from toolkit.data.feed.arrays import BatchOptions, cached_pixels, training_recipe
+from toolkit.data.feed.arrays import BatchOptions, SubsetPixels, training_recipe
 from toolkit.data.feed.order import epoch_plan
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels import graph
+from toolkit.data.pixels.decode import ImageError
 from toolkit.spec import Preprocessing
 
 
@@ -26,8 +30,8 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
     ``toolkit.data.feed.arrays.array_batches`` gives the same without TensorFlow.
     """
     recipe = training_recipe(subset, preprocessing, options)
-    paths, labels = tf.constant(subset.paths), np.asarray(subset.labels, np.int32)
-    cache = cached_pixels(subset, recipe.canvas, options.cache_bytes)
+    labels = np.asarray(subset.labels, np.int32)
+    pixels_of = SubsetPixels(subset, recipe.canvas, options.cache_bytes)
     label_shape, label_dtype = ([None, recipe.num_classes], tf.float32) if recipe.is_mixed else ([None], tf.int32)
 
     def plan(epoch) -> tuple[np.ndarray, np.ndarray]:
@@ -37,24 +41,18 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
         )
         return own.positions, own.examples
 
-    def decode(position, example):
-        return position, example, graph.decode_pixels(tf.io.read_file(paths[example]), recipe.canvas)
+    def finish(epoch, positions, examples):
+        def on_host(epoch, positions, examples):
+            pixels, kept = pixels_of(examples)
+            return recipe.finish(pixels, labels[examples[kept]], epoch, positions[kept])
 
-    def finish(epoch, positions, examples, *pixels):
-        def on_host(epoch, positions, examples, *pixels):
-            own = cache[examples] if cache is not None else pixels[0]
-            return recipe.finish(own, labels[examples], epoch, positions)
-
-        inputs, targets = _on_host(on_host, [epoch, positions, examples, *pixels], [tf.float32, label_dtype])
+        inputs, targets = _on_host(on_host, [epoch, positions, examples], [tf.float32, label_dtype])
         return tf.ensure_shape(inputs, [None, *preprocessing.input_shape]), tf.ensure_shape(targets, label_shape)
 
     def epoch_batches(epoch):
         positions, examples = _on_host(plan, [epoch], [tf.int64, tf.int64])
         plans = tf.ensure_shape(positions, [None]), tf.ensure_shape(examples, [None])
-        order = tf.data.Dataset.from_tensor_slices(plans)
-        if cache is None:
-            order = order.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = order.batch(options.batch_size)
+        batches = tf.data.Dataset.from_tensor_slices(plans).batch(options.batch_size)
         return batches.map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
 
     epochs = tf.data.Dataset.range(options.first_epoch, tf.int64.max)
@@ -68,24 +66,32 @@ def evaluation_batches(
 
     For subsets that are evaluated again and again, pixels of up to ``cache_bytes`` are decoded once and kept.
     """
-    paths, labels = tf.constant(subset.paths), tf.constant(subset.labels, tf.int32)
-    cache = cached_pixels(subset, preprocessing, cache_bytes)
+    labels = np.asarray(subset.labels, np.int32)
+    pixels_of = SubsetPixels(subset, preprocessing, cache_bytes)
 
-    def decode(index):
-        return graph.decode_pixels(tf.io.read_file(paths[index]), preprocessing), labels[index]
+    def look_up(examples):
+        def on_host(examples):
+            pixels, kept = pixels_of(examples)
+            return pixels, labels[examples[kept]]
 
-    def look_up(index):
-        pixels = _on_host(lambda own: cache[own], [index], tf.uint8)
-        return tf.ensure_shape(pixels, [None, *preprocessing.size, 3]), tf.gather(labels, index)
+        pixels, own = _on_host(on_host, [examples], [tf.uint8, tf.int32])
+        pixels, own = tf.ensure_shape(pixels, [None, *preprocessing.size, 3]), tf.ensure_shape(own, [None])
+        return graph.normalize(pixels, preprocessing), own
 
-    indices = tf.data.Dataset.range(len(subset))
-    if cache is None:
-        batches = indices.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
-    else:
-        batches = indices.batch(batch_size).map(look_up, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.map(
-        lambda pixels, own: (graph.normalize(pixels, preprocessing), own), num_parallel_calls=tf.data.AUTOTUNE
-    ).prefetch(tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.range(len(subset)).batch(batch_size)
+    return batches.map(look_up, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+@contextmanager
+def picture_errors() -> Iterator[None]:
+    """Turn an error about a picture, which TensorFlow passes on with a traceback in it, back into an ``ImageError``."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"ImageError: (.+?)\nTraceback", error.message or "", re.DOTALL)
+        if not found:
+            raise
+        raise ImageError(found[1]) from None
 
 
 def computed_batches(batch: Callable[[int], tuple[np.ndarray, ...]], num_batches: int | None = None) -> tf.data.Dataset:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,14 @@ from toolkit.errors import UserError
 
 @dataclass(frozen=True)
 class Subset:
-    """Part of a folder: ``paths`` are absolute, ``labels`` index the folder's class names."""
+    """Part of a folder: ``paths`` are absolute, ``labels`` index the folder's class names.
+
+    ``skip_bad`` lets training go on without a picture that has become unreadable since the folder was scanned.
+    """
 
     paths: tuple[str, ...]
     labels: tuple[int, ...]
+    skip_bad: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -29,6 +33,10 @@ class Split:
     train: Subset
     val: Subset
     test: Subset
+
+    def skipping_bad(self, skip_bad: bool) -> "Split":
+        """The same subsets, with another ``skip_bad``."""
+        return Split(*(replace(own, skip_bad=skip_bad) for own in (self.train, self.val, self.test)))
 
     @property
     def held_out(self) -> tuple[str, Subset]:

@@ -5,10 +5,13 @@ The twin of ``toolkit.data.pixels.decode``; both follow ``toolkit.data.pixels.si
 time of an export.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert
 
-from toolkit.data.pixels.sizes import JPEG_SCALES, MAX_PIXELS, crop_box
+from toolkit.data.pixels import graph_formats
+from toolkit.data.pixels.sizes import JPEG_SCALES, LONG, MAX_PIXELS, crop_box
 from toolkit.spec import Preprocessing
 
 # An EXIF block stands near the file's start: JFIF and XMP segments, at most 64 KiB each, may come first.
@@ -32,11 +35,18 @@ def decode_rgb(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
     allowed = tf.debugging.assert_less_equal(_announced_pixels(image_bytes), limit, too_large)
     with tf.control_dependencies([allowed]):
         image_bytes = tf.identity(image_bytes)
-    is_jpeg = tf.equal(tf.strings.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
-    rgb = tf.cond(
-        is_jpeg,
-        lambda: _decode_jpeg(image_bytes, preprocessing),
-        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
+
+    def begins_with(start: bytes) -> tf.Tensor:
+        return tf.equal(tf.strings.substr(image_bytes, 0, len(start)), start)
+
+    rgb = tf.case(
+        [
+            (begins_with(b"\xff\xd8\xff"), lambda: _decode_jpeg(image_bytes, preprocessing)),
+            (begins_with(b"\x89PNG"), lambda: graph_formats.decode_png(image_bytes)),
+            (begins_with(b"GIF87a") | begins_with(b"GIF89a"), lambda: graph_formats.decode_gif(image_bytes)),
+            (begins_with(b"BM"), lambda: graph_formats.decode_bmp(image_bytes)),
+        ],
+        default=lambda: graph_formats.decode_webp(image_bytes),
     )
     rgb.set_shape([None, None, 3])
     return rgb
@@ -45,21 +55,79 @@ def decode_rgb(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
 @do_not_convert
 def resize_pixels(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resize and centre-crop uint8 RGB of shape (height, width, 3) to ``preprocessing.size``."""
-    pixels = resize_rgb(rgb, preprocessing)
-    shape = tf.shape(pixels)
-    height, width = shape[0], shape[1]
-    target_height, target_width = preprocessing.size
-    top, left = (height - target_height) // 2, (width - target_width) // 2
-    pixels = pixels[top : top + target_height, left : left + target_width]
-    return tf.ensure_shape(pixels, [target_height, target_width, 3])
+    size = preprocessing.size
+    if preprocessing.resize == "stretch":
+        return tf.ensure_shape(resize_rgb(rgb, preprocessing), [*size, 3])
+    height, width = resized_size(rgb, preprocessing)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    pixels = tf.cond(
+        is_long(rgb, preprocessing),
+        lambda: resize_window(rgb, preprocessing, (top, left), size),
+        lambda: resize_rgb(rgb, preprocessing)[top : top + size[0], left : left + size[1]],
+    )
+    return tf.ensure_shape(pixels, [*size, 3])
 
 
 @do_not_convert
 def resize_rgb(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resize uint8 RGB of shape (height, width, 3) to what the centre crop is cut from."""
     shape = tf.shape(rgb)
-    size = _resized_size(shape[0], shape[1], preprocessing)
+    size = resized_size(rgb, preprocessing)
+    if preprocessing.resize == "crop":
+        return resize_to(rgb, size, preprocessing)
+    # Rows come first, and of a rule a pixel high the operation would make as many of the same width as are asked for.
+    return tf.cond(
+        (shape[1] > LONG * shape[0]) & (shape[1] > LONG * size[1]),
+        lambda: tf.transpose(resize_to(tf.transpose(rgb, [1, 0, 2]), size[::-1], preprocessing), [1, 0, 2]),
+        lambda: resize_to(rgb, size, preprocessing),
+    )
+
+
+@do_not_convert
+def resize_to(rgb: tf.Tensor, size: Sequence[int | tf.Tensor], preprocessing: Preprocessing) -> tf.Tensor:
+    """Resize uint8 RGB of shape (…, height, width, 3) to a height and width, and round once."""
     resized = tf.image.resize(rgb, size, method=preprocessing.interpolation, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+
+
+@do_not_convert
+def is_long(rgb: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """The twin of ``toolkit.data.pixels.sizes.is_long``."""
+    height, width = (tf.cast(length, tf.int64) for length in resized_size(rgb, preprocessing))
+    box_height, box_width = crop_box(preprocessing)
+    return height * width > LONG * box_height * box_width
+
+
+@do_not_convert
+def resize_window(
+    rgb: tf.Tensor, preprocessing: Preprocessing, starts: Sequence[tf.Tensor], size: Sequence[int]
+) -> tf.Tensor:
+    """Compute ``size`` rows and columns of a resized picture alone, from ``starts`` on.
+
+    In memory for them and what they cover of the source; but for ties in rounding the same as cut out of the whole.
+    """
+    taps = 1 if preprocessing.interpolation == "bilinear" else 2
+    spans, scales, translations = [], [], []
+    for length, resized, start, count in zip(
+        tf.unstack(tf.shape(rgb)[:2]), resized_size(rgb, preprocessing), starts, size, strict=True
+    ):
+        # In double precision: a rule's columns are too many for a float32 to tell the halves of.
+        magnified = tf.cast(resized, tf.float64) / tf.cast(length, tf.float64)
+        first_place = tf.cast(start, tf.float64) / magnified
+        reach = taps * tf.maximum(1 / magnified, tf.ones([], tf.float64)) + 1
+        first = tf.maximum(tf.cast(tf.floor(first_place - reach), tf.int32), 0)
+        end = tf.minimum(tf.cast(tf.math.ceil(first_place + count / magnified + reach), tf.int32), length)
+        spans.append(slice(first, end))
+        scales.append(magnified)
+        translations.append((tf.cast(first, tf.float64) - first_place) * magnified)
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=rgb[tuple(spans)][None],
+        size=list(size),
+        scale=tf.cast(tf.stack(scales), tf.float32),
+        translation=tf.cast(tf.stack(translations), tf.float32),
+        kernel_type={"bilinear": "triangle", "bicubic": "keyscubic"}[preprocessing.interpolation],
+        antialias=True,
+    )[0]
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
@@ -80,6 +148,13 @@ def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     rows = tf.reshape(tf.cast(values, tf.float32), tf.concat([shape[:-2], [shape[-2] * shape[-1]]], axis=0))
     rows = rows * tf.tile(tf.constant(factor), [shape[-2]]) + tf.tile(tf.constant(offset), [shape[-2]])
     return tf.ensure_shape(tf.reshape(rows, shape), values.shape)
+
+
+@do_not_convert
+def resized_size(rgb: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+    """The twin of ``toolkit.data.pixels.sizes.resized_size``, of uint8 RGB (height, width, 3): two int32 scalars."""
+    shape = tf.shape(rgb)
+    return _resized_size(shape[0], shape[1], preprocessing)
 
 
 def _announced_pixels(data: tf.Tensor) -> tf.Tensor:
@@ -164,8 +239,11 @@ def _reverse_if(rgb: tf.Tensor, orientation: tf.Tensor, orientations: tuple[int,
 def _resized_size(height: tf.Tensor, width: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
     if preprocessing.resize == "stretch":
         return tf.constant(preprocessing.size[0]), tf.constant(preprocessing.size[1])
-    box_height, box_width = crop_box(preprocessing)
+    # In 64 bits: twice a side times the box is more than 31.
+    box_height, box_width = (tf.constant(side, tf.int64) for side in crop_box(preprocessing))
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
     fit_height = box_height * width >= box_width * height
     scaled_width = tf.maximum(box_width, (2 * width * box_height + height) // (2 * height))
     scaled_height = tf.maximum(box_height, (2 * height * box_width + width) // (2 * width))
-    return tf.where(fit_height, box_height, scaled_height), tf.where(fit_height, scaled_width, box_width)
+    resized = tf.where(fit_height, box_height, scaled_height), tf.where(fit_height, scaled_width, box_width)
+    return tf.cast(resized[0], tf.int32), tf.cast(resized[1], tf.int32)

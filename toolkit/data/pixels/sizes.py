@@ -12,6 +12,14 @@ MAX_PIXELS = 178_000_000
 #: A larger file is refused unread: no picture of ``MAX_PIXELS`` needs more.
 MAX_FILE_BYTES = 1 << 30
 
+#: A longer side is refused too: libpng's limit, which TensorFlow keeps.
+MAX_SIDE = 1_000_000
+
+#: A picture that would cover more than this many times the crop's box once resized, a rule or a spacer, is never
+#: resized whole: only what is cut out of it is computed. Others are, so that their crops do not differ in rounding
+#: from what was cut out of them before.
+LONG = 16
+
 #: JPEG decoders shrink by these factors almost for free.
 JPEG_SCALES = (8, 4, 2)
 
@@ -38,6 +46,17 @@ def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple
     if box_height * width >= box_width * height:
         return box_height, max(box_width, (2 * width * box_height + height) // (2 * height))
     return max(box_height, (2 * height * box_width + width) // (2 * width)), box_width
+
+
+def is_long(height: int, width: int, preprocessing: Preprocessing) -> bool:
+    """Tell if a ``height`` × ``width`` picture is computed only where it is cut out, see ``LONG``.
+
+    >>> is_long(2, 20_000, Preprocessing(size=(224, 224))), is_long(500, 4_000, Preprocessing(size=(224, 224)))
+    (True, False)
+    """
+    resized_height, resized_width = resized_size(height, width, preprocessing)
+    box_height, box_width = crop_box(preprocessing)
+    return resized_height * resized_width > LONG * box_height * box_width
 
 
 def jpeg_scale(height: int, width: int, preprocessing: Preprocessing) -> int:

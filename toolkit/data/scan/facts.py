@@ -6,11 +6,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from toolkit.data.pixels.decode import FORMATS, decode_open_image, image_errors, open_image, orientation
+from toolkit.data.pixels.colours import NUM_BITS
+from toolkit.data.pixels.decode import (
+    FORMATS,
+    GRAPH_FORMATS,
+    decode_open_image,
+    image_errors,
+    open_image,
+    orientation,
+)
 from toolkit.spec import Preprocessing
 
 #: Raise it whenever the same bytes would get other facts: remembered ones are then looked up no more.
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 #: One picture. ``digest``: of its bytes. ``phash``: 256 perceptual bits, one row of 16 vertical frequencies after
 #: the other; all zero where there is nothing to see. ``flat``: share of the pixels that have the commonest grey
@@ -29,9 +37,9 @@ FACTS = np.dtype(
 )
 
 #: Properties that surprise: nothing is wrong with such a picture, but a data set should not hold them by accident.
-TRAITS = ("greyscale", "cmyk", "16-bit", "exif-rotated", "animated", "transparent")
+TRAITS = ("greyscale", "cmyk", "16-bit", "exif-rotated", "animated", "transparent", "low-range")
 
-_GREYSCALE, _CMYK, _DEEP, _ROTATED, _ANIMATED, _TRANSPARENT = (1 << bit for bit in range(len(TRAITS)))
+_GREYSCALE, _CMYK, _DEEP, _ROTATED, _ANIMATED, _TRANSPARENT, _LOW = (1 << bit for bit in range(len(TRAITS)))
 
 # Small enough that a JPEG decoder shrinks by 8, yet every compressed byte is still read.
 _PROBE = Preprocessing(size=(32, 32), resize="stretch")
@@ -54,7 +62,8 @@ def picture_facts(data: bytes, path: str | Path) -> np.ndarray:
         facts["width"], facts["height"] = image.size
         facts["format"] = FORMATS.index("JPEG" if image.format == "MPO" else str(image.format))
         traits = _traits(image, data)
-        rgb = decode_open_image(image, str(path), _PROBE)
+        rgb = decode_open_image(image, data, str(path), _PROBE)
+        traits |= _LOW if image.info.get(NUM_BITS, 16) < 16 else 0
     grey = Image.fromarray(rgb).convert("L")
     facts["bytes"] = len(data)
     facts["digest"] = content_digest(data)
@@ -62,6 +71,23 @@ def picture_facts(data: bytes, path: str | Path) -> np.ndarray:
     facts["flat"] = max(grey.histogram()) / (grey.width * grey.height)
     facts["phash"] = perceptual_hash(np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX)))
     return facts
+
+
+def notes(facts: np.ndarray) -> list[str]:
+    """Say what of readable pictures a network, or whoever serves it, will not see as a person does.
+
+    Args:
+        facts: rows of ``FACTS``.
+    """
+    counts = (
+        (~facts["phash"].any(axis=1), "show nothing: each is of one colour as the network sees it"),
+        (facts["traits"] & _LOW > 0, "have 16 bits and no value beyond 8 or 12: they are read in that range"),
+        (
+            facts["format"] >= len(GRAPH_FORMATS),
+            f"are {' or '.join(FORMATS[len(GRAPH_FORMATS) :])}, which a bundle's SavedModel does not read from bytes",
+        ),
+    )
+    return [f"{np.sum(chosen):,} of {len(facts):,} pictures {what}" for chosen, what in counts if chosen.any()]
 
 
 def content_digest(data: bytes) -> np.ndarray:
@@ -89,9 +115,15 @@ def _traits(image: Image.Image, data: bytes) -> int:
         (_CMYK if image.mode in ("CMYK", "YCCK") else 0)
         | (_DEEP if is_deep else 0)
         | (_ROTATED if orientation(image) > 1 else 0)
-        | (_ANIMATED if image.format in ("GIF", "PNG") and getattr(image, "is_animated", False) else 0)
+        | (_ANIMATED if _is_animated(image, data) else 0)
         | (_TRANSPARENT if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info else 0)
     )
+
+
+def _is_animated(image: Image.Image, data: bytes) -> bool:
+    if image.format == "PNG":
+        return b"acTL" in data[: max(0, data.find(b"IDAT"))]
+    return image.format in ("GIF", "TIFF") and getattr(image, "is_animated", False)
 
 
 def _is_colourless(rgb: np.ndarray) -> bool:
