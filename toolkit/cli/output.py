@@ -27,8 +27,8 @@ def claim_streams() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="replace", buffering=1)
-    sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="replace", buffering=1)
+    sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
 
 
 def print_json(document: Any) -> None:

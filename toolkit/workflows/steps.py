@@ -44,6 +44,8 @@ def require_writable(directory: Path) -> None:
 def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
     """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
     folder = scan_folder(data, class_names=class_names)
+    for remark in folder.remarks():
+        log.info(remark)
     if not skip_bad:
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:

@@ -14,13 +14,14 @@ def check(arguments: Namespace) -> None:
     from toolkit.data import scan_folder
     from toolkit.data.doctor import examine_folder
     from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
+    from toolkit.data.sources.source import as_source
 
     preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
     folder = scan_folder(arguments.data)
     report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
     if arguments.quarantine:
         given = arguments.quarantine
-        file = quarantine_file(arguments.data) if given is True else Path(given)
+        file = quarantine_file(as_source(arguments.data).path) if given is True else Path(given)
         write_quarantine(file, dict(folder.quarantined + folder.problems))
         report["quarantine_file"] = str(file)
     if arguments.augment_preview:
@@ -34,10 +35,14 @@ def check(arguments: Namespace) -> None:
 
 
 def _print_findings(report: dict[str, Any]) -> None:
+    from toolkit.data.sources.listing import shown
+
     print(f"{report['source']}: {report['n']:,} readable pictures in {len(report['classes'])} classes\n")
     subsets = report["split"]
     header = ["class", "pictures", *subsets]
-    print_table([[name, n, *(s[name] for s in subsets.values())] for name, n in report["classes"].items()], header)
+    print_table(
+        [[shown(name), n, *(s[name] for s in subsets.values())] for name, n in report["classes"].items()], header
+    )
     print()
     findings = [
         ("unreadable", [f"{row['path']}: {row['reason']}" for row in report["corrupt"]]),
@@ -50,7 +55,7 @@ def _print_findings(report: dict[str, Any]) -> None:
     ]
     for kind, lines in findings:
         for line in lines[:_SHOWN]:
-            print(f"{kind}: {line}")
+            print(f"{kind}: {shown(line)}")
         if len(lines) > _SHOWN:
             print(f"{kind}: … and {len(lines) - _SHOWN:,} more; --json lists them all")
     for warning in report["warnings"] or ["nothing found to complain about"]:
