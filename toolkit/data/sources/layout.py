@@ -29,6 +29,21 @@ _ASIDE = re.compile(
 # Class folders are near the top; a circle of links ends sooner.
 _MAX_DEPTH = 32
 
+_NEUTRAL = (
+    "set",
+    "data",
+    "dataset",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "pictures",
+    "photos",
+    "files",
+    "split",
+    "folder",
+)
+
 NO_CLASS = "in no class folder"
 BESIDE = "beside the split folders"
 UNLABELLED = "not in a folder of a class that is trained"
@@ -72,7 +87,8 @@ def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> L
         held = " but pictures straight in it" if top.holds_pictures_itself else ""
         raise UserError(f"{root}: no class folders in it{held}; expected one sub-folder of pictures per class")
     if split_folders:
-        return _split_layout(root, {_named_folder(root, name): split for name, split in split_folders.items()}, top)
+        named = {_named_folder(root, name): split for name, split in split_folders.items()}
+        return _split_layout(root, named, top, is_told=True)
     left_out: dict[str, str] = {}
     while True:
         left_out |= {folder.path: EMPTY for folder in top.folders if not folder.is_full and folder.has_files}
@@ -101,9 +117,17 @@ def split_of(name: str) -> str:
     >>> [split_of(name) for name in ("Train", "seg_train", "TestImages", "val2017", "dev set", "trains", "contest")]
     ['train', 'train', 'test', 'val', 'val', '', '']
     """
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
-    found = {SPLIT_OF[word.lower()] for word in words if word.lower() in SPLIT_OF}
+    found = {SPLIT_OF[word] for word in _words(name) if word in SPLIT_OF}
     return found.pop() if len(found) == 1 else ""
+
+
+def _is_plain(name: str) -> bool:
+    """Tell if a split's name says nothing else, as that of a class may."""
+    return all(word in SPLIT_OF or word in _NEUTRAL for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
 
 
 class Folder:
@@ -163,10 +187,14 @@ class Folder:
     @property
     def is_wrapper(self) -> bool:
         """There is nothing in it but another folder of folders."""
+        return len(self.full) == 1 and self.full[0].holds_folders
+
+    @property
+    def holds_folders(self) -> bool:
+        """There are several folders of pictures in it, or in the one that is, or but one and no picture beside it."""
         if len(self.full) != 1:
-            return False
-        (inner,) = self.full
-        return len(inner.full) > 1 or (len(inner.full) == 1 and not inner.holds_pictures_itself)
+            return len(self.full) > 1
+        return not self.holds_pictures_itself or self.full[0].holds_folders
 
     def levels(self) -> Iterator["Folder"]:
         """Itself, and what is left as one folder around the class folders after another is taken off."""
@@ -215,7 +243,7 @@ def _recognised(root: Path, top: Folder) -> dict[Folder, str]:
     named = {folder: split for folder in top.full if (split := split_of(folder.name))}
     inner = {folder: split for folder, split in named.items() if folder.full}
     if not inner:
-        if len(set(named.values())) > 1 and len(named) == len(top.full):
+        if len(set(named.values())) > 1 and len(named) == len(top.full) and all(_is_plain(f.name) for f in named):
             names = " and ".join(folder.name for folder in named)
             raise UserError(
                 f"{root}: {names} hold pictures but no class folders; put each class into a folder of its own, or list "
@@ -223,7 +251,7 @@ def _recognised(root: Path, top: Folder) -> dict[Folder, str]:
             )
         return {}
     others = [folder for folder in top.full if folder not in named]
-    if not all(folder.name.lower() in SPLIT_OF for folder in inner) and not _share_classes(list(inner)):
+    if not all(_is_plain(folder.name) for folder in inner) and not _share_classes(list(inner)):
         return {} if others or len(inner) < 2 else inner
     if len(set(inner.values())) > 1 or not others or all(_ASIDE.fullmatch(f.name.lower()) for f in others):
         return inner
@@ -234,15 +262,15 @@ def _recognised(root: Path, top: Folder) -> dict[Folder, str]:
     )
 
 
-def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder) -> Layout:
+def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder, *, is_told: bool = False) -> Layout:
     """Class folders of folders known to be splits."""
     tops = _class_level(splits)
     trained = {name for folder, split in splits.items() if split == "train" for name in tops[folder].class_names}
     left_out = {}
     for folder in _beside(top, list(splits)):
-        is_copy = any(map(split_of, folder.class_names))  # of the whole data set, as when it was unpacked twice
+        is_aside = is_told or any(map(split_of, folder.class_names))  # the whole data set once more, perhaps
         shared = trained & [*folder.levels()][-1].class_names
-        if len(shared) > 1 and not is_copy:
+        if len(shared) > 1 and not is_aside:
             raise UserError(
                 f"{root}: {folder.name} holds folders of pictures named {_some(shared)} as {next(iter(splits)).name} "
                 f"does, but its name is no split's; {_how_to_say(folder, None)}"
