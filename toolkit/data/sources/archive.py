@@ -42,7 +42,6 @@ _CODE_PAGES = {
     "cp949": "cp949",
     "cp437": "cp437",
     "cp850": "cp850",
-    "cp852": "cp852",
     "ibm866": "cp866",
 }
 # A tar header's own text is read whole: names of a megabyte are an attack.
@@ -191,7 +190,8 @@ def name_encoding(names: Sequence[bytes]) -> str:
     >>> name_encoding([name.encode("gbk") for name in ("猫/1.jpg", "狗/1.jpg")])
     'gb18030'
     """
-    text = b"\n".join(dict.fromkeys(part for name in names for part in re.split(rb"/", name)))
+    parts = dict.fromkeys(part for name in names for part in re.split(rb"[/\n]", name) if not part.isascii())
+    text = b"\n".join(parts)
     try:
         text.decode("utf-8")
         return "utf-8"
@@ -201,7 +201,15 @@ def name_encoding(names: Sequence[bytes]) -> str:
 
     guesses = [(guess["encoding"] or "").lower() for guess in chardet.detect_all(text, ignore_threshold=True)]
     likely = [_CODE_PAGES[guess] for guess in guesses if guess in _CODE_PAGES]
-    return likely[0] if likely else "cp437"
+    # People name folders in letters, and not in the lines and fractions that Western code pages have too.
+    return next((page for page in likely if _reads_as_letters(text, page)), likely[0] if likely else "cp437")
+
+
+def _reads_as_letters(text: bytes, encoding: str) -> bool:
+    try:
+        return all(c.isascii() or c.isalnum() for c in text.decode(encoding))
+    except UnicodeDecodeError:
+        return False
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:

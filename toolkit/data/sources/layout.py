@@ -26,8 +26,7 @@ _ASIDE = re.compile(
     r"examples?|samples?|demo|docs?|pred(ict(ion)?s?)?|un-?label?led|extra|figures?|assets|screenshots?"
 )
 
-# Class folders are near the top; a circle of links ends sooner.
-_MAX_DEPTH = 32
+_MAX_DEPTH = 32  # class folders are near the top
 
 _NEUTRAL = (
     "set",

@@ -84,6 +84,7 @@ def list_csv(file: Path) -> Listing:
 
 
 def _cells(text: str, delimiter: str, limit: int | None = None) -> list[_Row]:
+    text = re.sub(rf'" +(?={re.escape(delimiter)}|$)', '"', text, flags=re.MULTILINE)  # the reader minds these blanks
     reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows = []
     for row in reader:
