@@ -21,8 +21,7 @@ from PIL import Image
 from toolkit.data import Source, scan_folder, split_folder
 from toolkit.data.doctor import examine_folder
 from toolkit.data.scan.quarantine import write_quarantine
-from toolkit.data.sources.listing import shown
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 
 
 def encoded(kind: str, size: tuple[int, int], mode: str) -> bytes:
@@ -116,7 +115,7 @@ def examine(source: Path) -> None:
     assert not any(set(name.encode().decode()) & set("\n\r\t") for name in folder.class_names)
     report = json.loads(json.dumps(examine_folder(folder), ensure_ascii=False).encode(errors="backslashreplace"))
     assert report["n"] == len(folder)
-    assert all("\n" not in shown(text) for text in report["warnings"])
+    assert all("\n" not in one_line(text) for text in report["warnings"])
     try:
         split = split_folder(folder)
     except UserError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data import ImageFolder, Split, scan_folder
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 
@@ -49,7 +49,7 @@ def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None =
     if not skip_bad:
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:
-        log.warning("left out %s: %s", path, reason)
+        log.warning("left out %s: %s", one_line(path), reason)
     return folder
 
 

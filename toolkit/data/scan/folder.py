@@ -12,11 +12,11 @@ from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.duplicates import near_pairs
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.data.scan.quarantine import find_placeholders, match_quarantine, quarantine_file
-from toolkit.data.sources.alike import alike_groups, alike_key, join_classes
+from toolkit.data.sources.alike import alike_groups, alike_key
 from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
-from toolkit.data.sources.listing import Listing, describe_ignored, shown
+from toolkit.data.sources.listing import Listing, describe_ignored, join_classes
 from toolkit.data.sources.source import as_source
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 from toolkit.machine import cache_dir
 
 
@@ -69,7 +69,7 @@ class ImageFolder:
         counts = self.class_counts()
         told = [
             "classes "
-            + " and ".join(f"{shown(name)!r} ({counts[name]:,})" for name in group)
+            + " and ".join(f"{one_line(name)!r} ({counts[name]:,})" for name in group)
             + " look the same and are kept apart; --join-classes makes one of them"
             for group in alike_groups(self.class_names)
         ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.content import why_no_picture
 from toolkit.data.sources.junk import is_junk
 from toolkit.errors import UserError
@@ -81,7 +82,7 @@ def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> L
     Raises:
         UserError: no class folders, or folders that may be splits or classes.
     """
-    top = Folder(str(root))
+    top = Folder(str(root), frozenset(chain_of(root)))
     if not top.folders:
         held = " but pictures straight in it" if top.holds_pictures_itself else ""
         raise UserError(f"{root}: no class folders in it{held}; expected one sub-folder of pictures per class")
@@ -205,8 +206,8 @@ class Folder:
 
     @property
     def class_names(self) -> set[str]:
-        """Names of the folders with pictures that it holds."""
-        return {folder.name for folder in self.full}
+        """Names of the folders with pictures that it holds, in the form in which those that look the same are equal."""
+        return {alike_key(folder.name) for folder in self.full}
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -218,6 +219,11 @@ def identity(path: str) -> tuple[int, int]:
     """What two paths to one folder have in common."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
+
+
+def chain_of(folder: str | Path) -> set[tuple[int, int]]:
+    """Identities of all folders that hold a folder, where links to them would lead in a circle."""
+    return {identity(str(parent)) for parent in Path(folder).resolve().parents}
 
 
 def is_output(folder: str) -> bool:
@@ -267,7 +273,8 @@ def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder, *, is_t
     trained = {name for folder, split in splits.items() if split == "train" for name in tops[folder].class_names}
     left_out = {}
     for folder in _beside(top, list(splits)):
-        is_aside = is_told or any(map(split_of, folder.class_names))  # the whole data set once more, perhaps
+        # It may be the whole data set once more, as where an archive was unpacked twice.
+        is_aside = is_told or any(split_of(inner.name) for inner in folder.full)
         shared = trained & [*folder.levels()][-1].class_names
         if len(shared) > 1 and not is_aside:
             raise UserError(

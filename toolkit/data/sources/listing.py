@@ -3,10 +3,11 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.content import is_picture_name, why_no_picture
 from toolkit.data.sources.junk import is_junk
 from toolkit.data.sources.layout import (
@@ -14,15 +15,17 @@ from toolkit.data.sources.layout import (
     NO_CLASS,
     OUTPUT,
     ClassFolder,
+    chain_of,
     find_layout,
     identity,
     is_folder,
     is_output,
 )
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 
 JUNK = "of another program or the system"
 HIDDEN = "hidden"
+LINKED = "a link to a folder around it or without pictures"
 LIST = "the list of pictures to leave out"
 #: Name of that list in a folder.
 LIST_NAME = "quarantine.txt"
@@ -79,6 +82,17 @@ def list_folder(root: Path, split_folders: Mapping[str, str] | None = None, *, s
     return Listing(top, tuple(sorted(files)), labels, tuple(sorted(ignored)))
 
 
+def join_classes(listing: Listing, expected: Sequence[str] = ()) -> Listing:
+    """Make one class of those that look the same: the ``expected`` one of them, or the one with most pictures."""
+    counts = Counter(file.label for file in listing.files)
+    joined = {
+        alike_key(name): name for name in sorted(listing.labels, key=lambda name: (counts[name], name == name.strip()))
+    }
+    joined |= {alike_key(name): name for name in reversed(expected)}
+    files = tuple(replace(file, label=joined[alike_key(file.label)]) for file in listing.files)
+    return replace(listing, files=files, labels=tuple(sorted({joined[alike_key(name)] for name in listing.labels})))
+
+
 def class_name(folder_name: str) -> str:
     r"""Make a label of a folder's name: text that can be written anywhere.
 
@@ -101,20 +115,8 @@ def describe_ignored(ignored: Iterable[tuple[str, str]]) -> str:
     rows = [row for row in ignored if row[1] != LIST]
     first = {reason: path for path, reason in reversed(rows)}
     return ", ".join(
-        f"{count:,} {reason} ({shown(first[reason])}{' …' if count > 1 else ''})"
+        f"{count:,} {reason} ({one_line(first[reason])}{' …' if count > 1 else ''})"
         for reason, count in Counter(reason for _, reason in rows).most_common()
-    )
-
-
-def shown(path: str) -> str:
-    r"""Write a path on one line of readable characters.
-
-    >>> shown("a\nb\udce9.png")
-    'a\\nb\\xe9.png'
-    """
-    return "".join(
-        c if c.isprintable() else f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else repr(c)[1:-1]
-        for c in path
     )
 
 
@@ -132,6 +134,7 @@ def _walk(
 ) -> Iterator[tuple[str, ClassFolder | None, str]]:
     """Every file below ``root`` with its class, or the reason why it is left out."""
     around = {parent for path in (*classes, *left_out) for parent in _parents(path, root)}
+    chain = chain_of(root) | {identity(root)}
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -139,20 +142,22 @@ def _walk(
             if not is_folder(entry):
                 yield entry.path, None, _own_reason(entry, at_top=folder == root) or NO_CLASS
             elif entry.path in classes:
-                for path, reason in _files_of_class(entry.path):
+                for path, reason in _files_of_class(entry.path, chain):
                     yield path, classes[entry.path], reason
             elif entry.path in left_out:
                 yield from ((path, None, reason) for path, reason in _files_below(entry.path, left_out[entry.path]))
             elif entry.path in around:
                 folders.append(entry.path)
+            elif entry.is_symlink():
+                yield entry.path, None, LINKED
             else:
                 reason = _why_no_folder(entry) or EMPTY
                 yield from ((path, None, why) for path, why in _files_below(entry.path, reason))
 
 
-def _files_of_class(directory: str) -> Iterator[tuple[str, str]]:
+def _files_of_class(directory: str, chain: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
     """Links to folders are followed, but not back to a folder seen before, nor out to one that holds this class."""
-    seen = {identity(str(parent)) for parent in Path(directory).resolve().parents}
+    seen = chain | chain_of(directory)
     folders = [directory]
     while folders:
         folder = folders.pop()
@@ -163,7 +168,7 @@ def _files_of_class(directory: str) -> Iterator[tuple[str, str]]:
         try:
             entries = _entries(folder)
         except UserError as error:
-            yield folder, str(error).removeprefix(f"{folder}: ")
+            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
             continue
         for entry in entries:
             if not is_folder(entry):
@@ -184,7 +189,7 @@ def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
         try:
             entries = _entries(folder)
         except UserError as error:
-            yield folder, str(error).removeprefix(f"{folder}: ")
+            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
