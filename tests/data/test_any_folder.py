@@ -160,7 +160,7 @@ def test_any_folder_is_accounted_for_or_refused_in_one_line(files, links, enough
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, **_OPTIONS)
+@settings(max_examples=500, **_OPTIONS)
 @given(_FILES, _LINKS, st.booleans())
 def test_many_folders_are_accounted_for_or_refused_in_one_line(files, links, enough):
     check(files, links, enough)

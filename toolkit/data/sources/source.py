@@ -29,6 +29,10 @@ class Source(os.PathLike[str]):
     def __str__(self) -> str:
         return str(self.path)
 
+    def exists(self) -> bool:
+        """Tell if there is anything at the path."""
+        return self.path.exists()
+
     def arguments(self) -> list[str]:
         """Words of a command line that mean this data set."""
         words = [str(self.path)]
