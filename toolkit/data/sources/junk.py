@@ -7,14 +7,14 @@ JUNK_FOLDERS = frozenset(
     (
         *("__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems"),  # macOS
         *(".documentrevisions-v100", ".apdisk", "network trash folder", "temporary items"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "msocache"),  # Windows
+        *("$recycle.bin", "system volume information", "found.000", "msocache"),  # Windows
         *("lost+found", ".trash", ".thumbnails", ".thumbs", ".cache", ".xvpics", ".directory"),  # Linux
         *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin"),  # Synology
         *("@recycle", "@recently-snapshot", ".@__thumb", ".@upload_cache", ".streams"),  # QNAP
         *(".snapshot", ".snapshots", ".zfs", "~snapshot"),  # other network drives
         *(".picasaoriginals", ".comments", "ipod photo cache", "zb_thumbnails", ".photoprism", ".pics"),  # viewers
         *(".dropbox.cache", ".stfolder", ".stversions", ".sync", ".tmp.drivedownload", ".tmp.driveupload"),  # clouds
-        *(".git", ".svn", ".hg", ".dvc", "cvs", ".ipynb_checkpoints", "__pycache__", ".pytest_cache", ".mypy_cache"),
+        *(".git", ".svn", ".hg", ".dvc", ".ipynb_checkpoints", "__pycache__", ".pytest_cache", ".mypy_cache"),
         *(".ruff_cache", ".idea", ".vscode", ".venv", ".github", ".huggingface", ".config", ".local"),
     )
 )
