@@ -1,10 +1,32 @@
 """The one exception whose message is for a person, and the sentence for a name that nobody has."""
 
 import difflib
+import re
+
+# Control characters, separators of lines, surrogates, and what turns the direction of writing.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
     """Input a person can mend: the command line prints it as one line and exits with status 2."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    r"""Write a text, in which names of files may stand, without what would break its line or hide what it says.
+
+    >>> print(one_line("a\nb\udce9.png"))
+    a\nb\xe9.png
+    """
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    # A byte of a name that is not UTF-8.
+    return f"\\x{ord(character) - 0xDC00:02x}" if "\udc80" <= character <= "\udcff" else repr(character)[1:-1]
 
 
 def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -> str:

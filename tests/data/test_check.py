@@ -88,3 +88,45 @@ def test_placeholder_among_the_ants_is_found(tmp_path):
     report = json.loads(run("check", HYMENOPTERA, "--json", cwd=tmp_path))
     assert [row["path"] for row in report["quarantined"]] == ["train/ants/imageNotFound.gif"]
     assert report["corrupt"] == []
+
+
+def test_contact_sheet_does_not_become_a_picture_of_the_data(home):
+    refused = run("check", "data", "--augment-preview", "data/cats/sheet.png", cwd=home, code=2)
+    assert "would be taken for one; name another place" in refused
+    assert not (home / "data/cats/sheet.png").exists()
+
+
+def test_what_is_left_out_is_counted_by_reason(home, make_folder):
+    make_folder(home / "data", {"cats/@eaDir/000.png": 3, "docs": 0})
+    (home / "data/docs/notes").write_text("mine")
+    Image.new("RGB", (9, 9), "blue").save(home / "data/cover.png")
+    text = run("check", "data", cwd=home)
+    left_out = "3 of another program or the system (cats/@eaDir/000.png/000.png …), 1 in no class folder (cover.png)"
+    assert f"- left out: {left_out}, 1 not a picture (docs/notes)" in text
+    rows = json.loads(run("check", "data", "--json", cwd=home))["ignored"]
+    assert {"path": "cover.png", "reason": "in no class folder"} in rows
+    assert len(rows) == 5
+
+
+def test_folders_are_read_as_their_owner_says(make_folder, tmp_path):
+    make_folder(tmp_path / "data", {"one/Cat": 3, "one/dog": 3, "two/cat": 2, "two/dog": 2})
+    asked = run("check", "data", cwd=tmp_path, code=2)
+    assert "one and two both hold folders of pictures named cat, dog: which are classes? say which, such as" in asked
+    report = json.loads(
+        run("check", "data", "--json", "--split-folders", "train=one,val=two", "--join-classes", cwd=tmp_path)
+    )
+    assert report["splits"] == {"train": 6, "val": 4}
+    assert report["classes"] == {"Cat": 5, "dog": 5}
+    assert "expected train=FOLDER" in run("check", "data", "--split-folders", "one", cwd=tmp_path, code=2)
+
+
+def test_names_that_are_not_utf8_are_written_out_and_back(make_folder, tmp_path):
+    root = make_folder(tmp_path / "data", {"a": 10, "b": 10})
+    name = os.fsdecode(b"caf\xe9\n.png")
+    (root / "a" / name).write_text("no")
+    os.rename(root / "b", root / os.fsdecode(b"K\xe4fer"))
+    text = run("check", "data", "--quarantine", cwd=tmp_path)
+    assert "unreadable: a/caf\\xe9\\n.png: not a picture" in text
+    assert "Käfer" in text
+    report = json.loads(run("check", "data", "--json", cwd=tmp_path))
+    assert [row["path"] for row in report["quarantined"]] == [f"a/{name}"]

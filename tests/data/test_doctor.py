@@ -81,11 +81,11 @@ def test_small_classes_bad_pictures_and_other_files_are_told(make_folder, tmp_pa
     report = findings(tmp_path)
     assert [row["path"] for row in report["corrupt"]] == ["a/bad.jpg"]
     assert "not a picture" in report["corrupt"][0]["reason"]
-    assert report["ignored"] == ["a/notes.txt"]
+    assert report["ignored"] == [{"path": "a/notes.txt", "reason": "not a picture"}]
     assert report["warnings"] == [
         "1 unreadable pictures; training needs --skip-bad, or a list made with --quarantine",
         "classes with fewer than 10 pictures: b (9)",
-        "1 files are not pictures and were ignored",
+        "left out: 1 not a picture (a/notes.txt)",
     ]
 
 

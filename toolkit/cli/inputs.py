@@ -18,11 +18,6 @@ from toolkit.files import no_such_file
 
 log = logging.getLogger("toolkit")
 
-# Folders and files that systems leave behind, none of them a person's picture.
-_JUNK_FOLDERS = frozenset(
-    ("@eaDir", "#recycle", "@Recycle", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
-)
-_JUNK_FILES = frozenset(("Thumbs.db", "ehthumbs.db", "desktop.ini"))
 _ENCODED = (b"\xff\xd8\xff", b"\x89PNG")  # beginnings of pictures that no list of paths has
 
 
@@ -105,6 +100,8 @@ def _expand_path(path: str, left_out: Counter[str]) -> Iterator[Input]:
 
 
 def _walk(directory: str, left_out: Counter[str]) -> Iterator[Input]:
+    from toolkit.data.sources.junk import is_junk
+
     problems: list[OSError] = []
     seen = set()  # links are followed, but not back
     for parent, folders, files in os.walk(directory, followlinks=True, onerror=problems.append):
@@ -114,10 +111,10 @@ def _walk(directory: str, left_out: Counter[str]) -> Iterator[Input]:
             continue
         seen.add((status.st_dev, status.st_ino))
         for folder in folders:
-            reason = f"in {folder}" if folder in _JUNK_FOLDERS else "in hidden folders" if folder[0] == "." else ""
+            reason = "in hidden folders" if folder[0] == "." else f"in {folder}" if is_junk(folder) else ""
             if reason:
                 left_out[reason] += _count_files(os.path.join(parent, folder))
-        folders[:] = sorted(f for f in folders if f[0] != "." and f not in _JUNK_FOLDERS)
+        folders[:] = sorted(f for f in folders if f[0] != "." and not is_junk(f))
         for file in sorted(files):
             path = os.path.join(parent, file)
             reason = "hidden" if file[0] == "." else _other_than_picture(path)
@@ -139,10 +136,11 @@ def _other_than_picture(path: str) -> str:
     from PIL import Image, UnidentifiedImageError
 
     from toolkit.data.pixels.decode import FORMATS
+    from toolkit.data.sources.junk import is_junk
     from toolkit.data.sources.listing import is_picture_name
 
     name = os.path.basename(path)
-    if name in _JUNK_FILES:
+    if is_junk(name):
         return f"named {name}"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

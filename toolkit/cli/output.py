@@ -5,11 +5,11 @@ import logging
 import os
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import one_line
 from toolkit.progress import shown_on
 
 if TYPE_CHECKING:
@@ -32,18 +32,6 @@ def claim_streams() -> None:
     # A byte of a file's name that is no UTF-8 is written \\udcXX, which JSON readers turn back.
     sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-
-
-def one_line(text: str) -> str:
-    r"""Write line breaks and other control characters, which names of files and classes may hold, as escapes.
-
-    >>> print(one_line("two\nlines"), one_line("Käfer 犬"))
-    two\nlines Käfer 犬
-    """
-    if text.isprintable():
-        return text
-    unsafe = ("Cc", "Cs", "Zl", "Zp")
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unsafe else c for c in text)
 
 
 def print_json(document: Any) -> None:

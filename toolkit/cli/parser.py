@@ -222,6 +222,7 @@ def _add_bundles(commands) -> None:
     parser.add_argument(
         "--data", type=Path, help="the pictures they were trained on: for its accuracy and its reject threshold"
     )
+    _add_reading(parser)
     _add_export(parser)
     _add_skip_bad(parser)
 
@@ -247,6 +248,7 @@ def _add_bundles(commands) -> None:
     methods = "{methods}; all but the first four train on; cluster is k-means clustering of the weights"
     parser.add_argument("--method", required=True, metavar="M", help=methods)
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
+    _add_reading(parser)
     parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
     parser.add_argument("--sparsity", type=float, default=0.5, metavar="S", help="share of zeros (default 0.5)")
@@ -298,6 +300,14 @@ def _positive(text: str) -> int:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     kinds = "a folder with one folder of pictures per class, a CSV file path,label, a tar or zip file, or IDX files"
     parser.add_argument("data", type=Path, metavar="DATA", help=kinds)
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    named = "which folders of DATA are splits, such as train=fold1,val=fold2, or none; else their names tell"
+    parser.add_argument("--split-folders", metavar="SPLITS", help=named)
+    joined = "make one class of those whose names differ in case, blanks or Unicode form only"
+    parser.add_argument("--join-classes", action="store_true", help=joined)
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:

@@ -3,10 +3,12 @@
 from toolkit.data.feed.split import Split, class_weights, split_folder
 from toolkit.data.pixels.decode import ImageError, decode_pixels, normalize
 from toolkit.data.scan.folder import ImageFolder, scan_arrays, scan_folder
+from toolkit.data.sources.source import Source
 
 __all__ = [
     "ImageError",
     "ImageFolder",
+    "Source",
     "Split",
     "class_weights",
     "decode_pixels",

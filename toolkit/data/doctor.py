@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from toolkit.data.feed.split import split_folder
+from toolkit.data.feed.split import divide_folder, lots_remarks
 from toolkit.data.pixels.decode import FORMATS
-from toolkit.data.scan.duplicates import equal_groups, near_groups
+from toolkit.data.scan.duplicates import equal_groups, linked_groups
 from toolkit.data.scan.facts import TRAITS, notes
 from toolkit.data.scan.folder import ImageFolder
 from toolkit.data.scan.pictures import inspect_files
+from toolkit.data.sources.listing import LIST
 from toolkit.errors import UserError
 
 #: Fewer pictures than this in a class are too few to learn from and to measure on.
@@ -35,7 +37,7 @@ def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = 
     Returns:
         A JSON-ready dictionary. ``source``, ``root``, ``n``, ``classes``, ``splits``: what there is. ``split``:
         pictures per subset and class that training would use. ``corrupt``, ``quarantined``: what is not used, and
-        why. ``ignored``: what claims to be no picture. ``mistyped``: whose format is not its extension's.
+        why. ``ignored``: every other file there is, and why. ``mistyped``: whose format is not its extension's.
         ``duplicates``: groups of paths with equal bytes, ``near_duplicates`` of pictures that look the same;
         ``leaks`` and ``near_leaks``: those of them that span splits; ``conflicts`` and ``near_conflicts``: those that
         span classes. ``traits``: how many pictures are greyscale, CMYK, 16-bit, EXIF-rotated, animated, transparent,
@@ -46,8 +48,9 @@ def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = 
     facts = folder.facts
     if facts is None:
         facts, _ = inspect_files([folder.root.absolute() / path for path in folder.paths])
-    equal, near = equal_groups(facts), near_groups(facts)
-    subset_counts, complaint = _subset_counts(folder)
+        folder = replace(folder, facts=facts)
+    equal, near = equal_groups(facts), linked_groups(folder.near_pairs[0], len(facts))
+    subset_counts, complaints = _subset_counts(folder)
     report: dict[str, Any] = {
         "source": str(folder.source or folder.root),
         "root": str(folder.root),
@@ -57,7 +60,7 @@ def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = 
         "split": subset_counts,
         "corrupt": [{"path": path, "reason": reason} for path, reason in folder.problems],
         "quarantined": [{"path": path, "reason": reason} for path, reason in folder.quarantined],
-        "ignored": list(folder.ignored),
+        "ignored": [{"path": path, "reason": reason} for path, reason in folder.ignored if reason != LIST],
         "mistyped": _mistyped(folder.paths, facts),
         "duplicates": _paths(folder, equal),
         "leaks": _paths(folder, _spanning(equal, folder.splits)),
@@ -69,14 +72,15 @@ def examine_folder(folder: ImageFolder, *, input_size: tuple[int, int] | None = 
         "sizes": _sizes(facts),
         "odd_sizes": _odd_sizes(folder.paths, facts, input_size),
     }
-    return report | {"warnings": _warnings(report) + notes(facts) + ([complaint] if complaint else [])}
+    return report | {"warnings": [*_warnings(report), *notes(facts), *folder.remarks(), *complaints]}
 
 
-def _subset_counts(folder: ImageFolder) -> tuple[dict[str, dict[str, int]], str]:
+def _subset_counts(folder: ImageFolder) -> tuple[dict[str, dict[str, int]], list[str]]:
     try:
-        return split_folder(folder).counts(folder.class_names), ""
+        split, lots = divide_folder(folder)
     except UserError as error:
-        return {}, str(error)
+        return {}, [str(error)]
+    return split.counts(folder.class_names), lots_remarks(lots)
 
 
 def _paths(folder: ImageFolder, groups: Sequence[np.ndarray]) -> list[list[str]]:
@@ -94,7 +98,7 @@ def _mistyped(paths: Sequence[str], facts: np.ndarray) -> list[dict[str, str]]:
     return [
         {"path": path, "format": name}
         for path, name in zip(paths, formats, strict=True)
-        if format_of.get(os.path.splitext(path)[1].lower()) != name
+        if format_of.get(os.path.splitext(path)[1].lower(), name) != name
     ]
 
 
@@ -145,7 +149,6 @@ def _warnings(report: dict[str, Any]) -> list[str]:
         (report["near_conflicts"], "{n} of those groups are in two classes: at most one can be right"),
         (bool(traits), f"some pictures are unlike the rest: {', '.join(traits)}"),
         (report["odd_sizes"], "{n} pictures have a suspicious size"),
-        (report["ignored"], "{n} files are not pictures and were ignored"),
     ]
     return [
         text.replace("{n}", f"{len(items):,}") if isinstance(items, list) else text for items, text in found if items

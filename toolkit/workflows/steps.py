@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.bundle import picture_digests, write_pictures
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.data.scan.facts import notes
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 
@@ -46,12 +46,14 @@ def require_writable(directory: Path) -> None:
 def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
     """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
     folder = scan_folder(data, class_names=class_names)
+    for remark in folder.remarks():
+        log.info(remark)
     if not skip_bad:
         folder.require_clean()
     for path, reason in folder.quarantined + folder.problems:
-        log.warning("left out %s: %s", path, reason)
+        log.warning("left out %s: %s", one_line(path), reason)
     for note in notes(folder.facts) if folder.facts is not None else ():
-        log.warning("%s: %s", data, note)
+        log.warning("%s: %s", one_line(str(data)), note)
     return folder
 
 

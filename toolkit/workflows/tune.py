@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, split_folder
+from toolkit.data.sources.source import as_source
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import new_folder, write_file
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
@@ -156,7 +157,7 @@ class _Search:
     def arguments(self, values: Mapping[str, Value], out: str) -> list[str]:
         """Arguments of ``toolkit`` that train with these values."""
         chosen = [*self.options.overrides, *as_overrides(self.settings, values)]
-        words = ["train", str(self.data), "--model", self.model_name, "--recipe", self.recipe_name]
+        words = ["train", *as_source(self.data).arguments(), "--model", self.model_name, "--recipe", self.recipe_name]
         words += [word for override in chosen for word in ("--set", override)]
         return [*words, *["--skip-bad"] * self.options.skip_bad, "--out", out]
 

@@ -79,7 +79,15 @@ def test_hidden_files_are_left_out_and_other_files_are_listed(make_folder, tmp_p
     (tmp_path / "README.md").write_text("ours")
     folder = scan_folder(tmp_path)
     assert folder.paths == ("cats/000.png", "dogs/000.png")
-    assert folder.ignored == ("cats/notes.txt",)
+    assert folder.ignored == (
+        (".cache/000.png", "of another program or the system"),
+        (".cache/001.png", "of another program or the system"),
+        ("README.md", "not a picture"),
+        ("cats/._000.png", "of another program or the system"),
+        ("cats/.thumbs/000.png", "of another program or the system"),
+        ("cats/.thumbs/001.png", "of another program or the system"),
+        ("cats/notes.txt", "not a picture"),
+    )
     assert folder.problems == ()
 
 

@@ -69,7 +69,7 @@ def test_digits_have_no_placeholders(digits_folder):
 def test_list_decides_alone(root):
     placeholder().save(root / "a" / "x.gif")
     (root / "a" / "bad.png").write_text("no")
-    (root / "quarantine.txt").write_text("# mine\n\nb/003.png\tblurred\na/bad.png\nc/gone.png\tnot there\n")
+    (root / "quarantine.txt").write_text("# mine\n\nb/003.png\tblurred\na/bad.png\n")
     folder = scan_folder(root)
     assert folder.quarantined == (("a/bad.png", "listed"), ("b/003.png", "blurred"))
     assert folder.problems == ()
@@ -109,3 +109,62 @@ def test_placeholder_among_the_ants_is_the_only_picture_left_out():
     assert path == "train/ants/imageNotFound.gif"
     assert "94 % of it is one grey value" in reason
     assert np.bincount(folder.labels).tolist() == [193, 204]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a/003.png",
+        "./a/003.png",
+        ".\\a\\003.png",
+        "a\\003.png",
+        "  a/003.png  ",
+        '"a/003.png"',
+        "'a/003.png'",
+        '"a\\003.png"',
+        "{root}/a/003.png",
+        '"{root}/a/../a/003.png"\tblurred',
+        "C:\\Users\\me\\data\\a\\003.png",
+        "/another/machine/data/a/003.png",
+        "A/003.PNG",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_list_is_read_as_editors_and_file_managers_write_it(root, line, encoding):
+    text = f"# mine\r\n\r\n{line.format(root=root)}\r\nb/000.png\twhy\r\n"
+    (root / "quarantine.txt").write_bytes(text.encode(encoding))
+    assert [path for path, _ in scan_folder(root).quarantined] == ["a/003.png", "b/000.png"]
+
+
+def test_folder_in_the_list_stands_for_its_pictures(root, make_folder):
+    make_folder(root, {"a/bad": 3})
+    (root / "quarantine.txt").write_text("a/bad/\tall blurred\n")
+    assert scan_folder(root).quarantined == tuple((f"a/bad/00{i}.png", "all blurred") for i in range(3))
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [("a/0003.png", "a/003.png"), ("c/007.png", "/007.png"), ("nonsense", ".png"), ('"a/0"', "a/0")],
+)
+def test_entry_that_means_nothing_is_one_clear_line(root, line, nearest):
+    (root / "quarantine.txt").write_text(f"b/000.png\n{line}\n")
+    with pytest.raises(UserError, match="matches no picture") as error:
+        scan_folder(root)
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(root / "quarantine.txt") in text
+    assert repr(line.strip('"')) in text
+    assert nearest in text.partition("the nearest is ")[2]
+
+
+def test_entry_for_a_file_that_is_left_out_anyway_is_no_error(root):
+    (root / "a" / "notes.txt").write_text("mine")
+    (root / "quarantine.txt").write_text("a/notes.txt\n")
+    assert scan_folder(root).quarantined == ()
+
+
+def test_list_with_names_that_are_not_utf8_comes_back(root):
+    name = os.fsdecode(b"a/caf\xe9\n.png")
+    os.rename(root / "a/003.png", root / name)
+    write_quarantine(root / "quarantine.txt", {name: "why"})
+    assert scan_folder(root).quarantined == ((name, "why"),)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.cli.output import print_json, print_table
+from toolkit.errors import UserError, one_line
 
 _SHOWN = 10  # findings of each kind, in text
 
@@ -14,22 +15,26 @@ def check(arguments: Namespace) -> None:
     from toolkit.data import scan_folder
     from toolkit.data.doctor import examine_folder
     from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
+    from toolkit.data.sources.source import as_source
 
+    data, preview = as_source(arguments.data).path, arguments.augment_preview
+    if preview and preview.absolute().resolve().is_relative_to(data.resolve()):
+        raise UserError(f"{preview}: lies in the pictures' own folder, and would be taken for one; name another place")
     preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
     folder = scan_folder(arguments.data)
     report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
     if arguments.quarantine:
         given = arguments.quarantine
-        file = quarantine_file(arguments.data) if given is True else Path(given)
+        file = quarantine_file(data) if given is True else Path(given)
         write_quarantine(file, dict(folder.quarantined + folder.problems))
         report["quarantine_file"] = str(file)
-    if arguments.augment_preview:
+    if preview:
         from toolkit.data.feed.preview import write_preview
         from toolkit.spec import Preprocessing
 
         shown_as = preprocessing or Preprocessing(size=(224, 224))
-        write_preview(folder, shown_as, arguments.augment_preview, augment=arguments.augment)
-        report["augment_preview"] = str(arguments.augment_preview)
+        write_preview(folder, shown_as, preview, augment=arguments.augment)
+        report["augment_preview"] = str(preview)
     return print_json(report) if arguments.json else _print_findings(report)
 
 
@@ -37,7 +42,9 @@ def _print_findings(report: dict[str, Any]) -> None:
     print(f"{report['source']}: {report['n']:,} readable pictures in {len(report['classes'])} classes\n")
     subsets = report["split"]
     header = ["class", "pictures", *subsets]
-    print_table([[name, n, *(s[name] for s in subsets.values())] for name, n in report["classes"].items()], header)
+    print_table(
+        [[one_line(name), n, *(s[name] for s in subsets.values())] for name, n in report["classes"].items()], header
+    )
     print()
     findings = [
         ("unreadable", [f"{row['path']}: {row['reason']}" for row in report["corrupt"]]),
@@ -50,7 +57,7 @@ def _print_findings(report: dict[str, Any]) -> None:
     ]
     for kind, lines in findings:
         for line in lines[:_SHOWN]:
-            print(f"{kind}: {line}")
+            print(f"{kind}: {one_line(line)}")
         if len(lines) > _SHOWN:
             print(f"{kind}: … and {len(lines) - _SHOWN:,} more; --json lists them all")
     for warning in report["warnings"] or ["nothing found to complain about"]:

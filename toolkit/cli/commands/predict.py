@@ -10,8 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from toolkit.cli.inputs import Input, find_pictures, nothing_answered
-from toolkit.cli.output import one_line
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 
 
 def predict(arguments: Namespace) -> None:

@@ -1,5 +1,6 @@
 """Stratified, seeded splits into training, validation and test pictures."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.data.feed.together import Lots, find_lots
 from toolkit.data.scan.folder import ImageFolder
+from toolkit.data.sources.alike import alike_key
 from toolkit.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def class_weights(labels: Sequence[int], num_classes: int | None = None) -> dict
 
 def split_folder(folder: ImageFolder, *, fractions: tuple[float, float, float] | None = None, seed: int = 0) -> Split:
     """Divide every class in the same shares, shuffled by ``seed``; a folder that comes split stays as it is,
-    except that a missing ``val`` is taken from its ``train``. Pictures of one group stay together.
+    except that a missing ``val`` is taken from its ``train``. Pictures of one group stay together, and so do copies and
+    look-alikes, which would flatter held-out figures; a line in the log says how many.
 
     Args:
         folder: a scanned folder.
@@ -97,32 +103,71 @@ def split_folder(folder: ImageFolder, *, fractions: tuple[float, float, float] |
         UserError: a class has fewer than three pictures or groups, or none to train on, the shares do not sum to 1,
             or a group is in two of the given splits.
     """
+    split, lots = divide_folder(folder, fractions=fractions, seed=seed)
+    for remark in lots_remarks(lots):
+        log.info(remark)
+    return split
+
+
+def divide_folder(
+    folder: ImageFolder, *, fractions: tuple[float, float, float] | None = None, seed: int = 0
+) -> tuple[Split, Lots | None]:
+    """Do what ``split_folder`` does, and give the lots that were not divided; None where nothing had to be divided."""
     fractions = fractions or default_fractions(len(folder))
     if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0 or fractions[0] == 0 or fractions[1] == 0:
         raise UserError(f"split shares must be positive (test may be 0) and sum to 1, got {fractions}")
     if not folder.splits:
-        return _split(folder, *_divide(folder, np.arange(len(folder)), fractions, seed))
+        parts, divided = _divide(folder, np.arange(len(folder)), fractions, seed)
+        return _split(folder, *parts), divided
     given = np.asarray(folder.splits)
     _require_groups_apart(folder)
     train, val, test = (np.flatnonzero(given == name) for name in ("train", "val", "test"))
+    if not len(train):
+        there = " and ".join(dict.fromkeys(folder.splits))
+        raise UserError(
+            f"{folder.root}: {there} but nothing to train on; name a folder train, or say --split-folders "
+            "train=FOLDER, or --split-folders none for a new split of all pictures"
+        )
+    lots: Lots | None = None
     if not len(val):
         val_share = fractions[1] / (fractions[0] + fractions[1])
-        train, val, _ = _divide(folder, train, (1 - val_share, val_share, 0.0), seed)
-    return _split(folder, train, val, test)
+        (train, val, _), lots = _divide(folder, train, (1 - val_share, val_share, 0.0), seed)
+    return _split(folder, train, val, test), lots
+
+
+def lots_remarks(lots: Lots | None) -> list[str]:
+    """Sentences on what a computed split keeps together, and on what it could not."""
+    found = []
+    if lots and lots.num_copies:
+        found.append(f"{lots.num_copies:,} pictures are copies or look-alikes of others: each lot is in one subset")
+    if lots and lots.num_parted:
+        found.append(
+            f"{lots.num_parted:,} pictures look like some in another subset, in lots too large to stay whole: held-out "
+            "figures may flatter; name groups in a CSV file path,label,group to keep them apart"
+        )
+    return found
 
 
 def _split(folder: ImageFolder, train: np.ndarray, val: np.ndarray, test: np.ndarray) -> Split:
     trained = set(np.asarray(folder.labels)[train])
     untrained = [name for label, name in enumerate(folder.class_names) if label not in trained]
     if untrained:
-        raise UserError(f"{folder.root}: class {untrained[0]!r} has no readable pictures to train on")
+        twin = next(
+            (n for n in folder.class_names if n != untrained[0] and alike_key(n) == alike_key(untrained[0])), ""
+        )
+        hint = f"; it looks like {twin!r}, and --join-classes makes one class of them" if twin else ""
+        raise UserError(f"{folder.root}: class {untrained[0]!r} has no readable pictures to train on{hint}")
     return Split(_subset(folder, train), _subset(folder, val), _subset(folder, test))
 
 
-def _divide(folder: ImageFolder, indices: np.ndarray, fractions, seed: int) -> list[np.ndarray]:
-    divide = _by_group if folder.groups else _by_class
-    parts = divide(folder, indices, fractions, np.random.default_rng(seed))
-    return [np.sort(np.asarray(part, dtype=int)) for part in parts]
+def _divide(folder: ImageFolder, indices: np.ndarray, fractions, seed: int) -> tuple[list[np.ndarray], Lots]:
+    lots = find_lots(folder, indices, sum(share > 0 for share in fractions))
+    rng = np.random.default_rng(seed)
+    if folder.groups or lots.lot_of.max(initial=-1) + 1 < len(indices):
+        parts = _by_lot(folder, indices, lots, fractions, rng)
+    else:
+        parts = _by_class(folder, indices, fractions, rng)
+    return [np.sort(np.asarray(part, dtype=int)) for part in parts], lots
 
 
 def _by_class(folder: ImageFolder, indices: np.ndarray, fractions, rng: np.random.Generator) -> list[list[int]]:
@@ -141,19 +186,29 @@ def _by_class(folder: ImageFolder, indices: np.ndarray, fractions, rng: np.rando
     return parts
 
 
-def _by_group(folder: ImageFolder, indices: np.ndarray, fractions, rng: np.random.Generator) -> list[list[int]]:
-    """Groups in falling size, equal ones shuffled, each to the part that lacks most of what the group holds."""
+def _by_lot(
+    folder: ImageFolder, indices: np.ndarray, lots: Lots, fractions, rng: np.random.Generator
+) -> list[list[int]]:
+    """Lots in falling size, equal ones shuffled, each to the part that lacks most of what the lot holds."""
+    names: dict[int, str] = {}
     members: dict[str, list[int]] = {}
-    for i in map(int, indices):
-        members.setdefault(folder.groups[i] or f"\0{folder.paths[i]}", []).append(i)
+    for i, lot in zip(map(int, indices), map(int, lots.lot_of), strict=True):
+        own = folder.groups[i] if folder.groups else ""
+        members.setdefault(names.setdefault(lot, own or f"\0{folder.paths[i]}"), []).append(i)
     groups = [members[name] for name in sorted(members)]
     groups = [groups[i] for i in rng.permutation(len(groups))]
     counts = [np.bincount([folder.labels[i] for i in group], minlength=len(folder.class_names)) for group in groups]
     num_needed = sum(share > 0 for share in fractions)
     spread = np.sum([count > 0 for count in counts], axis=0)
-    short = [name for name, groups_of in zip(folder.class_names, spread, strict=True) if 0 < groups_of < num_needed]
-    if short:
-        raise UserError(f"{folder.root}: class {short[0]!r} is in fewer than {num_needed} groups, too few to split it")
+    for label, name in enumerate(folder.class_names):
+        if 0 < spread[label] < num_needed:
+            if folder.groups:
+                reason = f"is in fewer than {num_needed} groups, too few to split it"
+            else:
+                count = sum(int(own[label]) for own in counts)
+                copies = f", of which {count - spread[label]} repeat others" if count > spread[label] else ""
+                reason = f"has {count} readable pictures{copies}; at least {num_needed} are needed to split it"
+            raise UserError(f"{folder.root}: class {name!r} {reason}")
     wanted = np.outer(fractions, np.sum(counts, axis=0))
     lacking = wanted.copy()
     parts: list[list[int]] = [[], [], []]

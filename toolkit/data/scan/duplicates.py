@@ -26,19 +26,28 @@ def equal_groups(facts: np.ndarray) -> list[np.ndarray]:
 
 
 def near_groups(facts: np.ndarray) -> list[np.ndarray]:
-    """Indices of pictures that look the same but differ in their bytes, by group; each byte-equal set counts once.
+    """Indices of pictures that look the same but differ in their bytes, by group; each byte-equal set counts once."""
+    return linked_groups(near_pairs(facts)[0], len(facts))
+
+
+def near_pairs(facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of pictures that look the same but differ in their bytes; each byte-equal set counts once.
 
     Candidates agree in some of sixteen seeded samples of their 64 lowest frequencies (locality-sensitive hashing,
     Indyk and Motwani 1998, section 4), so the work grows with n log n; all 256 bits then decide.
+
+    Returns:
+        Indices, int of shape (pairs, 2), and for each pair how different it is: 0 for no bit, 1 for as many as can be.
     """
     _, first = np.unique(facts["digest"], axis=0, return_index=True)
     is_comparable = facts["phash"].any(axis=1) & (np.minimum(facts["height"], facts["width"]) >= MIN_SIDE)
     chosen = np.sort(first[is_comparable[first]])
     if len(chosen) < 2:
-        return []
+        return np.empty((0, 2), np.int32), np.empty(0, np.float32)
     hashes, is_flat = facts["phash"][chosen], facts["flat"][chosen] >= FLAT
-    pairs = [_close_pairs(hashes, is_flat, mask) for mask in _masks(len(chosen))]
-    return [chosen[group] for group in _connected(np.concatenate(pairs), len(chosen))]
+    found = [_close_pairs(hashes, is_flat, mask) for mask in _masks(len(chosen))]
+    pairs, differences = (np.concatenate(column) for column in zip(*found, strict=True))
+    return chosen[pairs].astype(np.int32), differences
 
 
 def _masks(num_pictures: int) -> np.ndarray:
@@ -52,12 +61,12 @@ def _masks(num_pictures: int) -> np.ndarray:
     return np.packbits(masks, axis=1).view(np.uint64)
 
 
-def _close_pairs(hashes: np.ndarray, is_flat: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Pairs that agree under ``mask`` and in nearly all bits: int (pairs, 2)."""
+def _close_pairs(hashes: np.ndarray, is_flat: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that agree under ``mask`` and in nearly all bits, and their differences."""
     keys = hashes[:, :2] & mask
     order = np.lexsort((*hashes.T, *keys.T))  # the last keys count first
     keys = keys[order]
-    found = [np.empty((0, 2), int)]
+    pairs, differences = [np.empty((0, 2), np.int32)], [np.empty(0, np.float32)]
     left = np.arange(len(order) - 1)
     for step in range(1, _MAX_RUN + 1):
         left = left[left + step < len(order)]
@@ -67,16 +76,24 @@ def _close_pairs(hashes: np.ndarray, is_flat: np.ndarray, mask: np.ndarray) -> n
         a, b = order[left], order[left + step]
         limit = np.where(is_flat[a] | is_flat[b], MAX_DISTANCE_FLAT, MAX_DISTANCE)
         distance = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1)
-        found.append(np.stack([a, b], axis=1)[distance <= limit])
-    return np.concatenate(found)
+        is_near = distance <= limit
+        pairs.append(np.stack([a, b], axis=1)[is_near].astype(np.int32))
+        differences.append((distance / limit)[is_near].astype(np.float32))
+    return np.concatenate(pairs), np.concatenate(differences)
 
 
-def _connected(pairs: np.ndarray, num_nodes: int) -> list[np.ndarray]:
+def linked_groups(pairs: np.ndarray, num_nodes: int) -> list[np.ndarray]:
+    """Indices below ``num_nodes`` by group, of those that pairs link to others, directly or along a chain."""
+    return _groups(components(pairs, num_nodes))
+
+
+def components(pairs: np.ndarray, num_nodes: int) -> np.ndarray:
+    """Number of the group that each index below ``num_nodes`` is in; most are alone in theirs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(num_nodes, num_nodes))
-    return _groups(connected_components(graph, directed=False)[1])
+    return connected_components(graph, directed=False)[1]
 
 
 def _groups(component: np.ndarray) -> list[np.ndarray]:

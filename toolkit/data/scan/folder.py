@@ -1,17 +1,22 @@
 """A data set of pictures and classes, read without trusting it."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from toolkit.data.scan.cache import ScanCache
+from toolkit.data.scan.duplicates import near_pairs
 from toolkit.data.scan.pictures import inspect_files
-from toolkit.data.scan.quarantine import find_placeholders, quarantine_file, read_quarantine
+from toolkit.data.scan.quarantine import find_placeholders, match_quarantine, quarantine_file
+from toolkit.data.sources.alike import alike_groups, alike_key
 from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
-from toolkit.data.sources.listing import Listing
-from toolkit.errors import UserError
+from toolkit.data.sources.listing import Listing, describe_ignored, join_classes
+from toolkit.data.sources.source import as_source
+from toolkit.errors import UserError, one_line
 from toolkit.machine import cache_dir
 
 
@@ -26,7 +31,7 @@ class ImageFolder:
         labels: one label per path.
         splits: one of ``"train"``, ``"val"``, ``"test"`` per path, or empty where the data set is not split.
         problems: relative path and reason of each picture that cannot be read.
-        ignored: files that do not claim to be pictures.
+        ignored: relative path and reason of every other file there is.
         groups: one name per path, empty for a picture on its own; or no names at all where none were given.
             Pictures of one group belong in one subset.
         quarantined: relative path and reason of each picture that is left out on purpose.
@@ -40,7 +45,7 @@ class ImageFolder:
     labels: tuple[int, ...]
     splits: tuple[str, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
-    ignored: tuple[str, ...] = field(default=(), repr=False)
+    ignored: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     groups: tuple[str, ...] = field(default=(), repr=False)
     quarantined: tuple[tuple[str, str], ...] = ()
     facts: np.ndarray | None = field(default=None, repr=False, compare=False)
@@ -54,6 +59,23 @@ class ImageFolder:
         counts = np.bincount(np.asarray(self.labels, int), minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
+    @cached_property
+    def near_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of pictures that look the same, see ``toolkit.data.scan.duplicates.near_pairs``."""
+        return near_pairs(self.facts) if self.facts is not None else (np.empty((0, 2), int), np.empty(0))
+
+    def remarks(self) -> list[str]:
+        """Sentences on what a person may not expect: files left out, classes that look the same."""
+        counts = self.class_counts()
+        told = [
+            "classes "
+            + " and ".join(f"{one_line(name)!r} ({counts[name]:,})" for name in group)
+            + " look the same and are kept apart; --join-classes makes one of them"
+            for group in alike_groups(self.class_names)
+        ]
+        left_out = describe_ignored(self.ignored)
+        return [*told, *([f"left out: {left_out}"] if left_out else [])]
+
     def require_clean(self) -> None:
         """Raise a ``UserError`` for the first unreadable picture, if there is any: what to do, how many others."""
         if self.problems:
@@ -66,7 +88,7 @@ class ImageFolder:
 
 
 def scan_folder(
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
     class_names: Iterable[str] | None = None,
     quarantine: str | Path | None = None,
@@ -77,7 +99,8 @@ def scan_folder(
     Args:
         source: a folder that holds one folder per class, or ``train``/``val``/``test`` folders which hold them; a CSV
             file ``path,label[,group[,split]]``; a tar or zip file of class folders; or MNIST's IDX files: the folder
-            they are in, or one file of pictures. The last two are written out to the user's cache first.
+            they are in, or one file of pictures. The last two are written out to the user's cache first. A
+            ``toolkit.data.Source`` says more about it.
         class_names: the classes to expect, in label order; by default those found, sorted.
         quarantine: a list of pictures to leave out, see ``toolkit.data.scan.quarantine``; by default ``quarantine.txt``
             in the folder, or beside the file. Without one, evident placeholders are left out.
@@ -86,13 +109,16 @@ def scan_folder(
     Raises:
         UserError: no such data, no classes, fewer than two classes, a class without readable pictures.
     """
-    source = Path(source)
+    given = as_source(source)
+    source = given.path
     cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
-        listing = list_source(source, cache_dir(), cache.file_digest)
-        names = tuple(class_names) if class_names is not None else listing.labels
+        listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders)
+        expected = tuple(class_names) if class_names is not None else ()
+        listing = join_classes(listing, expected) if given.join_classes else listing
+        names = expected or listing.labels
         _require_known_classes(listing, names)
-        listed = _read_list(source, quarantine)
+        listed = _read_list(source, quarantine, listing)
         files = [file for file in listing.files if file.path not in (listed or {})]
         root = listing.root.absolute()
         facts, reasons = inspect_files([root / file.path for file in files], cache=cache)
@@ -163,15 +189,21 @@ def scan_arrays(
     return scan_folder(directory / "index.csv", class_names=names)
 
 
-def _read_list(source: Path, given: str | Path | None) -> dict[str, str] | None:
+def _read_list(source: Path, given: str | Path | None, listing: Listing) -> dict[str, str] | None:
     file = Path(given) if given is not None else quarantine_file(source)
-    return read_quarantine(file) if given is not None or file.is_file() else None
+    if given is None and not file.is_file():
+        return None
+    return match_quarantine(file, listing.root, [row.path for row in listing.files])
 
 
 def _require_known_classes(listing: Listing, expected: tuple[str, ...]) -> None:
     unknown = sorted(set(listing.labels) - set(expected))
     if unknown:
-        raise UserError(f"{listing.root}: class folder {unknown[0]!r} is none of the classes {', '.join(expected)}")
+        twin = next((name for name in expected if alike_key(name) == alike_key(unknown[0])), None)
+        hint = f"; --join-classes takes it for {twin!r}, which looks the same" if twin else ""
+        raise UserError(
+            f"{listing.root}: class folder {unknown[0]!r} is none of the classes {', '.join(expected)}{hint}"
+        )
 
 
 def _require_usable(listing: Listing, folder: ImageFolder) -> None:

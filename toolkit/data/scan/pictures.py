@@ -13,6 +13,7 @@ from toolkit.data.pixels.decode import ImageError, read_file
 from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.scan.facts import FACTS, content_digest, picture_facts
+from toolkit.errors import one_line
 from toolkit.machine import num_threads
 from toolkit.progress import step
 
@@ -91,4 +92,4 @@ def _inspect(path: Path, cache: ScanCache) -> Finding:
 
 
 def _reason(error: ImageError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    return str(error).removeprefix(one_line(f"{path}: "))

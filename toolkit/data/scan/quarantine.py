@@ -3,19 +3,21 @@
 Nothing is ever moved or deleted.
 """
 
+import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from toolkit.data.pixels.decode import FORMATS
+from toolkit.data.sources.listing import LIST_NAME
+from toolkit.data.sources.text import read_text
 from toolkit.errors import UserError
 from toolkit.files import write_file
-
-LIST_NAME = "quarantine.txt"
 
 _HEADING = """\
 # Pictures that are left out of training and evaluation: a path, a tab, the reason.
@@ -32,6 +34,7 @@ RARE = 0.02
 #: Among fewer pictures than this nothing stands out.
 MIN_PICTURES = 20
 
+_MAX_COMPARED = 5_000  # paths, in search of the nearest
 _PLACEHOLDER_NAME = re.compile(
     r"(not|no|un)[ _-]?(found|image|photo|picture|avail)|missing|place[ _-]?holder|removed|default", re.IGNORECASE
 )
@@ -44,12 +47,32 @@ def quarantine_file(source: Path) -> Path:
 
 def read_quarantine(file: Path) -> dict[str, str]:
     """Read reasons by path, or raise a ``UserError`` if the list cannot be read."""
-    try:
-        lines = file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    rows = (line.partition("\t") for line in lines if line.strip() and not line.startswith("#"))
-    return {_unquote(file, path): reason.strip() or "listed" for path, _, reason in rows}
+    return {readings[0]: reason for readings, reason in _entries(file)}
+
+
+def match_quarantine(file: Path, root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Read the list and find what it means among ``paths``, which are relative to ``root``: reasons by these.
+
+    As editors and file managers write paths: absolute, with ``./`` or backslashes, in quotes, in another Unicode form.
+    A folder stands for all that is in it.
+
+    Raises:
+        UserError: it cannot be read, or has an entry that means nothing; the nearest path is named.
+    """
+    known = set(paths)
+    alike: dict[str, list[str]] = {}
+    for path in paths:
+        alike.setdefault(_alike(path), []).append(path)
+    reasons: dict[str, str] = {}
+    for readings, reason in _entries(file):
+        variants = [variant for reading in readings for variant in _variants(reading, root)]
+        found = next((variant for variant in variants if variant in known), None)
+        same = next((alike[key] for key in map(_alike, variants) if len(alike.get(key, ())) == 1), [])
+        meant = [found] if found else same or _below(variants, paths)
+        if not meant and not any(os.path.lexists(os.path.join(root, variant)) for variant in variants):
+            raise UserError(f"{file}: {readings[-1]!r} matches no picture of {root}{_nearest(variants[-1], paths)}")
+        reasons |= dict.fromkeys(meant, reason)
+    return dict(sorted(reasons.items()))
 
 
 def write_quarantine(file: Path, reasons: Mapping[str, str]) -> None:
@@ -87,10 +110,56 @@ def _quote(path: str) -> str:
     return path if is_plain else json.dumps(path)
 
 
-def _unquote(file: Path, text: str) -> str:
-    if not text.startswith('"'):
-        return text.strip()
+def _entries(file: Path) -> Iterator[tuple[list[str], str]]:
+    """What each line's path may be, the likeliest first, and its reason."""
     try:
-        return str(json.loads(text))
+        lines = read_text(file, errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    for line in lines:
+        text, _, reason = line.strip().partition("\t")
+        if text and not text.startswith("#"):
+            yield _readings(file, text.strip()), reason.strip() or "listed"
+
+
+def _readings(file: Path, text: str) -> list[str]:
+    if text[0] not in "\"'" or text[-1] != text[0] or len(text) < 3:
+        if text.startswith('"'):
+            raise UserError(f"{file}: {text!r} is not a quoted path")
+        return [text]
+    # As this package quotes, or as Windows does, where a backslash is only that.
+    try:
+        return [str(json.loads(text)), text[1:-1]]
     except json.JSONDecodeError:
-        raise UserError(f"{file}: {text!r} is not a quoted path") from None
+        return [text[1:-1]]
+
+
+def _variants(path: str, root: Path) -> list[str]:
+    """Relative paths that an entry may mean."""
+    found = []
+    for text in dict.fromkeys((path, path.replace("\\", "/"))):
+        found.append(os.path.normpath(text))
+        for base in dict.fromkeys((str(root.absolute()), str(root.resolve()))):
+            if os.path.normpath(text).startswith(os.path.join(base, "")):
+                found.append(os.path.relpath(text, base))
+        if re.match(r"/|[A-Za-z]:/", text):  # of another machine: its end may be here
+            parts = os.path.normpath(text).split("/")[1:]
+            found += ["/".join(parts[start:]) for start in range(len(parts))]
+    return found
+
+
+def _below(variants: Sequence[str], paths: Sequence[str]) -> list[str]:
+    folders = tuple(f"{variant}/" for variant in variants)
+    return [path for path in paths if path.startswith(folders)]
+
+
+def _alike(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _nearest(path: str, paths: Sequence[str]) -> str:
+    folder, name = os.path.split(path)
+    # To compare one with fifty thousand takes seconds: those of its folder or of its name come first.
+    likely = [other for other in paths if os.path.dirname(other) == folder or os.path.basename(other) == name]
+    near = difflib.get_close_matches(path, likely or paths[:_MAX_COMPARED], n=1, cutoff=0)
+    return f"; the nearest is {near[0]!r}" if near else ""

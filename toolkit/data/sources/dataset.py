@@ -6,28 +6,37 @@ the content. Training, features, exports and reports then know one kind of pictu
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from toolkit.data.sources.archive import is_archive_name, unpack
+from toolkit.data.sources.archive import is_archive_name, list_archive
 from toolkit.data.sources.idx import IdxPair, find_idx, idx_pair, is_idx_name, read_idx
-from toolkit.data.sources.listing import Listing, list_csv, list_folder
+from toolkit.data.sources.listing import Listing, list_folder
+from toolkit.data.sources.table import is_table_name, list_csv
 from toolkit.errors import UserError
 from toolkit.files import new_folder
 
 #: Raise it whenever the same source would be written out differently.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _PER_FOLDER = 1000
 
 DigestOf = Callable[[Path], bytes]
 Row = tuple[np.ndarray, str, str, str]  # a picture, its label, group and split
 
 
-def list_source(source: Path, cache: Path, digest_of: DigestOf) -> Listing:
+def list_source(
+    source: Path, cache: Path, digest_of: DigestOf, split_folders: Mapping[str, str] | None = None
+) -> Listing:
     """List the files of a folder, a CSV, archive or IDX file; what is no picture file is written out into ``cache``.
+
+    Args:
+        source: where it is.
+        cache: where pictures are written to that are no files yet.
+        digest_of: digests a file's content.
+        split_folders: of a folder or archive, see ``toolkit.data.sources.layout.find_layout``.
 
     Raises:
         UserError: there is no such thing, or it is damaged.
@@ -36,13 +45,13 @@ def list_source(source: Path, cache: Path, digest_of: DigestOf) -> Listing:
         raise UserError(f"{source}: no such folder or file")
     if source.is_dir():
         pairs = find_idx(source)
-        return _list_idx(pairs, cache, digest_of) if pairs else list_folder(source)
-    if source.suffix.lower() == ".csv":
+        return _list_idx(pairs, cache, digest_of) if pairs else list_folder(source, split_folders)
+    if is_table_name(source.name):
         return list_csv(source)
     if is_idx_name(source.name):
         return _list_idx([idx_pair(source)], cache, digest_of)
     if is_archive_name(source.name):
-        return list_folder(unpack(source, cache / "unpacked" / _digest([source], digest_of)))
+        return list_archive(source, cache / "unpacked" / _digest([source], digest_of), split_folders)
     raise UserError(
         f"{source}: not a folder of class folders, a CSV file of path,label, a tar or zip file, or an IDX file "
         "(…images-idx3-ubyte)"

@@ -1,21 +1,34 @@
-"""Lists of a data set's files and their classes; nothing is opened yet but a CSV file's own text."""
+"""Lists of a data set's files and their classes: every file is on one, to be read or with the reason why not."""
 
-import csv
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from toolkit.errors import UserError
-
-#: Names that mark a folder as already split; the first of each row is the name used from then on.
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-
-SPLIT_OF = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
-_IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+from toolkit.data.sources.alike import alike_key
+from toolkit.data.sources.content import is_picture_name, why_no_picture
+from toolkit.data.sources.junk import is_junk
+from toolkit.data.sources.layout import (
+    EMPTY,
+    NO_CLASS,
+    OUTPUT,
+    ClassFolder,
+    chain_of,
+    find_layout,
+    identity,
+    is_folder,
+    is_output,
 )
-_COLUMNS = ("path", "label", "group", "split")
+from toolkit.errors import UserError, one_line
+
+JUNK = "of another program or the system"
+HIDDEN = "hidden"
+LINKED = "a link to a folder around it or without pictures"
+LIST = "the list of pictures to leave out"
+#: Name of that list in a folder.
+LIST_NAME = "quarantine.txt"
 
 
 @dataclass(frozen=True, order=True)
@@ -33,120 +46,189 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set's files, sorted by path, before any of them was opened."""
+    """A data set's files, sorted by path, before any of them was decoded.
+
+    ``labels`` are sorted, those without files included; ``ignored`` are relative paths and reasons of all other files.
+    """
 
     root: Path
     files: tuple[ListedFile, ...]
-    labels: tuple[str, ...]  # sorted, those without files included
-    ignored: tuple[str, ...] = field(default=(), repr=False)  # relative paths of what claims to be no picture
+    labels: tuple[str, ...]
+    ignored: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
-def list_folder(root: Path) -> Listing:
-    """One folder per class, or ``train``/``val``/``test`` folders which hold them. Hidden files are left out.
+def list_folder(root: Path, split_folders: Mapping[str, str] | None = None, *, see_through: bool = False) -> Listing:
+    """List one folder per class, or ``train``/``val``/``test`` folders which hold them; see ``find_layout``.
+
+    Args:
+        root: a folder.
+        split_folders: see ``find_layout``.
+        see_through: folders that only wrap the others become part of the listing's root.
 
     Raises:
-        UserError: no such folder, or no class folders in it.
+        UserError: no class folders in it, or what they are is not clear.
     """
-    class_dirs = _class_dirs(root)
-    found = sorted(
-        ListedFile(path.relative_to(root).as_posix(), label, split)
-        for label, split, directory in class_dirs
-        for path in _files_below(directory)
+    layout = find_layout(root, split_folders)
+    label_of = _labels(root, layout.classes)
+    files, ignored = [], []
+    top = Path(layout.top) if see_through else root
+    base, base_of_ignored = len(os.path.join(top, "")), len(os.path.join(root, ""))
+    for path, where, reason in _walk(str(root), {folder.path: folder for folder in layout.classes}, layout.left_out):
+        if where is None or reason:
+            ignored.append((path[base_of_ignored:], reason))
+        else:
+            files.append(ListedFile(path[base:], label_of[where.label], where.split))
+    labels = tuple(sorted({label_of[folder.label] for folder in layout.classes}))
+    return Listing(top, tuple(sorted(files)), labels, tuple(sorted(ignored)))
+
+
+def join_classes(listing: Listing, expected: Sequence[str] = ()) -> Listing:
+    """Make one class of those that look the same: the ``expected`` one of them, or the one with most pictures."""
+    counts = Counter(file.label for file in listing.files)
+    joined = {
+        alike_key(name): name for name in sorted(listing.labels, key=lambda name: (counts[name], name == name.strip()))
+    }
+    joined |= {alike_key(name): name for name in reversed(expected)}
+    files = tuple(replace(file, label=joined[alike_key(file.label)]) for file in listing.files)
+    return replace(listing, files=files, labels=tuple(sorted({joined[alike_key(name)] for name in listing.labels})))
+
+
+def class_name(folder_name: str) -> str:
+    r"""Make a label of a folder's name: text that can be written anywhere.
+
+    Bytes that are not UTF-8 are taken for Windows' Western ones, and control characters become blanks.
+
+    >>> class_name("K\udce4fer"), class_name("line\nbreak")
+    ('Käfer', 'line break')
+    """
+    if any("\ud800" <= character <= "\udfff" for character in folder_name):
+        folder_name = os.fsencode(folder_name).decode("cp1252", errors="replace")
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in folder_name)
+
+
+def describe_ignored(ignored: Iterable[tuple[str, str]]) -> str:
+    """Count files that are left out by their reasons, with an example of each.
+
+    >>> describe_ignored([("a/x.txt", "not a picture"), ("b.jpg", "hidden"), ("c.jpg", "hidden")])
+    '2 hidden (b.jpg …), 1 not a picture (a/x.txt)'
+    """
+    rows = [row for row in ignored if row[1] != LIST]
+    first = {reason: path for path, reason in reversed(rows)}
+    return ", ".join(
+        f"{count:,} {reason} ({one_line(first[reason])}{' …' if count > 1 else ''})"
+        for reason, count in Counter(reason for _, reason in rows).most_common()
     )
-    files = tuple(file for file in found if is_picture_name(file.path))
-    ignored = tuple(file.path for file in found if not is_picture_name(file.path))
-    return Listing(root, files, tuple(sorted({label for label, _, _ in class_dirs})), ignored)
 
 
-def list_csv(file: Path) -> Listing:
-    """A table ``path,label[,group[,split]]``, in that order or under those headings; paths are relative to the file.
-
-    Raises:
-        UserError: not such a table; the message names the line.
-    """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            rows = list(_csv_rows(file, text))
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not UTF-8 text; expected a table of path,label[,group[,split]]") from None
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read as CSV ({error})") from None
-    if not rows:
-        raise UserError(f"{file}: no rows; expected a table of path,label[,group[,split]]")
-    files = tuple(sorted(row for _, row in rows))
-    _require_one_row_per_picture(file, rows)
-    if len({bool(row.split) for row in files}) > 1:
-        raise UserError(f"{file}: some rows name a split and some do not; name it in every row or in none")
-    return Listing(file.parent, files, tuple(sorted({row.label for row in files})))
+def _labels(root: Path, folders: Iterable[ClassFolder]) -> dict[str, str]:
+    label_of = {folder.label: class_name(folder.label) for folder in folders}
+    names: dict[str, str] = {}
+    for name, label in label_of.items():
+        if names.setdefault(label, name) != name:
+            raise UserError(f"{root}: two class folders read {label!r}, {names[label]!r} and {name!r}; rename one")
+    return label_of
 
 
-def is_picture_name(name: str) -> bool:
-    """Tell if a file of this name claims to be a picture.
+def _walk(
+    root: str, classes: Mapping[str, ClassFolder], left_out: Mapping[str, str]
+) -> Iterator[tuple[str, ClassFolder | None, str]]:
+    """Every file below ``root`` with its class, or the reason why it is left out."""
+    around = {parent for path in (*classes, *left_out) for parent in _parents(path, root)}
+    chain = chain_of(root) | {identity(root)}
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        for entry in _entries(folder):
+            if not is_folder(entry):
+                yield entry.path, None, _own_reason(entry, at_top=folder == root) or NO_CLASS
+            elif entry.path in classes:
+                for path, reason in _files_of_class(entry.path, chain):
+                    yield path, classes[entry.path], reason
+            elif entry.path in left_out:
+                yield from ((path, None, reason) for path, reason in _files_below(entry.path, left_out[entry.path]))
+            elif entry.path in around:
+                folders.append(entry.path)
+            elif entry.is_symlink():
+                yield entry.path, None, LINKED
+            else:
+                reason = _why_no_folder(entry) or EMPTY
+                yield from ((path, None, why) for path, why in _files_below(entry.path, reason))
 
-    >>> is_picture_name("cats/1.JPG"), is_picture_name("notes.txt")
-    (True, False)
-    """
-    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
 
-
-def _class_dirs(root: Path) -> list[tuple[str, str, Path]]:
-    top = _subfolders(root)
-    if not top:
-        raise UserError(f"{root}: no class folders in it; expected one sub-folder of pictures per class")
-    if any(d.name.lower() in SPLIT_NAMES["train"] for d in top) and all(d.name.lower() in SPLIT_OF for d in top):
-        return [(c.name, SPLIT_OF[s.name.lower()], c) for s in top for c in _subfolders(s)]
-    return [(d.name, "", d) for d in top]
-
-
-def _subfolders(directory: Path) -> list[Path]:
-    return sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
-
-
-def _files_below(directory: Path) -> Iterator[Path]:
+def _files_of_class(directory: str, chain: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
     """Links to folders are followed, but not back to a folder seen before, nor out to one that holds this class."""
-    above = [_identity(parent) for parent in directory.resolve().parents]
-    seen = {*above}
-    for parent, folders, files in os.walk(directory, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        identity = _identity(parent)
-        if identity in seen:
-            folders.clear()
+    seen = chain | chain_of(directory)
+    folders = [directory]
+    while folders:
+        folder = folders.pop()
+        if identity(folder) in seen:
             continue
-        seen.add(identity)
-        yield from (Path(parent, f) for f in sorted(files) if not f.startswith("."))
-
-
-def _identity(directory: str | Path) -> tuple[int, int]:
-    status = os.stat(directory)
-    return status.st_dev, status.st_ino
-
-
-def _csv_rows(file: Path, text: Iterable[str]) -> Iterator[tuple[int, ListedFile]]:
-    reader = csv.reader(text, skipinitialspace=True, strict=True)
-    columns: tuple[str, ...] = _COLUMNS
-    for row in reader:
-        if not any(row):
+        seen.add(identity(folder))
+        inner = []
+        try:
+            entries = _entries(folder)
+        except UserError as error:
+            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
             continue
-        if reader.line_num == 1 and {"path", "label"} <= {cell.strip().lower() for cell in row}:
-            columns = tuple(cell.strip().lower() for cell in row)
+        for entry in entries:
+            if not is_folder(entry):
+                yield entry.path, _own_reason(entry)
+            elif reason := _why_no_folder(entry):
+                yield from _files_below(entry.path, reason)
+            else:
+                inner.append(entry.path)
+        folders += reversed(inner)
+
+
+def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
+    """Every file in a folder that is left out, but not what links lead to."""
+    is_plain = reason not in (JUNK, HIDDEN, OUTPUT)  # of those nobody asks what they are
+    folders = [directory]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = _entries(folder)
+        except UserError as error:
+            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
             continue
-        yield reader.line_num, _csv_row(file, reader.line_num, dict(zip(columns, map(str.strip, row), strict=False)))
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                own = _why_no_folder(entry) if is_plain else ""
+                if own:
+                    yield from _files_below(entry.path, own)
+                else:
+                    folders.append(entry.path)
+            elif not is_folder(entry):
+                yield entry.path, (_own_reason(entry) if is_plain else "") or reason
 
 
-def _csv_row(file: Path, line: int, cells: dict[str, str]) -> ListedFile:
-    path, label = cells.get("path", ""), cells.get("label", "")
-    if not path or not label:
-        raise UserError(f"{file} line {line}: expected path,label[,group[,split]], got {','.join(cells.values())!r}")
-    split = cells.get("split", "").lower()
-    if split and split not in SPLIT_OF:
-        raise UserError(f"{file} line {line}: unknown split {split!r}; known: {', '.join(SPLIT_NAMES)}")
-    return ListedFile(path, label, SPLIT_OF.get(split, ""), cells.get("group", ""))
+def _own_reason(entry: os.DirEntry[str], *, at_top: bool = False) -> str:
+    """Why a file is left out wherever it lies."""
+    if is_picture_name(entry.name) and not entry.name.startswith((".", "~$")):
+        return JUNK if is_junk(entry.name) else ""
+    if at_top and entry.name == LIST_NAME:
+        return LIST
+    if is_junk(entry.name):
+        return JUNK
+    return HIDDEN if entry.name.startswith(".") else why_no_picture(entry.path)
 
 
-def _require_one_row_per_picture(file: Path, rows: list[tuple[int, ListedFile]]) -> None:
-    first_line: dict[str, int] = {}
-    for line, row in rows:
-        path = os.path.normpath(row.path)
-        if path in first_line:
-            raise UserError(f"{file} line {line}: {row.path} stands in line {first_line[path]} already")
-        first_line[path] = line
+def _why_no_folder(entry: os.DirEntry[str]) -> str:
+    """Why a folder within a class, or beside all of them, is left out."""
+    if is_junk(entry.name):
+        return JUNK
+    return OUTPUT if is_output(entry.path) else HIDDEN if entry.name.startswith(".") else ""
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _parents(path: str, root: str) -> Iterator[str]:
+    while len(path) > len(root):
+        path = os.path.dirname(path)
+        yield path

@@ -1,0 +1,70 @@
+"""A data set's place, together with what its owner says about it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.data.sources.layout import SPLIT_NAMES, SPLIT_OF
+from toolkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source(os.PathLike[str]):
+    """A path to a data set, for wherever one is taken, and how to read it.
+
+    Attributes:
+        path: a folder, table, archive or IDX file.
+        split_folders: splits by the paths of their folders in it, where names do not tell; empty if there are none.
+        join_classes: make one class of those whose names differ in case, blanks or Unicode form only.
+    """
+
+    path: Path
+    split_folders: Mapping[str, str] | None = None
+    join_classes: bool = False
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Tell if there is anything at the path."""
+        return self.path.exists()
+
+    def arguments(self) -> list[str]:
+        """Words of a command line that mean this data set."""
+        words = [str(self.path)]
+        if self.split_folders is not None:
+            named = ",".join(f"{split}={folder}" for folder, split in self.split_folders.items())
+            words += ["--split-folders", named or "none"]
+        return words + ["--join-classes"] * self.join_classes
+
+
+def as_source(data: "str | os.PathLike[str]") -> Source:
+    """Give a path of any kind as a ``Source``."""
+    return data if isinstance(data, Source) else Source(Path(data))
+
+
+def parse_split_folders(text: str) -> dict[str, str]:
+    """Read ``train=FOLDER,val=FOLDER,test=FOLDER``, of which some may be absent, or ``none``.
+
+    >>> parse_split_folders("train=fold 1,val=fold 2"), parse_split_folders("none")
+    ({'fold 1': 'train', 'fold 2': 'val'}, {})
+
+    Raises:
+        UserError: something else.
+    """
+    if text.strip().lower() == "none":
+        return {}
+    folders: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, folder = part.partition("=")
+        split = SPLIT_OF.get(name.strip().lower(), "")
+        folder = folder.strip().rstrip("/")
+        if not split or not folder or folder in folders:
+            known = ",".join(f"{name}=FOLDER" for name in SPLIT_NAMES)
+            raise UserError(f"--split-folders {text}: expected {known}, some of them or none, got {part!r}")
+        folders[folder] = split
+    return folders
