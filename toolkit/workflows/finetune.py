@@ -3,18 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import model_info
 from toolkit.data import split_folder
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.factory import create_model, locate_weights, preprocessing_of
+from toolkit.progress import step
+from toolkit.transfer import FinetuneOptions, finetune, plan_freezing
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
-
-if TYPE_CHECKING:
-    from toolkit.transfer import FinetuneOptions
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class FolderOptions:
     """
 
     cache_dir: str | Path
-    finetuning: "FinetuneOptions | None" = None
+    finetuning: FinetuneOptions | None = None
     report: Path | None = None
     skip_bad: bool = False
 
@@ -57,23 +55,26 @@ def finetune_folder(
         ``{"bundle", "metrics", "val_accuracy", "num_params"}`` and, under ``"finetuning"``, how it came about.
     """
     info = model_info(model_name)
+    finetuning = options.finetuning or FinetuneOptions()
+    # What can be refused is refused before a large folder is read and Keras is imported.
+    plan_freezing(info.stages, 0, finetuning.unfreeze)
     require_writable(export.directory)
-    weights, preprocessing = _pretrained(weights, info)
+    require_writable(Path(options.cache_dir))
+    if options.report:
+        require_writable(Path(options.report).parent)
+    locate_weights(info, weights)
     folder = scan(data, options.skip_bad)
     split = split_folder(folder)
 
-    from toolkit.factory import create_model, preprocessing_of
-    from toolkit.transfer import finetune
-
-    shape = None if preprocessing is None else preprocessing.input_shape
-    model = create_model(info.name, num_classes=len(folder.class_names), input_shape=shape, weights=weights)
-    preprocessing = preprocessing or preprocessing_of(model)
+    with step("building the network"):
+        model = create_model(info.name, num_classes=len(folder.class_names), weights=weights)
+    preprocessing = preprocessing_of(model)
     result = finetune(
         model,
         split,
         preprocessing,
         cache_dir=options.cache_dir,
-        options=options.finetuning,
+        options=finetuning,
         on_epoch=on_epoch,
     )
     if options.report and result.features:
@@ -103,19 +104,3 @@ def finetune_folder(
         "num_params": result.model.count_params(),
         "finetuning": result.as_document(),
     }
-
-
-def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Preprocessing | None]:
-    """Find the weights' file or tag, and the preprocessing of a bundle or a run; others say theirs when loaded."""
-    path = Path(weights)
-    if path.is_dir() and (path / "model.keras").exists():
-        return path / "model.keras", info.preprocessing
-    if path.is_dir():
-        version_dir = find_bundle(path)
-        manifest = read_manifest(version_dir)
-        verify_files(version_dir, manifest, (MANIFEST,))
-        return require_network(version_dir, manifest), manifest.preprocessing
-    from toolkit.factory import locate_weights
-
-    locate_weights(info, weights)  # a mistyped tag is reported before a large folder is read
-    return weights, None
