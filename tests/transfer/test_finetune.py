@@ -1,5 +1,7 @@
 """From pictures to a calibrated classifier: what trains, what stays, and that the parts make one network."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -148,6 +150,7 @@ def test_views_are_reported_beside_the_plain_pictures_and_the_better_is_kept(run
 
 @pytest.mark.parametrize("gradual", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes, gradual, told, caplog):
+    caplog.set_level(logging.INFO, "toolkit")
     before = values(model)
     unfrozen = UnfrozenOptions(epochs=2, learning_rate=3e-3, gradual=gradual)
     result = run(model, unfreeze="stage2", unfrozen=unfrozen, head=HeadOptions(strengths=(1e-4,)))

@@ -174,7 +174,7 @@ def _add_transfer(commands) -> None:
     parser.add_argument("--lr", type=float, default=1e-4, metavar="R", help="of unfrozen stages (default 0.0001)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     parser.add_argument("--cluster", metavar="ADDRESS", help="compute features on a Ray cluster; local starts one here")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="a page: map, near duplicates, doubtful labels")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a page: scores, mistakes, map, doubtful labels")
     _add_export(parser)
     _add_formats(parser)
     _add_skip_bad(parser)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.catalogue import model_info
-from toolkit.data import split_folder
+from toolkit.data import Split, split_folder
 from toolkit.factory import create_model, locate_weights, preprocessing_of
+from toolkit.network import as_float32
 from toolkit.progress import step
-from toolkit.transfer import FinetuneOptions, finetune, plan_freezing
+from toolkit.spec import Preprocessing
+from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 
@@ -22,7 +24,8 @@ class FolderOptions:
     Attributes:
         cache_dir: the feature cache.
         finetuning: what trains and how, see ``toolkit.transfer.FinetuneOptions``.
-        report: an HTML file to write: a map of the pictures, near duplicates, labels to look at again.
+        report: an HTML file to write: scores and mistakes on held-out pictures, a map of the pictures, near
+            duplicates, labels to look at again.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
     """
 
@@ -77,17 +80,9 @@ def finetune_folder(
         options=finetuning,
         on_epoch=on_epoch,
     )
-    if options.report and result.features:
-        from toolkit.transfer.report import write_report
-
-        write_report(
-            options.report,
-            pictures=[*split.train.paths, *split.val.paths],
-            labels=[*split.train.labels, *split.val.labels],
-            class_names=folder.class_names,
-            features=np.concatenate(result.features),
-            steps=result.steps,
-        )
+    known: dict[str, Any] = {}
+    if options.report:
+        known["reference"] = _write_report(options.report, result, folder.class_names, split, preprocessing)
     bundle, metrics = export_held_out(
         result.model,
         folder,
@@ -96,6 +91,7 @@ def finetune_folder(
         export,
         temperature=result.temperature,
         reject_below=result.reject_below,
+        **known,
     )
     return {
         "bundle": str(bundle),
@@ -104,3 +100,27 @@ def finetune_folder(
         "num_params": result.model.count_params(),
         "finetuning": result.as_document(),
     }
+
+
+def _write_report(
+    path: Path, result: FinetuneResult, class_names: tuple[str, ...], split: Split, preprocessing: Preprocessing
+) -> np.ndarray:
+    """Write the page about a fine-tuning, and give the network's probabilities for the held-out pictures."""
+    from toolkit.engines.runtimes import KerasEngine
+    from toolkit.export.parity import HeldOutPictures
+    from toolkit.transfer.report import HeldOut, write_report
+
+    name, subset = split.held_out
+    engine = KerasEngine(as_float32(result.model), preprocessing)
+    probabilities = HeldOutPictures(subset, preprocessing).answers(engine, "classifying held-out pictures")
+    with step("writing the report"):
+        write_report(
+            path,
+            pictures=[*split.train.paths, *split.val.paths],
+            labels=[*split.train.labels, *split.val.labels],
+            class_names=class_names,
+            features=None if result.features is None else np.concatenate(result.features),
+            steps=result.steps,
+            held_out=HeldOut(name, subset, probabilities),
+        )
+    return probabilities
