@@ -64,14 +64,14 @@ def spread(examples: "Examples | Pictures", preprocessing: Preprocessing, count:
     Raises:
         UserError: as ``batches_of``, or floats that pixels cannot have been normalised to.
     """
-    examples = _labelled_alike(examples)
-    if isinstance(examples, Subset):
-        examples = picked(examples, evenly(len(examples), count))
-    elif isinstance(examples, tuple):
-        chosen = evenly(len(examples[0]), count)
-        examples = (examples[0][chosen], examples[1][chosen])
+    alike = _labelled_alike(examples)
+    if isinstance(alike, Subset):
+        alike = picked(alike, evenly(len(alike), count))
+    elif isinstance(alike, tuple):
+        chosen = evenly(len(alike[0]), count)
+        alike = (alike[0][chosen], alike[1][chosen])
     taken: list[np.ndarray] = []
-    for inputs, _ in batches_of(examples, preprocessing):
+    for inputs, _ in batches_of(alike, preprocessing):
         if inputs.dtype != np.uint8:
             _require_range(inputs, preprocessing)
         taken.extend(normalized(inputs, preprocessing))
@@ -91,7 +91,7 @@ def _labelled_alike(examples: "Examples | Pictures") -> Examples:
     if isinstance(examples, tuple) and len(examples) == 2:
         return _labelled_alike(np.asarray(examples[0]))
     if not isinstance(examples, Iterable):
-        return examples  # refused where batches are made of it
+        raise UserError(f"expected pictures as files, an array or batches of them, got {type(examples).__name__}")
     batches = (np.asarray(batch[0] if isinstance(batch, tuple | list) else batch) for batch in examples)
     return ((inputs, np.zeros(len(inputs), int)) for inputs in batches)
 

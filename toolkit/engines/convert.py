@@ -1,6 +1,5 @@
 """Conversion of a Keras network to a LiteRT file."""
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
@@ -73,7 +72,8 @@ def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
     parts = {part.removeprefix("quant_") for path in tensor.split(";") for part in path.split("/")}
     found = [name for name in names if name in parts]
     # Keras numbers the scope of a layer that is called a second time, as conversion does.
-    return found or [name for name in names if any(re.fullmatch(rf"{re.escape(name)}_\d+", part) for part in parts)]
+    called = {scope for scope, _, number in (part.rpartition("_") for part in parts) if number.isdecimal()}
+    return found or [name for name in names if name in called]
 
 
 def _converter(model: "keras.Model") -> Any:

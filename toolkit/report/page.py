@@ -81,7 +81,8 @@ def plot_style() -> Iterator[None]:
 
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     nothing = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
-    with matplotlib.rc_context({**dict.fromkeys(inked, _INK), **dict.fromkeys(nothing, "none")}):
+    style: Any = dict.fromkeys(inked, _INK) | dict.fromkeys(nothing, "none")
+    with matplotlib.rc_context(style):
         yield
 
 

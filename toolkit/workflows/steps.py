@@ -87,10 +87,8 @@ def export_held_out(
     from toolkit.metrics import accuracy_report
 
     name, subset = split.held_out
-    options = {
-        "litert": "litert" in export.formats,
-        "methods": tuple(method for method in METHODS if method in export.formats),
-    } | options
+    options.setdefault("litert", "litert" in export.formats)
+    options.setdefault("methods", tuple(method for method in METHODS if method in export.formats))
     chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
     with draft_bundle(model, export.directory, folder.class_names, preprocessing, chosen) as draft:
         answers = draft.measure()
