@@ -21,6 +21,7 @@ from toolkit.bundle import (
     join_pictures,
     list_bundles,
     list_versions,
+    next_version,
     picture_digests,
     publish,
     read_manifest,
@@ -307,3 +308,43 @@ def test_one_network_in_two_bundles_is_named(tmp_path):
 def assert_one_line_of(words: str, part: str) -> None:
     assert "\n" not in words
     assert part in words
+
+
+STAGER = """
+import os, sys, time
+from pathlib import Path
+from toolkit.bundle import next_version
+with next_version(Path(sys.argv[1])) as staging:
+    (staging / "part").write_text("half of it")
+    print(staging, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_export_left_is_swept_by_the_next_and_only_that(tmp_path):
+    directory = tmp_path / "pets"
+    killed, alive = (
+        subprocess.Popen([sys.executable, "-c", STAGER, str(directory)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    )
+    left, used = (Path(process.stdout.readline().strip()) for process in (killed, alive))
+    killed.kill()
+    killed.wait()
+    elsewhere = directory / left.name.replace(left.name.split("-")[2], "a0ffee12")  # another host's, on a shared disk
+    elsewhere.mkdir()
+    try:
+        with next_version(directory) as staging:
+            assert set(directory.iterdir()) == {staging, used, elsewhere}
+        assert (used / "part").read_text() == "half of it"
+    finally:
+        alive.kill()
+        alive.wait()
+        alive.stdout.close()
+        killed.stdout.close()
+
+
+def test_staging_is_swept_after_a_day_though_its_number_was_given_again(tmp_path):
+    left, fresh = staging_dir(tmp_path), staging_dir(tmp_path)  # by a process that runs
+    os.utime(left, (0, 0))
+    with next_version(tmp_path) as staging:
+        assert set(tmp_path.iterdir()) == {fresh, staging}

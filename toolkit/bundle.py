@@ -6,11 +6,13 @@ adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
 
 import hashlib
 import os
+import platform
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,8 @@ INT8_LITERT = litert_file("int8")
 #: Digests of the pictures that a bundle was made with, by subset: those that taught it, those that chose among its
 #: settings, and those that it was measured on.
 Pictures = Mapping[str, frozenset[str]]
+_STAGING = ".staging-"  # then the number of the process that writes there, and of what machine
+_ABANDONED_SECONDS = 24 * 3600
 
 #: Raised when a reader of the old form would misunderstand the new one.
 SCHEMA_VERSION = 1
@@ -338,7 +342,11 @@ def publish(staging: Path, directory: Path) -> Path:
 
 @contextmanager
 def next_version(directory: Path) -> Iterator[Path]:
-    """Give a ``staging_dir`` to write a bundle's next version in, which is removed at the end unless published."""
+    """Give a ``staging_dir`` to write a bundle's next version in, which is removed at the end unless published.
+
+    Those that killed processes left in the same place are removed first.
+    """
+    _sweep(directory)
     staging = staging_dir(directory)
     try:
         yield staging
@@ -354,12 +362,41 @@ def staging_dir(directory: Path) -> Path:
     Raises:
         UserError: it cannot be made, for instance because ``directory`` is a file.
     """
-    staging = directory / f".staging-{os.getpid()}-{secrets.token_hex(4)}"
+    staging = directory / f"{_STAGING}{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
     try:
         staging.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to ({error.strerror})") from None
     return staging
+
+
+def _sweep(directory: Path) -> None:
+    """Remove staging directories whose process is gone: known by its number here, elsewhere by its age."""
+    for staging in directory.glob(f"{_STAGING}*") if directory.is_dir() else ():
+        process, machine, *_ = [*staging.name.removeprefix(_STAGING).split("-"), ""]
+        with suppress(OSError):  # gone meanwhile, or somebody else's
+            is_old = time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS
+            if is_old or (machine == _machine() and not _is_running(process)):
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _machine() -> str:
+    """Name where a process's number means that process: a host, or a container on it."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        return True
+    return True
 
 
 def sha256_of(path: Path) -> str:

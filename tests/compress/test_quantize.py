@@ -1,9 +1,15 @@
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
 import pytest
 
 from toolkit.bundle import FLOAT_LITERT, litert_file
 from toolkit.compress import operator_report, quantize
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines import open_engine
 from toolkit.engines.runtimes import LiteRTEngine
 from toolkit.errors import UserError
@@ -66,3 +72,56 @@ def test_calibration_pictures_decide_the_ranges(lenet, lenet_preprocessing, digi
     assert other != lenet_files["int8"]
     again = quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=digits_split.train)
     assert again == lenet_files["int8"]
+
+
+def test_labels_are_not_needed(lenet, lenet_preprocessing, digits_split):
+    train = Subset(digits_split.train.paths[:20], digits_split.train.labels[:20])
+    pixels = load_pixels(train.paths, lenet_preprocessing)
+    given = {
+        "files with labels": train,
+        "files": Subset(train.paths, ()),
+        "paths": [Path(path) for path in train.paths],
+        "pixels": pixels,
+        "pixels in batches": iter([pixels[:9], pixels[9:]]),
+        "floats": normalize(pixels, lenet_preprocessing),
+        "one-hot labels": (pixels, np.eye(20)),
+    }
+    files = {
+        kind: quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=pictures)
+        for kind, pictures in given.items()
+    }
+    assert {kind for kind in files if files[kind] != files["files with labels"]} == set()
+
+
+@pytest.mark.parametrize("calibration", [[], np.zeros((0, 32, 32, 3), np.uint8), iter([])])
+def test_no_pictures_are_refused(lenet, lenet_preprocessing, calibration):
+    with pytest.raises(UserError, match=r"int8 needs training pictures|got no pictures"):
+        quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=calibration)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-2, 3)])
+def test_floats_that_the_network_was_not_trained_on_are_refused(lenet, lenet_preprocessing, low, high):
+    inputs = np.linspace(low, high, 4 * 32 * 32).reshape(4, 32, 32, 1)
+    with pytest.raises(
+        UserError, match=rf"got float inputs of {low}…{high}, and pixels of 0…255 are normalised to -1…1"
+    ):
+        quantize(lenet, "int8", preprocessing=lenet_preprocessing, calibration=inputs)
+
+
+def test_floats_that_fill_little_of_the_range_are_warned_of(lenet, lenet_preprocessing, digits_split, caplog):
+    raw = dataclasses.replace(lenet_preprocessing, scale=1.0, mean=(0.0,), std=(1.0,))
+    inputs = np.random.default_rng(0).random((4, *raw.input_shape)).astype(np.float32)
+    quantize(lenet, "int8", preprocessing=raw, calibration=inputs)
+    assert "and pixels of 0…255 are normalised to 0…255 here" in caplog.text
+
+
+def test_an_operation_that_int16x8_lacks_is_named(lenet_preprocessing):
+    inputs = keras.Input((32, 32, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Activation("hard_swish")(inputs)))
+    with pytest.raises(UserError, match=r"net has no int16x8 form: .* op: '.+'; take int8 or float16"):
+        quantize(
+            keras.Model(inputs, outputs, name="net"),
+            "int16x8",
+            preprocessing=lenet_preprocessing,
+            calibration=np.zeros((2, 32, 32, 3), np.uint8),
+        )

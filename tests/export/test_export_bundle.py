@@ -1,6 +1,8 @@
 """An export writes all forms of a network or refuses to, and TensorFlow alone answers as this package does."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,27 @@ def test_keras_file_goes_on_where_training_ended(bundle, lenet):
     model = keras.saving.load_model(bundle / KERAS_FILE, safe_mode=True)
     for ours, theirs in zip(model.get_weights(), lenet.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+WITHOUT_US = """
+import sys
+sys.modules["toolkit"] = None  # as where it is not installed
+import keras, numpy
+model = keras.saving.load_model(sys.argv[1])
+assert not model.compiled
+numpy.save(sys.argv[2], model(numpy.load(sys.argv[2]), training=False))
+"""
+
+
+def test_plain_keras_opens_the_keras_file_without_this_package(bundle, lenet, tmp_path):
+    """It was trained with Adam, whose two slots a weight would be in the file too."""
+    assert lenet.optimizer is not None
+    assert (bundle / KERAS_FILE).stat().st_size < 1.5 * 4 * lenet.count_params()
+    inputs = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
+    np.save(tmp_path / "values.npy", inputs)
+    command = [sys.executable, "-c", WITHOUT_US, str(bundle / KERAS_FILE), str(tmp_path / "values.npy")]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=120)
+    np.testing.assert_allclose(np.load(tmp_path / "values.npy"), lenet(inputs, training=False), atol=1e-5)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 import toolkit
 from toolkit.errors import UserError
+from toolkit.factory import locate_weights
 
 RNG = np.random.default_rng(0)
 FORMATS = (".keras", ".weights.h5")
@@ -214,3 +215,21 @@ def test_format_overrides_the_name(tmp_path):
     again = toolkit.create_model("lenet5")
     toolkit.load_weights(again, path, format="weights.h5")
     assert _equal(model, again)
+
+
+def test_bundles_and_runs_are_weights(bundle, lenet, lenet_preprocessing, tmp_path):
+    for path in (bundle, str(bundle.parent)):
+        model = toolkit.create_model("lenet5", weights=path)
+        assert _equal(model, lenet)
+        assert toolkit.preprocessing_of(model) == lenet_preprocessing
+    lenet.save(tmp_path / "model.keras")
+    assert _equal(toolkit.create_model("lenet5", weights=tmp_path), lenet)
+    assert toolkit.create_model("lenet5", num_classes=3, weights=bundle).output_shape == (None, 3)
+
+
+@pytest.mark.parametrize(("place", "fault"), [("gone.keras", "no weights file at"), ("empty", "not a bundle")])
+def test_a_place_without_weights_is_told_before_a_network_is_built(tmp_path, place, fault):
+    (tmp_path / "empty").mkdir()
+    info = toolkit.model_info("lenet5")
+    with pytest.raises(UserError, match=fault):
+        locate_weights(info, str(tmp_path / place))

@@ -1,5 +1,7 @@
 """From pictures to a calibrated classifier: what trains, what stays, and that the parts make one network."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -147,7 +149,8 @@ def test_views_are_reported_beside_the_plain_pictures_and_the_better_is_kept(run
 
 
 @pytest.mark.parametrize("gradual", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes, gradual):
+def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes, gradual, told, caplog):
+    caplog.set_level(logging.INFO, "toolkit")
     before = values(model)
     unfrozen = UnfrozenOptions(epochs=2, learning_rate=3e-3, gradual=gradual)
     result = run(model, unfreeze="stage2", unfrozen=unfrozen, head=HeadOptions(strengths=(1e-4,)))
@@ -162,6 +165,11 @@ def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes,
     assert result.val_accuracy == max(step.val_accuracy for step in result.steps)
     accuracy = np.mean(logits_of(result.model, stripes.val).argmax(axis=1) == np.asarray(stripes.val.labels))
     assert accuracy == pytest.approx(result.val_accuracy, abs=0.04)
+    steps = [(done, total) for label, done, total in told if label == "training from stage2 on"]
+    assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)]
+    said = [message for message in caplog.messages if message.startswith("validation accuracy: ")]
+    assert said[0] == f"validation accuracy: {100 * result.steps[0].val_accuracy:.2f} % of 30 pictures"
+    assert f"{100 * step.val_accuracy:.2f} % after training from stage2 on" in said[1]
 
 
 def test_training_that_makes_it_worse_is_undone_and_said(run, model):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError
 from toolkit.transfer.finetune import Step
 from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates
-from toolkit.transfer.report import write_report
+from toolkit.transfer.report import HeldOut, write_report
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(150) % 3
@@ -74,8 +75,8 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert (counts["near_duplicates"], counts["pictures"]) == (2, 150)
     assert page.count("<circle") == 150
-    assert "<td>classifier on 4 views<td>93.21 %<td>kept" in page
-    assert "<td>classifier on &lt;plain&gt; pictures<td>90.00 %<td>\n" in page
+    assert '<td>classifier on 4 views</td><td class="number">93.21</td><td>kept</td>' in page
+    assert '<td>classifier on &lt;plain&gt; pictures</td><td class="number">90.00</td><td></td>' in page
     assert "a&amp;b" in page
     assert "<10>" not in page
     assert "&lt;10&gt;.png and a&amp;b/" not in page  # 10 and 20 are of other classes
@@ -84,8 +85,27 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
     with Image.open(io.BytesIO(base64.b64decode(first[1]))) as image:
         red, _, blue = np.asarray(image).mean(axis=(0, 1))
         assert (red, blue) == pytest.approx((10, 245), abs=4)
+    assert "prefers-color-scheme: dark" in page
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
         write_report(tmp_path / "nowhere" / "report.html", **arguments)
+
+
+def test_report_shows_what_the_network_makes_of_held_out_pictures(tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(6)]
+    for path in paths:
+        Image.new("RGB", (40, 30)).save(path)
+    answers = np.full((6, 3), 0.1, np.float32) + 0.7 * np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 0]]
+    held_out = HeldOut("test", Subset(tuple(map(str, paths)), (0, 0, 1, 1, 2, 2)), answers)
+    given = {"pictures": paths, "labels": [0] * 6, "class_names": ["ant", "bee", "wa<sp"]}
+    write_report(tmp_path / "report.html", **given, features=None, held_out=held_out)
+    page = (tmp_path / "report.html").read_text()
+    assert "<b>83.33 %</b>test top-1" in page
+    numbers = "".join(f'<td class="number">{value}</td>' for value in ("2", "100.00", "50.00", "66.67"))
+    assert f"<td>wa&lt;sp</td>{numbers}" in page
+    assert '<td>wa&lt;sp</td><td>ant</td><td class="number">1</td>' in page
+    assert page.count('src="data:image/png') == 1  # the confusion matrix
+    assert "5.png: called ant, 80 %; is wa&lt;sp, 10 %" in page
+    assert "<h2>Map</h2>" not in page
 
 
 OWN = np.random.default_rng(0)

@@ -1,8 +1,12 @@
+import logging
+
 import numpy as np
 import pytest
 
-from toolkit.bundle import picture_digests, read_manifest, read_pictures
+from toolkit import Predictor
+from toolkit.bundle import EXTRA, picture_digests, read_manifest, read_pictures
 from toolkit.data.feed.arrays import load_pixels
+from toolkit.engines import available_engines
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
 from toolkit.metrics import accuracy_report
@@ -47,3 +51,28 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not a writable folder"):
         require_writable(tmp_path / "file" / "digits")
+
+
+def test_a_bundle_gets_the_files_that_were_asked_for_and_accuracy_is_told_before_them(
+    lenet, lenet_preprocessing, digits_folder, digits_split, caplog, tmp_path
+):
+    directory = tmp_path / "digits"
+
+    def files(*formats: str) -> set[str]:
+        path, _ = export_held_out(
+            lenet, digits_folder, digits_split, lenet_preprocessing, ExportOptions(directory, formats=formats)
+        )
+        predictor = Predictor.load(path)
+        assert predictor.predict(digits_split.test.paths[:1])[0][0].label in digits_folder.class_names
+        assert read_manifest(path).recommended_engine in available_engines(path)
+        return {file.name for file in (path / EXTRA).glob("*.tflite")}
+
+    with caplog.at_level(logging.INFO, logger="toolkit"):
+        assert files() == set()
+    said = [record for record in caplog.records if "held-out accuracy: " in record.message]
+    assert "of 359 pictures" in said[0].message
+    assert said[0].created < (directory / "1" / "saved_model.pb").stat().st_mtime
+    assert files("savedmodel", "int8") == {"model.int8.tflite"}
+    assert files("litert") == {"model.fp32.tflite"}
+    with pytest.raises(UserError, match="unknown format 'lite'; did you mean 'litert'"):
+        ExportOptions(directory, formats=("lite",))

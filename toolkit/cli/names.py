@@ -9,10 +9,12 @@ from toolkit.ensemble.crops import SCHEMES
 from toolkit.training.recipes import list_recipes
 from toolkit.transfer.head import Solver
 from toolkit.workflows.compress import COMPRESSION_METHODS
+from toolkit.workflows.steps import FORMATS
 
 NAMES = {
     "crops": SCHEMES,
     "engines": ("auto", "recommended", *ENGINES),
+    "formats": FORMATS,
     "heads": get_args(Solver),
     "methods": COMPRESSION_METHODS,
     "patterns": PATTERNS,

@@ -111,6 +111,7 @@ def _add_training(commands) -> None:
     parser.add_argument("--host-id", type=int, metavar="I", help="which of them this is, from 0")
     parser.add_argument("--export", type=Path, metavar="saved_models/NAME", help="write a bundle's next version")
     _add_export(parser)
+    _add_formats(parser)
     _add_skip_bad(parser)
 
     searched = "search a training run's settings at random, in one run after another or in several at a time"
@@ -173,8 +174,9 @@ def _add_transfer(commands) -> None:
     parser.add_argument("--lr", type=float, default=1e-4, metavar="R", help="of unfrozen stages (default 0.0001)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     parser.add_argument("--cluster", metavar="ADDRESS", help="compute features on a Ray cluster; local starts one here")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="a page: map, near duplicates, doubtful labels")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a page: scores, mistakes, map, doubtful labels")
     _add_export(parser)
+    _add_formats(parser)
     _add_skip_bad(parser)
 
     parser = _command(commands, "cache", "list, verify and prune the features cached on disk", json=False)
@@ -342,6 +344,24 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--examples", type=int, default=0, metavar="N", help="held-out pictures to ship in the bundle for the demo"
     )
     parser.add_argument("--force", action="store_true", help="write the bundle even if its engines disagree")
+
+
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--formats",
+        type=lambda text: tuple(text.split(",")),
+        default=("savedmodel", "litert", "int8"),
+        metavar="F,...",
+        help="files of the bundle, of {formats}; the SavedModel always (default savedmodel,litert,int8)",
+    )
+    formats.add_argument(
+        "--no-int8",
+        dest="formats",
+        action="store_const",
+        const=("savedmodel", "litert"),
+        help="write no int8 file, which takes the most time",
+    )
 
 
 def _add_skip_bad(parser: argparse.ArgumentParser) -> None:

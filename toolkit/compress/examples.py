@@ -1,6 +1,7 @@
 """Pictures for compression methods to learn from: as files, arrays or batches, here and in the worker."""
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,14 @@ else:
 #: ``(N, height, width, 3)``, which the preprocessing normalises; in float they are taken as normalised already.
 Examples = Subset | tuple[np.ndarray, np.ndarray] | Iterable[tuple[np.ndarray, np.ndarray]]
 
+#: Examples without labels: files, or arrays like ``inputs`` above, in one piece or in batches.
+Pictures = Sequence[str | Path] | np.ndarray | Iterable[np.ndarray]
+
 _BATCH_SIZE = 32
+_OVERSHOOT = 0.2  # of the range of normalised pixels, that floats may lie outside of it
+_FILLED = 0.6  # of that range: real pictures, some of them with dark and light places, fill more
+
+log = logging.getLogger("toolkit")
 
 
 def batches_of(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -48,19 +56,58 @@ def normalized(inputs: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return normalize(inputs, preprocessing) if inputs.dtype == np.uint8 else np.asarray(inputs, np.float32)
 
 
-def spread(examples: Examples, preprocessing: Preprocessing, count: int) -> np.ndarray:
-    """Take ``count`` normalised inputs, or all there are, evenly from files and arrays, from a stream its first."""
-    if isinstance(examples, Subset):
-        examples = picked(examples, evenly(len(examples), count))
-    elif isinstance(examples, tuple):
-        chosen = evenly(len(examples[0]), count)
-        examples = (examples[0][chosen], examples[1][chosen])
+def spread(examples: "Examples | Pictures", preprocessing: Preprocessing, count: int) -> np.ndarray:
+    """Take ``count`` normalised inputs, or all there are, evenly from files and arrays, from a stream its first.
+
+    Labels are not looked at, and need not be there.
+
+    Raises:
+        UserError: as ``batches_of``, or floats that pixels cannot have been normalised to.
+    """
+    alike = _labelled_alike(examples)
+    if isinstance(alike, Subset):
+        alike = picked(alike, evenly(len(alike), count))
+    elif isinstance(alike, tuple):
+        chosen = evenly(len(alike[0]), count)
+        alike = (alike[0][chosen], alike[1][chosen])
     taken: list[np.ndarray] = []
-    for inputs, _ in batches_of(examples, preprocessing):
+    for inputs, _ in batches_of(alike, preprocessing):
+        if inputs.dtype != np.uint8:
+            _require_range(inputs, preprocessing)
         taken.extend(normalized(inputs, preprocessing))
         if len(taken) >= count:
             break
     return np.stack(taken[:count])
+
+
+def _labelled_alike(examples: "Examples | Pictures") -> Examples:
+    """Give every example the label 0."""
+    if isinstance(examples, Subset):
+        return Subset(examples.paths, (0,) * len(examples.paths))
+    if isinstance(examples, np.ndarray):
+        return examples, np.zeros(len(examples), int)
+    if isinstance(examples, tuple | list) and examples and all(isinstance(path, str | Path) for path in examples):
+        return Subset(tuple(map(str, examples)), (0,) * len(examples))
+    if isinstance(examples, tuple) and len(examples) == 2:
+        return _labelled_alike(np.asarray(examples[0]))
+    if not isinstance(examples, Iterable):
+        raise UserError(f"expected pictures as files, an array or batches of them, got {type(examples).__name__}")
+    batches = (np.asarray(batch[0] if isinstance(batch, tuple | list) else batch) for batch in examples)
+    return ((inputs, np.zeros(len(inputs), int)) for inputs in batches)
+
+
+def _require_range(inputs: np.ndarray, preprocessing: Preprocessing) -> None:
+    """Refuse floats outside of what pixels are normalised to, and warn of those that fill little of it."""
+    factor, offset = map(np.asarray, preprocessing.affine())
+    ends = np.stack([offset, 255 * factor + offset])
+    low, high = float(ends.min()) + 0.0, float(ends.max()) + 0.0  # never -0
+    least, most = float(inputs.min()), float(inputs.max())
+    fault = f"float inputs of {least:.3g}…{most:.3g}, and pixels of 0…255 are normalised to {low:.3g}…{high:.3g} here"
+    # What was resized after it was normalised overshoots a little.
+    if not (least >= low - _OVERSHOOT * (high - low) and most <= high + _OVERSHOOT * (high - low)):
+        raise UserError(f"got {fault}: give uint8 pixels, or floats as the network was trained on")
+    if most - least < _FILLED * (high - low):
+        log.warning("got %s: activation ranges will be too narrow if the network was not trained on such", fault)
 
 
 def evenly(total: int, count: int) -> list[int]:

@@ -1,13 +1,15 @@
 """Conversion of a Keras network to a LiteRT file."""
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from toolkit.engines.ranges import with_ranges
+from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.network import as_float32
+from toolkit.progress import step
 
 Quantization = Literal["none", "dynamic", "float16", "int8", "int16x8"]
 
@@ -18,6 +20,7 @@ def to_litert(
     quantization: Quantization = "none",
     calibration: Iterable[np.ndarray] | None = None,
     keep_float: Collection[str] = (),
+    float_file: bytes | None = None,
 ) -> bytes:
     """Convert to a LiteRT (``.tflite``) file.
 
@@ -31,9 +34,11 @@ def to_litert(
             say ``keep_float`` stay in float under ``"int8"``.
         calibration: for ``"int8"`` and ``"int16x8"``, batches of normalised input, drawn from the training pictures.
         keep_float: names of further layers to leave in float under ``"int8"``.
+        float_file: the network's file under ``"none"`` where it is at hand; ``"int8"`` and ``"int16x8"`` start from it.
 
     Raises:
         ValueError: ``"int8"`` or ``"int16x8"`` without calibration data.
+        UserError: the network has an operation that ``"int16x8"`` cannot compute, or answers no numbers.
     """
     import tensorflow as tf
 
@@ -41,17 +46,17 @@ def to_litert(
     if quantization in ("int8", "int16x8"):
         if calibration is None:
             raise ValueError(f"{quantization} needs calibration batches: without them activation ranges are unknown")
-        examples = [example[None] for batch in calibration for example in np.asarray(batch, np.float32)]
+        ranged = with_ranges(float_file or to_litert(model), np.concatenate([*calibration]).astype(np.float32))
         if quantization == "int16x8":
-            int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-            return integer_converter(model, examples, [int16]).convert()
-        return _to_int8(model, examples, keep_float)
+            return _to_int16x8(ranged, model)
+        return _to_int8(ranged, model, keep_float)
     converter = _converter(model)
     if quantization != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+    with step("writing a LiteRT file"):
+        return converter.convert()
 
 
 def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
@@ -67,7 +72,8 @@ def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
     parts = {part.removeprefix("quant_") for path in tensor.split(";") for part in path.split("/")}
     found = [name for name in names if name in parts]
     # Keras numbers the scope of a layer that is called a second time, as conversion does.
-    return found or [name for name in names if any(re.fullmatch(rf"{re.escape(name)}_\d+", part) for part in parts)]
+    called = {scope for scope, _, number in (part.rpartition("_") for part in parts) if number.isdecimal()}
+    return found or [name for name in names if name in called]
 
 
 def _converter(model: "keras.Model") -> Any:
@@ -80,35 +86,31 @@ def _converter(model: "keras.Model") -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
 
 
-def integer_converter(model: "keras.Model", examples: list[np.ndarray], operators: list[Any]) -> Any:
-    """Make TensorFlow's converter learn ranges from ``examples`` (batches of one) and use only ``operators``."""
-    import tensorflow as tf
+def _to_int8(ranged: bytes, model: "keras.Model", keep_float: Collection[str]) -> bytes:
+    """Quantize a float file that holds ranges, see ``with_ranges``, all but some layers of it."""
+    from tensorflow.lite.python.convert import mlir_quantize
+    from tensorflow.lite.tools import flatbuffer_utils
 
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([example] for example in examples)
-    converter.target_spec.supported_ops = operators
-    # A scale per unit of a dense layer costs a small network a tenth of its file and wins no accuracy.
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    return converter
-
-
-def _to_int8(model: "keras.Model", examples: list[np.ndarray], keep_float: Collection[str]) -> bytes:
-    import tensorflow as tf
-    from ai_edge_litert.interpreter import Interpreter
-
-    int8, float32 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS
-    content = integer_converter(model, examples, [int8]).convert()
     kept = {*keep_float, *(layer.name for layer in model.layers if getattr(layer, "keep_float", False))}
-    if not kept:
-        return content
-    # Only the converted file knows what the operations of a layer are called in it.
-    tensors = Interpreter(model_content=content).get_tensor_details()
     layer_names = [layer.name for layer in model.layers]
-    names = [tensor["name"] for tensor in tensors if kept.intersection(layers_named_in(tensor["name"], layer_names))]
-    debugger = tf.lite.experimental.QuantizationDebugger(
-        converter=integer_converter(model, examples, [int8, float32]),
-        debug_dataset=lambda: ([example] for example in examples[:1]),
-        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=names),
+    tensors = flatbuffer_utils.read_model_from_bytearray(bytearray(ranged)).subgraphs[0].tensors
+    names = [tensor.name.decode() for tensor in tensors]
+    return mlir_quantize(
+        ranged,
+        denylisted_nodes=[name for name in names if kept.intersection(layers_named_in(name, layer_names))],
+        # A scale per unit of a dense layer costs a small network a tenth of its file and wins no accuracy.
+        disable_per_channel_for_dense_layers=True,
     )
-    return debugger.get_nondebug_quantized_model()
+
+
+def _to_int16x8(ranged: bytes, model: "keras.Model") -> bytes:
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    float32, int16, int64 = (np.dtype(name).num for name in ("float32", "int16", "int64"))
+    try:
+        # What it would learn ranges with stays unused: they are in the file.
+        quantizer = Calibrator(ranged)._calibrator
+        return quantizer.QuantizeModel(float32, float32, False, int16, int64, False, True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{model.name} has no int16x8 form: {reason}; take int8 or float16") from None

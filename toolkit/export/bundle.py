@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+import logging
 import math
 import platform
 import shutil
@@ -31,12 +32,22 @@ from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latencies, recommend
 from toolkit.errors import UserError
-from toolkit.export.parity import AccuracyBudget, Comparison, EngineAnswers, collect_answers, compare
+from toolkit.export.parity import (
+    AccuracyBudget,
+    Comparison,
+    EngineAnswers,
+    HeldOutPictures,
+    collect_answers,
+    compare,
+)
 from toolkit.lazy import keras
 from toolkit.machine import processor
+from toolkit.metrics import top_k_accuracy
 from toolkit.network import as_float32, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
+
+log = logging.getLogger("toolkit")
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")
 
@@ -53,7 +64,8 @@ class BundleOptions:
         calibration: training pictures that set the int8 ranges; without them there is no int8 file.
         evaluation: held-out pictures that engines are compared on; without them, synthetic ones serve for the
             float comparison and int8 is not compared.
-        methods: quantized LiteRT files to write beside the float one.
+        litert: write the float LiteRT file, which LiteRT and OpenVINO run.
+        methods: quantized LiteRT files to write besides.
         files: LiteRT files that are made already, by the name of their method.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
@@ -66,6 +78,7 @@ class BundleOptions:
 
     calibration: Subset | None = None
     evaluation: Subset | None = None
+    litert: bool = True
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
     num_examples: int = 0
@@ -117,15 +130,15 @@ class BundleDraft:
     preprocessing: Preprocessing
     options: BundleOptions
     engines: Mapping[str, Engine]
+    pictures: HeldOutPictures
+    reference: np.ndarray  # the network's probabilities for them
 
     def measure(
         self, others: Mapping[str, Engine] | None = None, shown: Mapping[str, np.ndarray] | None = None
     ) -> EngineAnswers:
-        """Show every engine, ``others`` and the network itself, the evaluation pictures: see ``collect_answers``."""
-        reference = self.options.reference
-        network = KerasEngine(self.model, self.preprocessing) if reference is None else reference
+        """Show every engine, and ``others``, the evaluation pictures: see ``collect_answers``."""
         engines = {**self.engines, **(others or {})}
-        return collect_answers(network, engines, self.preprocessing, self.options.evaluation, shown=shown)
+        return collect_answers(self.reference, engines, self.preprocessing, self.pictures, shown=shown)
 
     def publish(self, answers: EngineAnswers) -> Path:
         """Make the draft the bundle's next version, if the engines agree.
@@ -167,17 +180,28 @@ def draft_bundle(
     preprocessing: Preprocessing,
     options: BundleOptions,
 ) -> Iterator[BundleDraft]:
-    """Write a bundle's files, see ``export_bundle``; what is not published inside the ``with`` is gone after it."""
+    """Write a bundle's files, see ``export_bundle``; what is not published inside the ``with`` is gone after it.
+
+    Held-out accuracy is known, and logged, before the first file is written.
+    """
     require_tensorflow()
     _require_match(model, labels, preprocessing)
     directory = Path(directory)
     model = as_float32(model)
     with next_version(directory) as staging:
+        pictures = HeldOutPictures(options.evaluation, preprocessing)
+        reference = options.reference
+        if reference is None:
+            reference = pictures.answers(KerasEngine(model, preprocessing), "classifying held-out pictures")
+        if pictures.labels is not None:
+            accuracy = 100 * top_k_accuracy(reference, pictures.labels, 1)
+            log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
         _write_forms(model, staging, labels, preprocessing, options)
         if options.evaluation is not None:
             copy_examples(options.evaluation, staging / EXAMPLES, options.num_examples)
-        engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
-        yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines)
+        with step("opening engines"):
+            engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
+        yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines, pictures, reference)
 
 
 def require_tensorflow() -> None:
@@ -203,14 +227,20 @@ def _write_forms(
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 
-    write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
-    write_warmup(staging, preprocessing)
-    model.save(staging / KERAS_FILE)
-    (staging / FLOAT_LITERT).write_bytes(to_litert(model))
+    with step("writing the SavedModel"):
+        write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
+        write_warmup(staging, preprocessing)
+        # The network alone: an optimizer's state would double the file, and one of ours could not be opened elsewhere.
+        keras.Model(model.inputs, model.outputs, name=model.name).save(staging / KERAS_FILE)
     files: dict[str, bytes] = dict(options.files)
-    for method in options.methods:
-        if method != "int8" or options.calibration is not None:
-            files[method] = quantize(model, method, preprocessing=preprocessing, calibration=options.calibration)
+    methods = [method for method in options.methods if method != "int8" or options.calibration is not None]
+    float_file = to_litert(model) if options.litert or {"int8", "int16x8"}.intersection(methods) else None
+    if options.litert and float_file is not None:
+        (staging / FLOAT_LITERT).write_bytes(float_file)
+    for method in methods:
+        files[method] = quantize(
+            model, method, preprocessing=preprocessing, calibration=options.calibration, float_file=float_file
+        )
     for kind, content in files.items():
         (staging / litert_file(kind)).write_bytes(content)
 

@@ -10,6 +10,7 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine
 from toolkit.metrics import top_k_accuracy
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ NUM_PARITY = 64
 
 _BATCH_SIZE = 32
 _NUM_NOISE = 16  # pictures that stand in for evaluation pictures
+_KEPT_BYTES = 512 << 20  # of decoded pictures
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,55 @@ class Comparison:
         return engine not in self.objections and (engine in FLOAT_ENGINES or f"top1_{engine}" in self.scores)
 
 
+class HeldOutPictures:
+    """Evaluation pictures, or noise, in batches: decoded once, unless they are too many to be kept in memory."""
+
+    def __init__(self, evaluation: Subset | None, preprocessing: Preprocessing) -> None:
+        self._paths = evaluation.paths if evaluation is not None else ()
+        self._preprocessing = preprocessing
+        self._kept: list[np.ndarray] = []
+        #: integers (pictures,); None for noise, which has none
+        self.labels = np.asarray(evaluation.labels) if evaluation is not None and len(evaluation) else None
+
+    def __len__(self) -> int:
+        return len(self._paths) or _NUM_NOISE
+
+    def batches(self, label: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the index of the first picture, and pixels, uint8 (n, height, width, 3)."""
+        with step(label, len(self)) as told:
+            for start in range(0, len(self), _BATCH_SIZE):
+                pixels = self._batch(start)
+                yield start, pixels
+                told(start + len(pixels))
+
+    def answers(self, engine: Engine, label: str) -> np.ndarray:
+        """Probabilities that one engine gives for all pictures, float32 (pictures, classes)."""
+        return np.concatenate([engine.probabilities(pixels) for _, pixels in self.batches(label)])
+
+    def _batch(self, start: int) -> np.ndarray:
+        number = start // _BATCH_SIZE
+        if number < len(self._kept):
+            return self._kept[number]
+        if self._paths:
+            pixels = load_pixels(self._paths[start : start + _BATCH_SIZE], self._preprocessing)
+        else:
+            shape = (_NUM_NOISE, *self._preprocessing.size, 3)
+            pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        # Only from the first on without a gap, so that a number is a place.
+        if number == len(self._kept) and (number + 1) * pixels.nbytes <= _KEPT_BYTES:
+            self._kept.append(pixels)
+        return pixels
+
+
 def collect_answers(
     reference: Engine | np.ndarray,
     engines: Mapping[str, Engine],
     preprocessing: Preprocessing,
-    evaluation: Subset | None,
+    evaluation: Subset | HeldOutPictures | None,
     *,
     shown: Mapping[str, np.ndarray] | None = None,
 ) -> EngineAnswers:
-    """Run engines over the evaluation pictures in one pass, holding one batch of pictures at a time.
+    """Run engines over the evaluation pictures in one pass.
 
     The network and quantized engines are shown all pictures, float engines ``NUM_PARITY`` of them.
 
@@ -98,8 +140,8 @@ def collect_answers(
     Returns:
         The answers, with the network's under ``REFERENCE``.
     """
-    labels = np.asarray(evaluation.labels) if evaluation is not None and len(evaluation) else None
-    total = _NUM_NOISE if labels is None else len(labels)
+    pictures = evaluation if isinstance(evaluation, HeldOutPictures) else HeldOutPictures(evaluation, preprocessing)
+    total = len(pictures)
     seen = {REFERENCE: np.arange(total)}
     for name in engines:
         own = _spread(total) if name in FLOAT_ENGINES else np.arange(total if name in ENGINES else 0)
@@ -110,12 +152,12 @@ def collect_answers(
         parts[REFERENCE] = [reference]
     else:
         running[REFERENCE] = reference
-    for start, pixels in _batches(preprocessing, evaluation if labels is not None else None):
+    for start, pixels in pictures.batches("comparing engines on held-out pictures"):
         for name, engine in running.items():
             chosen = seen[name][(seen[name] >= start) & (seen[name] < start + len(pixels))] - start
             if len(chosen):
                 parts[name].append(engine.probabilities(pixels[chosen]))
-    return EngineAnswers(labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
+    return EngineAnswers(pictures.labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
 
 
 def compare(answers: EngineAnswers, budget: AccuracyBudget) -> Comparison:
@@ -141,14 +183,6 @@ def _spread(total: int) -> np.ndarray:
     Pictures come sorted by class: taken from the front, they would show one class only.
     """
     return np.unique(np.linspace(0, total - 1, NUM_PARITY).astype(int))
-
-
-def _batches(preprocessing: Preprocessing, evaluation: Subset | None) -> Iterator[tuple[int, np.ndarray]]:
-    if evaluation is None:
-        yield 0, np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
-        return
-    for start in range(0, len(evaluation), _BATCH_SIZE):
-        yield start, load_pixels(evaluation.paths[start : start + _BATCH_SIZE], preprocessing)
 
 
 def _objections(parity: dict[str, float], scores: dict[str, float], budget: AccuracyBudget) -> dict[str, str]:

@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
 from toolkit.factory.source import WeightsSource, open_source
 from toolkit.lazy import keras
 from toolkit.spec import BuildOptions, ModelInfo, Preprocessing, PretrainedWeights
+from toolkit.weights.readers.detect import check_file
 
 log = logging.getLogger("toolkit")
+
+#: The trained network in the directory of a run.
+RUN_MODEL = "model.keras"
 
 # What changes a network's answers without a trace in the shapes of its tensors.
 _UNSEEN = ("version", "layout", "epsilon")
@@ -41,7 +46,8 @@ def create_model(
         num_classes: number of logits, that of the network or its weights where None; without effect on a backbone.
         input_shape: ``(height, width, channels)``, that of the network or its weights where None.
         weights: None for fresh ones, a tag in ``model_info(name).weights`` (downloaded once, then read from the cache),
-            or the path of a weights file. The variant its tensors fit is chosen and named by the logger ``toolkit``.
+            or the path of a weights file, a bundle or a run. The variant its tensors fit is chosen and named by the
+            logger ``toolkit``.
             A ``.weights.h5`` that Keras wrote tells nothing beside tensors: name the variant it was trained as.
         include_top: with the classifier, giving float32 logits ``(N, num_classes)``, or only the backbone.
         pooling: what makes a vector of a backbone's feature map: None, ``"avg"`` or ``"max"``.
@@ -104,7 +110,7 @@ def load_weights(model: "keras.Model", path: str | os.PathLike[str], format: str
 
 
 def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> PretrainedWeights | Path:
-    """Resolve ``weights`` to a tag's entry or the path of a file; nothing is read yet.
+    """Resolve ``weights`` to a tag's entry or the path of a file, bundle or run; no weights are read yet.
 
     Raises:
         UserError: neither a tag nor a path, or nothing is there.
@@ -112,7 +118,11 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     if isinstance(weights, str) and weights in info.weights:
         return info.weights[weights]
     path = Path(weights)
+    if path.is_dir():
+        network_in(path)
+        return path
     if path.exists():
+        check_file(path)
         return path
     # A path object, a separator or a suffix says that a file is meant.
     if not isinstance(weights, str) or path.suffix or path.parent != Path():
@@ -122,6 +132,20 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     raise UserError(
         f"unknown weights {weights!r} for {info.name}; tags: {tags}{note}; or give the path of a weights file"
     )
+
+
+def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
+    """Find the Keras file of a run or a bundle, and the preprocessing that a bundle names.
+
+    Raises:
+        UserError: the directory is neither, the bundle is an ensemble, or the file is damaged.
+    """
+    if (directory / RUN_MODEL).exists():
+        return directory / RUN_MODEL, None
+    version_dir = find_bundle(directory)
+    manifest = read_manifest(version_dir)
+    verify_files(version_dir, manifest, (MANIFEST,))
+    return require_network(version_dir, manifest), manifest.preprocessing
 
 
 def preprocessing_of(model: "keras.Model") -> Preprocessing:
@@ -212,6 +236,10 @@ def _check_same_variant(model: "keras.Model", source: WeightsSource) -> None:
 
 
 def _source(info: ModelInfo, weights: PretrainedWeights | Path) -> WeightsSource:
+    if isinstance(weights, Path) and weights.is_dir():
+        file, preprocessing = network_in(weights)
+        source = open_source(file, info.name)
+        return replace(source, preprocessing=preprocessing or info.preprocessing)
     if isinstance(weights, Path):
         return open_source(weights, info.name)
     from toolkit.weights.download import fetch_weights

@@ -17,6 +17,7 @@ from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
 from toolkit.metrics import fit_temperature, reject_threshold
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, Pictures
 from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
@@ -191,11 +192,12 @@ def _fit_classifier(result: FinetuneResult, pictures: Pictures, options: HeadOpt
         num_classes = result.model.output_shape[-1]
         return fit_head(*examples, val.plain, val_labels, num_classes=num_classes, options=options)
 
-    with _timed(result, "head"):
+    with _timed(result, "head"), step("fitting the classifier"):
         heads = {"classifier on plain pictures": fit(train.values[:1])}
         if pictures.views.count > 1:
             heads[f"classifier on {pictures.views.count} views"] = fit(train.values)
         best = max(heads.values(), key=lambda head: head.val_accuracy)
+        log.info("validation accuracy: %.2f %% of %s pictures", 100 * best.val_accuracy, f"{len(val_labels):,}")
         return replace(
             result,
             model=stitch(result.model, best),
@@ -224,6 +226,10 @@ def _train_stages(
             result.model, pictures, first, val_logits=result.val_logits, options=options, on_epoch=on_epoch
         )
     improved = trained.best_epoch > 0
+    log.info(
+        "validation accuracy: %.2f %% after training from %s on%s",
+        *(100 * trained.reached, first, "" if improved else ", which is not kept"),
+    )
     before = [replace(step, kept=step.kept and not improved) for step in result.steps]
     return replace(
         result,
@@ -250,7 +256,7 @@ def _calibrate(result: FinetuneResult, pictures: Pictures) -> FinetuneResult:
 
 
 @contextmanager
-def _timed(result: FinetuneResult, step: str) -> Iterator[None]:
+def _timed(result: FinetuneResult, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    result.seconds[step] = time.perf_counter() - start
+    result.seconds[name] = time.perf_counter() - start

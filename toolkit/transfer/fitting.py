@@ -15,6 +15,7 @@ from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.pixels.decode import normalize, read_rgb, resize_pixels
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
+from toolkit.progress import Step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.freeze import stage_of
 
@@ -208,3 +209,16 @@ class KeepBest(keras.callbacks.Callback):
 
     def _values(self) -> list[np.ndarray]:
         return [keras.ops.convert_to_numpy(weight) for weight in self._weights]
+
+
+class TellSteps(keras.callbacks.Callback):
+    """Tells a ``toolkit.progress.Step`` how many batches have been trained on, ``done`` of them before."""
+
+    def __init__(self, told: Step, done: int = 0) -> None:
+        super().__init__()
+        self._told = told
+        self._done = done
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._done += 1
+        self._told(self._done)

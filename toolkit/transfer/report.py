@@ -1,34 +1,45 @@
-"""A page about a fine-tuning: what each step came to, and the data set as its features show it."""
+"""A page about a fine-tuning: what it came to on held-out pictures, and the data set as its features show it."""
 
-import base64
 import colorsys
 import html
-import io
+import tempfile
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
+from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
 from toolkit.files import write_file
+from toolkit.metrics import accuracy_report
+from toolkit.report import classification, plots
+from toolkit.report.page import document, figures, picture, plot_style, table, thumbnails
 from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicates
 
 if TYPE_CHECKING:
     from toolkit.transfer.finetune import Step
 
 _MAP_WIDTH, _MAP_HEIGHT = 900, 640
-_THUMBNAIL = 112
 _SHOWN = 40
+_MISTAKES = 24
+_PAIRS = 15
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-td, th { padding: .1rem 1.5rem .1rem 0; text-align: left; font-weight: normal } th { color: #777 }
-figure { display: inline-block; margin: .3rem; width: 15.5rem; vertical-align: top; font-size: .8rem }
-figure img { height: 7rem; margin-right: .2rem } svg { width: 100%; border: 1px solid #ddd }
-.class { display: inline-block; margin-right: 1rem } .class i { display: inline-block; width: .8em; height: .8em }
-"""
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out pictures and a network's answers for them.
+
+    Attributes:
+        name: of the subset.
+        subset: paths and labels.
+        probabilities: float32 (pictures, classes).
+    """
+
+    name: str
+    subset: Subset
+    probabilities: np.ndarray
 
 
 def write_report(
@@ -37,18 +48,23 @@ def write_report(
     pictures: Sequence[str | Path],
     labels: Sequence[int],
     class_names: Sequence[str],
-    features: np.ndarray,
+    features: np.ndarray | None,
     steps: Sequence["Step"] = (),
+    held_out: HeldOut | None = None,
 ) -> dict[str, int]:
-    """Write one HTML file that holds everything it shows: a map, near duplicates, labels to look at again.
+    """Write one HTML file that holds everything it shows.
+
+    Accuracy, scores by class, the confusion matrix and the surest mistakes on held-out pictures; then a map of the
+    training and validation pictures, near duplicates among them, and labels to look at again.
 
     Args:
         path: of the file; replaced if there is one.
         pictures: files.
         labels: integer class per picture.
         class_names: in label order.
-        features: (pictures, features), pooled.
+        features: (pictures, features), pooled; without them only results are shown.
         steps: of the fine-tuning, to show what each came to.
+        held_out: what the network answered.
 
     Returns:
         ``{"near_duplicates", "label_doubts", "pictures"}``, how many there are of each.
@@ -56,34 +72,68 @@ def write_report(
     Raises:
         UserError: the file cannot be written.
     """
-    duplicates = near_duplicates(features)
-    doubts = label_doubts(features, labels)
+    duplicates = [] if features is None else near_duplicates(features)
+    doubts = [] if features is None else label_doubts(features, labels)
     title = f"{len(pictures):,} pictures in {len(class_names)} classes"
-    body = [
-        f"<h1>{title}</h1>",
-        *_steps(steps),
-        "<h2>Map</h2><p>Pictures with like features lie together; a dot tells its file when pointed at.</p>",
-        _map(pictures, labels, class_names, features),
-        f"<h2>Near duplicates: {len(duplicates)}</h2>",
-        f"<p>Copies on both sides of a split make accuracy look better.{_shown(duplicates)}</p>",
-        *(_pair(pictures, class_names, labels, pair) for pair in duplicates[:_SHOWN]),
-        f"<h2>Labels to look at again: {len(doubts)}</h2>",
-        f"<p>Classifiers that never saw them say otherwise, the surest first.{_shown(doubts)}</p>",
-        *(_doubt(pictures, class_names, doubt) for doubt in doubts[:_SHOWN]),
-    ]
-    document = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>\n" + "\n".join(body)
-    write_file(path, document)
+    body = [f"<h1>{title}</h1>", *_steps(steps), *_results(held_out, class_names)]
+    if features is not None:
+        body += [
+            "<h2>Map</h2><p>Pictures with like features lie together; a dot tells its file when pointed at.</p>",
+            _map(pictures, labels, class_names, features),
+            f"<h2>Near duplicates: {len(duplicates)}</h2>",
+            f"<p>Copies on both sides of a split make accuracy look better.{_shown(duplicates)}</p>",
+            *(_pair(pictures, class_names, labels, pair) for pair in duplicates[:_SHOWN]),
+            f"<h2>Labels to look at again: {len(doubts)}</h2>",
+            f"<p>Classifiers that never saw them say otherwise, the surest first.{_shown(doubts)}</p>",
+            *(_doubt(pictures, class_names, doubt) for doubt in doubts[:_SHOWN]),
+        ]
+    write_file(path, document(title, "\n".join(body)))
     return {"near_duplicates": len(duplicates), "label_doubts": len(doubts), "pictures": len(pictures)}
 
 
 def _steps(steps: Sequence["Step"]) -> list[str]:
     if not steps:
         return []
-    rows = [
-        f"<tr><td>{html.escape(step.name)}<td>{100 * step.val_accuracy:.2f} %<td>{'kept' if step.kept else ''}"
-        for step in steps
-    ]
-    return ["<h2>Training</h2><table><tr><th>step<th>right on validation<th>", *rows, "</table>"]
+    rows = [[step.name, step.val_accuracy, "kept" if step.kept else ""] for step in steps]
+    return [table("Training", ["step", "right on validation %", ""], rows)]
+
+
+def _results(held_out: HeldOut | None, class_names: Sequence[str]) -> list[str]:
+    if held_out is None:
+        return []
+    labels, answers = np.asarray(held_out.subset.labels), held_out.probabilities
+    rows = classification.class_table(answers, labels, class_names)
+    matrix = classification.confusion_matrix(answers, labels)
+    overall = accuracy_report(answers, labels, tuple(class_names))
+    values = {f"{held_out.name} top-1": overall["top1"]}
+    if len(class_names) > 5:
+        values["top-5"] = overall["top5"]
+    shown = {name.replace("_", " "): value for name, value in classification.macro_means(rows).items()}
+    parts = [figures(values | shown)]
+    if len(matrix) <= plots.MAX_CONFUSION_CLASSES:
+        parts.append(picture("Confusion matrix", _confusion(matrix, class_names)))
+    parts.append(table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], map(astuple, rows)))
+    pairs = classification.confused_pairs(matrix, _PAIRS)
+    if pairs:
+        named = [[class_names[true], class_names[called], count] for true, called, count in pairs]
+        parts.append(table("Most frequent mistakes", ["is", "was called", "times"], named))
+    mistakes = classification.worst_mistakes(answers, labels, _MISTAKES)
+    if len(mistakes):
+        parts.append("<h2>Surest mistakes</h2>")
+    for index in mistakes:
+        answer, label = answers[index], labels[index]
+        said = f"called {class_names[answer.argmax()]}, {100 * answer.max():.0f} %"
+        file = held_out.subset.paths[index]
+        caption = f"{Path(file).name}: {said}; is {class_names[label]}, {100 * answer[label]:.0f} %"
+        parts.append(thumbnails([read_rgb(file)], caption))
+    return parts
+
+
+def _confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
+    with tempfile.TemporaryDirectory() as directory, plot_style():
+        file = Path(directory) / "confusion.png"
+        plots.plot_confusion(matrix, class_names, file)
+        return file.read_bytes()
 
 
 def _shown(found: Sequence[object]) -> str:
@@ -114,26 +164,15 @@ def _pair(
 ) -> str:
     first, second, cosine = pair
     names = " and ".join(f"{class_names[labels[index]]}/{Path(pictures[index]).name}" for index in (first, second))
-    return _figure([pictures[first], pictures[second]], f"{names}, cosine {cosine:.3f}")
+    return thumbnails([read_rgb(pictures[first]), read_rgb(pictures[second])], f"{names}, cosine {cosine:.3f}")
 
 
 def _doubt(pictures: Sequence[str | Path], class_names: Sequence[str], doubt: Doubt) -> str:
     given, suggested = class_names[doubt.given], class_names[doubt.suggested]
     name = Path(pictures[doubt.index]).name
-    return _figure([pictures[doubt.index]], f"{name}: {given}; rather {suggested}, more probable by {doubt.margin:.2f}")
-
-
-def _figure(pictures: Sequence[str | Path], caption: str) -> str:
-    images = "".join(f'<img alt="" src="{_thumbnail(picture)}">' for picture in pictures)
-    return f"<figure>{images}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
-def _thumbnail(picture: str | Path) -> str:
-    image = Image.fromarray(read_rgb(picture))
-    image.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return thumbnails(
+        [read_rgb(pictures[doubt.index])], f"{name}: {given}; rather {suggested}, more probable by {doubt.margin:.2f}"
+    )
 
 
 def _colour(index: int, count: int) -> str:

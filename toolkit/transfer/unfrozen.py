@@ -13,6 +13,7 @@ from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.metrics import top_k_accuracy
+from toolkit.progress import step
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import cut_tensor, freeze, stages_of, trainable_part, unfreeze
 
@@ -94,7 +95,7 @@ def train_unfrozen(
         options: epochs, rates, schedule.
         on_epoch: called with the metrics after each epoch.
     """
-    from toolkit.transfer.fitting import KeepBest
+    from toolkit.transfer.fitting import KeepBest, TellSteps
 
     options = options or UnfrozenOptions()
     stages = stages_of(model)
@@ -103,29 +104,31 @@ def train_unfrozen(
     keep = KeepBest(*_scores(val_logits, pictures.split.val.labels), part.weights)
     starts = [stages[index] for index in reversed(range(first, len(stages) - 1))] if options.gradual else []
     epoch = 0
-    for start, num_epochs in _phases(starts or [unfreeze_from], options.epochs):
-        index = stages.index(start)
-        if index:
-            report = freeze(model, stages[index - 1], train_batch_norm=options.train_batch_norm)
-        else:
-            report = unfreeze(model, train_batch_norm=options.train_batch_norm)
-        log.info("%s", report)
-        part.compile(
-            _optimizer(options, stages[index:], num_epochs * len(train)),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        part.fit(
-            train.from_epoch(epoch),
-            steps_per_epoch=len(train),
-            epochs=num_epochs,
-            validation_data=val.from_epoch(0),
-            validation_steps=len(val),
-            callbacks=[keep, *([_epoch_callback(on_epoch, epoch, options.epochs)] if on_epoch else [])],
-            shuffle=False,  # the batches come shuffled
-            verbose=0,
-        )
-        epoch += num_epochs
+    with step(f"training from {unfreeze_from} on", options.epochs * len(train)) as told:
+        for start, num_epochs in _phases(starts or [unfreeze_from], options.epochs):
+            index = stages.index(start)
+            if index:
+                report = freeze(model, stages[index - 1], train_batch_norm=options.train_batch_norm)
+            else:
+                report = unfreeze(model, train_batch_norm=options.train_batch_norm)
+            log.info("%s", report)
+            part.compile(
+                _optimizer(options, stages[index:], num_epochs * len(train)),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+            )
+            callbacks = [keep, TellSteps(told, epoch * len(train))]
+            part.fit(
+                train.from_epoch(epoch),
+                steps_per_epoch=len(train),
+                epochs=num_epochs,
+                validation_data=val.from_epoch(0),
+                validation_steps=len(val),
+                callbacks=[*callbacks, *([_epoch_callback(on_epoch, epoch, options.epochs)] if on_epoch else [])],
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+            )
+            epoch += num_epochs
     keep.restore()
     val_logits = part.predict(val.from_epoch(0), steps=len(val), verbose=0)
     return UnfrozenResult(keep.best_epoch, keep.reached, keep.val_accuracy, val_logits)

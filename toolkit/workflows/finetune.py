@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import model_info
-from toolkit.data import split_folder
-from toolkit.spec import ModelInfo, Preprocessing
+from toolkit.data import Split, split_folder
+from toolkit.factory import create_model, locate_weights, preprocessing_of
+from toolkit.network import as_float32
+from toolkit.progress import step
+from toolkit.spec import Preprocessing
+from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
-
-if TYPE_CHECKING:
-    from toolkit.transfer import FinetuneOptions
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,13 @@ class FolderOptions:
     Attributes:
         cache_dir: the feature cache.
         finetuning: what trains and how, see ``toolkit.transfer.FinetuneOptions``.
-        report: an HTML file to write: a map of the pictures, near duplicates, labels to look at again.
+        report: an HTML file to write: scores and mistakes on held-out pictures, a map of the pictures, near
+            duplicates, labels to look at again.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
     """
 
     cache_dir: str | Path
-    finetuning: "FinetuneOptions | None" = None
+    finetuning: FinetuneOptions | None = None
     report: Path | None = None
     skip_bad: bool = False
 
@@ -57,36 +58,31 @@ def finetune_folder(
         ``{"bundle", "metrics", "val_accuracy", "num_params"}`` and, under ``"finetuning"``, how it came about.
     """
     info = model_info(model_name)
+    finetuning = options.finetuning or FinetuneOptions()
+    # What can be refused is refused before a large folder is read and Keras is imported.
+    plan_freezing(info.stages, 0, finetuning.unfreeze)
     require_writable(export.directory)
-    weights, preprocessing = _pretrained(weights, info)
+    require_writable(Path(options.cache_dir))
+    if options.report:
+        require_writable(Path(options.report).parent)
+    locate_weights(info, weights)
     folder = scan(data, options.skip_bad)
     split = split_folder(folder)
 
-    from toolkit.factory import create_model, preprocessing_of
-    from toolkit.transfer import finetune
-
-    shape = None if preprocessing is None else preprocessing.input_shape
-    model = create_model(info.name, num_classes=len(folder.class_names), input_shape=shape, weights=weights)
-    preprocessing = preprocessing or preprocessing_of(model)
+    with step("building the network"):
+        model = create_model(info.name, num_classes=len(folder.class_names), weights=weights)
+    preprocessing = preprocessing_of(model)
     result = finetune(
         model,
         split,
         preprocessing,
         cache_dir=options.cache_dir,
-        options=options.finetuning,
+        options=finetuning,
         on_epoch=on_epoch,
     )
-    if options.report and result.features:
-        from toolkit.transfer.report import write_report
-
-        write_report(
-            options.report,
-            pictures=[*split.train.paths, *split.val.paths],
-            labels=[*split.train.labels, *split.val.labels],
-            class_names=folder.class_names,
-            features=np.concatenate(result.features),
-            steps=result.steps,
-        )
+    known: dict[str, Any] = {}
+    if options.report:
+        known["reference"] = _write_report(options.report, result, folder.class_names, split, preprocessing)
     bundle, metrics = export_held_out(
         result.model,
         folder,
@@ -95,6 +91,7 @@ def finetune_folder(
         export,
         temperature=result.temperature,
         reject_below=result.reject_below,
+        **known,
     )
     return {
         "bundle": str(bundle),
@@ -105,17 +102,25 @@ def finetune_folder(
     }
 
 
-def _pretrained(weights: str | Path, info: ModelInfo) -> tuple[str | Path, Preprocessing | None]:
-    """Find the weights' file or tag, and the preprocessing of a bundle or a run; others say theirs when loaded."""
-    path = Path(weights)
-    if path.is_dir() and (path / "model.keras").exists():
-        return path / "model.keras", info.preprocessing
-    if path.is_dir():
-        version_dir = find_bundle(path)
-        manifest = read_manifest(version_dir)
-        verify_files(version_dir, manifest, (MANIFEST,))
-        return require_network(version_dir, manifest), manifest.preprocessing
-    from toolkit.factory import locate_weights
+def _write_report(
+    path: Path, result: FinetuneResult, class_names: tuple[str, ...], split: Split, preprocessing: Preprocessing
+) -> np.ndarray:
+    """Write the page about a fine-tuning, and give the network's probabilities for the held-out pictures."""
+    from toolkit.engines.runtimes import KerasEngine
+    from toolkit.export.parity import HeldOutPictures
+    from toolkit.transfer.report import HeldOut, write_report
 
-    locate_weights(info, weights)  # a mistyped tag is reported before a large folder is read
-    return weights, None
+    name, subset = split.held_out
+    engine = KerasEngine(as_float32(result.model), preprocessing)
+    probabilities = HeldOutPictures(subset, preprocessing).answers(engine, "classifying held-out pictures")
+    with step("writing the report"):
+        write_report(
+            path,
+            pictures=[*split.train.paths, *split.val.paths],
+            labels=[*split.train.labels, *split.val.labels],
+            class_names=class_names,
+            features=None if result.features is None else np.concatenate(result.features),
+            steps=result.steps,
+            held_out=HeldOut(name, subset, probabilities),
+        )
+    return probabilities

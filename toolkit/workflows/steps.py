@@ -1,7 +1,7 @@
 """Steps that the journeys have in common: reading the folder, exporting and measuring on held-out pictures."""
 
 import logging
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import picture_digests, write_pictures
+from toolkit.compress import METHODS
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.data.scan.facts import notes
-from toolkit.errors import UserError, one_line
+from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger(__name__)
+
+#: Files that a bundle may hold: the SavedModel always, the float LiteRT file, and quantized ones by their method.
+FORMATS = ("savedmodel", "litert", *METHODS)
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,32 @@ class ExportOptions:
         num_examples: held-out pictures to put into the bundle for the demo's visitors to click on. None by default:
             a bundle is passed on, and the pictures may be private.
         force: write it even if its engines disagree.
+        formats: of ``FORMATS``, what to write. Without LiteRT files only TensorFlow runs the bundle.
     """
 
     directory: Path
     num_examples: int = 0
     force: bool = False
+    formats: tuple[str, ...] = ("savedmodel", "litert", "int8")
+
+    def __post_init__(self) -> None:
+        for name in self.formats:
+            if name not in FORMATS:
+                raise UserError(unknown_name("format", name, list(FORMATS)))
 
 
 def require_writable(directory: Path) -> None:
-    """Refuse a place where no bundle can be written, before hours of training and not after them."""
+    """Refuse a place where nothing can be written, before hours of training and not after them."""
     existing = directory.absolute()
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{directory}: cannot be created below {existing}, which is not a writable folder")
+    try:  # what the permissions say is not the whole of it
+        with tempfile.TemporaryDirectory(prefix=".toolkit-", dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be created below {existing}, which is not a writable folder ({error.strerror})"
+        ) from None
 
 
 def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
@@ -79,6 +95,8 @@ def export_held_out(
     from toolkit.metrics import accuracy_report
 
     name, subset = split.held_out
+    options.setdefault("litert", "litert" in export.formats)
+    options.setdefault("methods", tuple(method for method in METHODS if method in export.formats))
     chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
     with draft_bundle(model, export.directory, folder.class_names, preprocessing, chosen) as draft:
         subsets = {"train": split.train, "val": split.val, "test": split.test}

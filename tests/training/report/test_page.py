@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from toolkit.data.feed.split import Split, Subset
+from toolkit.report import plots
 from toolkit.spec import Preprocessing
-from toolkit.training.report import plots
 from toolkit.training.report.page import predict, write_report
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, RunDirectory
 

@@ -18,7 +18,9 @@ def train(arguments: Namespace) -> None:
     hosts = _hosts(arguments)
     if hosts and not is_supervised():
         raise SystemExit(supervise(hosts, sys.argv[1:]))
-    export = arguments.export and ExportOptions(arguments.export, arguments.examples, arguments.force)
+    export = arguments.export and ExportOptions(
+        arguments.export, arguments.examples, arguments.force, arguments.formats
+    )
     result = train_folder(
         arguments.data,
         arguments.model,

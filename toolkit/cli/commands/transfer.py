@@ -18,7 +18,7 @@ def finetune(arguments: Namespace) -> None:
         arguments.data,
         arguments.model,
         weights=arguments.weights,
-        export=ExportOptions(arguments.out, arguments.examples, arguments.force),
+        export=ExportOptions(arguments.out, arguments.examples, arguments.force, arguments.formats),
         options=FolderOptions(
             cache_dir=arguments.cache or cache_dir() / "features",
             finetuning=_finetune_options(arguments),

@@ -1,1 +1,1 @@
-"""The report of a finished run: scores by class, plots, and one HTML page."""
+"""The report of a finished run, written into its directory."""

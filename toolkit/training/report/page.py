@@ -20,8 +20,9 @@ from toolkit.engines.runtimes import KerasEngine
 from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32
+from toolkit.report import classification, plots
+from toolkit.report.page import STYLE, plot_style
 from toolkit.spec import Preprocessing
-from toolkit.training.report import classification, plots
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
 
 _BATCH = 64
@@ -55,12 +56,14 @@ def write_report(
     )
     counts = [[name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True)]
     run.write_text("confusion.csv", _csv([["true \\ called", *class_names], *counts]))
-    pictures = _draw(run, title, matrix, class_names)
+    with plot_style():
+        pictures = _draw(run, title, matrix, class_names)
     mistakes = classification.worst_mistakes(probabilities, labels, _MISTAKES)
     if len(mistakes):
         pixels = load_pixels([subset.paths[i] for i in mistakes], preprocessing)
         captions = [_caption(probabilities[i], labels[i], class_names) for i in mistakes]
-        plots.plot_pictures(pixels, captions, run.path / "mistakes.png")
+        with plot_style():
+            plots.plot_pictures(pixels, captions, run.path / "mistakes.png")
         pictures["Surest mistakes"] = run.path / "mistakes.png"
     page = _page(run, title, split, metrics, pictures, rows, classification.confused_pairs(matrix, _PAIRS))
     run.write_text("report.html", page)
@@ -124,6 +127,7 @@ def _page(
         sections.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
     template = resources.files("toolkit.training.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
+        style=STYLE,
         title=escape(title),
         subtitle=f"{escape(str(run.path))} · {len(run.history())} epochs · {sizes}",
         figures="".join(f"<li><b>{100 * v:.2f} %</b>{escape(k)}</li>" for k, v in figures.items()),

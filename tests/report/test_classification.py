@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toolkit.training.report import classification
+from toolkit.report import classification
 
 # Six examples of three classes: true 0, 0, 0, 1, 1, 2, called 0, 0, 1, 1, 1, 1.
 LABELS = np.array([0, 0, 0, 1, 1, 2])

@@ -1,0 +1,98 @@
+"""The look of HTML reports: one file each that fetches nothing, light or dark as the reader's system is."""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e; --paper: #fff; --line: #d1d9e0 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --quiet: #9198a1; --paper: #0d1117; --line: #3d444d } }
+body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 15px/1.5 system-ui, sans-serif }
+body { background: var(--paper); color: var(--ink) }
+h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+p.subtitle { color: var(--quiet); margin: .2rem 0 1.2rem }
+ul.figures { display: flex; flex-wrap: wrap; gap: .75rem; list-style: none; padding: 0 }
+ul.figures li { border: 1px solid var(--line); border-radius: 6px; padding: .6rem 1rem }
+ul.figures b { display: block; font-size: 1.4rem; font-variant-numeric: tabular-nums }
+img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { border-bottom: 1px solid var(--line); padding: .2rem .9rem .2rem 0; text-align: left }
+td.number, th.number { text-align: right }
+summary { cursor: pointer; font-weight: 600; margin: 1rem 0 .5rem }
+figure { display: inline-block; margin: .3rem; width: 15.5rem; vertical-align: top; font-size: .8rem }
+figure img { height: 7rem; margin-right: .2rem }
+svg { width: 100%; border: 1px solid var(--line) }
+.class { display: inline-block; margin-right: 1rem } .class i { display: inline-block; width: .8em; height: .8em }
+"""
+
+#: Of lines and letters in plots: seen on white and on black.
+_INK = "#7d8590"
+
+
+def document(title: str, body: str) -> str:
+    """Make the page: ``title`` is text, ``body`` HTML."""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def figures(values: dict[str, float]) -> str:
+    """Show a few fractions large, as percentages, each over its name."""
+    cells = (f"<li><b>{100 * value:.2f} %</b>{escape(name)}</li>" for name, value in values.items())
+    return f'<ul class="figures">{"".join(cells)}</ul>'
+
+
+def table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Lay out rows under a heading that folds them away; what is no text is aligned to the right."""
+    rows = [list(row) for row in rows]
+    kinds = ["" if not rows or isinstance(cell, str) else ' class="number"' for cell in (rows or [header])[0]]
+
+    def line(tag: str, cells: Sequence[Any]) -> str:
+        return "<tr>" + "".join(f"<{tag}{k}>{_text(v)}</{tag}>" for k, v in zip(kinds, cells, strict=True)) + "</tr>"
+
+    body = "\n".join(line("td", row) for row in rows)
+    return f"<details open><summary>{heading}</summary><table>{line('th', header)}\n{body}</table></details>"
+
+
+def picture(heading: str, png: bytes) -> str:
+    """Put a plot under a heading."""
+    return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def thumbnails(pictures: Iterable[np.ndarray], caption: str, *, height: int = 112) -> str:
+    """Put small copies of pictures, uint8 RGB (height, width, 3), beside each other over a caption."""
+    images = "".join(f'<img alt="" src="{_jpeg(pixels, height)}">' for pixels in pictures)
+    return f"<figure>{images}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Draw what is drawn in this ``with`` without a background, in a colour for light and dark pages."""
+    import matplotlib
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    nothing = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
+    style: Any = dict.fromkeys(inked, _INK) | dict.fromkeys(nothing, "none")
+    with matplotlib.rc_context(style):
+        yield
+
+
+def _text(value: Any) -> str:
+    return f"{100 * value:.2f}" if isinstance(value, float) else escape(str(value))
+
+
+def _jpeg(pixels: np.ndarray, height: int) -> str:
+    image = Image.fromarray(pixels)
+    image.thumbnail((2 * height, height))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
