@@ -1,9 +1,7 @@
 """The page as a visitor uses it, in a real Chromium."""
 
-import importlib.util
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,37 +10,9 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-]
 UPLOAD = "#picture input[type=file]"
 ANSWER = "#answer [data-state=answer]"
 PROBLEM = "#answer [data-state=problem]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Chromium; without one these tests are skipped, or fail where ``TOOLKIT_REQUIRE_BROWSER`` is 1."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None or importlib.util.find_spec("playwright") is None:
-        missing = "no chromium in PATH" if path is None else "playwright is not installed"
-        if os.environ.get("TOOLKIT_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"TOOLKIT_REQUIRE_BROWSER=1, but {missing}")
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

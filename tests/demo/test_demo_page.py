@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import toolkit
-from toolkit.demo import build_demo, launch, markup, server
+from toolkit.demo import build_demo, markup, server
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
@@ -210,18 +210,6 @@ def test_the_doors_are_shut(served, bundles):
     options = server.launch_options()
     assert options["share"] is options["show_error"] is options["mcp_server"] is False
     assert options["allowed_paths"] == []
-
-
-def test_port_in_use_is_one_line(served, bundles):
-    port = int(served.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(UserError, match=rf"^port {port} on 127.0.0.1 is in use; .*choose another with --port$"):
-        launch(bundles, port=port, block=False)
-
-
-@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 7999), ("127.0.0.1", 70_000)])
-def test_an_impossible_address_is_one_line(bundles, host, port):
-    with pytest.raises(UserError, match=r"cannot listen|port must be"):
-        launch(bundles, host=host, port=port, block=False)
 
 
 def test_without_gradio_the_extra_is_named(bundles, monkeypatch):

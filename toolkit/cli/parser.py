@@ -266,7 +266,8 @@ def _add_runtimes(commands) -> None:
 
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
-    _add_address(parser, port=7860)
+    _add_address(parser, port=None, default="$PORT, or 7860")
+    parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
     _add_engine(parser)
 
 
@@ -304,9 +305,9 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", metavar="E", help="{engines} (default auto)")
 
 
-def _add_address(parser: argparse.ArgumentParser, *, port: int) -> None:
+def _add_address(parser: argparse.ArgumentParser, *, port: int | None, default: str = "") -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, default=port, help=f"default {port}")
+    parser.add_argument("--port", type=int, default=port, help=f"default {default or port}")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

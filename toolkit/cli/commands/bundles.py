@@ -172,4 +172,10 @@ def serve(arguments: Namespace) -> None:
 def demo(arguments: Namespace) -> None:
     from toolkit.demo import launch
 
-    launch(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine)
+    launch(
+        arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        engine=arguments.engine,
+        root_path=arguments.root_path,
+    )
