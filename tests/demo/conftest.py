@@ -95,7 +95,7 @@ def bad_files(tmp_path) -> dict[str, Path]:
     truncated.write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
     huge = tmp_path / "huge.png"
     huge.write_bytes(_png_header(40_000, 40_000))
-    return {"text": text, "truncated": truncated, "huge": huge}
+    return {"text": text, "truncated": truncated, "huge": huge, "whole": tmp_path / "whole.jpg"}
 
 
 def _free_port() -> int:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import toolkit
+from toolkit.bundle import EXAMPLES, Example
 from toolkit.demo import build_demo, markup, server
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.errors import UserError
@@ -88,14 +89,52 @@ def test_an_unforeseen_failure_is_logged_and_not_shown(page, sent, seven, monkey
 
 
 def test_opening_lists_bundles_engines_examples_and_accuracy(page, bundles):
-    bundle, engine, examples, about = page.open()
+    bundle, engine, examples, about, canvas, card = page.open()
     assert bundle.value == "digits/2"
     assert [value for _, value in bundle.choices] == ["digits/2", "digits/1"]
     assert engine.value == "auto"
     assert engine.choices[0][0].startswith("auto (")
     assert examples.count("<button") == 3
+    assert [f">{label}</span>" in examples for label in "0123"] == [True, True, True, False]
+    assert 'data-ground="#000000" data-ink="#ffffff"' in canvas  # as its training pictures are
+    assert "data-draw" in card
     metrics = Classifier(bundles).manifest("digits/2").metrics
     assert f"<b>{100 * metrics['top1']:.1f} %</b> on {metrics['n']:.0f} held-out pictures" in about
+
+
+def test_choosing_a_network_keeps_the_engine_it_has(page):
+    assert page.choose_bundle("digits/1", "litert-int8")[1].value == "litert-int8"
+    assert page.choose_bundle("digits/2", "litert-int8")[1].value == "auto"
+    assert page.choose_bundle("digits/2", "savedmodel")[1].value == "savedmodel"
+
+
+@pytest.mark.parametrize(
+    ("truth", "rejected", "told"),
+    [
+        (None, False, ""),
+        ("seven", False, "right"),
+        ("one", False, "the network is wrong here"),
+        ("seven", True, "too unsure to say so"),
+        ("one", True, "wrong, and too unsure to say it"),
+    ],
+)
+def test_the_true_label_of_an_example_stands_with_the_answer(truth, rejected, told):
+    predictions = (Prediction("seven", 0.6), Prediction("one", 0.4))
+    card = markup.answer_card(Answer("a/1", "litert", 1.0, predictions, rejected, truth))
+    found = re.findall(r"true label: <b>(.*?)</b> – (.*?)</p>", card)
+    assert found == ([(truth, told)] if truth else [])
+
+
+def test_what_the_decoder_sees_otherwise_than_browsers_is_shown_as_it_sees_it(page, sent, tmp_path, seven):
+    frames = [Image.open(seven).convert("P"), Image.new("P", (8, 8))]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    path, card = page.look(sent(tmp_path / "moving.gif"), "digits/1", "litert")
+    with Image.open(path) as preview:
+        assert (preview.format, preview.size, getattr(preview, "n_frames", 1)) == ("WEBP", (8, 8), 1)
+    assert '<span class="tk-label">7</span>' in card
+    # Asked again, by another engine say, the file itself is answered and not its preview.
+    again = page.look_again({"path": path, "orig_name": "moving.gif.preview.webp"}, "digits/1", "litert")
+    assert re.findall(r"[\d.]+ %", again) == re.findall(r"[\d.]+ %", card)
 
 
 def test_an_engine_measured_by_itself_shows_its_own_accuracy(page, bundles):
@@ -103,12 +142,14 @@ def test_an_engine_measured_by_itself_shows_its_own_accuracy(page, bundles):
     assert f"<b>{100 * metrics['top1_litert-int8']:.1f} %</b>" in page.choose_engine("digits/1", "litert-int8")
 
 
-def test_labels_from_outside_stay_text():
+def test_labels_from_outside_stay_text(bundles):
     hostile = "<img src=x onerror=alert(1)>${1+1}{{x}}"
-    card = markup.answer_card(Answer("a/1", "litert", 1.0, (Prediction(hostile, 0.5),)))
-    assert "<img" not in card
-    assert "${" not in card
-    assert "{{" not in card
+    card = markup.answer_card(Answer("a/1", "litert", 1.0, (Prediction(hostile, 0.5),), true_label=hostile), hostile)
+    (strip,) = [markup.examples_strip([Example(next((bundles / "digits/1" / EXAMPLES).iterdir()), hostile)])]
+    for text in (card, strip):
+        assert "<img src=x" not in text
+        assert "${" not in text
+        assert "{{" not in text
 
 
 def test_api_answers_like_the_predictor(client, bundles, seven):

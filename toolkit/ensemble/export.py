@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from toolkit.bundle import (
-    EXAMPLES,
     EnsembleMember,
     Manifest,
     find_bundle,
@@ -94,7 +93,7 @@ def export_ensemble(
         write_ensemble_model(reference, models, staging, manifest.labels)
         write_warmup(staging, manifest.preprocessing)
         if held_out.evaluation is not None:
-            copy_examples(held_out.evaluation, staging / EXAMPLES, held_out.num_examples)
+            copy_examples(held_out.evaluation, staging, held_out.num_examples, manifest.labels)
         pictures = _pictures(reference, held_out.evaluation)
         difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)
         if objections and not force:
