@@ -16,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
+    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_examples, _add_runtimes):
         add(commands)
     return parser
 
@@ -243,6 +243,12 @@ def _add_bundles(commands) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as an HTML page")
     parser.add_argument("--force", action="store_true", help="write it even if too much accuracy is lost")
     _add_skip_bad(parser)
+
+
+def _add_examples(commands) -> None:
+    parser = _command(commands, "examples", "classify the pictures that a bundle brings, beside their true labels")
+    _add_bundle(parser)
+    _add_engine(parser)
 
 
 def _add_runtimes(commands) -> None:
