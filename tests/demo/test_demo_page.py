@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import toolkit
-from toolkit.bundle import EXAMPLES, Example
+from toolkit.bundle import EXAMPLES, MANIFEST, Example
 from toolkit.demo import build_demo, markup, server
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.errors import UserError
@@ -102,6 +102,19 @@ def test_opening_lists_bundles_engines_examples_and_accuracy(page, bundles):
     assert f"<b>{100 * metrics['top1']:.1f} %</b> on {metrics['n']:.0f} held-out pictures" in about
 
 
+def test_a_damaged_bundle_does_not_keep_the_page_from_opening(bundles, tmp_path):
+    from toolkit.demo.page import _Page
+
+    version = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "a" / "1"))
+    (version / MANIFEST).write_text("{")
+    shutil.copytree(bundles / "digits" / "1", tmp_path / "b" / "1")
+    build_demo(tmp_path)
+    bundle, _, examples, about, *_ = _Page(Classifier(tmp_path)).open()
+    assert [value for _, value in bundle.choices] == ["a/1", "b/1"]
+    assert examples == ""
+    assert "damaged manifest" in about
+
+
 def test_choosing_a_network_keeps_the_engine_it_has(page):
     assert page.choose_bundle("digits/1", "litert-int8")[1].value == "litert-int8"
     assert page.choose_bundle("digits/2", "litert-int8")[1].value == "auto"
@@ -121,7 +134,7 @@ def test_choosing_a_network_keeps_the_engine_it_has(page):
 def test_the_true_label_of_an_example_stands_with_the_answer(truth, rejected, told):
     predictions = (Prediction("seven", 0.6), Prediction("one", 0.4))
     card = markup.answer_card(Answer("a/1", "litert", 1.0, predictions, rejected, truth))
-    found = re.findall(r"true label: <b>(.*?)</b> – (.*?)</p>", card)
+    found = re.findall(r"true label: <b[^>]*>(.*?)</b> – (.*?)</p>", card)
     assert found == ([(truth, told)] if truth else [])
 
 

@@ -47,9 +47,12 @@ def nothing_yet(manifest: Manifest | None = None) -> str:
 </section>"""
 
 
-def drawing(manifest: Manifest) -> str:
+def drawing(manifest: Manifest | None = None) -> str:
     """Write the canvas, with light and dark as the network's training pictures have them."""
-    is_dark = _is_grey(manifest) if manifest.ground is None else manifest.ground < 0.5
+    if manifest is None or manifest.ground is None:
+        is_dark = manifest is None or _is_grey(manifest)
+    else:
+        is_dark = manifest.ground < 0.5
     ground, ink = ("#000000", "#ffffff") if is_dark else ("#ffffff", "#000000")
     return f"""<div class="tk-drawing">
 <div class="tk-canvas"><canvas width="280" height="280" data-ground="{ground}" data-ink="{ink}" data-width="{_BRUSH}" \
@@ -66,7 +69,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
     """Write the best label, or that it is none of them, the true one if it is known, a bar per class, and the time."""
     best = answer.predictions[0]
     label = NONE_OF_THESE if answer.rejected else best.label
-    sure = f"{best.label} {percent(best.probability)} at best" if answer.rejected else percent(best.probability)
+    sure = f"at best {best.label}, {percent(best.probability)}" if answer.rejected else percent(best.probability)
     bars = "".join(
         f'<li><span class="tk-name" title="{escape(p.label)}">{escape(p.label)}</span>'
         f'<span class="tk-track" aria-hidden="true"><span style="width:{100 * p.probability:.2f}%"></span></span>'
@@ -91,8 +94,9 @@ def _truth(answer: Answer) -> str:
         verdict = "too unsure to say so" if answer.is_right else "wrong, and too unsure to say it"
     else:
         verdict = "right" if answer.is_right else "the network is wrong here"
+    label = escape(answer.true_label)
     kind = "tk-right" if answer.is_right else "tk-wrong"
-    return f'<p class="tk-truth {kind}">true label: <b>{escape(answer.true_label)}</b> – {verdict}</p>'
+    return f'<p class="tk-truth {kind}">true label: <b title="{label}">{label}</b> – {verdict}</p>'
 
 
 def _turned(answer: Answer) -> str:

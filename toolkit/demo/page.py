@@ -80,8 +80,7 @@ def build_page(classifier: Classifier) -> gr.Blocks:
                             elem_id="picture",
                         )
                     with gr.Tab("Draw", id=_DRAW, elem_id="draw-tab"):
-                        manifest = classifier.manifest(bundles[0])
-                        canvas = gr.HTML(markup.drawing(manifest), js_on_load=_script("drawing.js"), elem_id="drawing")
+                        canvas = gr.HTML(markup.drawing(), js_on_load=_script("drawing.js"), elem_id="drawing")
                 examples = gr.HTML(js_on_load=_EXAMPLES_JS, elem_id="examples")
             with gr.Column(min_width=300):
                 answer = gr.HTML(markup.nothing_yet(), js_on_load=_OFFER_JS, elem_id="answer")
