@@ -71,6 +71,17 @@ def test_a_bad_file_is_explained_and_makes_room(page, sent, bad_files, kind, mes
     assert "Traceback" not in card
 
 
+@pytest.mark.parametrize("name", ["digits/1", "no such bundle"])
+def test_a_script_that_names_a_file_of_the_server_is_not_given_it(page, name, bundles):
+    from gradio import EventData
+
+    for path in (bundles / "digits/1" / MANIFEST, "/etc/hostname", None, ["/etc/hostname"], "\0"):
+        shown, card, _ = page.take(name, "litert", EventData(None, {"path": path, "name": "a", "count": 1}))
+        assert shown is None
+        assert 'data-state="problem"' in card
+    assert page.take(name, "litert", EventData(None, None))[0] is None
+
+
 def test_a_file_swept_away_is_explained(page, upload_folder):
     _, card = page.look({"path": str(upload_folder / "gone.png")}, "digits/1", "litert")
     assert "No longer on the server" in card

@@ -30,28 +30,32 @@ def read_upload(picture: Any) -> bytes:
     if not isinstance(path, str) or not path:
         raise ImageError("the picture: no file was given")
     path = path.removesuffix(_PREVIEW)
-    # Checked here too, since Gradio 6.31 lets any path pass if the payload has no "meta".
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise ImageError("the picture: not an upload; send the file itself")
     try:
-        return Path(path).read_bytes()
+        # Checked here too, since Gradio 6.31 lets any path pass if the payload has no "meta".
+        is_upload = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+        data = Path(path).read_bytes() if is_upload else None
     except (OSError, ValueError):
         raise ImageError("the picture: no longer on the server, which keeps uploads for an hour") from None
+    if data is None:
+        raise ImageError("the picture: not an upload; send the file itself")
+    return data
 
 
-def shown(picture: dict[str, Any]) -> str:
-    """Name the file to show in the browser for an upload: itself, or a preview of what the decoder reads."""
-    path = str(picture["path"])
+def shown(picture: dict[str, Any]) -> str | None:
+    """Name the file to show in the browser for an upload: itself, or a preview of what the decoder reads.
+
+    None where it is no upload or cannot be read.
+    """
     try:
-        data = read_upload(picture)
+        data, path = read_upload(picture), str(picture["path"])
         with image_errors("the picture"), open_image(data) as image:
             is_alike = image.format in _SHOWN_ALIKE and not image.mode.startswith("I")
             is_still = getattr(image, "n_frames", 1) == 1 or image.format == "MPO"
         if path.endswith(_PREVIEW) or (is_alike and is_still):
             return path
         preview = Image.fromarray(read_rgb(data))
-    except ImageError:  # it was gone in the meantime, or never was read: the network failed first
-        return path
+    except ImageError:
+        return None
     preview.thumbnail((_LONGEST, _LONGEST))
     preview.save(path + _PREVIEW, quality=90, lossless=max(preview.size) < 100)
     return path + _PREVIEW
