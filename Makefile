@@ -17,7 +17,7 @@ SAMPLES_COMMAND = $(BIN)/toolkit samples digits data/digits
 TRAIN_COMMAND = $(BIN)/toolkit train data/digits --model lenet5 --out runs/digits --resume --export $(BUNDLE) \
 	--examples 10 --set run.epochs=40 --set run.batch_size=16
 SPEED_COMMAND = $(BIN)/toolkit benchmark $(BUNDLE)
-ANSWERS_COMMAND = $(BIN)/toolkit examples $(BUNDLE)
+ANSWERS_COMMAND = $(BIN)/toolkit bundles examples $(BUNDLE)
 DEMO_COMMAND = $(BIN)/toolkit demo saved_models
 
 # A heading, then the command that does the same without make.

@@ -1,6 +1,7 @@
 """A bundle on disk: found by name or version, whole or not at all, and every damage is one clear line."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -13,20 +14,27 @@ from toolkit.bundle import (
     EXAMPLE_LABELS,
     KERAS_FILE,
     MANIFEST,
+    PICTURES,
     SCHEMA_VERSION,
+    EnsembleMember,
     Example,
     Manifest,
     find_bundle,
+    join_pictures,
     list_bundles,
     list_versions,
+    picture_digests,
     publish,
     read_examples,
     read_manifest,
+    read_pictures,
+    same_network,
     sha256_of,
     staging_dir,
     verify_files,
     write_examples,
     write_manifest,
+    write_pictures,
 )
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
@@ -264,3 +272,53 @@ def test_examples_keep_their_labels_and_do_without(tmp_path):
         (tmp_path / "1" / EXAMPLE_LABELS).write_text(damaged, encoding="latin-1")
         assert [e.label for e in read_examples(tmp_path / "1")] == [None, None]
     assert read_examples(tmp_path / "2") == []
+
+
+def test_pictures_are_noted_by_the_beginning_of_their_sha256(tmp_path):
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for file in files:
+        file.write_text(file.name)
+    digests = picture_digests(files)
+    assert digests == [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
+    version_dir = write_version(tmp_path / "pets" / "1")
+    assert read_pictures(version_dir, read_manifest(version_dir)) is None  # an older bundle
+    write_pictures(version_dir, {"train": digests[:2], "test": digests[2:]})
+    assert json.loads((version_dir / PICTURES).read_text()) == {
+        "train": sorted(digests[:2]),
+        "val": [],
+        "test": digests[2:],
+    }
+    write_manifest(version_dir, MANIFEST_VALUES)
+    manifest = read_manifest(version_dir)
+    assert read_pictures(version_dir, manifest) == {"train": set(digests[:2]), "val": set(), "test": {digests[2]}}
+    (version_dir / PICTURES).write_text("{")
+    with pytest.raises(UserError, match=r"pictures\.json: checksum"):
+        read_pictures(version_dir, manifest)
+
+
+def test_what_taught_one_of_several_bundles_taught_all():
+    def pictures(train, val, test):
+        return {"train": frozenset(train), "val": frozenset(val), "test": frozenset(test)}
+
+    one, other = pictures("abc", "de", "fgh"), pictures("xd", "yf", "zg")
+    assert join_pictures([one]) == one
+    assert join_pictures([one, other]) == pictures("abcxd", "eyf", "hgz")
+    assert join_pictures([one, None]) is None
+
+
+def test_one_network_in_two_bundles_is_named(tmp_path):
+    paths = [tmp_path / "pets" / number for number in "12"]
+    twice, changed = MANIFEST_VALUES, dataclasses.replace(MANIFEST_VALUES, weights_digest="cd" * 32)
+    words = same_network(paths, [twice, twice])
+    assert_one_line_of(words, f"{paths[1]}: has the same network as {paths[0]} (equal weights)")
+    assert same_network(paths, [twice, changed]) == ""
+    other_size = dataclasses.replace(twice, preprocessing=dataclasses.replace(twice.preprocessing, size=(48, 64)))
+    assert same_network(paths, [twice, other_size]) == ""
+    member = EnsembleMember("pets/1", twice.model, twice.weights_digest, twice.preprocessing)
+    joined = dataclasses.replace(changed, members=(member,))
+    assert str(paths[1]) in same_network(paths, [twice, joined])
+
+
+def assert_one_line_of(words: str, part: str) -> None:
+    assert "\n" not in words
+    assert part in words

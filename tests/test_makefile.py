@@ -17,7 +17,7 @@ case $1 in
   samples) mkdir -p "$3" ;;
   train) cd saved_models/digits/1/assets.extra && touch manifest.json ;;
   benchmark) [ -e broken ] && exit 2; echo "the table of engines" ;;
-  examples) echo "the table of answers" ;;
+  bundles) echo "the table of answers" ;;
 esac
 """
 
@@ -48,7 +48,7 @@ def make(tmp_path):
 
 def test_a_second_demo_prints_the_results_of_the_first_and_opens_the_page(make):
     first, calls = make("demo")
-    assert [call.split()[1] for call in calls] == ["samples", "train", "benchmark", "examples", "demo"]
+    assert [call.split()[1] for call in calls] == ["samples", "train", "benchmark", "bundles", "demo"]
     second, calls = make("demo", "PORT=7999")
     assert calls == ["7999 demo saved_models"]
     for output in (first, second):
@@ -56,7 +56,7 @@ def test_a_second_demo_prints_the_results_of_the_first_and_opens_the_page(make):
     # Every heading says what follows; the line after it, how to see the same without make.
     lines = first.splitlines()
     after = [lines[number + 1].split()[:2] for number, line in enumerate(lines) if line.startswith("== ")]
-    told = [[".venv/bin/toolkit", name] for name in ("samples", "train", "benchmark", "examples", "demo")]
+    told = [[".venv/bin/toolkit", name] for name in ("samples", "train", "benchmark", "bundles", "demo")]
     assert after == told
 
 
@@ -65,5 +65,5 @@ def test_a_step_that_failed_is_missing_still(make, tmp_path):
     make("digits", code=2)
     (tmp_path / "broken").unlink()
     output, calls = make("digits")
-    assert [call.split()[1] for call in calls] == ["benchmark", "examples"]
+    assert [call.split()[1] for call in calls] == ["benchmark", "bundles"]
     assert "the table of engines" in output

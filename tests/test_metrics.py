@@ -35,6 +35,7 @@ def test_report_holds_top1_top5_number_and_recall_of_the_classes_present():
         "top1": 0.75,
         "top5": 1.0,
         "n": 4,
+        "num_classes": 6,
         "per_class": {"a": 1.0, "b": 0.5, "f": 1.0},
     }
 

@@ -8,12 +8,16 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from toolkit.errors import UserError
+from toolkit.files import write_file
+from toolkit.machine import num_threads
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 EXTRA = "assets.extra"
@@ -21,6 +25,7 @@ MANIFEST = f"{EXTRA}/manifest.json"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 EXAMPLES = f"{EXTRA}/examples"
 EXAMPLE_LABELS = f"{EXTRA}/examples.json"
+PICTURES = f"{EXTRA}/pictures.json"
 KERAS_FILE = f"{EXTRA}/model.keras"
 LABELS = "assets/labels.txt"
 
@@ -33,8 +38,14 @@ def litert_file(kind: str) -> str:
 FLOAT_LITERT = litert_file("fp32")
 INT8_LITERT = litert_file("int8")
 
+#: Digests of the pictures that a bundle was made with, by subset: those that taught it, those that chose among its
+#: settings, and those that it was measured on.
+Pictures = Mapping[str, frozenset[str]]
+
 #: Raised when a reader of the old form would misunderstand the new one.
 SCHEMA_VERSION = 1
+
+_CHUNK = 64  # files per task
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,14 @@ class EnsembleMember:
     model: str
     weights_digest: str
     preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Median times of a bundle's engines for one picture."""
+
+    processor: str  # as ``toolkit.machine.processor`` names it
+    p50_ms: dict[str, float]  # by engine
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class Manifest:
         parity: largest difference in probability from the Keras network, by engine.
         versions: packages it was made with.
         files: sha256 by path, of every other file in the bundle.
-        recommended_engine: the fastest within the accuracy budget where it was made.
+        recommended_engine: the fastest within the accuracy budget where it was made, or what ``recommend_engine`` set.
         forced: what the parity gate objected to before ``--force`` wrote it all the same.
         schema_version: of this document.
         temperature: what fine-tuning divided the logits by so that probabilities are calibrated. It is in the weights:
@@ -74,6 +93,7 @@ class Manifest:
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
         crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
+        timings: what the recommendation was made by: the engines that had passed; None where they were not timed.
     """
 
     name: str
@@ -95,6 +115,7 @@ class Manifest:
     members: tuple[EnsembleMember, ...] = ()
     crops: int = 1
     scales: tuple[int, ...] = ()
+    timings: Timings | None = None
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -183,6 +204,15 @@ def write_manifest(version_dir: Path, manifest: Manifest) -> None:
     files = {path.relative_to(version_dir).as_posix(): sha256_of(path) for path in paths}
     text = json.dumps(asdict(manifest) | {"files": files}, indent=1)
     (version_dir / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def set_recommended(version_dir: Path, engine: str) -> None:
+    """Change the recommended engine in a manifest, in one step; everything else in it stays as it is."""
+    import json
+
+    path = version_dir / MANIFEST
+    document = json.loads(path.read_bytes()) | {"recommended_engine": engine}
+    write_file(path, json.dumps(document, indent=1) + "\n")
 
 
 def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...] = ("",)) -> None:
@@ -274,6 +304,66 @@ def require_same_labels(version_dirs: Sequence[Path], manifests: Sequence[Manife
             ours, theirs = next(pair for pair in zip(first, manifest.labels, strict=True) if pair[0] != pair[1])
             difference = f"{theirs!r} where the first has {ours!r}"
         raise UserError(f"{version_dir}: cannot be averaged with {version_dirs[0]}: it has {difference}")
+
+
+def same_network(version_dirs: Sequence[Path], manifests: Sequence[Manifest]) -> str:
+    """Say which of several bundles have a network in common, whose answers would count twice; empty if none have."""
+    owners: dict[tuple[str, Preprocessing], Path] = {}
+    for version_dir, manifest in zip(version_dirs, manifests, strict=True):
+        for network in manifest.members or (manifest,):
+            owner = owners.setdefault((network.weights_digest, network.preprocessing), version_dir)
+            if owner is not version_dir:
+                return (
+                    f"{version_dir}: has the same network as {owner} (equal weights), whose answers count twice "
+                    "in an average; leave one of them out"
+                )
+    return ""
+
+
+def write_pictures(version_dir: Path, pictures: Mapping[str, Iterable[str]]) -> None:
+    """Note the digests of the pictures a bundle was made with by subset, see ``picture_digests``."""
+    import json
+
+    subsets = {subset: sorted(pictures.get(subset, ())) for subset in ("train", "val", "test")}
+    (version_dir / PICTURES).write_text(json.dumps(subsets) + "\n", encoding="utf-8")
+
+
+def read_pictures(version_dir: Path, manifest: Manifest) -> Pictures | None:
+    """Read what ``write_pictures`` noted; None for a bundle that does not know its pictures.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    import json
+
+    if PICTURES not in manifest.files:
+        return None
+    verify_files(version_dir, manifest, (PICTURES,))
+    subsets = json.loads((version_dir / PICTURES).read_bytes())
+    return {subset: frozenset(digests) for subset, digests in subsets.items()}
+
+
+def join_pictures(pictures: Sequence[Pictures | None]) -> Pictures | None:
+    """Pictures that several bundles together were made with; None if one of them does not know its own.
+
+    What taught one of them taught all, and what chose among the settings of one is held out for none.
+    """
+    known = [own for own in pictures if own is not None]
+    if len(known) < len(pictures):
+        return None
+    train, val, test = (frozenset().union(*(own[subset] for own in known)) for subset in ("train", "val", "test"))
+    return {"train": train, "val": val - train, "test": test - val - train}
+
+
+def picture_digests(paths: Sequence[str | Path]) -> list[str]:
+    """Compute the first 16 hex digits of the sha256 of each file, by which a picture is known again."""
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    digests: list[str] = []
+    with step("recognising pictures", len(paths)) as told, ThreadPoolExecutor(num_threads()) as pool:
+        for found in pool.map(lambda chunk: [sha256_of(Path(path))[:16] for path in chunk], chunks):
+            digests += found
+            told(len(digests))
+    return digests
 
 
 def publish(staging: Path, directory: Path) -> Path:

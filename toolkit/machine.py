@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import socket
 import threading
 from pathlib import Path
@@ -12,6 +13,17 @@ from toolkit.errors import UserError
 def num_threads() -> int:
     """Number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the processor and how many threads this process may use of it: times hold for machines of equal names."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    stated = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(stated, "") or platform.processor() or platform.machine()
+    return f"{name}, {num_threads()} threads"
 
 
 def cache_dir() -> Path:

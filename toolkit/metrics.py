@@ -23,7 +23,11 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> flo
 
 
 def accuracy_report(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:
-    """Top-1, top-5, their number, and recall by class: ``{"top1", "top5", "n", "per_class"}``, fractions in 0…1."""
+    """Top-1 and top-5, how many examples and classes there are, and recall by class, fractions in 0…1.
+
+    Returns:
+        ``{"top1", "top5", "n", "num_classes", "per_class"}``, the last with the classes that have examples.
+    """
     labels = np.asarray(labels)
     correct = np.argmax(probabilities, axis=-1) == labels
     per_class = {
@@ -35,6 +39,7 @@ def accuracy_report(probabilities: np.ndarray, labels: np.ndarray, class_names: 
         "top1": top_k_accuracy(probabilities, labels, 1),
         "top5": top_k_accuracy(probabilities, labels, 5),
         "n": len(labels),
+        "num_classes": len(class_names),
         "per_class": per_class,
     }
 

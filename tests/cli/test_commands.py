@@ -126,12 +126,15 @@ print(json.dumps({"labels": [[l.decode() for l in row] for row in answer["top_la
         assert scores == pytest.approx([prediction["probability"] for prediction in answer["predictions"]], abs=1e-4)
 
 
-@pytest.mark.slow
-def test_evaluate(home, bundle):
+def test_evaluate_gives_the_accuracy_that_training_reported(home, bundle):
     report = json.loads(run("evaluate", bundle, "digits", "--json", cwd=home))
-    assert report["n"] == 1797
-    assert 0.9 < report["top1"] <= report["top5"] <= 1
+    trained = json.loads((home / "run" / "result.json").read_text())
+    assert {key: report[key] for key in ("subset", "n", "top1", "top5", "per_class")} == {
+        key: trained[key] for key in ("subset", "n", "top1", "top5", "per_class")
+    }
     assert set(report["per_class"]) == set("0123456789")
+    everything = json.loads(run("evaluate", bundle, "digits", "--subset", "all", "--json", cwd=home))
+    assert (everything["n"], everything["taught"], everything["chose"]) == (1797, 1079, 359)
 
 
 def test_benchmark(home, bundle):

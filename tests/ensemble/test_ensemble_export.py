@@ -1,5 +1,6 @@
 """Writing an ensemble: what its manifest says, and what is refused."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -38,9 +39,12 @@ def test_manifest_says_what_is_in_it_and_how_good_it_is(ensemble, bundle, other,
 
 
 def test_members_that_do_not_fit_are_refused_and_nothing_is_left(bundle, bundle_copy, other, tmp_path):
+    same = shutil.copytree(bundle, tmp_path / "same" / "1")
     write_manifest(bundle_copy, replace(read_manifest(bundle_copy), labels=tuple("1023456789")))
     with pytest.raises(UserError, match=r"cannot be averaged with .*: it has the same labels in another order"):
         export_ensemble([bundle, bundle_copy], tmp_path / "out" / "both")
+    with pytest.raises(UserError, match=r"has the same network as .*/digits/1 \(equal weights\)"):
+        export_ensemble([bundle, same], tmp_path / "out" / "both")
     with pytest.raises(
         UserError, match="scale 30 is smaller than the 32 × 32 pixels the network sees; give 32 or more"
     ):

@@ -16,10 +16,12 @@ from toolkit.bundle import EXAMPLE_LABELS, EXAMPLES, KERAS_FILE, MANIFEST, list_
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.convert import to_litert
+from toolkit.engines.timing import Latency, recommend
 from toolkit.errors import UserError
 from toolkit.export import ParityError, export_bundle
-from toolkit.export.bundle import _fastest_trusted
+from toolkit.export.bundle import _timings
 from toolkit.export.parity import Comparison
+from toolkit.machine import processor
 from toolkit.network import weights_digest
 from toolkit.spec import Preprocessing
 
@@ -132,14 +134,18 @@ def test_network_that_answers_nan_is_refused(small_export, lenet, tmp_path):
     assert not (tmp_path / "saved" / "digits").exists()
 
 
-def test_int8_that_nobody_measured_is_not_recommended(lenet_preprocessing, monkeypatch):
+def test_int8_that_nobody_measured_is_not_timed_and_so_not_recommended(lenet_preprocessing, monkeypatch):
     times = {"savedmodel": 9.0, "litert": 8.0, "litert-int8": 0.01, "openvino-int8": 0.02}
+    monkeypatch.setattr(
+        toolkit.export.bundle, "latencies", lambda engines, *_, **__: {e: Latency(times[e], 10.0) for e in engines}
+    )
     engines = {name: name for name in times}
-    monkeypatch.setattr(toolkit.export.bundle, "latency", lambda engine, pixels: (times[engine],) * 2)
     unmeasured = Comparison(parity=dict.fromkeys(engines, 0.0), scores={}, objections={})
-    assert _fastest_trusted(engines, unmeasured, lenet_preprocessing) == "litert"
+    assert _timings(engines, unmeasured, lenet_preprocessing).p50_ms == {"savedmodel": 9.0, "litert": 8.0}
     measured = replace(unmeasured, scores={"top1_litert-int8": 1.0})
-    assert _fastest_trusted(engines, measured, lenet_preprocessing) == "litert-int8"
+    timings = _timings(engines, measured, lenet_preprocessing)
+    assert recommend(timings.p50_ms) == "litert-int8"
+    assert timings.processor == processor()
 
 
 def test_labels_and_preprocessing_that_do_not_fit_are_refused(small_export, lenet_preprocessing, tmp_path):

@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from toolkit.engines.runtimes import softmax
 from toolkit.engines.timing import recommend
 from toolkit.errors import UserError
 from toolkit.export import export_bundle
-from toolkit.inference import benchmark_bundle, verify_bundle
-from toolkit.inference.compare import _trusted, _verdict
+from toolkit.inference import benchmark_bundle, compare, verify_bundle
+from toolkit.inference.choice import is_trusted
+from toolkit.inference.compare import _verdict
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_benchmark_recommends_a_fast_row_and_says_against_what(benchmark):
 
 def test_benchmark_repeats_what_the_export_measured(benchmark, bundle):
     metrics = read_manifest(bundle).metrics
-    assert benchmark["held_out"] == {"top1": metrics["top1"], "top5": metrics["top5"], "n": 359}
+    assert benchmark["held_out"] == {"top1": metrics["top1"], "top5": metrics["top5"], "n": 359, "num_classes": 10}
 
 
 def row(engine, p50_ms, top1_delta=0.0):
@@ -69,7 +72,7 @@ def test_only_engines_that_passed_the_gate_are_trusted(bundle):
         metrics={"top1": 0.9, "top1_litert-int8": 0.5, "top1_openvino-int8": 0.9},
         forced=("litert-int8 loses 40.0 points of top-1 over 359 pictures", "openvino differs from Keras by 0.5"),
     )
-    trusted = [name for name in ENGINES if _trusted(name, manifest)]
+    trusted = [name for name in ENGINES if is_trusted(name, manifest)]
     assert trusted == ["savedmodel", "litert", "openvino-int8"]
 
 
@@ -81,11 +84,35 @@ def test_quantized_engine_must_be_clearly_faster():
 
 def test_verdict_states_the_price():
     rows = [row("savedmodel", 9.0), row("litert-int8", 3.0, -0.005)]
-    assert _verdict(rows, "litert-int8").endswith(
+    assert _verdict(rows, "litert-int8", 0.95).endswith(
         "3.0× as fast as savedmodel at batch 1 here, for -0.5 points of top-1"
     )
     rows = [row("savedmodel", 9.0), row("litert-int8", 3.0, None)]
-    assert "not measured" in _verdict(rows, "litert-int8")
+    assert "not measured" in _verdict(rows, "litert-int8", 0.95)
+
+
+def test_verdict_says_when_the_machine_was_busy():
+    verdict = _verdict([row("savedmodel", 9.0), row("litert", 3.0)], "litert", 0.42)
+    assert verdict.endswith("; a busy machine: only 42 % of its processors' time was free, so measure again later")
+
+
+def test_benchmark_times_engines_in_turns(bundle, monkeypatch):
+    """Whatever the machine does between the first call and the last meets every engine."""
+    calls = []
+
+    class Recorded:
+        def __init__(self, name):
+            self.name = name
+
+        def probabilities(self, pixels):
+            calls.append(self.name)
+            time.sleep(0.001)
+
+    monkeypatch.setattr(compare, "open_engine", lambda name, *_: Recorded(name))
+    monkeypatch.setattr(compare, "remember_times", lambda *_: None)
+    benchmark_bundle(bundle, batch_sizes=[1])
+    turns = [name for name, _ in itertools.groupby(calls)]
+    assert turns == available_engines(bundle) * 6  # a warm-up and five rounds
 
 
 def test_verify_states_each_engines_answer_and_its_difference_from_keras(
@@ -137,3 +164,9 @@ def test_verify_names_a_picture_that_only_the_host_reads(bundle, tmp_path):
     (tmp_path / "short.png").write_bytes(content[:-4])
     with pytest.raises(UserError, match=r"short\.png: damaged"):
         verify_bundle(bundle, [tmp_path / "short.png"])
+
+
+def test_what_takes_long_says_what_it_does(bundle, digits_split, told):
+    verify_bundle(bundle, digits_split.test.paths[:2])
+    steps = [label for label, _, _ in told]
+    assert [steps[0], steps[-1]] == ["asking engines", "asking the served graph"]

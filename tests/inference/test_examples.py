@@ -23,13 +23,13 @@ def test_the_command_says_which_answers_are_wrong_or_refused(bundle_copy, capsys
     rows = json.loads((bundle_copy / EXAMPLE_LABELS).read_text())
     rows[1]["label"] = "9"
     (bundle_copy / EXAMPLE_LABELS).write_text(json.dumps(rows))
-    arguments = build_parser().parse_args(["examples", str(bundle_copy), "--engine", "litert"])
-    commands.examples(arguments)
+    arguments = build_parser().parse_args(["bundles", "examples", str(bundle_copy), "--engine", "litert"])
+    commands.manage_bundles(arguments)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[2:5]] == ["right", "wrong", "right"]
     assert lines[-1] == "2 of 3 right"
     write_manifest(bundle_copy, replace(read_manifest(bundle_copy), reject_below=1.0))
-    commands.examples(arguments)
+    commands.manage_bundles(arguments)
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:5]] == ["refused"] * 3
 
 

@@ -12,7 +12,7 @@ from toolkit.data import ImageError
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.engines import FLOAT_ENGINES
 from toolkit.errors import UserError
-from toolkit.inference.predictor import resolve_engine
+from toolkit.inference.choice import resolve_engine
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +91,6 @@ def test_auto_is_a_float_engine_that_answers_as_the_saved_model(bundle, paths):
     reference = Predictor.load(bundle.parent, "savedmodel")
     assert reference.version_dir == bundle
     np.testing.assert_allclose(auto.probabilities(paths), reference.probabilities(paths), atol=1e-4)
-
-
-def test_auto_makes_do_with_what_is_installed(bundle, monkeypatch):
-    manifest = read_manifest(bundle)
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    assert resolve_engine("auto", bundle, manifest) == "litert"
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    assert resolve_engine("auto", bundle, manifest) == "savedmodel"
 
 
 def test_recommended_is_the_manifests_engine_where_it_is_installed(bundle, monkeypatch):

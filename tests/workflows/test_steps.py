@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toolkit.bundle import read_manifest
+from toolkit.bundle import picture_digests, read_manifest, read_pictures
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
@@ -31,6 +31,8 @@ def test_one_pass_gives_the_metrics_and_the_gate(
         k: report[k] for k in ("top1", "top5", "n")
     }
     assert "top1_litert-int8" in manifest.metrics
+    subsets = {"train": digits_split.train, "val": digits_split.val, "test": test}
+    assert read_pictures(path, manifest) == {name: set(picture_digests(own.paths)) for name, own in subsets.items()}
     assert (manifest.temperature, manifest.reject_below) == (1.5, 0.4)
     shown.clear()
     _, again = export_held_out(

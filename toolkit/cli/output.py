@@ -135,7 +135,6 @@ def print_epoch(row: dict[str, Any]) -> None:
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    print(
-        f"{metrics['subset']} accuracy: top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} % "
-        f"({metrics['n']:,} pictures)"
-    )
+    """Print top-1, and top-5 where there are more than five classes: of five it is always 100 %."""
+    shown = [f"top-{k} {100 * metrics[f'top{k}']:.2f} %" for k in (1, 5) if metrics["num_classes"] > k]
+    print(f"{metrics['subset']} accuracy: {', '.join(shown)} ({metrics['n']:,} pictures)")

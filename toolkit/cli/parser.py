@@ -16,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_examples, _add_runtimes):
+    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
         add(commands)
     return parser
 
@@ -190,9 +190,11 @@ def _add_transfer(commands) -> None:
 
 
 def _add_bundles(commands) -> None:
-    parser = _command(commands, "evaluate", "measure a bundle's accuracy on a folder of pictures")
+    parser = _command(commands, "evaluate", "measure a bundle's accuracy on pictures that it did not learn from")
     _add_bundle(parser)
     _add_data(parser)
+    unseen = "train, val, test or all (default test, else val, else the pictures that did not teach the bundle)"
+    parser.add_argument("--subset", metavar="S", help=unseen)
     _add_others(parser)
     _add_crops(parser)
     _add_engine(parser)
@@ -221,6 +223,26 @@ def _add_bundles(commands) -> None:
 
     parser = _command(
         commands,
+        "bundles",
+        "list bundles, show one at work on its own pictures, or set the engine that it recommends",
+        json=False,
+    )
+    parser.set_defaults(handler="manage_bundles")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
+    listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
+    shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
+    _add_bundle(shown)
+    _add_engine(shown)
+    meant = "make `--engine recommended` mean this engine, at once also where the bundle is served"
+    recommend = _action(actions, "recommend", meant)
+    _add_bundle(recommend)
+    recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
+    untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
+    recommend.add_argument("--force", action="store_true", help=untrusted)
+
+    parser = _command(
+        commands,
         "compress",
         "compress a bundle's network and write the bundle's next version",
         interrupted="no version was written; the same command begins again",
@@ -243,12 +265,6 @@ def _add_bundles(commands) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as an HTML page")
     parser.add_argument("--force", action="store_true", help="write it even if too much accuracy is lost")
     _add_skip_bad(parser)
-
-
-def _add_examples(commands) -> None:
-    parser = _command(commands, "examples", "classify the pictures that a bundle brings, beside their true labels")
-    _add_bundle(parser)
-    _add_engine(parser)
 
 
 def _add_runtimes(commands) -> None:

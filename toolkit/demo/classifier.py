@@ -11,7 +11,8 @@ from toolkit.bundle import Example, Manifest, read_examples, read_manifest
 from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.engines import available_engines
 from toolkit.errors import UserError, unknown_name
-from toolkit.inference.predictor import Prediction, Predictor, require_engine, resolve_engine
+from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.inference.predictor import Prediction, Predictor
 from toolkit.inference.shelf import Shelf
 
 #: Networks kept in memory, counted per bundle and engine.

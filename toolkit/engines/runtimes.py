@@ -127,7 +127,7 @@ class Runtime(NamedTuple):
         file: in the bundle; ``""`` for the bundle itself.
         module: what must be installed.
         extra: of this package, that installs it; ``""`` where ``module`` is installed by itself.
-        float_rank: place among the engines that compute in float32, by speed on CPUs; None for a quantized one.
+        float_rank: place among the engines that compute in float32 where nothing was timed; None for a quantized one.
     """
 
     engine_class: type
@@ -154,7 +154,8 @@ ENGINES: dict[str, Runtime] = {
 }
 
 _RANKS = {row.float_rank: name for name, row in ENGINES.items() if row.float_rank}
-#: Engines that run the network in float32, fastest on CPUs first; their answers agree within 1e-4.
+#: Engines that run the network in float32, in the order in which they are taken where nothing was timed; their
+#: answers agree within 1e-4.
 FLOAT_ENGINES = tuple(_RANKS[rank] for rank in sorted(_RANKS))
 
 

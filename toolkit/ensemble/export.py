@@ -12,15 +12,20 @@ import numpy as np
 from PIL import Image
 
 from toolkit.bundle import (
+    KERAS_FILE,
     EnsembleMember,
     Manifest,
     find_bundle,
+    join_pictures,
     next_version,
     publish,
     read_manifest,
+    read_pictures,
     require_network,
     require_same_labels,
+    same_network,
     write_manifest,
+    write_pictures,
 )
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_file
@@ -28,11 +33,13 @@ from toolkit.engines.runtimes import KerasEngine
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.ensemble import Ensemble, Member
 from toolkit.ensemble.exported import ExportedEnsemble
+from toolkit.errors import UserError
 from toolkit.export.bundle import ParityError, copy_examples, package_versions, require_tensorflow
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
 from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report, reject_threshold
 from toolkit.network import as_float32, load_network
+from toolkit.progress import step, track
 
 log = logging.getLogger(__name__)
 
@@ -79,44 +86,69 @@ def export_ensemble(
         force: write it even if its answers differ; the manifest then says so.
 
     Raises:
-        UserError: not bundles, damaged ones, other labels, one is itself an ensemble, a scale is too small, or Keras
-            runs on another backend than TensorFlow.
+        UserError: not bundles, damaged ones, other labels, two of one network, one is itself an ensemble, a scale is
+            too small, or Keras runs on another backend than TensorFlow.
         ParityError: the SavedModel's answers differ from those of the members' networks on crops cut on the host.
     """
+    members = require_members(bundles, crops, scales)
     require_tensorflow()
     from toolkit.ensemble.graph import write_ensemble_model
     from toolkit.export.saved_model import write_warmup
 
     directory, held_out = Path(directory), held_out or HeldOut()
-    reference, models, manifest = _plan(bundles, directory.name, crops, tuple(scales))
+    with step("loading networks"):
+        reference, models, manifest = _plan(members, directory.name, crops, tuple(scales))
     with next_version(directory) as staging:
-        write_ensemble_model(reference, models, staging, manifest.labels)
-        write_warmup(staging, manifest.preprocessing)
+        with step("writing the SavedModel"):
+            write_ensemble_model(reference, models, staging, manifest.labels)
+            write_warmup(staging, manifest.preprocessing)
         if held_out.evaluation is not None:
             copy_examples(held_out.evaluation, staging, held_out.num_examples, manifest.labels)
         pictures = _pictures(reference, held_out.evaluation)
-        difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)
+        with step("comparing it with its members"):
+            difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)
         if objections and not force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
+        if known := join_pictures([read_pictures(*member) for member in members]):
+            write_pictures(staging, known)
         measured = _measured(reference, manifest.labels, held_out)
         write_manifest(staging, replace(manifest, parity={"savedmodel": difference}, forced=objections, **measured))
         return publish(staging, directory)
 
 
-def _plan(
-    bundles: Sequence[str | Path], name: str, crops: int, scales: tuple[int, ...]
-) -> "tuple[Ensemble, list[keras.Model], Manifest]":
-    """The members as their Keras networks answer, these networks, and the manifest but for what is measured."""
+def require_members(
+    bundles: Sequence[str | Path], crops: int = 1, scales: Sequence[int] = ()
+) -> list[tuple[Path, Manifest]]:
+    """Find bundles that can be averaged, before anything is loaded.
+
+    Returns:
+        Version directories and manifests.
+
+    Raises:
+        UserError: see ``export_ensemble``.
+    """
     version_dirs = [find_bundle(bundle) for bundle in bundles]
     manifests = [read_manifest(version_dir) for version_dir in version_dirs]
     require_same_labels(version_dirs, manifests)
+    if repeated := same_network(version_dirs, manifests):
+        raise UserError(repeated)
+    for version_dir, manifest in zip(version_dirs, manifests, strict=True):
+        plan_crops(manifest.preprocessing, crops, scales)
+        require_network(version_dir, manifest)
+    return list(zip(version_dirs, manifests, strict=True))
+
+
+def _plan(
+    found: Sequence[tuple[Path, Manifest]], name: str, crops: int, scales: tuple[int, ...]
+) -> "tuple[Ensemble, list[keras.Model], Manifest]":
+    """The members as their Keras networks answer, these networks, and the manifest but for what is measured."""
+    manifests = [manifest for _, manifest in found]
     plans = [plan_crops(manifest.preprocessing, crops, scales) for manifest in manifests]
-    files = [require_network(*pair) for pair in zip(version_dirs, manifests, strict=True)]
     members = tuple(
         EnsembleMember(f"{path.parent.name}/{path.name}", own.model, own.weights_digest, own.preprocessing)
-        for path, own in zip(version_dirs, manifests, strict=True)
+        for path, own in found
     )
-    models = [as_float32(load_network(file)) for file in files]
+    models = [as_float32(load_network(path / KERAS_FILE)) for path, _ in found]
     reference = Ensemble(
         [
             Member(KerasEngine(model, own.preprocessing), own.preprocessing, plan)
@@ -217,6 +249,7 @@ def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -
 
 
 def _probabilities(ensemble: Ensemble, subset: Subset) -> np.ndarray:
-    step = min(32, ensemble.pictures_at_once)
-    batches = [subset.paths[i : i + step] for i in range(0, len(subset), step)]
-    return np.concatenate([ensemble.probabilities(ensemble.decode_all(batch)) for batch in batches])
+    size = min(32, ensemble.pictures_at_once)
+    batches = [subset.paths[i : i + size] for i in range(0, len(subset), size)]
+    label = "classifying held-out pictures"
+    return np.concatenate([ensemble.probabilities(ensemble.decode_all(batch)) for batch in track(batches, label)])

@@ -17,6 +17,7 @@ from toolkit.bundle import (
     KERAS_FILE,
     Example,
     Manifest,
+    Timings,
     litert_file,
     next_version,
     publish,
@@ -30,11 +31,13 @@ from toolkit.data.pixels.ground import common_ground
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
-from toolkit.engines.timing import latency, recommend
+from toolkit.engines.timing import latencies, recommend
 from toolkit.errors import UserError
 from toolkit.export.parity import AccuracyBudget, Comparison, EngineAnswers, collect_answers, compare
 from toolkit.lazy import keras
+from toolkit.machine import processor
 from toolkit.network import as_float32, weights_digest
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")
@@ -140,6 +143,7 @@ class BundleDraft:
         objections = tuple(comparison.objections.values())
         if objections and not options.force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
+        timings = _timings(self.engines, comparison, self.preprocessing)
         manifest = Manifest(
             name=directory.name,
             model=self.model.name,
@@ -150,7 +154,8 @@ class BundleDraft:
             metrics=dict(options.metrics or {}) | comparison.scores,
             parity=comparison.parity,
             versions=package_versions(),
-            recommended_engine=_fastest_trusted(self.engines, comparison, self.preprocessing),
+            recommended_engine=recommend(timings.p50_ms) if timings.p50_ms else "savedmodel",
+            timings=timings,
             forced=objections,
             temperature=options.temperature,
             reject_below=options.reject_below,
@@ -227,10 +232,12 @@ def copy_examples(subset: Subset, version_dir: Path, count: int, labels: Sequenc
     write_examples(version_dir, chosen[:count])
 
 
-def _fastest_trusted(engines: Mapping[str, Engine], comparison: Comparison, preprocessing: Preprocessing) -> str:
+def _timings(engines: Mapping[str, Engine], comparison: Comparison, preprocessing: Preprocessing) -> Timings:
     pixels = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.size, 3), np.uint8)
-    medians = {name: latency(engines[name], pixels)[0] for name in engines if comparison.trusts(name)}
-    return recommend(medians) if medians else "savedmodel"
+    trusted = {name: engine for name, engine in engines.items() if comparison.trusts(name)}
+    with step("timing engines"):
+        found = latencies(trusted, pixels, max_seconds=0.4)
+    return Timings(processor(), {name: round(latency.median, 3) for name, latency in found.items()})
 
 
 def _ground(options: BundleOptions, preprocessing: Preprocessing) -> float | None:

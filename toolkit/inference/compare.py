@@ -8,12 +8,15 @@ import numpy as np
 
 from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
+from toolkit.data.pixels.decode import decode_pixels
+from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
-from toolkit.engines.timing import latency, recommend
+from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
 from toolkit.errors import UserError
+from toolkit.inference.choice import is_trusted, remember_times
 from toolkit.inference.predictor import Predictor
 from toolkit.network import load_network
+from toolkit.progress import step, track
 
 BATCH_SIZES = (1, 16)
 
@@ -21,44 +24,49 @@ BATCH_SIZES = (1, 16)
 def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> dict[str, Any]:
     """Time every installed engine at every batch size on random pictures of the network's size.
 
-    An ensemble is timed on the crops it averages, cutting them included.
+    Engines take turns, so that whatever else the machine does meets all of them. The times for one picture are
+    remembered, and ``auto`` goes by them from then on. An ensemble is timed on the crops it averages, cutting them
+    included.
 
     Returns:
-        ``{"bundle", "held_out", "rows", "recommended", "verdict"}``. ``held_out`` is what the export measured, with
-        top-1 and top-5 as fractions, or ``None``. A row is ``{"engine", "batch", "p50_ms", "p95_ms",
-        "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change of top-1 against float measured at
-        export, a fraction, 0 for float engines and ``None`` where it was not measured.
+        ``{"bundle", "held_out", "rows", "processor_share", "recommended", "verdict"}``. ``held_out`` is what the export
+        measured, with top-1 and top-5 as fractions, or ``None``. ``processor_share`` is the part, 0…1, of the
+        processors' time that this process could have meanwhile; where it is small the verdict says so. A row is
+        ``{"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change
+        of top-1 against float measured at export, a fraction, 0 for float engines and ``None`` where it was not
+        measured.
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     verify_files(version_dir, manifest)
+    engines: dict[str, Engine] = {}
+    for name in track(available_engines(version_dir), "loading engines"):
+        cutting = manifest.members
+        engines[name] = _Cutting(version_dir) if cutting else open_engine(name, version_dir, manifest.preprocessing)
     rng = np.random.default_rng(0)
-    rows: list[dict[str, Any]] = []
-    for name in available_engines(version_dir):
-        engine = _Cutting(version_dir) if manifest.members else open_engine(name, version_dir, manifest.preprocessing)
-        for batch in batch_sizes:
-            pixels = rng.integers(0, 256, (batch, *manifest.preprocessing.size, 3), np.uint8)
-            median, p95 = latency(engine, pixels)
-            rows.append(
-                {
-                    "engine": name,
-                    "batch": batch,
-                    "p50_ms": round(median, 3),
-                    "p95_ms": round(p95, 3),
-                    "images_per_s": round(1e3 * batch / median, 1),
-                    "bytes": _size_of(version_dir, ENGINES[name].file),
-                    "top1_delta": _top1_delta(name, manifest.metrics),
-                }
-            )
-    medians = {row["engine"]: row["p50_ms"] for row in rows if row["batch"] == batch_sizes[0]}
-    recommended = recommend({name: p50 for name, p50 in medians.items() if _trusted(name, manifest)} or medians)
-    held_out = {key: manifest.metrics[key] for key in ("top1", "top5", "n") if key in manifest.metrics}
+    times: dict[tuple[str, int], Latency] = {}
+    shares = [processor_share()]
+    for batch in track(batch_sizes, "timing engines"):
+        pixels = rng.integers(0, 256, (batch, *manifest.preprocessing.size, 3), np.uint8)
+        times |= {(name, batch): found for name, found in latencies(engines, pixels).items()}
+        shares.append(processor_share())
+    rows = [_row(version_dir, manifest, name, batch, times[name, batch]) for name in engines for batch in batch_sizes]
+    medians = {name: times[name, batch_sizes[0]].median for name in engines}
+    if 1 in batch_sizes:
+        remember_times(manifest, {name: times[name, 1].median for name in engines})
+    recommended = recommend({name: p50 for name, p50 in medians.items() if is_trusted(name, manifest)} or medians)
+    share = float(np.mean(shares))
+    held_out: dict[str, Any] | None = None
+    if "top1" in manifest.metrics:
+        held_out = {key: manifest.metrics[key] for key in ("top1", "top5", "n")}
+        held_out["num_classes"] = len(manifest.labels)
     return {
         "bundle": str(version_dir),
-        "held_out": held_out or None,
+        "held_out": held_out,
         "rows": rows,
+        "processor_share": round(share, 3),
         "recommended": recommended,
-        "verdict": _verdict(rows, recommended),
+        "verdict": _verdict(rows, recommended, share),
     }
 
 
@@ -77,6 +85,8 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
+    for image in images:
+        decode_pixels(image, manifest.preprocessing)  # before minutes of loading networks
     verify_files(version_dir, manifest)
     if manifest.members:
         answers = {"savedmodel": Predictor.load(version_dir).probabilities(images)}
@@ -84,7 +94,8 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
         answers = _engine_answers(version_dir, manifest, images)
     reference = next(iter(answers.values()))
     served = SavedModelEngine(version_dir, manifest.preprocessing)
-    answers["savedmodel image_bytes"] = np.concatenate([_served(served, Path(image)) for image in images])
+    found = [_served(served, Path(image)) for image in track(images, "asking the served graph")]
+    answers["savedmodel image_bytes"] = np.concatenate(found)
     rows = [
         {
             "path": str(path),
@@ -125,9 +136,10 @@ def _engine_answers(version_dir: Path, manifest: Manifest, images: Sequence[str 
     """Every engine's probabilities by its name, those of the Keras network first."""
     preprocessing = manifest.preprocessing
     pixels = load_pixels(images, preprocessing)
-    model = load_network(require_network(version_dir, manifest))
-    answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
-    for name in available_engines(version_dir):
+    with step("asking the Keras network"):
+        model = load_network(require_network(version_dir, manifest))
+        answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}
+    for name in track(available_engines(version_dir), "asking engines"):
         answers[name] = open_engine(name, version_dir, preprocessing).probabilities(pixels)
     return answers
 
@@ -147,16 +159,27 @@ def _top1_delta(engine: str, metrics: dict[str, float]) -> float | None:
     return round(metrics[f"top1_{engine}"] - metrics["top1"], 6)
 
 
-def _trusted(engine: str, manifest: Manifest) -> bool:
-    """Tell whether the export compared this engine's answers and had nothing against them."""
-    measured = engine in FLOAT_ENGINES or f"top1_{engine}" in manifest.metrics
-    return measured and not any(objection.startswith(f"{engine} ") for objection in manifest.forced)
+def _row(version_dir: Path, manifest: Manifest, engine: str, batch: int, found: Latency) -> dict[str, Any]:
+    return {
+        "engine": engine,
+        "batch": batch,
+        "p50_ms": round(found.median, 3),
+        "p95_ms": round(found.p95, 3),
+        "images_per_s": round(1e3 * batch / found.median, 1),
+        "bytes": _size_of(version_dir, ENGINES[engine].file),
+        "top1_delta": _top1_delta(engine, manifest.metrics),
+    }
 
 
-def _verdict(rows: list[dict[str, Any]], recommended: str) -> str:
+def _verdict(rows: list[dict[str, Any]], recommended: str, share: float) -> str:
     first = {r["engine"]: r for r in rows if r["batch"] == rows[0]["batch"]}
     best, base = first[recommended], first.get("savedmodel", rows[0])
     ratio = base["p50_ms"] / best["p50_ms"]
     delta = best["top1_delta"]
     cost = "an accuracy change that was not measured" if delta is None else f"{100 * delta:+.1f} points of top-1"
-    return f"{recommended}: {ratio:.1f}× as fast as {base['engine']} at batch {best['batch']} here, for {cost}"
+    verdict = f"{recommended}: {ratio:.1f}× as fast as {base['engine']} at batch {best['batch']} here, for {cost}"
+    if share < BUSY:
+        verdict += (
+            f"; a busy machine: only {100 * share:.0f} % of its processors' time was free, so measure again later"
+        )
+    return verdict

@@ -1,5 +1,6 @@
 """Pictures in, labels with probabilities out, through whichever engine."""
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,16 +11,28 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from toolkit.bundle import EXTRA, Manifest, find_bundle, read_manifest, require_same_labels, verify_files
+from toolkit.bundle import (
+    EXTRA,
+    Manifest,
+    find_bundle,
+    read_manifest,
+    require_same_labels,
+    same_network,
+    verify_files,
+)
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import ImageSource, decode_pixels
-from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
+from toolkit.engines import ENGINES, Engine, open_engine
 from toolkit.engines.runtimes import SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
 from toolkit.ensemble.crops import is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
-from toolkit.errors import UserError, unknown_name
+from toolkit.errors import UserError
+from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.progress import step
+
+log = logging.getLogger(__name__)
 
 #: A picture as an engine takes it, uint8 (height, width, 3), or all its crops.
 Decoded = np.ndarray | DecodedCrops
@@ -71,10 +84,11 @@ class Predictor:
 
         Args:
             bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
-            engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the fastest installed engine that runs the network
-                in float32, so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly
-                differently and is only used by name, or as ``recommended``: the fastest that passed the accuracy
-                budget at export, where it is installed.
+            engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the engine that was measured to be fastest on this
+                machine among those that run the network in float32 (see ``toolkit.inference.choice.resolve_engine``),
+                so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly differently and is
+                only used by name, or as ``recommended``: the fastest that passed the accuracy budget at export, or
+                what was set since, where it is installed.
             crops: of a picture, whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
                 bundle's reject threshold was fitted for one crop, and holds for one crop only.
             scales: shorter sides to resize the picture to, each with all of these crops; by default the network's.
@@ -83,6 +97,7 @@ class Predictor:
             UserError: not a bundle, a file is missing or fails its checksum, the engine is not available, there is
                 no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
         """
+        require_engine(engine)
         version_dir = find_bundle(bundle)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
@@ -93,14 +108,15 @@ class Predictor:
             )
         preprocessing, reject_below = manifest.preprocessing, manifest.reject_below
         plan = plan_crops(preprocessing, crops, scales)
-        verify_files(version_dir, manifest, _files_of(name))
         opened: Engine | Ensemble
-        if manifest.members and name == "savedmodel":
-            opened = ExportedEnsemble(version_dir, manifest)
-        else:  # or, where an ensemble has no file for the engine, this says what is missing
-            opened = open_engine(name, version_dir, preprocessing)
-            if not is_plain(preprocessing, plan):
-                opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
+        with step(f"opening {version_dir.parent.name}/{version_dir.name}"):
+            verify_files(version_dir, manifest, _files_of(name))
+            if manifest.members and name == "savedmodel":
+                opened = ExportedEnsemble(version_dir, manifest)
+            else:  # or, where an ensemble has no file for the engine, this says what is missing
+                opened = open_engine(name, version_dir, preprocessing)
+                if not is_plain(preprocessing, plan):
+                    opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
         return cls([(version_dir, manifest)], name, opened, reject_below)
 
     @classmethod
@@ -109,7 +125,8 @@ class Predictor:
     ) -> "Predictor":
         """Open several bundles whose networks' probabilities are averaged, each network counting alike.
 
-        The arguments are those of ``load``, for each bundle. Labels must be equal and in the same order.
+        The arguments are those of ``load``, for each bundle. Labels must be equal and in the same order. Of a network
+        that comes twice, a warning says so.
 
         Returns:
             What ``load`` gives for one bundle. Several have no reject threshold: none was fitted for their average.
@@ -120,7 +137,10 @@ class Predictor:
         if len(bundles) == 1:
             return cls.load(bundles[0], engine, crops=crops, scales=scales)
         version_dirs = [find_bundle(bundle) for bundle in bundles]
-        require_same_labels(version_dirs, [read_manifest(version_dir) for version_dir in version_dirs])
+        manifests = [read_manifest(version_dir) for version_dir in version_dirs]
+        require_same_labels(version_dirs, manifests)
+        if repeated := same_network(version_dirs, manifests):
+            log.warning("%s", repeated)
         loaded = [cls.load(version_dir, engine, crops=crops, scales=scales) for version_dir in version_dirs]
         names = dict.fromkeys(predictor.engine_name for predictor in loaded)
         members = [member for predictor in loaded for member in predictor._members()]
@@ -229,26 +249,6 @@ class Predictor:
             return self._engine.members
         preprocessing = self.manifest.preprocessing
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
-
-
-def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
-    """Name the engine that ``auto`` or ``recommended`` means on this machine; any other name is returned as it is."""
-    if engine not in ("auto", "recommended"):
-        return engine
-    available = available_engines(version_dir)
-    if engine == "recommended" and manifest.recommended_engine in available:
-        return manifest.recommended_engine
-    return next((name for name in FLOAT_ENGINES if name in available), "savedmodel")
-
-
-def require_engine(name: str) -> None:
-    """Refuse what no bundle can be opened with.
-
-    Raises:
-        UserError: suggests the nearest name.
-    """
-    if name not in (known := ["auto", "recommended", *ENGINES]):
-        raise UserError(unknown_name("engine", name, known))
 
 
 def _files_of(engine: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from toolkit.bundle import MANIFEST, Manifest, read_manifest
 from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
-from toolkit.inference.predictor import Decoded, require_engine
+from toolkit.inference.choice import require_engine
+from toolkit.inference.predictor import Decoded
 from toolkit.inference.shelf import Shelf, UnknownBundle
 from toolkit.serving import protocol
 from toolkit.serving.protocol import PredictRequest, RequestError

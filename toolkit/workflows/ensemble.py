@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle import find_bundle, read_manifest
+from toolkit.bundle import read_manifest
 from toolkit.data import split_folder
 from toolkit.workflows.steps import ExportOptions, require_writable, scan
 
@@ -36,13 +36,11 @@ def ensemble_bundles(
     Raises:
         UserError: see ``toolkit.ensemble.export.export_ensemble``.
     """
-    from toolkit.ensemble.export import HeldOut, export_ensemble
+    from toolkit.ensemble.export import HeldOut, export_ensemble, require_members
 
     require_writable(export.directory)
-    split = None
-    if data is not None:
-        labels = read_manifest(find_bundle(bundles[0])).labels
-        split = split_folder(scan(data, skip_bad, labels))
+    members = require_members(bundles, crops, scales)
+    split = None if data is None else split_folder(scan(data, skip_bad, members[0][1].labels))
     path = export_ensemble(
         bundles,
         export.directory,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.bundle import picture_digests, write_pictures
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.errors import UserError
 from toolkit.lazy import keras
@@ -61,6 +62,8 @@ def export_held_out(
 ) -> tuple[Path, dict[str, Any]]:
     """Export a network and measure it, in one pass over the held-out pictures; the training pictures calibrate.
 
+    The bundle keeps the digests of all pictures, so that it is known later which of them it learned from.
+
     ``options`` are further fields of ``toolkit.export.BundleOptions``.
 
     Returns:
@@ -73,6 +76,8 @@ def export_held_out(
     name, subset = split.held_out
     chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
     with draft_bundle(model, export.directory, folder.class_names, preprocessing, chosen) as draft:
+        subsets = {"train": split.train, "val": split.val, "test": split.test}
+        write_pictures(draft.path, {subset: picture_digests(own.paths) for subset, own in subsets.items()})
         answers = draft.measure()
         labels = np.asarray(subset.labels)
         report = accuracy_report(answers.probabilities[REFERENCE], labels, folder.class_names)

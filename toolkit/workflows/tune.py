@@ -228,6 +228,7 @@ class _Search:
     def _best(self, row: dict[str, Any]) -> dict[str, Any]:
         held_out = json.loads((Path(row["run"]) / "result.json").read_text(encoding="utf-8"))
         figures = {key: held_out[key] for key in ("subset", "top1", "top5", "n")}
+        figures["num_classes"] = len(held_out["per_class"])
         command = shlex.join(["toolkit", *self.arguments(row["settings"], f"{self.out}-best")])
         row = row | {"config": str(self.out / _BEST), "command": command}
         return row if figures["subset"] == "val" else row | {"held_out": figures}

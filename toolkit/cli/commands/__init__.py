@@ -2,8 +2,18 @@
 
 # ruff: noqa: F401 (the command line looks the functions up by their names)
 
-from toolkit.cli.commands.bundles import benchmark, compress, demo, ensemble, evaluate, export, predict, serve, verify
-from toolkit.cli.commands.examples import examples
+from toolkit.cli.commands.bundles import (
+    benchmark,
+    compress,
+    demo,
+    ensemble,
+    evaluate,
+    export,
+    manage_bundles,
+    predict,
+    serve,
+    verify,
+)
 from toolkit.cli.commands.folders import check
 from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.training import gradcheck, train, tune

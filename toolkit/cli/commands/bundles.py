@@ -5,19 +5,30 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
+from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.output import print_json, print_metrics, print_table
+from toolkit.errors import UserError, unknown_name
 
 
 def evaluate(arguments: Namespace) -> None:
-    from toolkit.inference import evaluate_bundle
+    from toolkit.inference.evaluate import SUBSETS, evaluate_bundle
 
-    report = evaluate_bundle(_predictor(arguments), arguments.data, skip_bad=arguments.skip_bad)
+    if arguments.subset not in (None, *SUBSETS):
+        raise UserError(unknown_name("subset", arguments.subset, list(SUBSETS)))
+    if not arguments.data.exists():  # before an engine is loaded
+        raise UserError(f"{arguments.data}: no such folder or file")
+    predictor = _predictor(arguments)
+    report = evaluate_bundle(predictor, arguments.data, subset=arguments.subset, skip_bad=arguments.skip_bad)
     report |= {"crops": arguments.crops, "scales": arguments.scales}
     if arguments.json:
         return print_json(report)
     print_metrics(report | {"subset": f"{arguments.data}, {report['engine']}"})
+    print(f"measured on {report['pictures']}")
     if "rejected" in report:
         print(_rejection(report))
+    if report["confusions"]:
+        pairs = (f"{true} as {answer} ({count:,})" for true, answer, count in report["confusions"])
+        print(f"most frequent errors: {', '.join(pairs)}")
     return print_table([[name, 100 * recall] for name, recall in report["per_class"].items()], ["class", "recall %"])
 
 
@@ -89,6 +100,35 @@ def ensemble(arguments: Namespace) -> None:
     if "top1" in result["metrics"]:
         print_metrics(result["metrics"])
     return print(result["bundle"])
+
+
+def manage_bundles(arguments: Namespace) -> None:
+    if arguments.action == "examples":
+        return show_examples(arguments)
+    from toolkit.inference.choice import describe_bundles, recommend_engine
+
+    if arguments.action == "recommend":
+        version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
+        if arguments.json:
+            return print_json({"bundle": str(version_dir), "recommended": arguments.engine})
+        return print(f"{version_dir}: `--engine recommended` answers with {arguments.engine} from now on")
+    rows = describe_bundles(arguments.directory)
+    if arguments.json:
+        return print_json(rows)
+    readable = [row for row in rows if not row["error"]]
+    columns = ["bundle", "network", "classes", "top-1 %", "pictures", "recommended", "engines"]
+    table = [
+        [
+            *(row["bundle"], row["model"], row["num_classes"]),
+            *(row["top1"] and 100 * row["top1"], row["n"], row["recommended"], " ".join(row["engines"])),
+        ]
+        for row in readable
+    ]
+    print_table(table, columns)
+    for row in rows:
+        if row["error"]:
+            print(row["error"])
+    return None
 
 
 def compress(arguments: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command that shows a bundle at work on its own pictures."""
+"""The action that shows a bundle at work on its own pictures."""
 
 from argparse import Namespace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from toolkit.cli.output import print_json, print_table
 
 
-def examples(arguments: Namespace) -> None:
+def show_examples(arguments: Namespace) -> None:
     from toolkit.inference.examples import answer_examples
 
     report = answer_examples(arguments.bundle, arguments.engine)

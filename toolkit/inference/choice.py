@@ -1,0 +1,233 @@
+"""The engine that answers: the one asked for, or the fastest by what was measured on this machine.
+
+Nothing depends on the remembered times: where they cannot be kept, a bundle's own or a short timing decide each time.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.bundle import (
+    MANIFEST,
+    Manifest,
+    find_bundle,
+    list_bundles,
+    read_manifest,
+    set_recommended,
+    verify_files,
+)
+from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
+from toolkit.engines.timing import CLEARLY, latencies
+from toolkit.errors import UserError, unknown_name
+from toolkit.files import write_file
+from toolkit.machine import cache_dir, processor
+from toolkit.spec import Preprocessing
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which each engine is timed where nothing is known; of a slow network one call is.
+_SECONDS = 0.25
+
+
+def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
+    """Name the engine that ``auto`` or ``recommended`` means on this machine; any other name is returned as it is.
+
+    ``auto`` is the fastest of the installed engines that run the network in float32 and that the export had nothing
+    against: by the times remembered on this machine, else by those in the manifest if they are of such a processor,
+    else by a timing of about a second, which is remembered. An engine that brings TensorFlow, which takes seconds
+    to import, has to be clearly faster than one that does not.
+    """
+    if engine not in ("auto", "recommended"):
+        return engine
+    available = available_engines(version_dir)
+    if engine == "recommended" and manifest.recommended_engine in available:
+        return manifest.recommended_engine
+    floats = [name for name in FLOAT_ENGINES if name in available]
+    candidates = [name for name in floats if is_trusted(name, manifest)] or floats
+    light = [name for name in candidates if _is_light(name)]
+    if len(light) < 2:
+        return (light or candidates or ["savedmodel"])[0]
+    for known in (_remembered(manifest), _of_this_processor(manifest)):
+        if all(name in known for name in light):
+            return _fastest({name: known[name] for name in candidates if name in known})
+    medians = _timed(version_dir, manifest.weights_digest, manifest.preprocessing, tuple(light))
+    if len(medians) < len(light):
+        return light[0]  # which says, when it is loaded, what is wrong with the file
+    remember_times(manifest, medians)
+    return _fastest(medians)
+
+
+def require_engine(name: str) -> None:
+    """Refuse what no bundle can be opened with.
+
+    Raises:
+        UserError: suggests the nearest name.
+    """
+    if name not in (known := ["auto", "recommended", *ENGINES]):
+        raise UserError(unknown_name("engine", name, known))
+
+
+def is_trusted(engine: str, manifest: Manifest) -> bool:
+    """Tell whether the export compared this engine's answers and had nothing against them."""
+    measured = engine in FLOAT_ENGINES or f"top1_{engine}" in manifest.metrics
+    return measured and not any(objection.startswith(f"{engine} ") for objection in manifest.forced)
+
+
+def recommend_engine(bundle: str | Path, engine: str, *, force: bool = False) -> Path:
+    """Make an engine the one that ``recommended`` means for a bundle, at once also where the bundle is served.
+
+    Args:
+        bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
+        engine: one of ``toolkit.engines.ENGINES`` that the bundle has a file for.
+        force: even one whose accuracy was not measured at export, or lost more than the budget allows.
+
+    Returns:
+        The version's directory.
+
+    Raises:
+        UserError: not a bundle, no such engine, the bundle has no file for it, or it is not trusted.
+    """
+    if engine not in ENGINES:
+        raise UserError(unknown_name("engine", engine, list(ENGINES)))
+    version_dir = find_bundle(bundle)
+    manifest = read_manifest(version_dir)
+    having = _engines_of(version_dir)
+    if engine not in having:
+        raise UserError(
+            f"{version_dir}: has no {ENGINES[engine].file}, which {engine} runs; it has {', '.join(having)}"
+        )
+    if not force and not is_trusted(engine, manifest):
+        objections = [reason for reason in manifest.forced if reason.startswith(f"{engine} ")]
+        reason = objections[0] if objections else f"the accuracy of {engine} was not measured when it was written"
+        trusted = ", ".join(name for name in having if is_trusted(name, manifest))
+        raise UserError(
+            f"{version_dir}: {reason}; --force recommends it all the same, trusted are: {trusted or 'none'}"
+        )
+    set_recommended(version_dir, engine)
+    return version_dir
+
+
+def describe_bundles(directory: str | Path) -> list[dict[str, Any]]:
+    """Describe every version of the bundles in a directory, or of one bundle.
+
+    Returns:
+        ``{"bundle", "model", "num_classes", "top1", "n", "engines", "recommended", "error"}`` each: the network, its
+        accuracy on the held-out pictures, a fraction, and their number, ``None`` where it was not measured; the engines
+        that it has files for; the one that ``recommended`` means. Of a version that cannot be read ``bundle`` and
+        ``error`` alone are set.
+
+    Raises:
+        UserError: no such directory, or no bundles in it.
+    """
+    rows: list[dict[str, Any]] = []
+    for versions in list_bundles(directory).values():
+        for version_dir in versions.values():
+            row = dict.fromkeys(("model", "num_classes", "top1", "n", "engines", "recommended"))
+            try:
+                row |= _description(version_dir, read_manifest(version_dir)) | {"error": ""}
+            except UserError as error:
+                row["error"] = str(error)
+            rows.append({"bundle": str(version_dir)} | row)
+    if not rows:
+        raise UserError(f"{directory}: no bundles in it; expected NAME/VERSION/{MANIFEST}, as export writes them")
+    return rows
+
+
+def _description(version_dir: Path, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "model": manifest.model,
+        "num_classes": len(manifest.labels),
+        "top1": manifest.metrics.get("top1"),
+        "n": manifest.metrics.get("n"),
+        "engines": _engines_of(version_dir),
+        "recommended": manifest.recommended_engine,
+    }
+
+
+def _engines_of(version_dir: Path) -> list[str]:
+    """Engines that a bundle has files for, whether or not they are installed here."""
+    return [name for name, row in ENGINES.items() if (version_dir / row.file).exists()]
+
+
+def remember_times(manifest: Manifest, medians: Mapping[str, float]) -> None:
+    """Keep the milliseconds that a network's engines took on this machine for ``auto``, if the cache can be written."""
+    identity = _identity(manifest)
+    path = _memory(identity)
+    document = identity | {"p50_ms": {name: round(medians[name], 3) for name in FLOAT_ENGINES if name in medians}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(document, indent=1) + "\n")
+    except (OSError, UserError) as error:
+        log.debug("times are not remembered: %s", error)
+
+
+def _remembered(manifest: Manifest) -> dict[str, float]:
+    try:
+        found = json.loads(_memory(_identity(manifest)).read_bytes())["p50_ms"]
+        times = {name: float(found[name]) for name in FLOAT_ENGINES if name in found}
+    except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
+        return {}
+    return times if all(math.isfinite(time) for time in times.values()) else {}
+
+
+def _of_this_processor(manifest: Manifest) -> Mapping[str, float]:
+    timings = manifest.timings
+    return timings.p50_ms if timings is not None and timings.processor == processor() else {}
+
+
+def _identity(manifest: Manifest) -> dict[str, str | list[int] | dict[str, str]]:
+    """Everything that times depend on."""
+    return {
+        "processor": processor(),
+        "engines": {name: _version(ENGINES[name].module) for name in FLOAT_ENGINES},
+        "weights": manifest.weights_digest,
+        "size": list(manifest.preprocessing.size),
+    }
+
+
+def _memory(identity: Mapping[str, object]) -> Path:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return cache_dir() / "times" / f"{digest[:32]}.json"
+
+
+def _version(module: str) -> str:
+    try:
+        return importlib.metadata.version(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _is_light(engine: str) -> bool:
+    return ENGINES[engine].module != "tensorflow"
+
+
+def _fastest(medians: Mapping[str, float]) -> str:
+    best = min(medians, key=medians.__getitem__)
+    light = {name: median for name, median in medians.items() if _is_light(name)}
+    lightest = min(light, key=light.__getitem__)
+    return best if medians[best] < CLEARLY * light[lightest] else lightest
+
+
+@functools.lru_cache(maxsize=64)  # for where it cannot be remembered on disk
+def _timed(
+    version_dir: Path, weights_digest: str, preprocessing: Preprocessing, names: Sequence[str]
+) -> dict[str, float]:
+    """Milliseconds of the engines for one picture; of none where one of them cannot be opened."""
+    engines: dict[str, Engine] = {}
+    try:
+        verify_files(version_dir, read_manifest(version_dir), tuple(ENGINES[name].file for name in names))
+        for name in names:
+            engines[name] = open_engine(name, version_dir, preprocessing)
+        pixels = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.size, 3), np.uint8)
+        found = latencies(engines, pixels, max_seconds=_SECONDS, min_rounds=1)
+    except UserError:
+        return {}
+    return {name: latency.median for name, latency in found.items()}
