@@ -3,7 +3,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from toolkit.bundle import INT8_LITERT, litert_file, read_manifest, verify_files
+from toolkit.bundle import INT8_LITERT, litert_file, read_examples, read_manifest, verify_files
 from toolkit.compress import operator_report
 from toolkit.data import Split
 from toolkit.data.feed.split import Subset
@@ -41,6 +41,8 @@ def test_each_method_writes_a_bundle_and_measures_it(bundle_copy, digits, held_o
     assert row["verdict"].startswith(method)
     verify_files(path, read_manifest(path))
     assert f"top1_litert-{method}" in read_manifest(path).metrics
+    assert [example.label for example in read_examples(path)] == ["0", "1", "2"]
+    assert read_manifest(path).ground == read_manifest(bundle_copy).ground
     (answer,) = Predictor.load(path, engine=f"litert-{method}").predict([np.zeros((32, 32, 3), np.uint8)])
     assert len(answer) == 5
 

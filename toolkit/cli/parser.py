@@ -228,11 +228,19 @@ def _add_bundles(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-    parser = _command(commands, "bundles", "list bundles, or set the engine that one recommends", json=False)
+    parser = _command(
+        commands,
+        "bundles",
+        "list bundles, show one at work on its own pictures, or set the engine that it recommends",
+        json=False,
+    )
     parser.set_defaults(handler="manage_bundles")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
     listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
+    shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
+    _add_bundle(shown)
+    _add_engine(shown)
     meant = "make `--engine recommended` mean this engine, at once also where the bundle is served"
     recommend = _action(actions, "recommend", meant)
     _add_bundle(recommend)
@@ -288,7 +296,8 @@ def _add_runtimes(commands) -> None:
 
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
-    _add_address(parser, port=7860)
+    _add_address(parser, port=None, default="$PORT, or 7860")
+    parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
     _add_engine(parser)
 
 
@@ -334,9 +343,9 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", metavar="E", help="{engines} (default auto)")
 
 
-def _add_address(parser: argparse.ArgumentParser, *, port: int) -> None:
+def _add_address(parser: argparse.ArgumentParser, *, port: int | None, default: str = "") -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, default=port, help=f"default {port}")
+    parser.add_argument("--port", type=int, default=port, help=f"default {default or port}")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,7 @@ import itertools
 import logging
 import math
 import platform
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,21 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import (
-    EXAMPLES,
     FLOAT_LITERT,
     KERAS_FILE,
+    Example,
     Manifest,
     Timings,
     litert_file,
     next_version,
     publish,
+    write_examples,
     write_manifest,
 )
 from toolkit.compress import Method, quantize
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.ground import common_ground
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
@@ -50,6 +52,7 @@ from toolkit.spec import Preprocessing
 log = logging.getLogger("toolkit")
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")
+_NUM_GROUNDS = 200  # training pictures whose borders are looked at
 
 
 class ParityError(UserError):
@@ -73,6 +76,7 @@ class BundleOptions:
         budget: how much accuracy a quantized file may cost.
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
         reject_below: the probability under which an answer may be refused; for the manifest.
+        ground: of the training pictures, for the manifest; by default a grey network's is measured on ``calibration``.
         force: write the bundle even if its engines disagree; the manifest then says so.
     """
 
@@ -87,6 +91,7 @@ class BundleOptions:
     budget: AccuracyBudget | None = None
     temperature: float | None = None
     reject_below: float | None = None
+    ground: float | None = None
     force: bool = False
 
 
@@ -167,6 +172,7 @@ class BundleDraft:
             forced=objections,
             temperature=options.temperature,
             reject_below=options.reject_below,
+            ground=_ground(options, self.preprocessing),
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
@@ -198,7 +204,7 @@ def draft_bundle(
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
         _write_forms(model, staging, labels, preprocessing, options)
         if options.evaluation is not None:
-            copy_examples(options.evaluation, staging / EXAMPLES, options.num_examples)
+            copy_examples(options.evaluation, staging, options.num_examples, labels)
         with step("opening engines"):
             engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
         yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines, pictures, reference)
@@ -245,17 +251,15 @@ def _write_forms(
         (staging / litert_file(kind)).write_bytes(content)
 
 
-def copy_examples(subset: Subset, directory: Path, count: int) -> None:
-    """Put pictures into a bundle for the demo's visitors to click on, spread over the classes."""
-    by_label: dict[int, list[str]] = {}
+def copy_examples(subset: Subset, version_dir: Path, count: int, labels: Sequence[str]) -> None:
+    """Put ``count`` pictures into a bundle for the demo's visitors to click on, spread over the classes."""
+    by_label: dict[int, list[Example]] = {}
     for path, label in zip(subset.paths, subset.labels, strict=True):
-        by_label.setdefault(label, []).append(path)
+        by_label.setdefault(label, []).append(Example(Path(path), labels[label]))
     # One of each class, then a second of each, until there are enough.
     rounds = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
-    chosen = [path for paths in rounds for path in paths if path is not None][:count]
-    for index, path in enumerate(chosen):
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, directory / f"{index:02d}{Path(path).suffix.lower()}")
+    chosen = [example for examples in rounds for example in examples if example is not None]
+    write_examples(version_dir, chosen[:count])
 
 
 def _timings(engines: Mapping[str, Engine], comparison: Comparison, preprocessing: Preprocessing) -> Timings:
@@ -264,6 +268,14 @@ def _timings(engines: Mapping[str, Engine], comparison: Comparison, preprocessin
     with step("timing engines"):
         found = latencies(trusted, pixels, max_seconds=0.4)
     return Timings(processor(), {name: round(latency.median, 3) for name, latency in found.items()})
+
+
+def _ground(options: BundleOptions, preprocessing: Preprocessing) -> float | None:
+    pictures = options.calibration
+    if options.ground is not None or pictures is None or preprocessing.channel_order != "grey":
+        return options.ground
+    some = pictures.paths[:: max(1, len(pictures) // _NUM_GROUNDS)][:_NUM_GROUNDS]
+    return common_ground(load_pixels(some, preprocessing))
 
 
 def _num_params(model: "keras.Model") -> int:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.bundle import FLOAT_LITERT, find_bundle, litert_file, read_manifest, require_network
+from toolkit.bundle import (
+    FLOAT_LITERT,
+    find_bundle,
+    litert_file,
+    read_examples,
+    read_manifest,
+    require_network,
+    write_examples,
+)
 from toolkit.compress import METHODS
 from toolkit.data import Split, split_folder
 from toolkit.data.feed.split import Subset
@@ -105,10 +113,12 @@ def compress_bundle(
         files=compressed.files,
         temperature=manifest.temperature,
         reject_below=manifest.reject_below,
+        ground=manifest.ground,
         force=force,
     )
     network, preprocessing = compressed.network, manifest.preprocessing
     with draft_bundle(network, version_dir.parent, manifest.labels, preprocessing, chosen) as draft:
+        write_examples(draft.path, read_examples(version_dir))
         answers, report = _measure(draft, model, compressed, method)
         if options.page:
             integer = compressed.files.get("int8") or compressed.files.get("int16x8")

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.lazy import keras
+from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.network import load_network
-from toolkit.spec import ModelInfo
+from toolkit.progress import step
+from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
 from toolkit.training.recipes import recipe, smoke
@@ -103,9 +107,44 @@ def train_folder(
     metrics = write_report(probabilities, split, info.preprocessing, folder.class_names, run, title=info.title)
     result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
     if export:
-        path, _ = export_held_out(model, folder, split, info.preprocessing, export, reference=probabilities)
+        calibration = _calibrate(model, split, info.preprocessing, probabilities)
+        path, _ = export_held_out(model, folder, split, info.preprocessing, export, **calibration)
         result["bundle"] = str(path)
     return result
+
+
+def _calibrate(
+    model: "keras.Model", split: Split, preprocessing: Preprocessing, held_out: np.ndarray
+) -> dict[str, Any]:
+    """Scale the network's logits so that validation finds its probabilities right, as fine-tuning does.
+
+    Args:
+        model: its last layer is changed.
+        held_out: the network's probabilities for the held-out pictures, until now.
+
+    Returns:
+        Options of ``export_held_out``: the temperature, the reject threshold, the probabilities from now on.
+    """
+    from toolkit.engines.runtimes import softmax
+    from toolkit.training.report.page import predict
+    from toolkit.transfer.finetune import divide_logits
+
+    if not len(split.val):
+        return {"reference": held_out}
+    with step("calibrating"):
+        logits, labels = _logits(predict(model, split.val, preprocessing)), np.asarray(split.val.labels)
+    temperature = fit_temperature(logits, labels)
+    divide_logits(model, temperature)
+    return {
+        "reference": softmax(_logits(held_out) / np.float32(temperature)),
+        "temperature": temperature,
+        "reject_below": reject_threshold(softmax(logits / np.float32(temperature)), labels),
+    }
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of these probabilities, of those there are: softmax takes no notice of a constant."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.output import print_json, print_metrics, print_table
 from toolkit.errors import UserError, unknown_name
 
@@ -67,6 +68,8 @@ def ensemble(arguments: Namespace) -> None:
 
 
 def manage_bundles(arguments: Namespace) -> None:
+    if arguments.action == "examples":
+        return show_examples(arguments)
     from toolkit.inference.choice import describe_bundles, recommend_engine
 
     if arguments.action == "recommend":
@@ -174,4 +177,10 @@ def serve(arguments: Namespace) -> None:
 def demo(arguments: Namespace) -> None:
     from toolkit.demo import launch
 
-    launch(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine)
+    launch(
+        arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        engine=arguments.engine,
+        root_path=arguments.root_path,
+    )
