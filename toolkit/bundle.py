@@ -71,6 +71,8 @@ class Manifest:
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
         crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
+        recipes: by kind of LiteRT file, a digest of all that it follows from (``toolkit.compress.changes``), where it
+            was quantized after training: who is asked for the same again knows it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Manifest:
     members: tuple[EnsembleMember, ...] = ()
     crops: int = 1
     scales: tuple[int, ...] = ()
+    recipes: dict[str, str] = field(default_factory=dict)
 
 
 def find_bundle(path: str | Path) -> Path:

@@ -24,6 +24,7 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.compress import Method, quantize
+from toolkit.compress.changes import recipe_digest
 from toolkit.data.feed.split import Subset
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.convert import to_litert
@@ -52,6 +53,7 @@ class BundleOptions:
             float comparison and int8 is not compared.
         methods: quantized LiteRT files to write beside the float one.
         files: LiteRT files that are made already, by the name of their method.
+        recipes: digests of what those follow from, see ``toolkit.compress.changes.recipe_digest``.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
         reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
@@ -65,6 +67,7 @@ class BundleOptions:
     evaluation: Subset | None = None
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
     reference: np.ndarray | None = None
@@ -135,11 +138,17 @@ class BundleDraft:
         objections = tuple(comparison.objections.values())
         if objections and not options.force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
+        digest, calibration = weights_digest(self.model), options.calibration
+        recipes = {
+            method: recipe_digest(digest, method, self.preprocessing, calibration)
+            for method in options.methods
+            if calibration is not None
+        }
         manifest = Manifest(
             name=directory.name,
             model=self.model.name,
             num_params=_num_params(self.model),
-            weights_digest=weights_digest(self.model),
+            weights_digest=digest,
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
             metrics=dict(options.metrics or {}) | comparison.scores,
@@ -149,6 +158,7 @@ class BundleDraft:
             forced=objections,
             temperature=options.temperature,
             reject_below=options.reject_below,
+            recipes=recipes | dict(options.recipes),
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
