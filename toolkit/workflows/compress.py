@@ -24,6 +24,7 @@ from toolkit.bundle import (
 )
 from toolkit.compress import METHODS, Clustering, Pruning, Retraining
 from toolkit.compress.changes import Changes, recipe_digest
+from toolkit.compress.litert import require_integer, require_layers
 from toolkit.data import Split, split_folder
 from toolkit.data.feed.split import Subset
 from toolkit.engines import ENGINES
@@ -80,8 +81,8 @@ class CompressionOptions:
     page: str | Path | None = None
 
     def __post_init__(self) -> None:
-        # Each refuses what it cannot do: at once, and not after the pictures were read.
-        self.retraining, self.pruning, self.clustering  # noqa: B018
+        # Making them refuses what they cannot do: now, and not after the pictures were read.
+        _ = (self.retraining, self.pruning, self.clustering)
         if self.epochs < 1:
             raise UserError(f"epochs must be at least 1, got {self.epochs}")
         if self.keep_worst < 0:
@@ -143,14 +144,15 @@ def compress_bundle(
         raise UserError(f"{options.page}: cannot be written (no such folder)")
     split = split_folder(scan(data, skip_bad, manifest.labels))
     recipe = _recipe(manifest, method, split, options)
-    made = manifest.recipes.get(method)
-    if made and made == recipe and not options.page:
+    made = _made(version_dir, manifest, method, recipe)
+    if made and not options.page:
         return _unchanged(version_dir, method)
     with step("loading the network"):
         model = load_network(keras_file)
     source = _Source(version_dir, manifest, model)
-    if made and made == recipe:
-        compressed = _Compressed(model, {method: (version_dir / litert_file(method)).read_bytes()})
+    if made:
+        kept = require_integer(made, model, [layer.name for layer in model.layers]) if method == "int8" else ()
+        compressed = _Compressed(model, {method: made}, kept)
     else:
         compressed = _compress(source, method, split, options)
     if _has_already(manifest, compressed, model) and not options.page:
@@ -200,6 +202,15 @@ def _recipe(manifest: Manifest, method: str, split: Split, options: CompressionO
         return None
     kept = [*options.keep_float, *([f"the worst {options.keep_worst}"] if options.keep_worst else [])]
     return recipe_digest(manifest.weights_digest, method, manifest.preprocessing, split.train, keep_float=kept)
+
+
+def _made(version_dir: Path, manifest: Manifest, method: str, recipe: str | None) -> bytes | None:
+    """Read the file that the method would make, where the bundle has it, whole."""
+    file = version_dir / litert_file(method)
+    if recipe is None or manifest.recipes.get(method) != recipe or not file.is_file():
+        return None
+    content = file.read_bytes()
+    return content if hashlib.sha256(content).hexdigest() == manifest.files.get(litert_file(method)) else None
 
 
 def _unchanged(version_dir: Path, method: str) -> dict[str, Any]:
@@ -318,7 +329,6 @@ def _changes(source: _Source, compressed: _Compressed, draft: Path, request: _Re
 
 def _compress(source: _Source, method: str, split: Split, options: CompressionOptions) -> _Compressed:
     from toolkit.compress import cluster, prune, quantize
-    from toolkit.compress.litert import require_integer, require_layers
     from toolkit.compress.retrain import quantized_training
 
     steps = method.split("+")
