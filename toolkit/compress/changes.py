@@ -65,8 +65,8 @@ def kernels_in(content: bytes, layers: Collection[str]) -> dict[str, np.ndarray]
 
     Args:
         content: of the file.
-        layers: names of the network's layers, in its order; kernels of others, such as constants that a layer computes
-            with, are left out.
+        layers: names of the network's layers with a kernel, in its order. Constants of others, such as the band of
+            ones that a local response normalisation computes with, are left out.
 
     Returns:
         The kernels by layer.
@@ -91,6 +91,11 @@ def kernels_in(content: bytes, layers: Collection[str]) -> dict[str, np.ndarray]
                 kind = np.dtype(flatbuffer_utils.type_to_name(tensor.type).lower())
                 kernels[named[0]] = np.asarray(data, np.uint8).view(kind).reshape(tensor.shape)
     return kernels
+
+
+def with_kernel(model: "keras.Model") -> list[str]:
+    """Name the layers of a network that have a kernel, in its order."""
+    return [layer.name for layer in model.layers if hasattr(layer, "kernel")]
 
 
 def kernels_of(model: "keras.Model", layers: Collection[str]) -> dict[str, np.ndarray]:

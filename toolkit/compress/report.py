@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle import FLOAT_LITERT
-from toolkit.compress.changes import kernels_in, share_of_zeros
+from toolkit.compress.changes import kernels_in, share_of_zeros, with_kernel
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.litert import operator_report
 from toolkit.compress.sensitivity import RangeRow
@@ -98,7 +98,7 @@ def compression_report(
             file.write_bytes(content)
             forms[method] = Form(content, open_runtimes(file, preprocessing))
         parts: dict[tuple[str, str], list[np.ndarray]] = {}
-        layers = [layer.name for layer in model.layers]
+        layers = with_kernel(model)
         for pixels, own in batches_of(evaluation, preprocessing):
             if pixels.dtype != np.uint8:
                 raise UserError("a report needs pictures as files or uint8 pixels, because engines start from pixels")
@@ -155,7 +155,7 @@ def report_on(
 ) -> dict[str, Any]:
     """Compare forms of a network that have answered, the float one first, and time them: see ``compression_report``.
 
-    ``layers`` are the names of the network's layers, in its order; ``size`` is that of its pixels.
+    ``layers`` are the names of the network's layers with a kernel, in its order; ``size`` is that of its pixels.
     """
     reference = next(iter(forms.values())).answers["litert"]
     times = _times(forms, size)

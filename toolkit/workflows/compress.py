@@ -23,7 +23,7 @@ from toolkit.bundle import (
     verify_files,
 )
 from toolkit.compress import METHODS, Clustering, Pruning, Retraining
-from toolkit.compress.changes import Changes, recipe_digest
+from toolkit.compress.changes import Changes, recipe_digest, with_kernel
 from toolkit.compress.litert import require_integer, require_layers
 from toolkit.data import Split, split_folder
 from toolkit.data.feed.split import Subset
@@ -62,7 +62,7 @@ class CompressionOptions:
     Attributes:
         epochs: how long to train on, each time.
         learning_rate: at its start. Ten times the default undoes what a network learned elsewhere where pictures are
-            few: a GoogLeNet of 244 pictures lost six points with it by pruning, and three without.
+            few: a GoogLeNet of 244 pictures lost six points by pruning with it, and four without.
         sparsity: share of zeros.
         pattern: where zeros may be: ``"any"``, ``"2:4"`` or ``"block"``.
         num_clusters: different values per kernel.
@@ -302,7 +302,7 @@ def _changes(source: _Source, compressed: _Compressed, draft: Path, request: _Re
 
     model, steps, options = source.model, request.steps, request.options
     file = draft / next(map(litert_file, compressed.files), FLOAT_LITERT)
-    kernels = changes.kernels_in(file.read_bytes(), [layer.name for layer in model.layers])
+    kernels = changes.kernels_in(file.read_bytes(), changes.with_kernel(model))
     found = Changes(changes.share_of_zeros(kernels.values()))
     if "prune" in steps:
         asked = kernels_to_change(model, options.pruning)
@@ -422,5 +422,5 @@ def _measure(
         forms[form].seen[runtime] = seen[form, runtime]
         forms[form].answers[runtime] = answers.of(engine, reported[seen[form, runtime]])
     labels = np.asarray(answers.labels)[reported]
-    layers = [layer.name for layer in source.model.layers]
+    layers = with_kernel(source.model)
     return answers, report_on(source.model.name, forms, labels, layers=layers, size=draft.preprocessing.size)
