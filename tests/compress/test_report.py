@@ -93,6 +93,11 @@ def test_verdicts_follow_the_figures(row, sentence):
     assert verdict({"method": "m", **dict(zip(keys, row, strict=True))}, REFERENCE, 1000) == sentence
 
 
+def test_two_pictures_are_no_loss():
+    row = {"method": "qat", "bytes": 100, "gzip_bytes": 90, "top1": 145 / 153, "speedup": 2.0}
+    assert "keeps the accuracy: use it" in verdict(row, REFERENCE | {"top1": 147 / 153}, 153)
+
+
 def test_what_rounds_do_not_agree_on_is_not_claimed():
     row = {"method": "m", "bytes": 100, "gzip_bytes": 90, "top1": 0.98, "speedup": 1.9}
     assert "1.9× faster" in verdict(row | {"speedup_range": [1.2, 2.4]}, REFERENCE, 1000)
