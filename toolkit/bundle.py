@@ -98,6 +98,8 @@ class Manifest:
         crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
         timings: what the recommendation was made by: the engines that had passed; None where they were not timed.
+        recipes: by kind of LiteRT file, a digest of all that it follows from (``toolkit.compress.changes``), where it
+            was quantized after training: who is asked for the same again knows it.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Manifest:
     crops: int = 1
     scales: tuple[int, ...] = ()
     timings: Timings | None = None
+    recipes: dict[str, str] = field(default_factory=dict)
 
 
 def find_bundle(path: str | Path) -> Path:

@@ -260,7 +260,7 @@ def _add_bundles(commands) -> None:
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
     _add_reading(parser)
     parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
+    parser.add_argument("--learning-rate", type=float, default=1e-5, metavar="R", help="its start (default 1e-5)")
     parser.add_argument("--sparsity", type=float, default=0.5, metavar="S", help="share of zeros (default 0.5)")
     parser.add_argument("--pattern", default="any", metavar="P", help="where zeros may be: {patterns} (default any)")
     parser.add_argument("--clusters", type=int, default=16, metavar="N", help="values per kernel (default 16)")

@@ -26,6 +26,7 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.compress import Method, quantize
+from toolkit.compress.changes import recipe_digest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.ground import common_ground
@@ -70,6 +71,7 @@ class BundleOptions:
         litert: write the float LiteRT file, which LiteRT and OpenVINO run.
         methods: quantized LiteRT files to write besides.
         files: LiteRT files that are made already, by the name of their method.
+        recipes: digests of what those follow from, see ``toolkit.compress.changes.recipe_digest``.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
         reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
@@ -85,6 +87,7 @@ class BundleOptions:
     litert: bool = True
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
     reference: np.ndarray | None = None
@@ -157,11 +160,17 @@ class BundleDraft:
         if objections and not options.force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
         timings = _timings(self.engines, comparison, self.preprocessing)
+        digest, calibration = weights_digest(self.model), options.calibration
+        recipes = {
+            method: recipe_digest(digest, method, self.preprocessing, calibration)
+            for method in options.methods
+            if calibration is not None
+        }
         manifest = Manifest(
             name=directory.name,
             model=self.model.name,
             num_params=_num_params(self.model),
-            weights_digest=weights_digest(self.model),
+            weights_digest=digest,
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
             metrics=dict(options.metrics or {}) | comparison.scores,
@@ -173,6 +182,7 @@ class BundleDraft:
             temperature=options.temperature,
             reject_below=options.reject_below,
             ground=_ground(options, self.preprocessing),
+            recipes=recipes | dict(options.recipes),
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
