@@ -7,7 +7,8 @@ the unbroken run would have seen. Evaluation sees every picture exactly once, in
 import atexit
 import functools
 import gc
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,7 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
     ``toolkit.data.feed.arrays.array_batches`` gives the same without TensorFlow.
     """
     recipe = training_recipe(subset, preprocessing, options)
-    paths, labels = tf.constant(subset.paths), np.asarray(subset.labels, np.int32)
+    paths, labels = _as_bytes(subset.paths), np.asarray(subset.labels, np.int32)
     cache = cached_pixels(subset, recipe.canvas, options.cache_bytes)
     label_shape, label_dtype = ([None, recipe.num_classes], tf.float32) if recipe.is_mixed else ([None], tf.int32)
 
@@ -68,7 +69,7 @@ def evaluation_batches(
 
     For subsets that are evaluated again and again, pixels of up to ``cache_bytes`` are decoded once and kept.
     """
-    paths, labels = tf.constant(subset.paths), tf.constant(subset.labels, tf.int32)
+    paths, labels = _as_bytes(subset.paths), tf.constant(subset.labels, tf.int32)
     cache = cached_pixels(subset, preprocessing, cache_bytes)
 
     def decode(index):
@@ -111,6 +112,11 @@ def computed_batches(batch: Callable[[int], tuple[np.ndarray, ...]], num_batches
 def steps_per_epoch(subset: Subset, batch_size: int) -> int:
     """Batches that show each picture once."""
     return -(-len(subset) // batch_size)
+
+
+def _as_bytes(paths: Sequence[str]) -> tf.Tensor:
+    """Paths as the file system has them, which need not be UTF-8."""
+    return tf.constant([os.fsencode(path) for path in paths], tf.string)
 
 
 def _on_host(function: Callable, inputs: list, dtype):
