@@ -32,13 +32,16 @@ class ExportOptions:
     force: bool = False
 
 
-def require_writable(directory: Path) -> None:
-    """Refuse a place where no bundle can be written, before hours of training and not after them."""
+def require_writable(directory: Path, option: str = "--out") -> None:
+    """Refuse a place where nothing can be written, before hours of training and not after them."""
     existing = directory.absolute()
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{directory}: cannot be created below {existing}, which is not a writable folder")
+        raise UserError(
+            f"{directory}: cannot be created below {existing}, which is not a writable folder; "
+            f"name another place by {option}"
+        )
 
 
 def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
