@@ -216,9 +216,9 @@ def test_serve_and_demo_without_bundles(tmp_path):
 def test_places_that_cannot_be_written(folder):
     file = folder / "cats" / "0.jpg"
     export = run("train", folder, "--model", "lenet5", "--out", "run", "--export", file / "x", cwd=folder.parent)
-    assert_one_clear_line(export, str(file), "not a writable folder")
+    assert_one_clear_line(export, str(file), "not a writable folder", "--export")
     out = run("train", folder, "--model", "lenet5", "--out", file / "run", cwd=folder.parent)
-    assert_one_clear_line(out, str(file), "Not a directory")
+    assert_one_clear_line(out, str(file), "not a writable folder", "--out")
     assert_nothing_written(folder)
 
 
