@@ -247,3 +247,13 @@ def test_network_that_cannot_be_drawn_there(tmp_path):
     assert_one_clear_line(run("models", "--draw", "a.svg", cwd=tmp_path), "give its name")
     assert_one_clear_line(run("models", "lenet5", "--filters", "a.svg", cwd=tmp_path), "leave out lenet5")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_named_or_begun(folder):
+    home = folder.parent
+    assert_one_clear_line(run("train", folder, "--out", "run", cwd=home), "DATA, --model and --out are required")
+    assert_one_clear_line(run("train", "--resume", cwd=home), "--resume RUN to go on with a run")
+    assert_one_clear_line(run("train", "--resume", "run", cwd=home), "run: holds no run to go on with")
+    two = run("train", folder, "--resume", "run", "--out", "other", cwd=home)
+    assert_one_clear_line(two, "--resume run and --out other name two runs")
+    assert_nothing_written(folder)

@@ -182,6 +182,10 @@ def test_more_epochs_may_leave_an_early_one_the_best(few, tmp_path):
 def test_a_run_starts_from_what_another_learned(few, two_epochs, tmp_path):
     begin(few, tmp_path / "on", "optimizer.lr=1e-30", epochs=1, weights=two_epochs)
     np.testing.assert_allclose(weights(tmp_path / "on"), weights(two_epochs), atol=1e-6)
+    for kept in [*(tmp_path / "on" / "checkpoints").iterdir(), tmp_path / "on" / "model.keras"]:
+        kept.unlink()  # as if it was killed before its first checkpoint
+    go_on(tmp_path / "on")
+    np.testing.assert_allclose(weights(tmp_path / "on"), weights(two_epochs), atol=1e-6)
     with pytest.raises(UserError, match="--weights is for a run that begins"):
         train_folder(few, out=tmp_path / "on", options=TrainOptions(resume=True, weights=few))
     with pytest.raises(UserError, match=r"model\.initializer draws kernels anew"):

@@ -93,13 +93,13 @@ def train_folder(
     begun = _begun(run, data, options)
     command = _Command.resolved(data, model_name, options, export, begun)
     info = model_info(command.model)
-    if begun is None:
+    if begun is None and run.writer:  # which may have begun it by now
         run.require_free()
         require_writable(run.path)
     if export:
         require_writable(export.directory, "--export")
     config = _settings(command, options, run if begun else None)
-    weights = _located(command.weights, info) if begun is None else None
+    weights = None if begun and run.positions() else _located(command.weights, info)
     folder = scan(command.data, command.skip_bad)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
 
@@ -291,7 +291,10 @@ def _resumable(run: RunDirectory) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A network, its settings and its pictures, before anything is written."""
+    """A network, its settings and its pictures, before anything is written.
+
+    ``weights`` are those to start from, until there is a checkpoint.
+    """
 
     info: ModelInfo
     config: TrainConfig
@@ -353,8 +356,14 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     if plan.begun:
         noted = run.model_description()
         preprocessing = Preprocessing.from_dict(noted["preprocessing"])
-        shape = preprocessing.input_shape
-        return create_model(info.name, num_classes=num_classes, input_shape=shape, **noted["variant"]), preprocessing
+        model = create_model(
+            info.name,
+            num_classes=num_classes,
+            input_shape=preprocessing.input_shape,
+            weights=plan.weights,
+            **noted["variant"],
+        )
+        return model, preprocessing
     if plan.weights and plan.config.model.initializer != "own":
         raise UserError("model.initializer draws kernels anew, and --weights gives them: leave one of the two out")
     model = create_model(
