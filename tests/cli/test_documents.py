@@ -33,6 +33,7 @@ SHORTER = (
     (r"run\.epochs=(90|200)", "run.epochs=2", "the same"),
     (r"--trials 20", "--trials 2 --set run.epochs=1", "twenty of them"),
     (r"--epochs 5", "--epochs 1", "minutes"),
+    (r"--method qat", "--method qat --epochs 1", "the same"),
     (r"--model resnet50", "--model resnet20 --weights runs/mine", "100 MB of published weights"),
     (r"--weights imagenet-keras ", "", "the same"),
     (r"--unfreeze stage4", "--unfreeze stage3", "the last stage of resnet20"),
