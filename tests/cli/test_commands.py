@@ -47,7 +47,16 @@ def bundle(home) -> Path:
 def test_run_directory_holds_what_the_run_was_told_and_what_it_measured(home):
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {
-        *("config.json", "model.json", "labels.txt", "splits.json", "environment.json", "metrics.jsonl"),
+        *(
+            "command.json",
+            "checkpoints",
+            "config.json",
+            "model.json",
+            "labels.txt",
+            "splits.json",
+            "environment.json",
+            "metrics.jsonl",
+        ),
         *("curves.png", "model.keras", "result.json", "report.html", "classes.csv", "confusion.csv"),
         *("confusion.png", "mistakes.png", "gradient_norms.jsonl", "gradient_norms.png"),
     }
@@ -69,7 +78,7 @@ def test_finished_run_is_not_trained_again(home):
 
 def test_run_is_not_overwritten_and_not_resumed_under_other_settings(home):
     run("train", "digits", "--model", "lenet5", "--out", "run", cwd=home, code=2)
-    run("train", "digits", "--model", "lenet5", "--out", "run", "--resume", "--set", "run.epochs=7", cwd=home, code=2)
+    run("train", "--resume", "run", "--set", "optimizer.lr=7", cwd=home, code=2)
 
 
 def test_trained_bundle_is_calibrated_on_validation(home, bundle):

@@ -10,7 +10,7 @@ import pytest
 
 from toolkit import Predictor
 from toolkit.bundle import read_manifest, write_manifest
-from toolkit.cli.commands import bundles as commands
+from toolkit.cli import commands
 from toolkit.data import scan_folder
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.cut import decode_crops

@@ -96,15 +96,17 @@ def _add_training(commands) -> None:
     parser = _command(
         commands,
         "train",
-        "train a network from scratch on a folder of pictures",
+        "train a network on a folder of pictures",
         interrupted="the same command with --resume goes on after the last whole epoch",
     )
-    _add_data(parser)
-    parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
+    _add_data(parser, optional=True)
+    parser.add_argument("--model", metavar="M", help="see `toolkit models`")
+    parser.add_argument("--weights", metavar="RUN|PATH|TAG", help="start from these; by default from fresh ones")
     parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as optimizer.lr=0.05")
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run's directory")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's directory")
+    resumed = "go on with this run, or with the one in --out if there is one; it knows its data and settings"
+    parser.add_argument("--resume", nargs="?", const=True, metavar="RUN", help=resumed)
     parser.add_argument("--smoke", action="store_true", help="two epochs, to see that it works")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of host 0, where several hosts train together")
     parser.add_argument("--num-hosts", type=_positive, metavar="N", help="how many they are; run this on each of them")
@@ -308,9 +310,9 @@ def _positive(text: str) -> int:
     return value
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     kinds = "a folder with one folder of pictures per class, a CSV file path,label, a tar or zip file, or IDX files"
-    parser.add_argument("data", type=Path, metavar="DATA", help=kinds)
+    parser.add_argument("data", nargs="?" if optional else None, type=Path, metavar="DATA", help=kinds)
     _add_reading(parser)
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle import (
+    EXAMPLE_LABELS,
     EXAMPLES,
     FLOAT_LITERT,
     KERAS_FILE,
+    PICTURES,
     Manifest,
     find_bundle,
     litert_file,

@@ -19,6 +19,7 @@ from toolkit.data.feed.order import Plan, batch_plans, epoch_plans
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import ImageError, ImageSource, decode_pixels, normalize
 from toolkit.machine import num_threads
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger("toolkit")
@@ -30,6 +31,7 @@ Source = TypeVar("Source")
 Picture = TypeVar("Picture")
 
 _CHUNK = 64  # pictures per task
+_AT_ONCE = 512  # pictures between two tellings of how many there are
 # Of up to 16 MiB. Pillow hands every picture's memory back to the system, which fills the next one's with zeros: a
 # third of the time that a small JPEG takes.
 _KEPT_BLOCKS = 8
@@ -200,7 +202,15 @@ def _num_bytes(source: Any) -> int:
 def cached_pixels(subset: Subset, preprocessing: Preprocessing, cache_bytes: int) -> np.ndarray | None:
     """All pictures of a subset, decoded now, if they take no more than ``cache_bytes``; else ``None``."""
     height, width = preprocessing.size
-    return load_pixels(subset.paths, preprocessing) if len(subset) * height * width * 3 <= cache_bytes else None
+    if len(subset) * height * width * 3 > cache_bytes:
+        return None
+    pixels = np.empty((len(subset), height, width, 3), np.uint8)
+    with step("decoding pictures", len(subset)) as told:
+        for start in range(0, len(subset), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            pixels[part] = load_pixels(subset.paths[part], preprocessing)
+            told(min(start + _AT_ONCE, len(subset)))
+    return pixels
 
 
 @dataclass(frozen=True)
