@@ -71,7 +71,16 @@ def test_evaluation_tells_the_share_rejected_and_the_accuracy_of_the_others(medi
 
 
 def arguments(bundle, **changed) -> Namespace:
-    plain = {"engine": "litert", "others": [], "cluster": None, "crops": 1, "scales": [], "json": False, "top_k": 2}
+    plain = {
+        "engine": "litert",
+        "others": [],
+        "cluster": None,
+        "crops": 1,
+        "scales": [],
+        "json": False,
+        "csv": False,
+        "top_k": 2,
+    }
     return Namespace(bundle=bundle, **(plain | changed))
 
 

@@ -234,10 +234,10 @@ def test_names_that_mean_something_to_a_library_survive(hostile_names, not_utf8,
     monkeypatch.undo()
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     result = go_on(place / "run")
-    assert set(result["metrics"]["per_class"]) == set(hostile_names)
+    assert set(result["metrics"]["per_class"]) == {name.replace("\n", " ") for name in hostile_names}
     assert result["bundle"] == str(place / "bundle" / "1")
     page = (place / "run" / "report.html").read_text(encoding="utf-8")
-    assert all(text in page for text in ("&lt;b&gt;&amp;amp;", "line\\nbreak", "犬", "caf\\xe9"))
+    assert all(text in page for text in ("&lt;b&gt;&amp;amp;", "line break", "犬", "caf\\xe9"))
     rows = list(csv.reader((place / "run" / "classes.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 1 + len(hostile_names)
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]
