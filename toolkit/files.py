@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever kills the process that writes them; texts of any editor."""
+"""Files and folders that appear whole or not at all, whatever kills their writer; texts of any editor."""
 
 import codecs
 import errno
