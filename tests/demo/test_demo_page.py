@@ -57,7 +57,7 @@ def test_an_upload_is_answered_with_bars_and_the_time(page, sent, seven):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("text", "Not a picture in a supported format (JPEG, PNG, BMP, GIF, WEBP)."),
+        ("text", "Not a picture in a supported format (JPEG, PNG, BMP, GIF, WEBP, TIFF, AVIF, HEIF)."),
         ("truncated", "Damaged or truncated picture"),
         ("huge", "More than 178,000,000 pixels, which is refused"),
     ],
