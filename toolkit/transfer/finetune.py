@@ -20,9 +20,10 @@ from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, Pictures
-from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
+from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
 from toolkit.transfer.head import Head, HeadOptions, fit_head
 from toolkit.transfer.insight import knn_accuracy
+from toolkit.transfer.stages import stitch
 from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 
 log = logging.getLogger("toolkit")
@@ -151,20 +152,6 @@ def divide_logits(model: "keras.Model", temperature: float) -> None:
     last.set_weights([weight / temperature for weight in last.get_weights()])
 
 
-def stitch(model: "keras.Model", head: Head) -> "keras.Model":
-    """Put ``head`` in the place of the classifier; where the two differ in number of layers, in a new network."""
-    last, features = model.layers[-1], cut_tensor(model)
-    if len(head.layers) > 1 or last.input is not features:
-        x = features
-        for number, (kernel, _) in enumerate(head.layers[:-1], start=1):
-            x = keras.layers.Dense(kernel.shape[1], activation="relu", name=f"{HIDDEN}{number}")(x)
-        logits = keras.layers.Dense(last.units, dtype="float32", name=last.name)(x)
-        model = keras.Model(model.input, logits, name=model.name)
-    for layer, weights in zip(model.layers[-len(head.layers) :], head.layers, strict=True):
-        layer.set_weights(weights)
-    return model
-
-
 def _is_dense(model: "keras.Model") -> bool:
     return isinstance(model.layers[-1], keras.layers.Dense)
 
@@ -200,7 +187,7 @@ def _fit_classifier(result: FinetuneResult, pictures: Pictures, options: HeadOpt
         log.info("validation accuracy: %.2f %% of %s pictures", 100 * best.val_accuracy, f"{len(val_labels):,}")
         return replace(
             result,
-            model=stitch(result.model, best),
+            model=stitch(result.model, None, best),
             head=best,
             steps=[Step(name, head.val_accuracy, head is best) for name, head in heads.items()],
             val_accuracy=best.val_accuracy,
