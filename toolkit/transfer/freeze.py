@@ -117,8 +117,8 @@ def cut_tensor(model: "keras.Model", stage: str | None = None) -> "keras.KerasTe
     return next(iter(crossing.values()))
 
 
-def frozen_part(model: "keras.Model", cut: "keras.KerasTensor") -> "keras.Model":
-    """Build the model from the network's input to ``cut``, with the same layers and weights."""
+def frozen_part(model: "keras.Model", cut: "keras.KerasTensor | list[keras.KerasTensor]") -> "keras.Model":
+    """Build the model from the network's input to a cut or several, with the same layers and weights."""
     return keras.Model(model.input, cut, name=model.name)
 
 

@@ -227,10 +227,10 @@ def _cut(name: str, tensor: "keras.KerasTensor", pooling: Pooling = "avg") -> Cu
 
 def _bottlenecks(model: "keras.Model") -> list["keras.Layer"]:
     """List the layers, input to output, whose output is all that the layers behind them can see."""
-    num_readers = Counter(id(tensor) for layer in model.layers for tensor in inputs_of(layer))
+    num_readers = Counter(id(tensor) for layer in model.operations for tensor in inputs_of(layer))
     waiting: dict[int, int] = {}
     found = []
-    for layer in model.layers:
+    for layer in model.operations:
         for tensor in () if is_input(layer) else inputs_of(layer):
             waiting[id(tensor)] -= 1
             if not waiting[id(tensor)]:
@@ -243,7 +243,7 @@ def _bottlenecks(model: "keras.Model") -> list["keras.Layer"]:
 
 def _block_ends(model: "keras.Model") -> list["keras.Layer"]:
     """List the layers that end a block or a resolution of a network that answers features, but for its very last."""
-    producers = {id(layer.output): layer for layer in model.layers}
+    producers = {id(layer.output): layer for layer in model.operations}
     chain = _bottlenecks(model)
     first = next((number for number, layer in enumerate(chain) if _merges(layer)), 0)
     ends = []
@@ -254,11 +254,11 @@ def _block_ends(model: "keras.Model") -> list["keras.Layer"]:
             ends.append(_finished(chain, number))
         elif isinstance(after, keras.layers.Dense) or _shrinks(layer.output.shape, after.output.shape):
             ends.append(_origin(layer, producers))
-    last = _origin(model.layers[-1], producers)
-    distinct = {layer.name: layer for layer in ends if layer is not last and not is_input(layer)}
+    last = _origin(producers[id(model.outputs[0])], producers)
+    distinct = list(dict.fromkeys([layer for layer in ends if not is_input(layer)] + [last]))
     if len(distinct) > MAX_CUTS:
-        distinct = {layer.output.shape[1:-1]: layer for layer in distinct.values()}
-    return list(distinct.values())
+        distinct = list({layer.output.shape[1:-1]: layer for layer in distinct}.values())
+    return [layer for layer in distinct if layer is not last]
 
 
 def _merges(layer: "keras.Layer") -> bool:
