@@ -26,6 +26,7 @@ EXTRA = "assets.extra"
 MANIFEST = f"{EXTRA}/manifest.json"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 EXAMPLES = f"{EXTRA}/examples"
+EXAMPLE_LABELS = f"{EXTRA}/examples.json"
 PICTURES = f"{EXTRA}/pictures.json"
 KERAS_FILE = f"{EXTRA}/model.keras"
 LABELS = "assets/labels.txt"
@@ -90,11 +91,15 @@ class Manifest:
             nothing is left to divide.
         reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
             answer in twenty; None where it was not fitted.
+        ground: mean brightness, 0…1, of the training pictures' borders where they are marks on one plain ground and the
+            network is grey, as of ink on paper; None otherwise. See ``toolkit.data.pixels.ground``.
         members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one crop. The
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
         crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
         timings: what the recommendation was made by: the engines that had passed; None where they were not timed.
+        recipes: by kind of LiteRT file, a digest of all that it follows from (``toolkit.compress.changes``), where it
+            was quantized after training: who is asked for the same again knows it.
     """
 
     name: str
@@ -112,10 +117,12 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     temperature: float | None = None
     reject_below: float | None = None
+    ground: float | None = None
     members: tuple[EnsembleMember, ...] = ()
     crops: int = 1
     scales: tuple[int, ...] = ()
     timings: Timings | None = None
+    recipes: dict[str, str] = field(default_factory=dict)
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -229,6 +236,48 @@ def verify_files(version_dir: Path, manifest: Manifest, prefixes: tuple[str, ...
             raise UserError(f"{path}: missing; the bundle is incomplete, export or copy it again")
         if sha256_of(path) != digest:
             raise UserError(f"{path}: checksum differs from the manifest; the file is damaged, copy the bundle again")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture that a bundle brings, and its true label where the bundle tells it."""
+
+    path: Path
+    label: str | None = None
+
+
+def read_examples(version_dir: Path) -> list[Example]:
+    """List the example pictures of a bundle; a missing or damaged file of labels leaves them without."""
+    import json
+
+    folder = version_dir / EXAMPLES
+    if not folder.is_dir():
+        return []
+    try:
+        rows = json.loads((version_dir / EXAMPLE_LABELS).read_text(encoding="utf-8"))
+        labels = {str(row["file"]): str(row["label"]) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError):
+        labels = {}
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [Example(path, labels.get(path.name)) for path in paths]
+
+
+def write_examples(version_dir: Path, examples: Sequence[Example]) -> None:
+    """Copy pictures into a bundle that is being written, for the demo's visitors to click on, with their true labels.
+
+    They are named by their number: what a picture was called may be private, or say what is on it.
+    """
+    import json
+
+    if not examples:
+        return
+    (version_dir / EXAMPLES).mkdir(parents=True)
+    rows = []
+    for index, example in enumerate(examples):
+        name = f"{index:02d}{example.path.suffix.lower()}"
+        shutil.copyfile(example.path, version_dir / EXAMPLES / name)
+        rows += [{"file": name, "label": example.label}] if example.label is not None else []
+    (version_dir / EXAMPLE_LABELS).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def require_network(version_dir: Path, manifest: Manifest) -> Path:

@@ -5,9 +5,10 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toolkit.errors import UserError
@@ -33,7 +34,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing there, or a disk that has become read-only
+            partial.unlink()
 
 
 def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -77,6 +79,26 @@ def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> It
                 raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """Give a folder a path for TensorFlow, which takes ``[v1]`` in one for a pattern and knows UTF-8 only."""
+    text = str(directory)
+    if not set("[]*?\\").intersection(text) and text.isprintable():
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        link = Path(scratch) / "folder"
+        link.symlink_to(directory.absolute(), target_is_directory=True)
+        yield link
+
+
+def remove_folder(directory: Path) -> None:
+    """Remove a folder that whoever looks for it finds whole or not at all."""
+    gone = directory.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    os.replace(directory, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
