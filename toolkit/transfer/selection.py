@@ -50,12 +50,14 @@ class SelectionOptions:
         head: solver, class weights, hidden layers, strengths. Logistic regression (``"auto"`` and ``"lbfgs"``) is tried
             on all feature sets, other solvers on the last cut's features.
         lots: number of each picture's lot, whose pictures must not be divided by a fold; by default each is its own.
+        plain: try the last cut's features alone, as they are: what a network's own classifier reads.
         tolerance: standard errors by which fewer cuts or a stronger regularisation may be worse than the best.
         seed: of the folds.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)
     lots: np.ndarray | None = None
+    plain: bool = False
     tolerance: float = 0.5
     seed: int = 0
 
@@ -109,6 +111,7 @@ class Selection:
 
     Attributes:
         features: what the head reads.
+        chosen: the candidate in words.
         head: fitted on every picture; logits are calibrated, the temperature is in its weights.
         temperature: the divisor of the logits that out-of-fold answers asked for.
         logits: out-of-fold and calibrated, float32 (pictures, classes); rows of pictures that were not judged are 0.
@@ -122,6 +125,7 @@ class Selection:
     """
 
     features: FeatureSet
+    chosen: str
     head: Head
     temperature: float
     logits: np.ndarray
@@ -136,6 +140,7 @@ class Selection:
     def as_document(self) -> dict[str, Any]:
         """Describe the choice, JSON-ready."""
         return {
+            "chosen": self.chosen,
             "cuts": list(self.features.cuts),
             "normalized": self.features.normalized,
             "solver": self.head.solver,
@@ -318,10 +323,10 @@ def _search(problem: _Problem) -> list[_Outcome]:
 def _grams(problem: _Problem) -> Iterator[tuple[Candidate, np.ndarray]]:
     """Each candidate with the Gram matrix of its examples: that of several cuts is the sum of theirs."""
     names = list(problem.views)
-    wanted = _num_cuts(len(names))
+    wanted = _num_cuts(1 if problem.options.plain else len(names))
     for views in sorted({1, problem.num_views}):
         for scaling in ("cut", "feature"):
-            for normalized in (False, True):
+            for normalized in (False,) if problem.options.plain else (False, True):
                 total: np.ndarray | None = None
                 for count in range(1, wanted[-1] + 1 if normalized else 2):
                     single = FeatureSet((names[-count],), normalized)
@@ -550,6 +555,7 @@ def _described(problem: _Problem, best: _Outcome, head: Head, trials: tuple[Tria
     recalls = [right[judged & (labels == label)].mean() for label in np.unique(labels[judged])]
     return Selection(
         best.candidate.features,
+        str(best.candidate),
         head.scaled(1 / best.temperature),
         best.temperature,
         logits,
@@ -587,9 +593,8 @@ def _remarks(problem: _Problem) -> tuple[str, ...]:
 
 def _nearest_means(problem: _Problem) -> Selection:
     """The class whose mean is nearest, where no two classes can be judged: a linear classifier too."""
-    candidate = replace(
-        _last(problem), features=FeatureSet(_last(problem).features.cuts, normalized=True), scaling="cut"
-    )
+    features = FeatureSet(_last(problem).features.cuts, normalized=not problem.options.plain)
+    candidate = Candidate(features, "cut", problem.num_views)
     x, mean, divisor = _scaled(problem, candidate)
     labels = np.tile(problem.labels, candidate.views)
     means = np.stack([x[labels == label].mean(axis=0) for label in range(problem.num_classes)])
@@ -598,6 +603,7 @@ def _nearest_means(problem: _Problem) -> Selection:
     count = len(problem.labels)
     return Selection(
         candidate.features,
+        "nearest class means",
         Head(((kernel, bias),), "means", 0.0),
         1.0,
         np.zeros((count, problem.num_classes), np.float32),
