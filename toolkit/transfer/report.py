@@ -134,7 +134,7 @@ def _told(told: Told) -> list[str]:
         parts.append(table("Classifiers tried", ["reads", "out-of-fold accuracy %", "log loss", ""], rows))
         parts.append(
             "<p>Each was fitted five times, on four fifths of the pictures, and judged on the others. The least log "
-            "loss counts, and of nearly equal ones the classifier that reads the fewest stages.</p>"
+            "loss was chosen.</p>"
         )
     return parts
 

@@ -32,7 +32,7 @@ STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3)
 
 #: Examples from which on candidates are compared on a part of them.
 MAX_SEARCHED = 2000
-#: Below so many pictures, cross-validation is repeated with other folds, and each picture's answers are averaged.
+#: Below so many pictures, candidates are compared over several divisions into folds.
 FEW, NUM_REPEATS = 400, 3
 
 _LEAST_PER_CLASS = 20  # of a class in the part that candidates are compared on, as far as it has them
@@ -51,7 +51,9 @@ class SelectionOptions:
             on all feature sets, other solvers on the last cut's features.
         lots: number of each picture's lot, whose pictures must not be divided by a fold; by default each is its own.
         plain: try the last cut's features alone, as they are: what a network's own classifier reads.
-        tolerance: standard errors by which fewer cuts or a stronger regularisation may be worse than the best.
+        tolerance: standard errors of the difference by which a stronger regularisation may be worse than the best.
+            Fewer cuts have to be as good: where test pictures are of another kind, early stages helped though they
+            seemed to bring nothing.
         seed: of the folds.
     """
 
@@ -231,7 +233,7 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A candidate's out-of-fold logits at its best strength, and the calibrated losses of the pictures judged."""
+    """A candidate's out-of-fold logits at a strength, of the first repeat, and the calibrated losses of all."""
 
     candidate: Candidate
     strength: float
@@ -251,7 +253,7 @@ def _selected(problem: _Problem) -> Selection:
     drawn = _drawn(problem)
     searched = problem if drawn is None else problem.part(drawn)
     outcomes = _search(searched)
-    best = _preferred(outcomes, problem.options.tolerance)
+    best = min(outcomes, key=lambda outcome: outcome.loss)  # of equal ones the one of fewer cuts, which comes first
     trials = tuple(_trial(searched, outcome, outcome is best) for outcome in outcomes)
     if drawn is None:
         return _described(problem, best, _refit(problem, best), trials)
@@ -358,7 +360,7 @@ def _scaled(problem: _Problem, candidate: Candidate) -> tuple[np.ndarray, np.nda
 def _logistic_logits(
     problem: _Problem, folds: np.ndarray, gram: np.ndarray, num_views: int
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Out-of-fold logits of logistic regression by strength."""
+    """Out-of-fold logits of logistic regression by strength, (repeats, pictures, classes)."""
     coordinates = Coordinates.of(gram)
     num_pictures = len(problem.labels)
     taught = (folds[:, None, :] != np.arange(NUM_FOLDS)[None, :, None]).reshape(-1, num_pictures)
@@ -369,11 +371,11 @@ def _logistic_logits(
     for strength, (kernels, intercepts) in zip(
         strengths, logistic_path(coordinates, *examples, strengths, num_classes=problem.num_classes), strict=True
     ):
-        logits = np.zeros((num_pictures, problem.num_classes), np.float32)
+        logits = np.empty((len(folds), num_pictures, problem.num_classes), np.float32)
         for number, (kernel, intercept) in enumerate(zip(kernels, intercepts, strict=True)):
             held_out = ~taught[number]
-            logits[held_out] += plain[held_out] @ kernel + intercept
-        yield strength, logits / len(folds)
+            logits[number // NUM_FOLDS, held_out] = plain[held_out] @ kernel + intercept
+        yield strength, logits
 
 
 def _ridge_logits(problem: _Problem, folds: np.ndarray, gram: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
@@ -397,7 +399,7 @@ def _ridge_logits(problem: _Problem, folds: np.ndarray, gram: np.ndarray) -> Ite
             held_out = np.flatnonzero(folds[0] == fold)
             block = np.eye(len(held_out)) - hat[np.ix_(held_out, held_out)]
             answers[held_out] -= np.linalg.solve(block + 1e-9 * np.eye(len(held_out)), residuals[held_out])
-        yield strength, answers.astype(np.float32)
+        yield strength, answers.astype(np.float32)[None]
 
 
 def _best_strength(
@@ -414,9 +416,12 @@ def _best_strength(
     weights = problem.class_shares(judged)[judged]
     tried: list[_Outcome] = []
     for strength, logits in logits_of:
-        temperature = fit_temperature(logits[judged], labels)
-        losses = _cross_entropy(logits[judged] / temperature, labels) * weights
-        tried.append(_Outcome(candidate, strength, logits, temperature, judged, losses, float(losses.mean())))
+        stacked = logits[:, judged].reshape(-1, problem.num_classes)
+        repeated = np.tile(labels, len(logits))
+        temperature = fit_temperature(stacked, repeated)
+        # The mean of the repeats' losses, not the loss of their mean: that would praise fits that differ much.
+        losses = _cross_entropy(stacked / temperature, repeated).reshape(len(logits), -1).mean(axis=0) * weights
+        tried.append(_Outcome(candidate, strength, logits[0], temperature, judged, losses, float(losses.mean())))
         best = min(range(len(tried)), key=lambda i: tried[i].loss)
         if len(tried) - 1 - best >= _PATIENCE:
             break
@@ -435,13 +440,6 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     values = logits.astype(np.float64)
     return logsumexp(values, axis=1) - values[np.arange(len(labels)), labels]
-
-
-def _preferred(outcomes: list[_Outcome], tolerance: float) -> _Outcome:
-    """Prefer fewer cuts where they are as good as the best but for ``tolerance`` standard errors."""
-    best = min(outcomes, key=lambda outcome: outcome.loss)
-    close = [outcome for outcome in outcomes if _is_close(outcome, best, tolerance)]
-    return min(close, key=lambda outcome: (len(outcome.candidate.features.cuts), outcome.loss))
 
 
 def _refit(problem: _Problem, chosen: _Outcome) -> Head:
@@ -479,7 +477,7 @@ def _refit_large(problem: _Problem, candidate: Candidate, strength: float) -> tu
         logits[held_out] = x[held_out] @ kernels[fold] + intercepts[fold]
     kernel = kernels[-1] / divisor[:, None]
     head = Head(((kernel, (intercepts[-1] - mean @ kernel).astype(np.float32)),), "lbfgs", strength)
-    return _best_strength(problem, candidate, iter([(strength, logits)])), head
+    return _best_strength(problem, candidate, [(strength, logits[None])]), head
 
 
 def _by_solver(problem: _Problem, candidate: Candidate, options: HeadOptions) -> tuple[_Outcome, Head]:
@@ -502,7 +500,7 @@ def _by_solver(problem: _Problem, candidate: Candidate, options: HeadOptions) ->
         for strength, layers in fits(np.flatnonzero(np.tile(~own, candidate.views)), options):
             answers = logits.setdefault(strength, np.zeros((len(own), problem.num_classes), np.float32))
             answers[own] = apply_layers(layers, x[: len(own)][own])
-    best = _best_strength(problem, candidate, logits.items(), held_out)
+    best = _best_strength(problem, candidate, [(key, own[None]) for key, own in logits.items()], held_out)
     final = replace(options, strengths=(best.strength,))
     ((_, layers),) = fits(np.arange(len(x)), final)
     return best, Head(layers, options.solver, best.strength)
