@@ -88,6 +88,11 @@ def float_head(model: "keras.Model") -> set[str]:
     return set(head) if poolings and (is_small or joins) else set()
 
 
+def layers_in_float(model: "keras.Model") -> set[str]:
+    """Name the layers that an int8 file computes in float unasked: those that say so, and ``float_head``."""
+    return float_head(model) | {layer.name for layer in model.layers if getattr(layer, "keep_float", False)}
+
+
 def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
     """Find the layers that a LiteRT tensor's name speaks of, several where they were fused, in the order of ``names``.
 
@@ -120,11 +125,7 @@ def _to_int8(ranged: bytes, model: "keras.Model", keep_float: Collection[str]) -
     from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.tools import flatbuffer_utils
 
-    kept = {
-        *keep_float,
-        *float_head(model),
-        *(layer.name for layer in model.layers if getattr(layer, "keep_float", False)),
-    }
+    kept = {*keep_float, *layers_in_float(model)}
     layer_names = [layer.name for layer in model.layers]
     tensors = flatbuffer_utils.read_model_from_bytearray(bytearray(ranged)).subgraphs[0].tensors
     names = [tensor.name.decode() for tensor in tensors]
