@@ -256,7 +256,7 @@ class ExtractionWorker:
 
 def _by_key(task: ExtractionTask, views: Iterator[dict[int, np.ndarray]]) -> dict[bytes, np.ndarray]:
     """Take the features of a task's views, by number of the cut, from an iterator over those of all tasks."""
-    found = {}
+    found: dict[bytes, np.ndarray] = {}
     for keys, rows in zip(task.views.values(), views, strict=False):
         found |= {key: rows[cut] for cut, key in keys.items()}
     return found

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
 from toolkit.network import inputs_of
 from toolkit.transfer.freeze import HIDDEN, cut_name, cut_tensor, frozen_part, is_input
-from toolkit.transfer.head import Head
+
+if TYPE_CHECKING:
+    from toolkit.transfer.head import Head
 
 Pooling = Literal["avg", "max"]
 
@@ -29,6 +31,7 @@ JOINED = "head_cut"
 
 _SHRINKS = 0.7  # a side this much shorter is another resolution; a border lost to an unpadded window is not
 _FLOOR = 0.1  # see bounded_deviation
+_ROUNDING = 1e-4  # of the largest deviation; what deviates less is constant
 
 # Layers that repeat, drop or pool what is there already.
 _REPEATING = (
@@ -110,18 +113,19 @@ def bounded_deviation(deviation: np.ndarray, widths: Sequence[int] = ()) -> np.n
     deviation is at least a tenth of its cut's median.
 
     Args:
-        deviation: of each feature, at least 0.
+        deviation: of each feature, at least 0; of one that does not vary 0, or 1 as ``moments`` has it.
         widths: of the cuts that were joined; by default one.
 
     Returns:
         float32 divisors; 1 for all features of a cut that does not vary.
 
-    >>> bounded_deviation(np.array([2.0, 1.0, 1.0, 0.001, 0.0]))
-    array([2. , 1. , 1. , 0.1, 0.1], dtype=float32)
+    >>> bounded_deviation(np.array([8.0, 4.0, 4.0, 0.001, 0.0]))
+    array([8. , 4. , 4. , 0.4, 0.4], dtype=float32)
     """
     bounded = np.array(deviation, np.float32)
     for part in np.split(bounded, np.cumsum(widths)[:-1].astype(int)) if len(widths) else [bounded]:
-        varying = part[part > 0]
+        known = part[part != 1]
+        varying = known[known > _ROUNDING * known.max(initial=0)]
         if varying.size:
             np.maximum(part, _FLOOR * np.median(varying), out=part)
         else:
@@ -144,12 +148,14 @@ def pooled_cuts(model: "keras.Model", poolings: Sequence[Pooling] = ("avg",)) ->
         The cuts; the last is the pooled features before the classifier, or what a network without one answers.
     """
     last = _last_cut(model)
-    ends = _block_ends(frozen_part(model, last.tensor))
-    found = {cut.name: cut for end in ends for cut in (_cut(end.name, end.output, pooling) for pooling in poolings)}
-    return (*found.values(), last)
+    ends = [(end.name, end.output) for end in _block_ends(frozen_part(model, last.tensor))]
+    if last.pooling is not None:
+        ends.append((last.name, last.tensor))
+    found = {cut.name: cut for end in ends for cut in (_cut(*end, pooling) for pooling in poolings)}
+    return (*(cut for cut in found.values() if cut.name != last.name), last)
 
 
-def stitch(model: "keras.Model", feature_set: FeatureSet | None, head: Head) -> "keras.Model":
+def stitch(model: "keras.Model", feature_set: FeatureSet | None, head: "Head") -> "keras.Model":
     """Put a classifier of some cuts in the place of a network's own.
 
     Args:
