@@ -72,7 +72,10 @@ def moved(model, before):
     return {name.split("_")[0] for name, value in values(model).items() if not np.array_equal(value, before[name])}
 
 
-@pytest.mark.parametrize("head", [HeadOptions(), HeadOptions("ridge"), HeadOptions(hidden=(16, 8), epochs=150)])
+@pytest.mark.parametrize(
+    "head",
+    [HeadOptions(), HeadOptions("ridge"), HeadOptions(hidden=(16, 8), strengths=(1.0,), epochs=40, learning_rate=0.01)],
+)
 def test_stitched_network_is_head_of_features_in_one_flat_graph(run, model, stripes, head):
     result = run(model, head=head, extraction=Extraction(dtype="float32", engine="keras"))
     flat = result.model

@@ -48,7 +48,8 @@ class SelectionOptions:
 
     Attributes:
         head: solver, class weights, hidden layers, strengths. Logistic regression (``"auto"`` and ``"lbfgs"``) is tried
-            on all feature sets, other solvers on the last cut's features.
+            on all feature sets, other solvers on the last cut's features; what Keras trains (``"adam"``) is
+            judged on one fold.
         lots: number of each picture's lot, whose pictures must not be divided by a fold; by default each is its own.
         plain: try the last cut's features alone, as they are: what a network's own classifier reads.
         tolerance: standard errors of the difference by which a stronger regularisation may be worse than the best.
@@ -493,8 +494,8 @@ def _by_solver(problem: _Problem, candidate: Candidate, options: HeadOptions) ->
 
     logits: dict[float, np.ndarray] = {}
     held_out = np.zeros(len(problem.labels), bool)
-    # Of features that do not fit into memory one fold judges: that is thousands of pictures.
-    for fold in range(1 if isinstance(x, np.memmap) else NUM_FOLDS):
+    # What Keras trains takes so long that one fold has to do.
+    for fold in range(1 if options.solver == "adam" else NUM_FOLDS):
         own = folds == fold
         held_out |= own
         for strength, layers in fits(np.flatnonzero(np.tile(~own, candidate.views)), options):
