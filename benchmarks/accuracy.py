@@ -169,7 +169,7 @@ def fewer_errors(rows: list[dict[str, Any]]) -> dict[str, float]:
     probe, ours = (np.array([100 - row[side] for row in rows]) for side in ("probe", "toolkit"))
     known = probe > 0
     return {
-        "of_the_mean_error": round(100 * (1 - ours.mean() / probe.mean()), 1),
+        "of_the_mean_error": round(100 * float(1 - ours.mean() / probe.mean()), 1),
         "mean_over_sets": round(100 * float(np.mean(1 - ours[known] / probe[known])), 1),
     }
 
