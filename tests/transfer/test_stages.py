@@ -13,7 +13,7 @@ from toolkit.errors import UserError
 from toolkit.models import NETWORKS
 from toolkit.spec import Preprocessing
 from toolkit.transfer import AugmentedViews, Extraction, FeatureExtractor
-from toolkit.transfer.freeze import cut_tensor
+from toolkit.transfer.freeze import cut_tensor, stages_of
 from toolkit.transfer.head import Head, moments
 from toolkit.transfer.stages import FeatureSet, bounded_deviation, pooled_cuts, stitch
 
@@ -195,6 +195,14 @@ def test_only_what_is_missing_is_computed(small, pictures, tmp_path, passes):
         np.testing.assert_allclose(features.values, found[name].values, atol=1e-6)
 
 
+def test_features_beyond_the_memory_budget_lie_on_disk(small, pictures, tmp_path):
+    cuts = pooled_cuts(small)
+    num_bytes = 4 * len(pictures) * 56
+    for budget, kind in ((num_bytes, np.ndarray), (num_bytes - 1, np.memmap)):
+        found = extract(small, pictures, tmp_path, cuts, memory_budget=budget)
+        assert {type(features.values) for features in found.values()} == {kind}
+
+
 def test_views_have_features_at_every_cut(small, pictures, tmp_path):
     cuts = pooled_cuts(small)
     found = extract(small, pictures[:4], tmp_path, cuts, AugmentedViews(2, seed=3))
@@ -246,6 +254,9 @@ def test_stitched_network_answers_what_the_head_does_on_cached_features(small, p
     assert not any(isinstance(layer, keras.Model) for layer in flat.layers)
     names = {layer.name for layer in flat.layers}
     assert ("stage3_out" in names) == ("head_pool" in chosen.cuts)
+    *body, last = stages_of(flat)
+    assert tuple(body) == stages_of(small)[: len(body)]
+    assert last == "head"
     # and is a network that can be cut and stitched again
     again = stitch(flat, chosen, head)
     np.testing.assert_allclose(again(inputs_from(pictures), training=False), logits, atol=1e-6)
