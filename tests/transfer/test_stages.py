@@ -6,6 +6,7 @@ import pytest
 from networks import small_residual
 from PIL import Image
 
+from toolkit import create_model
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.extract import Extractor, relative_difference
@@ -275,6 +276,21 @@ def test_classifier_of_the_same_form_is_filled_in_place():
 def test_unknown_cut_is_named(small):
     with pytest.raises(UserError, match="unknown cut 'stage2_outt'; did you mean 'stage2_out'"):
         stitch(small, FeatureSet(("stage2_outt",)), random_head(16))
+
+
+@pytest.mark.parametrize("cuts", [("head_pool",), ("stage1_block2_out", "head_pool")])
+def test_network_with_a_classifier_of_several_cuts_is_a_backbone_for_others(cuts, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = create_model("resnet20", num_classes=3)
+    flat = stitch(model, FeatureSet(cuts, normalized=True), random_head(80 if len(cuts) > 1 else 64))
+    flat.save(tmp_path / "flat.keras")
+    for num_classes in (3, 4):
+        again = create_model("resnet20", num_classes=num_classes, weights=tmp_path / "flat.keras")
+        assert again.layers[-1].kernel.shape == (64, num_classes)
+        np.testing.assert_array_equal(again.layers[1].kernel, flat.layers[1].kernel)
+    assert np.abs(create_model("resnet20", num_classes=3, weights=tmp_path / "flat.keras").layers[-1].bias).max() == 0
+    with pytest.raises(UserError, match="the model lacks layer 'head_cut"):
+        create_model("resnet20", weights=tmp_path / "flat.keras")
 
 
 @pytest.fixture(scope="module")
