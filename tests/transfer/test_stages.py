@@ -374,3 +374,37 @@ def test_features_that_almost_never_vary_cannot_dominate_the_kernel():
 def test_deviations_are_bounded_cut_by_cut():
     bounded = bounded_deviation(np.array([100.0, 100.0, 2.0, 2.0, 0.01, 0.0, 0.0]), (2, 3, 2))
     np.testing.assert_allclose(bounded, [100, 100, 2, 2, 0.2, 1, 1])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT conversion starts from TensorFlow")
+def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
+    from ai_edge_litert.interpreter import Interpreter
+    from sklearn.linear_model import LogisticRegression
+
+    from toolkit.engines.convert import to_litert
+
+    rng = np.random.default_rng(3)
+    model = small_residual()
+    norm = model.get_layer("stage3_bn")
+    norm.gamma.assign(np.where(np.arange(32) < 8, 1e-3, 1.0))  # a quarter of the features hardly varies
+    norm.beta.assign(np.ones(32))
+    labels = rng.integers(0, 3, 400)
+    inputs = rng.normal(0, 0.3, (400, 32, 32, 3)) + np.eye(3)[labels][:, None, None] * 0.15
+    inputs = inputs.astype(np.float32)
+    features = keras.Model(model.input, model.get_layer("head_pool").output)(inputs, training=False).numpy()
+    mean, std = features.mean(axis=0), bounded_deviation(features.std(axis=0))
+    probe = LogisticRegression(C=0.1).fit((features - mean) / std, labels)
+    kernel = (probe.coef_.T / std[:, None]).astype(np.float32)
+    assert np.abs(kernel).max() < 100 * np.median(np.abs(kernel[8:]))
+    head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1, 0.0)
+    content = to_litert(stitch(model, None, head), quantization="int8", calibration=[inputs[:100]])
+    interpreter = Interpreter(model_content=content)
+    place = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(place, inputs.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(place, inputs)
+    interpreter.invoke()
+    answers = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    accuracy = np.mean(head.logits(features).argmax(axis=1) == labels)
+    assert accuracy > 0.8
+    assert np.mean(answers.argmax(axis=1) == labels) >= accuracy - 0.005
