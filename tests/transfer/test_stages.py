@@ -6,6 +6,7 @@ import pytest
 from networks import small_residual
 from PIL import Image
 
+from toolkit import create_model
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.extract import Extractor, relative_difference
@@ -13,7 +14,7 @@ from toolkit.errors import UserError
 from toolkit.models import NETWORKS
 from toolkit.spec import Preprocessing
 from toolkit.transfer import AugmentedViews, Extraction, FeatureExtractor
-from toolkit.transfer.freeze import cut_tensor
+from toolkit.transfer.freeze import cut_tensor, stages_of
 from toolkit.transfer.head import Head, moments
 from toolkit.transfer.stages import FeatureSet, bounded_deviation, pooled_cuts, stitch
 
@@ -195,6 +196,14 @@ def test_only_what_is_missing_is_computed(small, pictures, tmp_path, passes):
         np.testing.assert_allclose(features.values, found[name].values, atol=1e-6)
 
 
+def test_features_beyond_the_memory_budget_lie_on_disk(small, pictures, tmp_path):
+    cuts = pooled_cuts(small)
+    num_bytes = 4 * len(pictures) * 56
+    for budget, kind in ((num_bytes, np.ndarray), (num_bytes - 1, np.memmap)):
+        found = extract(small, pictures, tmp_path, cuts, memory_budget=budget)
+        assert {type(features.values) for features in found.values()} == {kind}
+
+
 def test_views_have_features_at_every_cut(small, pictures, tmp_path):
     cuts = pooled_cuts(small)
     found = extract(small, pictures[:4], tmp_path, cuts, AugmentedViews(2, seed=3))
@@ -246,6 +255,9 @@ def test_stitched_network_answers_what_the_head_does_on_cached_features(small, p
     assert not any(isinstance(layer, keras.Model) for layer in flat.layers)
     names = {layer.name for layer in flat.layers}
     assert ("stage3_out" in names) == ("head_pool" in chosen.cuts)
+    *body, last = stages_of(flat)
+    assert tuple(body) == stages_of(small)[: len(body)]
+    assert last == "head"
     # and is a network that can be cut and stitched again
     again = stitch(flat, chosen, head)
     np.testing.assert_allclose(again(inputs_from(pictures), training=False), logits, atol=1e-6)
@@ -264,6 +276,21 @@ def test_classifier_of_the_same_form_is_filled_in_place():
 def test_unknown_cut_is_named(small):
     with pytest.raises(UserError, match="unknown cut 'stage2_outt'; did you mean 'stage2_out'"):
         stitch(small, FeatureSet(("stage2_outt",)), random_head(16))
+
+
+@pytest.mark.parametrize("cuts", [("head_pool",), ("stage1_block2_out", "head_pool")])
+def test_network_with_a_classifier_of_several_cuts_is_a_backbone_for_others(cuts, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = create_model("resnet20", num_classes=3)
+    flat = stitch(model, FeatureSet(cuts, normalized=True), random_head(80 if len(cuts) > 1 else 64))
+    flat.save(tmp_path / "flat.keras")
+    for num_classes in (3, 4):
+        again = create_model("resnet20", num_classes=num_classes, weights=tmp_path / "flat.keras")
+        assert again.layers[-1].kernel.shape == (64, num_classes)
+        np.testing.assert_array_equal(again.layers[1].kernel, flat.layers[1].kernel)
+    assert np.abs(create_model("resnet20", num_classes=3, weights=tmp_path / "flat.keras").layers[-1].bias).max() == 0
+    with pytest.raises(UserError, match="the model lacks layer 'head_cut"):
+        create_model("resnet20", weights=tmp_path / "flat.keras")
 
 
 @pytest.fixture(scope="module")
@@ -347,3 +374,37 @@ def test_features_that_almost_never_vary_cannot_dominate_the_kernel():
 def test_deviations_are_bounded_cut_by_cut():
     bounded = bounded_deviation(np.array([100.0, 100.0, 2.0, 2.0, 0.01, 0.0, 0.0]), (2, 3, 2))
     np.testing.assert_allclose(bounded, [100, 100, 2, 2, 0.2, 1, 1])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT conversion starts from TensorFlow")
+def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
+    from ai_edge_litert.interpreter import Interpreter
+    from sklearn.linear_model import LogisticRegression
+
+    from toolkit.engines.convert import to_litert
+
+    rng = np.random.default_rng(3)
+    model = small_residual()
+    norm = model.get_layer("stage3_bn")
+    norm.gamma.assign(np.where(np.arange(32) < 8, 1e-3, 1.0))  # a quarter of the features hardly varies
+    norm.beta.assign(np.ones(32))
+    labels = rng.integers(0, 3, 400)
+    inputs = rng.normal(0, 0.3, (400, 32, 32, 3)) + np.eye(3)[labels][:, None, None] * 0.15
+    inputs = inputs.astype(np.float32)
+    features = keras.Model(model.input, model.get_layer("head_pool").output)(inputs, training=False).numpy()
+    mean, std = features.mean(axis=0), bounded_deviation(features.std(axis=0))
+    probe = LogisticRegression(C=0.1).fit((features - mean) / std, labels)
+    kernel = (probe.coef_.T / std[:, None]).astype(np.float32)
+    assert np.abs(kernel).max() < 100 * np.median(np.abs(kernel[8:]))
+    head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1, 0.0)
+    content = to_litert(stitch(model, None, head), quantization="int8", calibration=[inputs[:100]])
+    interpreter = Interpreter(model_content=content)
+    place = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(place, inputs.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(place, inputs)
+    interpreter.invoke()
+    answers = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    accuracy = np.mean(head.logits(features).argmax(axis=1) == labels)
+    assert accuracy > 0.8
+    assert np.mean(answers.argmax(axis=1) == labels) >= accuracy - 0.005

@@ -3,6 +3,7 @@
 What the cache lacks is computed on this machine or, with an address of one, on the nodes of a Ray cluster.
 """
 
+import math
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -50,7 +51,8 @@ class Extraction:
         dtype: ``"float16"`` or ``"float32"``, on disk and in the answer.
         engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
         batch_size: pictures per call of the engine.
-        memory_budget: bytes; a larger answer is a file on disk that looks like an array (``numpy.memmap``).
+        memory_budget: bytes; a larger answer, all cuts together, is files on disk that look like arrays
+            (``numpy.memmap``).
         ray: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.ray_actors``.
     """
 
@@ -198,8 +200,13 @@ class FeatureExtractor:
             address = self._how.ray
             fill = self._fill_on_ray if address else self._fill
             engine = fill(tasks, lacking, views)
+        num_bytes = sum(
+            len(wanted) * math.prod(cache.context.shape) * np.dtype(self._how.dtype).itemsize
+            for cache, wanted in zip(self._caches, keys, strict=True)
+        )
+        in_memory = num_bytes <= self._how.memory_budget
         return [
-            Features(_read(cache, wanted, views, self._how), len(absent), engine if absent else "")
+            Features(_read(cache, wanted, views.count, in_memory), len(absent), engine if absent else "")
             for cache, wanted, absent in zip(self._caches, keys, missing, strict=True)
         ]
 
@@ -349,12 +356,12 @@ def _keys(cache: FeatureCache, digests: Sequence[bytes], views: AugmentedViews) 
     return [cache.key(digest, name) for name in names for digest in digests]
 
 
-def _read(cache: FeatureCache, keys: Sequence[bytes], views: AugmentedViews, how: Extraction) -> np.ndarray:
-    shape = cache.context.shape
-    values = _empty((len(keys), *shape), how, cache.store.path)
+def _read(cache: FeatureCache, keys: Sequence[bytes], num_views: int, in_memory: bool) -> np.ndarray:
+    shape, dtype = cache.context.shape, cache.context.dtype
+    values = _empty((len(keys), *shape), dtype, None if in_memory else cache.store.path)
     if cache.read_into(values, keys):
         raise UserError(f"{cache.store.path}: features vanish while they are read; is somebody pruning them?")
-    return values.reshape(views.count, len(keys) // views.count, *shape)
+    return values.reshape(num_views, len(keys) // num_views, *shape)
 
 
 def _tasks(
@@ -378,10 +385,9 @@ def _chunks(tasks: list[ExtractionTask], size: int) -> list[list[ExtractionTask]
     return chunks
 
 
-def _empty(shape: tuple[int, ...], how: Extraction, directory: Path) -> np.ndarray:
-    """Make room for the answer: in memory within the budget, else in a file that is gone when the array is."""
-    num_bytes = int(np.prod(shape)) * np.dtype(how.dtype).itemsize
-    if num_bytes <= how.memory_budget:
-        return np.empty(shape, how.dtype)
+def _empty(shape: tuple[int, ...], dtype: str, directory: Path | None) -> np.ndarray:
+    """Make room for the answer: in memory, or in a file of this directory that is gone when the array is."""
+    if directory is None:
+        return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=directory) as file:
-        return np.memmap(file, how.dtype, mode="w+", shape=shape)
+        return np.memmap(file, dtype, mode="w+", shape=shape)
