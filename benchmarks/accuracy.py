@@ -1,134 +1,176 @@
-"""What fine-tuning's features and head are worth, over many divisions of a small folder of photographs.
+"""The toolkit's classifier beside those of a few lines on the same features, over sets of photographs.
 
-    python benchmarks/accuracy.py --model googlenet --weights FILE.caffemodel --photos hymenoptera --out …
+    TOOLKIT_DATA=… python benchmarks/accuracy.py --weights FILE.caffemodel --out benchmarks/results/accuracy.json
 
-One division of a few hundred photographs tells nothing about half a point of accuracy. Every photograph goes through
-the frozen network twice, by the way of `benchmarks/finetune.py`'s *careful* user (``image_dataset_from_directory``,
-Keras' ``predict``, float32) and by the *toolkit*'s (its own decoding, the feature cache, float16). Then, division by
-division, both kinds of features train three heads: the careful user's ``Dense`` layer by Adam for 20 epochs, the
-toolkit's by Adam for as many, and the toolkit's default. Half of the photographs train, an eighth validates, the rest
-tests.
+Every set is a folder below ``$TOOLKIT_DATA``: ``train`` teaches, and ``test`` (or ``val``, where there is no ``test``)
+is looked at once, at the end. Of the CIFAR-10 archive the first 10, 50 and 500 pictures of each class are sets of their
+own, tested on the first 100. All sides get the features of one pass of the frozen network:
 
-"difference" is a row's accuracy less the careful user's, in points, over the same divisions; its standard error is over
-photographs, of which each is a test picture in every third division or so.
+- *toolkit*: ``select_head`` on all stages, copies kept in one fold, as ``toolkit finetune`` calls it;
+- *probe*: scikit-learn's ``StandardScaler`` and ``LogisticRegression`` on the pooled last stage, all training pictures;
+- *knn*: the vote of the 10 nearest, by the cosine of the same.
+
+"out_of_fold" is what the toolkit says of itself without the test pictures. "fewer_errors" compares with the probe: of
+the mean error over all sets, and the mean over the sets of each one's share. Seconds are the processor's, of the
+classifier alone; features are the same for all.
 """
 
 import argparse
 import json
+import os
 import sys
+import tarfile
 import tempfile
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from finetune import BATCH_SIZE, LEARNING_RATE, compile_head, dataset, frozen_base, labels_of, network, processor
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from toolkit.cli.output import print_table
-from toolkit.data import scan_folder, split_folder
-from toolkit.transfer import HeadOptions
-from toolkit.transfer.features import extract_features
-from toolkit.transfer.head import fit_head
+from toolkit.data import Split, scan_folder, teaching_split
+from toolkit.factory import create_model, preprocessing_of
+from toolkit.machine import processor
+from toolkit.transfer.features import FeatureExtractor
+from toolkit.transfer.insight import knn_accuracy
+from toolkit.transfer.selection import SelectionOptions, select_head
+from toolkit.transfer.stages import pooled_cuts
 
-SHARES = (0.5, 0.125, 0.375)
-CAREFUL = ("careful", "careful")
+CIFAR_COUNTS = (10, 50, 500)
+CIFAR_TEST = 100
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="googlenet", help="a registered network with a dense classifier")
+    parser.add_argument("--model", default="googlenet", help="a registered network")
     parser.add_argument("--weights", required=True, help="a tag or a file")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs by class")
-    parser.add_argument("--divisions", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--data", type=Path, default=os.environ.get("TOOLKIT_DATA"), help="by default $TOOLKIT_DATA")
+    parser.add_argument("--cache", type=Path, help="of features, to go on from; by default a new one")
+    parser.add_argument("--sets", nargs="+", help="by default all that are there")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
-    rows = measure(arguments)
-    columns = ["features", "head", "accuracy", "difference", "standard_error"]
+    if arguments.data is None:
+        parser.error("name the folder of sets by --data or $TOOLKIT_DATA")
+    with tempfile.TemporaryDirectory() as directory:
+        found = dict(sets(arguments.data, Path(directory)))
+        arguments.cache = arguments.cache or Path(directory) / "cache"
+        rows = [measure(arguments, name, found[name]) for name in arguments.sets or sorted(found)]
+    columns = ["set", "train", "test", "probe", "knn", "toolkit", "standard_error", "out_of_fold", "chosen", "cpu_s"]
     print_table([[row[column] for column in columns] for row in rows], columns)
+    report = {
+        "command": "python " + " ".join(sys.argv),
+        "processor": processor(),
+        "versions": {name: version(name) for name in ("scikit-learn", "keras", "openvino", "numpy")},
+        "fewer_errors": fewer_errors(rows),
+        "rows": rows,
+    }
+    print(report["fewer_errors"])
     if arguments.out:
-        report = {
-            "command": "python " + " ".join(sys.argv),
-            "processor": processor(),
-            "versions": {name: version(name) for name in ("keras", "tensorflow", "openvino", "numpy", "pillow")},
-            "divisions": arguments.divisions,
-            "epochs": arguments.epochs,
-            "rows": rows,
-        }
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as directory:
-        arguments.root = Path(directory)
-        folder = replace(scan_folder(link_photos(arguments.photos, arguments.root)), splits=())
-        features, labels, places = features_of(arguments)
-    answers: dict[tuple[str, str], np.ndarray] = {}
-    for seed in range(arguments.divisions):
-        split = split_folder(folder, fractions=SHARES, seed=seed)
-        train, val, test = (
-            [places[Path(path).name] for path in part.paths] for part in (split.train, split.val, split.test)
+def sets(data: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Folders with a part to train on and one to test on, by name."""
+    for folder in sorted(data.iterdir()):
+        if (folder / "train").is_dir() and ((folder / "test").is_dir() or (folder / "val").is_dir()):
+            yield folder.name, folder
+        for archive in folder.glob("cifar10*.tar*") if folder.is_dir() else ():
+            unpack_cifar(archive, scratch)
+            yield from ((f"cifar10_{count}", scratch / f"cifar10_{count}") for count in CIFAR_COUNTS)
+
+
+def unpack_cifar(archive: Path, scratch: Path) -> None:
+    """Write the first pictures of each class, as they come in the archive, below a folder for each count."""
+    seen: Counter[tuple[str, str]] = Counter()
+    with tarfile.open(archive) as file:
+        for member in file:
+            part, *names = Path(member.name).parts
+            if len(names) != 2 or part not in ("train", "test") or not member.isfile():
+                continue
+            seen[part, names[0]] += 1
+            wanted = [
+                count for count in CIFAR_COUNTS if seen[part, names[0]] <= (count if part == "train" else CIFAR_TEST)
+            ]
+            content = file.extractfile(member) if wanted else None
+            for count in wanted if content else ():
+                path = scratch / f"cifar10_{count}" / part / names[0] / names[1]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                content.seek(0)
+                path.write_bytes(content.read())
+
+
+def measure(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str, Any]:
+    scanned = scan_folder(folder)
+    split, lots = teaching_split(scanned, keep_val="test" not in scanned.splits)
+    test = split.held_out[1]
+    train_features, test_features = features_of(arguments, split, len(scanned.class_names))
+    labels, test_labels = np.asarray(split.train.labels), np.asarray(test.labels)
+    last = list(train_features)[-1]
+    x, unseen = (own[last].astype(np.float32) for own in (train_features, test_features))
+
+    def toolkit() -> Any:
+        return select_head(
+            train_features, labels, num_classes=len(scanned.class_names), options=SelectionOptions(lots=lots.lot_of)
         )
-        for source, own in features.items():
-            for name, logits in heads(own, labels, train, val, arguments.epochs).items():
-                rights = answers.setdefault((source, name), np.full((arguments.divisions, len(labels)), np.nan))
-                rights[seed, test] = logits(own[test]).argmax(axis=1) == labels[test]
-        print(f"division {seed + 1} of {arguments.divisions}", file=sys.stderr)
-    by_photograph = {key: np.nanmean(rights, axis=0) for key, rights in answers.items()}
-    return [
-        {"features": source, "head": name} | compared(own, by_photograph[CAREFUL])
-        for (source, name), own in by_photograph.items()
-    ]
 
-
-def compared(rights: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """In per cent and points; photographs that were never tested are left out."""
-    tested = ~np.isnan(rights)
-    differences = (rights - others)[tested]
+    chosen, seconds = timed(toolkit)
+    answers = chosen.head.logits(chosen.features.join(test_features)).argmax(axis=1)
+    accuracy = float(np.mean(answers == test_labels))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    _, probe_seconds = timed(lambda: probe.fit(x, labels))
+    print(f"{name}: {100 * accuracy:.1f} %", file=sys.stderr)
     return {
-        "accuracy": round(100 * float(rights[tested].mean()), 2),
-        "difference": round(100 * float(differences.mean()), 2),
-        "standard_error": round(100 * float(differences.std() / len(differences) ** 0.5), 2),
+        "set": name,
+        "train": len(labels),
+        "test": len(test_labels),
+        "probe": percent(probe.score(unseen, test_labels)),
+        "knn": percent(knn_accuracy(x, labels, unseen, test_labels)),
+        "toolkit": percent(accuracy),
+        "standard_error": percent((accuracy * (1 - accuracy) / len(test_labels)) ** 0.5),
+        "out_of_fold": percent(chosen.accuracy or 0.0),
+        "out_of_fold_standard_error": percent(chosen.standard_error or 0.0),
+        "chosen": chosen.chosen,
+        "cpu_s": seconds,
+        "probe_cpu_s": probe_seconds,
     }
 
 
-def link_photos(photos: Path, root: Path) -> Path:
-    """Every readable photograph once, below the classes alone, where ``finetune.py`` looks for those to train on."""
-    folder = scan_folder(photos)
-    target = root / "photos" / "train"
-    for index, (path, label) in enumerate(zip(folder.paths, folder.labels, strict=True)):
-        link = target / folder.class_names[label] / f"{index:05d}{Path(path).suffix}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((folder.root / path).resolve())
-    return target
+def features_of(
+    arguments: argparse.Namespace, split: Split, num_classes: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Features of training and test pictures by cut, (pictures, width)."""
+    model = create_model(arguments.model, num_classes=num_classes, weights=arguments.weights)
+    with FeatureExtractor(
+        model, preprocessing_of(model), cache_dir=arguments.cache, cuts=pooled_cuts(model)
+    ) as extractor:
+        parts = [extractor.extract_cuts(own.paths) for own in (split.train, split.held_out[1])]
+    train, test = ({name: features.plain for name, features in part.items()} for part in parts)
+    return train, test
 
 
-def features_of(arguments: argparse.Namespace) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, int]]:
-    """Both kinds, (photographs, features); labels; and which row a file's name belongs to."""
-    data = dataset(arguments, "train")
-    model, preprocessing = network(arguments)
-    features = {
-        "careful": frozen_base(arguments).predict(data, verbose=0),
-        "toolkit": extract_features(model, data.file_paths, preprocessing, cache_dir=arguments.root / "cache").plain,
-    }
-    return features, labels_of(data), {Path(path).name: place for place, path in enumerate(data.file_paths)}
+def timed(do: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    result = do()
+    return result, round(time.process_time() - start, 2)
 
 
-def heads(features: np.ndarray, labels: np.ndarray, train: list[int], val: list[int], epochs: int) -> dict[str, Any]:
-    """Trained heads, each from features to logits."""
-    keras.utils.set_random_seed(0)
-    careful = keras.Sequential([keras.Input(features.shape[1:]), keras.layers.Dense(int(labels.max()) + 1)])
-    compile_head(careful)
-    careful.fit(features[train].astype(np.float32), labels[train], batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
-    adam = HeadOptions("adam", epochs=epochs, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
-    data = features[train], labels[train], features[val], labels[val]
-    num_classes = int(labels.max()) + 1
+def percent(share: float) -> float:
+    return round(100 * float(share), 2)
+
+
+def fewer_errors(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """In per cent of the probe's."""
+    probe, ours = (np.array([100 - row[side] for row in rows]) for side in ("probe", "toolkit"))
+    known = probe > 0
     return {
-        "careful": lambda own: careful.predict(own.astype(np.float32), verbose=0),
-        "toolkit, Adam": fit_head(*data, num_classes=num_classes, options=adam).logits,
-        "toolkit": fit_head(*data, num_classes=num_classes).logits,
+        "of_the_mean_error": round(100 * float(1 - ours.mean() / probe.mean()), 1),
+        "mean_over_sets": round(100 * float(np.mean(1 - ours[known] / probe[known])), 1),
     }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from toolkit import layers
-from toolkit.layers import PadChannels
+from toolkit.layers import PadChannels, UnitLength
 
 RNG = np.random.default_rng(0)
 
@@ -173,6 +173,22 @@ def test_stochastic_depth_becomes_one_litert_multiplication(capfd):
     listing = capfd.readouterr().out
     assert "MUL(" in listing
     assert listing.count("Op#") == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_unit_length_divides_by_the_norm_and_keeps_the_dtype(dtype):
+    x = np.array([[3.0, 4.0], [-300.0, 400.0], [0.0, 0.0], [3e-5, 4e-5]], np.float32)
+    answer = UnitLength(dtype=dtype)(keras.ops.cast(x, dtype))
+    assert keras.backend.standardize_dtype(answer.dtype) == dtype
+    expected = [[0.6, 0.8], [-0.6, 0.8], [0, 0], [0.6, 0.8]]
+    tolerance = 1e-6 if dtype == "float32" else 1e-2
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(keras.ops.cast(answer, "float32")), expected, atol=tolerance)
+
+
+def test_unit_length_is_keras_unit_normalization():
+    x = RNG.normal(size=(5, 40)).astype(np.float32)
+    ours, theirs = (keras.ops.convert_to_numpy(layer(x)) for layer in (UnitLength(), keras.layers.UnitNormalization()))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 @keras.saving.register_keras_serializable(package="tests")

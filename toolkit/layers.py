@@ -263,3 +263,38 @@ class StochasticDepth(CustomLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "survival": self.survival, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class UnitLength(CustomLayer):
+    """Divide each vector by its length, its L2 norm.
+
+    Keras' ``UnitNormalization`` with rules for the other runtimes. In LiteRT it is ``MUL``, ``SUM``, ``MAXIMUM`` and
+    ``RSQRT``, all builtin; ``L2_NORMALIZATION``, whose int8 form always counts in steps of 1/128, would keep three bits
+    of the entries of a vector of 1,024. In an int8 file they stay in float.
+
+    Input and output ``(N, C)`` of the same dtype; computed in float32 or wider. A vector of zeros stays one.
+
+    >>> [round(float(y), 4) for y in UnitLength()(keras.ops.convert_to_tensor([[3.0, 4.0]]))[0]]
+    [0.6, 0.8]
+    """
+
+    keep_float = True
+    words = "unit length"
+    smallest = 1e-12  # of the squared length
+
+    def call(self, inputs: Any) -> Any:
+        x = keras.ops.cast(inputs, "float64" if inputs.dtype == "float64" else "float32")
+        squares = keras.ops.sum(x * x, axis=-1, keepdims=True)
+        return keras.ops.cast(x * keras.ops.rsqrt(keras.ops.maximum(squares, self.smallest)), inputs.dtype)
+
+    def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        squares = graph.add("ReduceSum", graph.add("Mul", *inputs, *inputs), graph.constant("axes", [-1], np.int64))
+        length = graph.add("Sqrt", graph.add("Max", squares, graph.constant("smallest", self.smallest)))
+        return graph.add("Div", *inputs, length)
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        squares = tf.reduce_sum(inputs * inputs, axis=-1, keepdims=True)
+        return inputs * tf.math.rsqrt(tf.maximum(squares, self.smallest))

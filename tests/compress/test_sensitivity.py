@@ -39,7 +39,7 @@ def uneven_int8(uneven):
 def test_the_layer_that_spoils_int8_comes_first_and_in_float_mends_it(uneven, uneven_int8):
     ranking = layer_sensitivity(uneven, (PIXELS, LABELS), preprocessing=RGB)
     assert ranking[0].layer == "second"
-    assert {row.layer for row in ranking} >= {"first", "third", "pool"}
+    assert {row.layer for row in ranking} >= {"first", "third"}
     # The third has its weights in as uneven a scale, per output channel; the others are sound.
     assert ranking[0].decibels < 25 < 40 < ranking[2].decibels
     worst = float_layers(uneven, ranking, 1)
@@ -88,7 +88,7 @@ def answers(content: bytes, pictures: np.ndarray | None = None) -> np.ndarray:
 
 def test_ranges_are_those_of_the_pictures(uneven, uneven_int8):
     rows = {row.layer: row for row in range_report(uneven_int8, uneven, (PIXELS, LABELS), preprocessing=RGB)}
-    assert set(rows) >= {"first", "second_relu", "third", "pool"}
+    assert set(rows) >= {"first", "second_relu", "third"}
     for name, row in rows.items():
         values = keras.Model(uneven.inputs, uneven.get_layer(name).output)([inputs()], training=False).numpy()
         assert row.seen_high == pytest.approx(values.max(), rel=1e-4)

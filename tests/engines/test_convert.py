@@ -4,7 +4,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from toolkit import create_model
-from toolkit.engines.convert import to_litert
+from toolkit.engines.convert import float_head, to_litert
+from toolkit.layers import UnitLength
 from toolkit.network import as_float32, feature_tensor, weights_digest
 
 
@@ -101,6 +102,30 @@ def stored_types(file: bytes) -> set:
     from ai_edge_litert.interpreter import Interpreter
 
     return {np.dtype(tensor["dtype"]).name for tensor in Interpreter(model_content=file).get_tensor_details()}
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "expected"),
+    [
+        ("googlenet", 10, {"head_pool", "head_dropout", "head_logits"}),
+        ("googlenet", 1000, set()),  # an eighth of the parameters
+        ("nin_cifar", 10, {"head_logits"}),  # a pooling
+        ("vgg16", 10, set()),  # flattens, and is all head
+        ("lenet5", 10, set()),
+    ],
+)
+def test_small_heads_behind_pooling_stay_in_float(name, num_classes, expected, outline):
+    assert float_head(outline(name, num_classes=num_classes)) == expected
+
+
+def test_heads_that_join_stages_stay_in_float_whatever_their_size():
+    inputs = keras.Input((8, 8, 3))
+    early = keras.layers.Conv2D(4, 3, name="stage1_conv")(inputs)
+    fc = keras.layers.Dense(6, name="stage2_fc")(keras.layers.Flatten(name="stage2_flatten")(early))
+    pooled = UnitLength(name="head_unit")(keras.layers.GlobalAveragePooling2D(name="head_pool")(early))
+    joined = keras.layers.Concatenate(name="head_join")([pooled, fc])
+    model = keras.Model(inputs, keras.layers.Dense(900, name="head_logits")(joined))
+    assert float_head(model) == {"head_unit", "head_pool", "head_join", "head_logits"}
 
 
 def test_quantized_files_are_smaller(files):

@@ -1,6 +1,7 @@
 """An export writes all forms of a network or refuses to, and TensorFlow alone answers as this package does."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,16 @@ import tensorflow as tf
 
 import toolkit.export.bundle
 from toolkit import Predictor
-from toolkit.bundle import EXAMPLE_LABELS, EXAMPLES, KERAS_FILE, MANIFEST, list_versions, read_manifest, verify_files
+from toolkit.bundle import (
+    EXAMPLE_LABELS,
+    EXAMPLES,
+    KERAS_FILE,
+    MANIFEST,
+    list_versions,
+    litert_file,
+    read_manifest,
+    verify_files,
+)
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.convert import to_litert
@@ -140,6 +150,31 @@ def test_versions_grow_and_a_failed_export_leaves_them_alone(small_export, bundl
     assert any(objection.startswith("litert differs from Keras") for objection in manifest.forced)
     assert manifest.parity["litert"] > 1e-4
     assert manifest.recommended_engine == "savedmodel"
+
+
+def test_quantized_file_that_loses_too_much_is_left_out_and_said(
+    small_export, lenet, digits_split, monkeypatch, caplog
+):
+    quantize = toolkit.export.bundle.quantize
+
+    def quantize_badly(model, method, **options):
+        return quantize(other_weights(lenet, scale=0.5), method, **options)
+
+    monkeypatch.setattr(toolkit.export.bundle, "quantize", quantize_badly)
+    given = {"methods": ("dynamic",), "calibration": digits_split.train, "evaluation": digits_split.test}
+    with caplog.at_level(logging.INFO, logger="toolkit"):
+        path = small_export(**given)
+    assert "litert-dynamic loses " in caplog.text
+    assert "written without that file (--force keeps it)" in caplog.text
+    manifest = read_manifest(path)
+    assert not (path / litert_file("dynamic")).exists()
+    assert (manifest.forced, manifest.recipes) == ((), {})
+    assert "litert-dynamic" not in manifest.parity
+    assert "top1_litert-dynamic" not in manifest.metrics
+    assert litert_file("dynamic") not in manifest.files
+    kept = small_export(**given, force=True)
+    assert (kept / litert_file("dynamic")).exists()
+    assert read_manifest(kept).forced[0].startswith("litert-dynamic loses ")
 
 
 def test_a_mistyped_option_is_named(small_export, tmp_path):

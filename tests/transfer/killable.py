@@ -16,8 +16,8 @@ CONTEXT.set_forkserver_preload(
     ]
 )
 
-EPOCHS = 3
 VIEWS = 2
+NUM_CANDIDATES = 20  # with that many views, or a few less
 
 
 def finetune_and_save(
@@ -27,59 +27,55 @@ def finetune_and_save(
 
     Args:
         cache_dir: of features.
-        paths: half of them to train on, the other half for validation.
+        paths: of the pictures to train on.
         labels: of the pictures.
-        out: an .npz file of ``train`` and ``val`` features, ``kernel`` and ``bias`` of the network's classifier, and
+        out: an .npz file of ``train`` features, ``kernel`` and ``bias`` of the network's classifier, and
             ``seen``, the number of views computed.
-        done: a shared number that rises from 0 to 1 while features are extracted, and to 2 while the head trains.
-        pause: seconds to rest after each batch of features and before each batch of the head's training.
+        done: a shared number that rises from 0 to 1 with the features extracted, and to 2 with the candidates compared.
+        pause: seconds to rest after each batch of features and before each candidate.
     """
     import keras
 
     from toolkit import create_model, model_info
     from toolkit.data.feed.split import Split, Subset
-    from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, features, finetune, fitting
+    from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, features, finetune, selection
 
     done = done or CONTEXT.Value("d")
-    train, val = (Subset(tuple(paths[i::2]), tuple(labels[i::2])) for i in range(2))
-    num_views = VIEWS * len(train) + len(val)
-    num_steps = EPOCHS * sum(-(-count * len(train) // 64) for count in {1, VIEWS})
+    train = Subset(tuple(paths), tuple(labels))
     seen = []
 
-    def store(self, found, put=features.FeatureCache.put):
-        put(self, found)
+    def store(caches, found, put=features.put_together):
+        put(caches, found)
         time.sleep(pause)
-        done.value = len(self) / num_views
+        done.value = len(caches[-1]) / (VIEWS * len(train))
 
     def see(*arguments, pixels=AugmentedViews.pixels):
         seen.append(1)
         return pixels(*arguments)
 
-    def batch(self, number, make=fitting.FeatureBatches.batch):
-        done.value = max(1.0, done.value) + 1 / num_steps
+    def judge(*arguments, best=selection._best_strength):
+        done.value = max(1.0, done.value) + 1 / NUM_CANDIDATES
         time.sleep(pause)
-        return make(self, number)
+        return best(*arguments)
 
-    features.FeatureCache.put, AugmentedViews.pixels, fitting.FeatureBatches.batch = store, see, batch
+    features.put_together, AugmentedViews.pixels, selection._best_strength = store, see, judge
     keras.utils.set_random_seed(0)
     model = create_model("lenet5", num_classes=10)
     options = FinetuneOptions(
         unfreeze="none",
         views=AugmentedViews(VIEWS),
-        head=HeadOptions("adam", epochs=EPOCHS),
         extraction=Extraction(batch_size=2),
     )
     result = finetune(
         model,
-        Split(train, val, Subset((), ())),
+        Split(train, Subset((), ()), Subset((), ())),
         model_info("lenet5").preprocessing,
         cache_dir=cache_dir,
         options=options,
     )
     kernel, bias = result.model.layers[-1].get_weights()
-    plain, val_plain = result.features
     with out.with_suffix(".partial").open("wb") as file:
-        np.savez(file, train=plain, val=val_plain, kernel=kernel, bias=bias, seen=len(seen))
+        np.savez(file, train=result.features, kernel=kernel, bias=bias, seen=len(seen))
     os.replace(out.with_suffix(".partial"), out)
 
 

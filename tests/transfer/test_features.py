@@ -255,7 +255,7 @@ def unbroken(many, tmp_path_factory):
 
 def assert_unbroken(result_file, cache_dir, unbroken):
     result = dict(np.load(result_file))
-    for name in ("train", "val", "kernel", "bias"):
+    for name in ("train", "kernel", "bias"):
         np.testing.assert_array_equal(result[name], unbroken[0][name])
     assert contents(cache_dir) == unbroken[1]
     return result
@@ -268,7 +268,7 @@ def test_finetuning_killed_again_and_again_comes_to_the_unbroken_runs_result(man
     for _ in range(3 * num_kills):
         if num_landed == num_kills:
             break
-        # Spread over extraction, up to 1, and the head's training, up to 2; then a moment of chance.
+        # Spread over extraction, up to 1, and the choice of the classifier, up to 2; then a moment of chance.
         moment = 1.95 * (num_landed + rng.random()) / num_kills
         done = killable.CONTEXT.Value("d")
         process = killable.start(tmp_path / "cache", *many, tmp_path / "killed.npz", done, 0.005)

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from toolkit.data.feed.split import Subset
+from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.transfer.finetune import Step
 from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates
-from toolkit.transfer.report import HeldOut, write_report
+from toolkit.transfer.report import HeldOut, Told, write_report
+from toolkit.transfer.selection import Trial, select_head
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(150) % 3
@@ -41,17 +43,12 @@ def test_copies_are_found_and_nothing_else():
 
 
 def test_wrong_labels_are_doubted_first_and_the_right_one_is_suggested():
-    doubts = label_doubts(FEATURES, mislabelled(), strength=0.1)
+    chosen = select_head({"pool": FEATURES}, mislabelled(), num_classes=3)
+    doubts = label_doubts(softmax(chosen.logits), mislabelled())
     assert {doubt.index for doubt in doubts[:5]} >= set(WRONG)
     assert all(doubt.suggested == LABELS[doubt.index] for doubt in doubts if doubt.index in WRONG)
     assert all(doubt.given == mislabelled()[doubt.index] for doubt in doubts)
-    assert not set(WRONG) & {doubt.index for doubt in label_doubts(FEATURES, LABELS, strength=0.1)}
-
-
-def test_classes_too_small_to_divide_are_left_out():
-    labels = np.where(np.arange(150) < 3, 7, LABELS)
-    assert not {0, 1, 2} & {doubt.index for doubt in label_doubts(FEATURES, labels)}
-    assert label_doubts(FEATURES[:4], [0, 0, 1, 1]) == []
+    assert len(label_doubts(softmax(chosen.logits), mislabelled(), limit=1)) == 1
 
 
 def test_map_puts_like_pictures_together():
@@ -69,14 +66,22 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
     for index in range(150):
         paths.append(tmp_path / f"<{index}>.png")
         Image.new("RGB", (40, 30), (index, 0, 255 - index)).save(paths[-1])
-    arguments = {"pictures": paths, "labels": mislabelled(), "class_names": ["a&b", "c", "d"], "features": planted()}
-    steps = [Step("classifier on <plain> pictures", 0.9, False), Step("classifier on 4 views", 0.9321, True)]
-    counts = write_report(tmp_path / "report.html", **arguments, steps=steps)
+    pictures = Subset(tuple(map(str, paths)), tuple(mislabelled().tolist()))
+    arguments = {"pictures": pictures, "class_names": ["a&b", "c", "d"], "features": planted()}
+    told = Told(
+        [Step("classifier on <all> stages", 0.9321, "out-of-fold", True), Step("training", 0.9, "val", False)],
+        [Trial("last stage", 1, 10.0, 0.4567, 0.8, False), Trial("all stages", 3, 1.0, 0.25, 0.9321, True)],
+        ["only <two> classes"],
+    )
+    counts = write_report(tmp_path / "report.html", **arguments, told=told)
     page = (tmp_path / "report.html").read_text()
     assert (counts["near_duplicates"], counts["pictures"]) == (2, 150)
     assert page.count("<circle") == 150
-    assert '<td>classifier on 4 views</td><td class="number">93.21</td><td>kept</td>' in page
-    assert '<td>classifier on &lt;plain&gt; pictures</td><td class="number">90.00</td><td></td>' in page
+    kept = '<td>classifier on &lt;all&gt; stages</td><td>out-of-fold</td><td class="number">93.21</td><td>kept</td>'
+    assert kept in page
+    assert '<td>training</td><td>val</td><td class="number">90.00</td><td></td>' in page
+    assert '<td>last stage</td><td class="number">80.00</td><td>0.457</td><td></td>' in page
+    assert "<p>only &lt;two&gt; classes</p>" in page
     assert "a&amp;b" in page
     assert "<10>" not in page
     assert "&lt;10&gt;.png and a&amp;b/" not in page  # 10 and 20 are of other classes
@@ -95,10 +100,13 @@ def test_report_shows_what_the_network_makes_of_held_out_pictures(tmp_path):
     for path in paths:
         Image.new("RGB", (40, 30)).save(path)
     answers = np.full((6, 3), 0.1, np.float32) + 0.7 * np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 0]]
-    held_out = HeldOut("test", Subset(tuple(map(str, paths)), (0, 0, 1, 1, 2, 2)), answers)
-    given = {"pictures": paths, "labels": [0] * 6, "class_names": ["ant", "bee", "wa<sp"]}
-    write_report(tmp_path / "report.html", **given, features=None, held_out=held_out)
+    subset = Subset(tuple(map(str, paths)), (0, 0, 1, 1, 2, 2))
+    given = {"pictures": subset, "class_names": ["ant", "bee", "wa<sp"]}
+    held_out = [HeldOut("test", subset, answers)]
+    counts = write_report(tmp_path / "report.html", **given, features=None, held_out=held_out)
+    assert counts["label_doubts"] == 0  # of pictures that are no one's to relabel
     page = (tmp_path / "report.html").read_text()
+    assert "95 % confidence the accuracy on pictures like them is 41.6 to 98.4 %" in page
     assert "<b>83.33 %</b>test top-1" in page
     numbers = "".join(f'<td class="number">{value}</td>' for value in ("2", "100.00", "50.00", "66.67"))
     assert f"<td>wa&lt;sp</td>{numbers}" in page
@@ -106,6 +114,13 @@ def test_report_shows_what_the_network_makes_of_held_out_pictures(tmp_path):
     assert page.count('src="data:image/png') == 1  # the confusion matrix
     assert "5.png: called ant, 80 %; is wa&lt;sp, 10 %" in page
     assert "<h2>Map</h2>" not in page
+    out_of_fold = [HeldOut("out-of-fold", subset, answers, standard_error=0.1), *held_out]
+    assert write_report(tmp_path / "report.html", **given, features=None, held_out=out_of_fold)["label_doubts"] == 1
+    page = (tmp_path / "report.html").read_text()
+    assert "<b>83.33 %</b>out-of-fold top-1" in page
+    assert "63.7 to 100.0 %" in page
+    assert "<h2>Accuracy, test</h2>" in page
+    assert "5.png: wa&lt;sp; rather ant, more probable by 0.70" in page
 
 
 OWN = np.random.default_rng(0)

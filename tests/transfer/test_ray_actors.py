@@ -16,6 +16,7 @@ from toolkit.errors import UserError
 from toolkit.progress import shown_on
 from toolkit.transfer import AugmentedViews, Extraction, FeatureExtractor
 from toolkit.transfer.ray_actors import connected
+from toolkit.transfer.stages import pooled_cuts
 
 PREPROCESSING = model_info("lenet5").preprocessing
 
@@ -80,6 +81,24 @@ def test_features_are_the_local_ones_under_the_same_keys(address, small, picture
     again = extract(small, pictures, tmp_path / "ray")
     assert (again.num_computed, again.engine) == (0, "")
     np.testing.assert_array_equal(again.values, over_ray.values)
+
+
+@pytest.mark.slow
+def test_features_of_all_cuts_come_from_one_pass_there_too(address, small, pictures, tmp_path, told):
+    cuts = pooled_cuts(small)
+    found = []
+    for directory, ray in (("here", None), ("ray", address)):
+        how = Extraction(dtype="float32", engine="keras", batch_size=4, ray=ray)
+        with FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / directory, how=how) as alone:
+            alone.extract(pictures[:5])
+        told.clear()
+        with FeatureExtractor(small, PREPROCESSING, cache_dir=tmp_path / directory, how=how, cuts=cuts) as extractor:
+            found.append(extractor.extract_cuts(pictures, views=AugmentedViews(2, seed=3)))
+        assert told[-1] == ("computing features", 2 * len(pictures), 2 * len(pictures))
+    here, there = found
+    assert [features.num_computed for features in there.values()] == [2 * len(pictures)] * 3 + [2 * len(pictures) - 5]
+    for name, features in here.items():
+        assert_equal_but_for_rounding(there[name].values, features.values)
 
 
 @pytest.mark.slow

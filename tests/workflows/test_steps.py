@@ -6,6 +6,7 @@ import pytest
 from toolkit import Predictor
 from toolkit.bundle import EXTRA, picture_digests, read_manifest, read_pictures
 from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Split, Subset
 from toolkit.engines import available_engines
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
@@ -76,3 +77,25 @@ def test_a_bundle_gets_the_files_that_were_asked_for_and_accuracy_is_told_before
     assert files("litert") == {"model.fp32.tflite"}
     with pytest.raises(UserError, match="unknown format 'lite'; did you mean 'litert'"):
         ExportOptions(directory, formats=("lite",))
+
+
+def test_where_nothing_is_held_out_the_bundle_says_what_cross_validation_said(
+    lenet, lenet_preprocessing, digits_folder, digits_split, tmp_path
+):
+    taught = Split(digits_split.test, Subset((), ()), Subset((), ()))
+    export = ExportOptions(tmp_path / "digits")
+    out_of_fold = {"top1": 0.5, "top5": 0.75, "n": 300, "standard_error": 0.02, "num_classes": 10, "per_class": {}}
+    path, metrics = export_held_out(lenet, digits_folder, taught, lenet_preprocessing, export, out_of_fold=out_of_fold)
+    assert metrics == {"subset": "out-of-fold"} | out_of_fold
+    manifest = read_manifest(path)
+    assert {key: manifest.metrics[key] for key in ("top1", "top5", "n", "standard_error")} == {
+        key: out_of_fold[key] for key in ("top1", "top5", "n", "standard_error")
+    }
+    assert abs(manifest.metrics["top1_litert-int8"] - 0.5) < 0.02
+    assert {name: len(own) for name, own in read_pictures(path, manifest).items()} == {
+        "train": len(set(picture_digests(taught.train.paths))),
+        "val": 0,
+        "test": 0,
+    }
+    path, metrics = export_held_out(lenet, digits_folder, taught, lenet_preprocessing, export, out_of_fold={})
+    assert (metrics, read_manifest(path).metrics) == ({}, {})

@@ -167,4 +167,6 @@ def print_epoch(row: dict[str, Any]) -> None:
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Print top-1, and top-5 where there are more than five classes: of five it is always 100 %."""
     shown = [f"top-{k} {100 * metrics[f'top{k}']:.2f} %" for k in (1, 5) if metrics["num_classes"] > k]
+    if "standard_error" in metrics:
+        shown[0] += f" ± {100 * metrics['standard_error']:.2f}"
     print(f"{metrics['subset']} accuracy: {', '.join(shown)} ({metrics['n']:,} pictures)")

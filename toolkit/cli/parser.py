@@ -166,6 +166,9 @@ def _add_transfer(commands) -> None:
     parser.add_argument(
         "--hidden", type=_positive, nargs="+", default=[], metavar="N", help="widths of hidden layers before the logits"
     )
+    parser.add_argument(
+        "--keep-val", action="store_true", help="hold the folder's own validation pictures out; else they teach too"
+    )
     parser.add_argument("--views", type=_positive, default=1, metavar="K", help="of each picture, cached (default 1)")
     parser.add_argument("--balanced", action="store_true", help="weigh all classes alike, whatever their sizes")
     parser.add_argument(

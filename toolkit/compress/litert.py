@@ -59,14 +59,14 @@ def require_integer(content: bytes, model: "keras.Model", keep_float: Collection
     """Refuse a file meant to be integer throughout that has float operators in layers where none were allowed.
 
     Returns:
-        The layers that stayed in float: of those named in ``keep_float``, and those whose class says so.
+        The layers that stayed in float: of those named in ``keep_float``, and ``layers_in_float(model)``.
 
     Raises:
         UserError: names the layers that stayed in float without leave.
     """
-    from toolkit.engines.convert import layers_named_in
+    from toolkit.engines.convert import layers_in_float, layers_named_in
 
-    allowed = {*keep_float, *(layer.name for layer in model.layers if getattr(layer, "keep_float", False))}
+    allowed = {*keep_float, *layers_in_float(model)}
     names = [layer.name for layer in model.layers]
     kept: dict[str, None] = {}
     silent: dict[str, None] = {}

@@ -37,7 +37,8 @@ def quantize(
         calibration: *training* pictures for ``"int8"`` and ``"int16x8"``, of which ``NUM_CALIBRATION`` are drawn
             evenly. Their labels are not looked at: paths do, or an array of uint8 pixels or normalised floats.
         keep_float: for ``"int8"``, names of layers to leave in float (see ``layer_sensitivity``). Layers whose class
-            says ``keep_float`` stay in float anyhow: the divisor of a local response normalisation has no int8 form.
+            says ``keep_float`` stay in float anyhow: the divisor of a local response normalisation has no int8 form;
+            so do small heads, see ``toolkit.engines.convert.float_head``.
         float_file: the network's float LiteRT file where it is at hand, which saves converting it again.
 
     Returns:

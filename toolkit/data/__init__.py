@@ -1,6 +1,6 @@
 """From files on disk to pixels: scan, split, decode, preprocess, pipeline, bundled samples."""
 
-from toolkit.data.feed.split import Split, class_weights, split_folder
+from toolkit.data.feed.split import Split, class_weights, split_folder, teaching_split
 from toolkit.data.pixels.decode import ImageError, decode_pixels, normalize
 from toolkit.data.scan.folder import ImageFolder, scan_arrays, scan_folder
 from toolkit.data.sources.source import Source
@@ -16,4 +16,5 @@ __all__ = [
     "scan_arrays",
     "scan_folder",
     "split_folder",
+    "teaching_split",
 ]

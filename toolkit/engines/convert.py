@@ -8,8 +8,11 @@ import numpy as np
 from toolkit.engines.ranges import with_ranges
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import as_float32
+from toolkit.network import as_float32, inputs_of
 from toolkit.progress import step
+
+#: Share of a network's parameters up to which the layers behind its global pooling stay in float in an int8 file.
+SMALL_HEAD = 0.05
 
 Quantization = Literal["none", "dynamic", "float16", "int8", "int16x8"]
 
@@ -31,7 +34,7 @@ def to_litert(
         model: any functional network; it is converted in float32.
         quantization: ``"dynamic"`` int8 weights, ``"float16"`` weights, ``"int8"`` weights and activations, or
             ``"int16x8"``, int8 weights and int16 activations. Convolutions have a scale per output channel. Layers that
-            say ``keep_float`` stay in float under ``"int8"``.
+            say ``keep_float`` stay in float under ``"int8"``, and so do ``float_head(model)``.
         calibration: for ``"int8"`` and ``"int16x8"``, batches of normalised input, drawn from the training pictures.
         keep_float: names of further layers to leave in float under ``"int8"``.
         float_file: the network's file under ``"none"`` where it is at hand; ``"int8"`` and ``"int16x8"`` start from it.
@@ -57,6 +60,37 @@ def to_litert(
         converter.target_spec.supported_types = [tf.float16]
     with step("writing a LiteRT file"):
         return converter.convert()
+
+
+def float_head(model: "keras.Model") -> set[str]:
+    """Find the layers of a network's head that an int8 file computes in float: the poolings and what is behind them.
+
+    Pooled features differ in spread by orders of magnitude, those of several stages the more, and one int8 scale for
+    all of them loses the small ones. Measured with GoogLeNet on sign digits, root mean square error of the logits
+    relative to their spread: from the last stage 0.061 in int8, 0.042 with the head in float; from all nine inception
+    modules 0.306 and 0.030. It costs nothing that could be measured in time, and the file 3 bytes a weight; so a head
+    stays in float that is small, up to ``SMALL_HEAD`` of the parameters, or joins several stages.
+    """
+    producers = {id(layer.output): layer for layer in model.layers}
+    pending, head, poolings, joins = [model.layers[-1]], {}, 0, False
+    while pending:
+        layer = pending.pop()
+        pools = isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D)
+        passes = isinstance(layer, keras.layers.Dropout) or getattr(layer, "keep_float", False)
+        # Dense layers behind several stages are the head's, those before that are the stages'.
+        if not (pools or passes or (isinstance(layer, keras.layers.Dense | keras.layers.Concatenate) and not joins)):
+            continue
+        head[layer.name] = layer
+        joins |= isinstance(layer, keras.layers.Concatenate)
+        poolings += pools
+        pending += [] if pools else [producers[id(tensor)] for tensor in inputs_of(layer)]
+    is_small = sum(layer.count_params() for layer in head.values()) <= SMALL_HEAD * model.count_params()
+    return set(head) if poolings and (is_small or joins) else set()
+
+
+def layers_in_float(model: "keras.Model") -> set[str]:
+    """Name the layers that an int8 file computes in float unasked: those that say so, and ``float_head``."""
+    return float_head(model) | {layer.name for layer in model.layers if getattr(layer, "keep_float", False)}
 
 
 def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
@@ -91,7 +125,7 @@ def _to_int8(ranged: bytes, model: "keras.Model", keep_float: Collection[str]) -
     from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.tools import flatbuffer_utils
 
-    kept = {*keep_float, *(layer.name for layer in model.layers if getattr(layer, "keep_float", False))}
+    kept = {*keep_float, *layers_in_float(model)}
     layer_names = [layer.name for layer in model.layers]
     tensors = flatbuffer_utils.read_model_from_bytearray(bytearray(ranged)).subgraphs[0].tensors
     names = [tensor.name.decode() for tensor in tensors]

@@ -19,6 +19,8 @@ from toolkit.spec import Preprocessing
 
 log = logging.getLogger("toolkit")
 
+Call = Callable[[np.ndarray], list[np.ndarray]]
+
 #: How far features may stand from Keras' own, ‖ours - Keras'‖ / ‖Keras'‖ of any one picture, by precision.
 #: Bfloat16 keeps eight bits; what the networks here lose by that is 0.3 to 0.8 %.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
@@ -37,6 +39,7 @@ class Extractor:
         batch_size: pictures per call.
         num_parallel: calls that may usefully run at the same time.
         difference: largest distance from Keras' features on the pictures it was tried on; 0 for Keras itself.
+        call: float32 features for exactly ``batch_size`` pictures, of each output of the network.
     """
 
     name: str
@@ -44,16 +47,21 @@ class Extractor:
     batch_size: int
     num_parallel: int
     difference: float
-    call: Callable[[np.ndarray], np.ndarray]
+    call: "Call"
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 RGB (n ≤ batch_size, height, width, 3) to float32 features (n, …).
+        """uint8 RGB (n ≤ batch_size, height, width, 3) to float32 features (n, …) of a network of one output."""
+        (features,) = self.answers(pixels)
+        return features
+
+    def answers(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """uint8 RGB (n ≤ batch_size, height, width, 3) to float32 features (n, …) of each output, in one pass.
 
         A smaller batch is filled up, so that a picture's features do not depend on how many were left over.
         """
         missing = self.batch_size - len(pixels)
         full = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]) if missing else pixels
-        return self.call(full)[: len(pixels)]
+        return [features[: len(pixels)] for features in self.call(full)]
 
     def __str__(self) -> str:
         proof = f", within {100 * self.difference:.2g} % of Keras" if self.difference else ""
@@ -69,7 +77,7 @@ def open_extractor(
     float32; an engine that fails or strays is logged and passed over.
 
     Args:
-        model: from input to cut, computed in float32.
+        model: from input to one cut or several, computed in float32.
         preprocessing: what the network was trained with.
         trial: uint8 RGB (n, height, width, 3), a few real pictures to compare the engines on.
         engine: ``"auto"`` or one of ``EXTRACTORS``.
@@ -94,11 +102,15 @@ def open_extractor(
     trial = trial[:batch_size]
     # One at a time: called without compiling, Keras keeps every layer's output until the last is done.
     inputs = normalize(trial, preprocessing)
-    answers = [model(inputs[i : i + 1], training=False) for i in range(len(inputs))]
-    expected = np.concatenate([np.asarray(keras.ops.convert_to_numpy(answer)) for answer in answers])
+    answers = [_as_list(model(inputs[i : i + 1], training=False)) for i in range(len(inputs))]
+    expected = [
+        np.concatenate([np.asarray(keras.ops.convert_to_numpy(row)) for row in rows])
+        for rows in zip(*answers, strict=True)
+    ]
     reasons: list[str] = []
     for candidate in _openvino_extractors(model, preprocessing, batch_size, reasons):
-        difference = relative_difference(candidate(trial), expected)
+        found = candidate.answers(trial)
+        difference = max(relative_difference(*pair) for pair in zip(found, expected, strict=True))
         if difference <= TOLERANCE[candidate.precision]:
             return Extractor(**{**vars(candidate), "difference": difference})
         reasons.append(f"{candidate.precision} features differ by {100 * difference:.2g} %")
@@ -164,14 +176,15 @@ def _openvino_extractors(
             return
 
 
-def _openvino_call(compiled: Any, grey: bool) -> Callable[[np.ndarray], np.ndarray]:
+def _openvino_call(compiled: Any, grey: bool) -> Call:
     requests = threading.local()
 
-    def call(pixels: np.ndarray) -> np.ndarray:
+    def call(pixels: np.ndarray) -> list[np.ndarray]:
         if not hasattr(requests, "own"):
             requests.own = compiled.create_infer_request()
         values = np.ascontiguousarray(luma(pixels) if grey else pixels)
-        return np.array(requests.own.infer([values], share_inputs=True)[0])
+        answers = requests.own.infer([values], share_inputs=True)
+        return [np.array(answers[number]) for number in range(len(compiled.outputs))]
 
     return call
 
@@ -180,7 +193,7 @@ def _keras_extractor(model: "keras.Model", preprocessing: Preprocessing, batch_s
     forward = _compiled(model, batch_size)
     lock = threading.Lock()
 
-    def call(pixels: np.ndarray) -> np.ndarray:
+    def call(pixels: np.ndarray) -> list[np.ndarray]:
         inputs = normalize(pixels, preprocessing)
         with lock:
             return forward(inputs)
@@ -188,11 +201,16 @@ def _keras_extractor(model: "keras.Model", preprocessing: Preprocessing, batch_s
     return Extractor("Keras", "float32", batch_size, 1, 0.0, call)
 
 
-def _compiled(model: "keras.Model", batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+def _compiled(model: "keras.Model", batch_size: int) -> Call:
     if keras.backend.backend() != "tensorflow":
-        return lambda inputs: keras.ops.convert_to_numpy(model.predict_on_batch(inputs))
+        return lambda inputs: [keras.ops.convert_to_numpy(x) for x in _as_list(model.predict_on_batch(inputs))]
     import tensorflow as tf
 
     spec = tf.TensorSpec([batch_size, *model.input_shape[1:]], tf.float32)
     function = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec])
-    return lambda inputs: function(inputs).numpy()
+    return lambda inputs: [features.numpy() for features in _as_list(function(inputs))]
+
+
+def _as_list(answers: Any) -> list[Any]:
+    """The answers of a network of one output or several."""
+    return list(answers) if isinstance(answers, list | tuple) else [answers]

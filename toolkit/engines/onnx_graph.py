@@ -54,7 +54,7 @@ def to_onnx(
     """
     graph = _Graph(as_float32(model), preprocessing, 3)
     try:
-        logits = graph.translated()
+        (logits,) = graph.translated()
     except UntranslatableError as error:
         raise UserError(f"{model.name} cannot be written as ONNX: {error}") from None
     graph.add("Identity", logits, output="logits")
@@ -95,25 +95,28 @@ def features_to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, batc
     """Write the part of a network that computes features, its normalisation in front.
 
     Args:
-        model: a functional network with one input and one output, computed in float32.
+        model: a functional network with one input and any number of outputs, computed in float32.
         preprocessing: what it was trained with.
         batch_size: pictures per call. A fixed number lets a runtime choose its kernels once, and makes what a picture
             gets independent of how many came with it.
 
     Returns:
         The file's content: ``pixels``, uint8 ``(batch_size, height, width, channels)``, to float32 ``features`` in
-        Keras' layout, vectors or maps. Pixels are RGB, and luma for a grey network, whose sum has more bits than a
-        runtime that computes in bfloat16 keeps.
+        Keras' layout, vectors or maps; several outputs are ``features_1`` and so on. Pixels are RGB, and luma for a
+        grey network, whose sum has more bits than a runtime that computes in bfloat16 keeps.
 
     Raises:
         UntranslatableError: a layer that has no rule here, by its name.
     """
     graph = _Graph(model, preprocessing, preprocessing.input_shape[-1])
-    features = graph.translated()
-    # Maps are channels first on the way.
-    last = {"perm": [0, 2, 3, 1]} if len(model.output_shape) == 4 else {}
-    graph.add("Transpose" if last else "Identity", features, output="features", **last)
-    return graph.document(batch_size, {"features": [batch_size, *model.output_shape[1:]]}).SerializeToString()
+    answers = {}
+    for number, (features, output) in enumerate(zip(graph.translated(), model.outputs, strict=True), start=1):
+        name = f"features_{number}" if len(model.outputs) > 1 else "features"
+        # Maps are channels first on the way.
+        last = {"perm": [0, 2, 3, 1]} if len(output.shape) == 4 else {}
+        graph.add("Transpose" if last else "Identity", features, output=name, **last)
+        answers[name] = [batch_size, *output.shape[1:]]
+    return graph.document(batch_size, answers).SerializeToString()
 
 
 class _Graph:
@@ -144,8 +147,8 @@ class _Graph:
         self._constants[key] = np.ascontiguousarray(values, dtype)
         return key
 
-    def translated(self) -> str:
-        """Write normalisation and network, input to output; the output's name comes back."""
+    def translated(self) -> list[str]:
+        """Write normalisation and network, input to outputs, whose names come back."""
         tensors = {id(self._model.inputs[0]): self._normalized()}
         for layer in self._model.layers:
             if isinstance(layer, keras.layers.InputLayer):
@@ -154,7 +157,7 @@ class _Graph:
                 raise UntranslatableError(f"layer {layer.name!r} has its channels first")
             inputs = [_known(tensors, tensor, f"layer {layer.name!r}") for tensor in inputs_of(layer)]
             tensors[id(layer.output)] = self._written(layer, inputs)
-        return _known(tensors, self._model.outputs[0], "the output")
+        return [_known(tensors, output, "the output") for output in self._model.outputs]
 
     def _written(self, layer: "keras.Layer", inputs: list[str]) -> str:
         kind = type(layer).__name__

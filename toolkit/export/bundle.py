@@ -30,7 +30,7 @@ from toolkit.compress.changes import recipe_digest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.ground import common_ground
-from toolkit.engines import available_engines, open_engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latencies, recommend
@@ -79,7 +79,10 @@ class BundleOptions:
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
         reject_below: the probability under which an answer may be refused; for the manifest.
         ground: of the training pictures, for the manifest; by default a grey network's is measured on ``calibration``.
-        force: write the bundle even if its engines disagree; the manifest then says so.
+        out_of_fold: ``top1``, ``top5`` and ``n`` of the network by cross-validation, where ``evaluation`` are pictures
+            that taught it: engines are compared on them, and the manifest's scores start from these; empty where
+            nothing could be measured.
+        force: write the bundle even if its engines disagree, and every file; the manifest then says so.
     """
 
     calibration: Subset | None = None
@@ -95,6 +98,7 @@ class BundleOptions:
     temperature: float | None = None
     reject_below: float | None = None
     ground: float | None = None
+    out_of_fold: Mapping[str, float] | None = None
     force: bool = False
 
 
@@ -149,22 +153,26 @@ class BundleDraft:
         return collect_answers(self.reference, engines, self.preprocessing, self.pictures, shown=shown)
 
     def publish(self, answers: EngineAnswers) -> Path:
-        """Make the draft the bundle's next version, if the engines agree.
+        """Make the draft the bundle's next version, if the engines agree; without quantized files that lose too much.
 
         Raises:
             ParityError: they do not.
         """
         options, directory = self.options, self.directory
         comparison = compare(answers, options.budget or AccuracyBudget())
+        engines = self.engines
+        if not options.force:
+            comparison = self._without_failed_files(comparison)
+            engines = {name: engine for name, engine in engines.items() if name in comparison.parity}
         objections = tuple(comparison.objections.values())
         if objections and not options.force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
-        timings = _timings(self.engines, comparison, self.preprocessing)
+        timings = _timings(engines, comparison, self.preprocessing)
         digest, calibration = weights_digest(self.model), options.calibration
         recipes = {
             method: recipe_digest(digest, method, self.preprocessing, calibration)
             for method in options.methods
-            if calibration is not None
+            if calibration is not None and (self.path / litert_file(method)).exists()
         }
         manifest = Manifest(
             name=directory.name,
@@ -173,7 +181,7 @@ class BundleDraft:
             weights_digest=digest,
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
-            metrics=dict(options.metrics or {}) | comparison.scores,
+            metrics=dict(options.metrics or {}) | _scores(comparison.scores, options.out_of_fold),
             parity=comparison.parity,
             versions=package_versions(),
             recommended_engine=recommend(timings.p50_ms) if timings.p50_ms else "savedmodel",
@@ -186,6 +194,41 @@ class BundleDraft:
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
+
+    def _without_failed_files(self, comparison: Comparison) -> Comparison:
+        """Drop the quantized files that were made beside the float ones and lose too much, and say so.
+
+        A person who asked for a classifier gets one. What another journey made for its own sake is not dropped.
+        """
+        made = {litert_file(method) for method in self.options.methods if method not in self.options.files}
+        failed = {ENGINES[name].file for name in comparison.objections if name not in FLOAT_ENGINES} & made
+        if not failed:
+            return comparison
+        for file in sorted(failed):
+            (self.path / file).unlink(missing_ok=True)
+        dropped = {name for name in comparison.parity if ENGINES[name].file in failed}
+        reasons = "; ".join(text for name, text in comparison.objections.items() if name in dropped)
+        log.info("%s: written without that file (--force keeps it)", reasons)
+        return Comparison(
+            {name: value for name, value in comparison.parity.items() if name not in dropped},
+            {name: value for name, value in comparison.scores.items() if name.removeprefix("top1_") not in dropped},
+            {name: text for name, text in comparison.objections.items() if name not in dropped},
+        )
+
+
+def _scores(measured: Mapping[str, float], out_of_fold: Mapping[str, float] | None) -> dict[str, float]:
+    """Take the network's scores from where it did not learn: what engines lose is measured, on pictures that taught it.
+
+    >>> _scores({"top1": 1.0, "top1_litert-int8": 0.99, "n": 50}, {"top1": 0.9, "n": 60})
+    {'top1': 0.9, 'n': 60, 'top1_litert-int8': 0.89}
+    """
+    if out_of_fold is None:
+        return dict(measured)
+    scores = dict(out_of_fold)
+    for name, value in measured.items():
+        if name.startswith("top1_") and "top1" in scores:
+            scores[name] = round(max(0.0, scores["top1"] + value - measured["top1"]), 12)
+    return scores
 
 
 @contextmanager
@@ -209,7 +252,9 @@ def draft_bundle(
         reference = options.reference
         if reference is None:
             reference = pictures.answers(KerasEngine(model, preprocessing), "classifying held-out pictures")
-        if pictures.labels is not None:
+        if options.out_of_fold is not None:
+            log.info("writing %s", directory)
+        elif pictures.labels is not None:
             accuracy = 100 * top_k_accuracy(reference, pictures.labels, 1)
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
         _write_forms(model, staging, labels, preprocessing, options)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("toolkit")
 
 _AUXILIARY = tuple(f"{stage}_" for stage in AUXILIARY)
-#: Layers that fine-tuning puts before the logits: with them, a classifier is another one.
-_HIDDEN = "head_hidden"
+#: Layers that fine-tuning puts before the logits: with them, a classifier is another one. Those that join the features
+#: of several stages have no weights, and are known from a ``.keras`` file's list of layers alone.
+_HIDDEN, _JOINED = "head_hidden", "head_cut"
 # Settings of a layer that change what it answers at inference. Sizes show in the arrays' shapes.
 _SETTINGS = (
     *("strides", "dilation_rate", "groups", "pool_size", "size", "activation"),
@@ -61,12 +62,15 @@ def fill(
     places = _by_number(source.places, model)
     slots = _slots(model, source.naming.channels_first, sum_channels)
     left_over = _layers(places) - _layers(slots)
-    hidden = {layer for layer in left_over if fresh_head and layer.startswith(_HIDDEN)}
+    joined = {layer for layer in source.file.layers if layer.startswith(_JOINED)}
+    hidden = joined | {layer for layer in left_over if layer.startswith(_HIDDEN)} if fresh_head else set()
     unused = _unused(left_over, backbone) | hidden
     fresh = _fresh(source, places, slots, fresh_head) | ({"head_logits"} if hidden else set())
     places = {address: tensor for address, tensor in places.items() if address[0] not in unused | fresh}
     slots = {address: slot for address, slot in slots.items() if address[0] not in fresh}
     problems = _mismatches(source, places, slots)
+    if joined and not (fresh_head or backbone):
+        problems.append(f"the model lacks layer {min(joined)!r}")
     if problems:
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise UserError(f"{path} does not fit model {model.name!r}: {listed}")

@@ -107,6 +107,7 @@ class FeatureCache:
 
     Attributes:
         context: as given.
+        prefix: what the keys of all its features begin with.
         store: what the directory's caches share.
 
     Raises:
@@ -115,16 +116,16 @@ class FeatureCache:
 
     def __init__(self, directory: str | Path, context: FeatureContext) -> None:
         self.context = context
-        self._prefix = bytes.fromhex(context.digest)
+        self.prefix = bytes.fromhex(context.digest)
         self.store = open_store(directory)
         self._closed = False
         document = json.dumps(context.as_document() | {"last_used": int(time.time())}).encode()
         with self.store.begin(write=True) as transaction:
-            transaction.put(self._prefix, document, db=self.store.contexts)
+            transaction.put(self.prefix, document, db=self.store.contexts)
 
     def key(self, picture: bytes, view: str = "plain") -> bytes:
         """Make the key of one view of a picture, given the sha256 of its encoded bytes."""
-        return self._prefix + hashlib.sha256(picture + view.encode()).digest()
+        return self.prefix + hashlib.sha256(picture + view.encode()).digest()
 
     def missing(self, keys: Iterable[bytes]) -> list[bytes]:
         """List keys that are not there, or whose entry is damaged, each once and in order."""
@@ -160,12 +161,10 @@ class FeatureCache:
         Raises:
             UserError: a value is beyond what the dtype can hold.
         """
-        entries = {key: self._entry(key, value) for key, value in features.items()}
-        with self.store.begin(write=True) as transaction:
-            for key, entry in entries.items():
-                transaction.put(key, entry)
+        put_together([self], features)
 
-    def _entry(self, key: bytes, value: np.ndarray) -> bytes:
+    def entry(self, key: bytes, value: np.ndarray) -> bytes:
+        """Encode features as they are stored, or say that the dtype cannot hold them."""
         with np.errstate(over="ignore"):
             stored = np.asarray(value, self.context.dtype)
         if stored.shape != self.context.shape:
@@ -179,13 +178,26 @@ class FeatureCache:
         return _HEADER.pack(_checksum(key, payload)) + payload
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.store.keys(self._prefix))
+        return sum(1 for _ in self.store.keys(self.prefix))
 
     def close(self) -> None:
         """Release the files; closing twice does nothing."""
         if not self._closed:
             self._closed = True
             close_store(self.store)
+
+
+def put_together(caches: Iterable[FeatureCache], features: Mapping[bytes, np.ndarray]) -> None:
+    """Store features of several caches of one directory, all of them or none; each key says whose it is.
+
+    Raises:
+        UserError: a value is beyond what the dtype can hold.
+    """
+    owners = {cache.prefix: cache for cache in caches}
+    entries = {key: owners[key[:_PREFIX]].entry(key, value) for key, value in features.items()}
+    with next(iter(owners.values())).store.begin(write=True) as transaction:
+        for key, entry in entries.items():
+            transaction.put(key, entry)
 
 
 class Store:

@@ -3,6 +3,7 @@
 What the cache lacks is computed on this machine or, with an address of one, on the nodes of a Ray cluster.
 """
 
+import math
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from toolkit.machine import num_threads
 from toolkit.network import architecture_digest, as_float32, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
-from toolkit.transfer.cache import FeatureCache, FeatureContext, file_digests
+from toolkit.transfer.cache import FeatureCache, FeatureContext, file_digests, put_together
 from toolkit.transfer.freeze import cut_name, cut_tensor, frozen_part
 from toolkit.transfer.ray_actors import (
     ExtractionJob,
@@ -33,6 +34,7 @@ from toolkit.transfer.ray_actors import (
     map_pictures,
     network_to_bytes,
 )
+from toolkit.transfer.stages import Cut
 
 Progress = Callable[[int, int], None]
 
@@ -49,7 +51,8 @@ class Extraction:
         dtype: ``"float16"`` or ``"float32"``, on disk and in the answer.
         engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
         batch_size: pictures per call of the engine.
-        memory_budget: bytes; a larger answer is a file on disk that looks like an array (``numpy.memmap``).
+        memory_budget: bytes; a larger answer, all cuts together, is files on disk that look like arrays
+            (``numpy.memmap``).
         ray: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.ray_actors``.
     """
 
@@ -71,7 +74,7 @@ class Features:
 
     Attributes:
         values: (views, pictures, …), the plain pictures first.
-        num_computed: how many of them were not in the cache.
+        num_computed: views of pictures that were not in the cache.
         engine: what computed those, in words; empty where all were there.
     """
 
@@ -131,7 +134,7 @@ class Pictures:
 
 
 class FeatureExtractor:
-    """Compute features of pictures, or find them in the cache.
+    """Compute features of pictures, or find them in the cache: of one cut, or of several in one pass.
 
     What is missing is computed by the fastest engine of this machine, while further pictures are decoded, and stored
     batch by batch: whatever ends the process, the next one goes on from there. Several processes that fill one cache
@@ -142,6 +145,10 @@ class FeatureExtractor:
         preprocessing: what the network was trained with.
         cache_dir: see ``FeatureCache``.
         how: cut, dtype, engine.
+        cuts: several of ``pooled_cuts(model)``, in place of the one that ``how`` names.
+
+    Attributes:
+        context: of the only or the last cut.
 
     Raises:
         UserError: an impossible cut or cache directory.
@@ -154,15 +161,18 @@ class FeatureExtractor:
         *,
         cache_dir: str | Path,
         how: Extraction | None = None,
+        cuts: Sequence[Cut] = (),
     ) -> None:
         self._how = how or Extraction()
         self._preprocessing = preprocessing
-        self._frozen, self.context = _frozen(model, preprocessing, self._how)
-        self._cache = FeatureCache(cache_dir, self.context)
-        self._engine: Extractor | None = None
+        self._cuts = [cut.name for cut in cuts]
+        self._frozen, contexts = _frozen(model, preprocessing, self._how, cuts)
+        self.context = contexts[-1]
+        self._caches = [FeatureCache(cache_dir, context) for context in contexts]
+        self._engine: tuple[list[int], Extractor] | None = None
 
     def extract(self, paths: Sequence[str | Path], *, views: AugmentedViews | None = None) -> Features:
-        """Give the features of every picture and view.
+        """Give the features of every picture and view behind the only cut.
 
         Args:
             paths: picture files.
@@ -172,20 +182,38 @@ class FeatureExtractor:
             ImageError: a picture cannot be read; what was computed before is kept.
             UserError: the engine asked for is not here.
         """
-        views = views or AugmentedViews()
-        digests = file_digests(paths, self._cache.store)
-        keys = _keys(self._cache, digests, views)
-        missing = set(self._cache.missing(keys))
+        (features,) = self._extract(paths, views or AugmentedViews())
+        return features
+
+    def extract_cuts(self, paths: Sequence[str | Path], *, views: AugmentedViews | None = None) -> dict[str, Features]:
+        """Give the features behind each cut, by its name; see ``extract``."""
+        return dict(zip(self._cuts, self._extract(paths, views or AugmentedViews()), strict=True))
+
+    def _extract(self, paths: Sequence[str | Path], views: AugmentedViews) -> list[Features]:
+        digests = file_digests(paths, self._caches[0].store)
+        keys = [_keys(cache, digests, views) for cache in self._caches]
+        missing = [set(cache.missing(wanted)) for cache, wanted in zip(self._caches, keys, strict=True)]
         engine = ""
-        if missing:
+        if any(missing):
             tasks = _tasks(paths, digests, keys, missing)
+            lacking = [number for number, absent in enumerate(missing) if absent]
             address = self._how.ray
-            engine = self._fill_on_ray(address, tasks, views) if address else self._fill(tasks, views)
-        return Features(_read(self._cache, keys, views, self._how), len(missing), engine)
+            fill = self._fill_on_ray if address else self._fill
+            engine = fill(tasks, lacking, views)
+        num_bytes = sum(
+            len(wanted) * math.prod(cache.context.shape) * np.dtype(self._how.dtype).itemsize
+            for cache, wanted in zip(self._caches, keys, strict=True)
+        )
+        in_memory = num_bytes <= self._how.memory_budget
+        return [
+            Features(_read(cache, wanted, views.count, in_memory), len(absent), engine if absent else "")
+            for cache, wanted, absent in zip(self._caches, keys, missing, strict=True)
+        ]
 
     def close(self) -> None:
-        """Release the cache and the engine; closing twice does nothing."""
-        self._cache.close()
+        """Release the caches and the engine; closing twice does nothing."""
+        for cache in self._caches:
+            cache.close()
         self._engine = None
 
     def __enter__(self) -> "FeatureExtractor":
@@ -194,7 +222,7 @@ class FeatureExtractor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _fill(self, tasks: list[ExtractionTask], views: AugmentedViews) -> str:
+    def _fill(self, tasks: list[ExtractionTask], lacking: list[int], views: AugmentedViews) -> str:
         """Compute and store what is missing; a few chunks are under way at a time, so that memory stays small.
 
         Returns:
@@ -204,7 +232,7 @@ class FeatureExtractor:
         waiting = _chunks(tasks, max(1, 2 * self._how.batch_size // views.count))
         running: set[Future[tuple[int, dict[bytes, np.ndarray]]]] = set()
         with step("computing features", total) as told, ThreadPoolExecutor(num_threads() + 1) as pool:
-            engine = pool.submit(self._open, tasks)  # pictures are decoded meanwhile
+            engine = pool.submit(self._open, tasks, lacking)  # pictures are decoded meanwhile
             try:
                 while waiting or running:
                     while waiting and len(running) < num_threads() + 1:
@@ -212,21 +240,24 @@ class FeatureExtractor:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         num_views, features = future.result()
-                        self._cache.put(features)
+                        if features:
+                            put_together(self._caches, features)
                         num_done += num_views
                         told(num_done)
             finally:
                 for future in running:
                     future.cancel()
-        return str(self._engine)
+        return str(engine.result()[1])
 
-    def _fill_on_ray(self, address: str, tasks: list[ExtractionTask], views: AugmentedViews) -> str:
+    def _fill_on_ray(self, tasks: list[ExtractionTask], lacking: list[int], views: AugmentedViews) -> str:
         """Do the same on all nodes of a Ray cluster; what they answer is stored here, as it comes."""
         how, engine = self._how, ""
+        assert how.ray is not None
         total, num_done = sum(len(task.views) for task in tasks), 0
-        with step("computing features", total) as told, connected(address):
+        with step("computing features", total) as told, connected(how.ray):
             job = ExtractionJob(
-                network_to_bytes(self._frozen),
+                network_to_bytes(self._network(lacking)),
+                lacking,
                 self._preprocessing,
                 self._trial(tasks),
                 how.engine,
@@ -235,22 +266,30 @@ class FeatureExtractor:
             )
             for answers in map_pictures(ExtractionWorker, job, [Task(str(task.path), task) for task in tasks]):
                 found = {key: row for _, features in answers.values() for key, row in features.items()}
-                self._cache.put(found)
-                num_done += len(found)
+                put_together(self._caches, found)
+                num_done += sum(len(tasks[index].views) for index in answers)
                 engine = next(engine for engine, _ in answers.values())
                 told(num_done)
         return engine
 
-    def _open(self, tasks: list[ExtractionTask]) -> Extractor:
-        if self._engine is None:
-            self._engine = open_extractor(
-                self._frozen,
+    def _open(self, tasks: list[ExtractionTask], lacking: list[int]) -> tuple[list[int], Extractor]:
+        """Open an engine that answers the cuts of these numbers, unless one is open that answers them too."""
+        if self._engine is None or not set(lacking).issubset(self._engine[0]):
+            extractor = open_extractor(
+                self._network(lacking),
                 self._preprocessing,
                 self._trial(tasks),
                 engine=self._how.engine,
                 batch_size=self._how.batch_size,
             )
+            self._engine = lacking, extractor
         return self._engine
+
+    def _network(self, lacking: list[int]) -> "keras.Model":
+        """Leave out of the frozen part what only cuts need that are not lacking."""
+        if len(lacking) == len(self._caches):
+            return self._frozen
+        return keras.Model(self._frozen.input, [self._frozen.outputs[number] for number in lacking])
 
     def _trial(self, tasks: list[ExtractionTask]) -> np.ndarray:
         """Read pixels of a few pictures to compare the engines on."""
@@ -258,43 +297,57 @@ class FeatureExtractor:
         return np.stack([resize_pixels(picture, self._preprocessing) for picture in rgb])
 
     def _compute(
-        self, chunk: list[ExtractionTask], engine: Future[Extractor], views: AugmentedViews
+        self, chunk: list[ExtractionTask], engine: Future[tuple[list[int], Extractor]], views: AugmentedViews
     ) -> tuple[int, dict[bytes, np.ndarray]]:
         """Count the chunk's views, and compute the features of those that nobody has stored meanwhile."""
-        still_missing = set(self._cache.missing(key for task in chunk for key in task.views))
-        keys, pixels = [], []
+        every_key = [key for task in chunk for keys in task.views.values() for key in keys.values()]
+        still_missing = set(self._caches[0].missing(every_key))
+        wanted: list[dict[int, bytes]] = []
+        pixels: list[np.ndarray] = []
         for task in chunk:
-            wanted = {key: number for key, number in task.views.items() if key in still_missing}
-            if not wanted:
+            needed = {number: keys for number, keys in task.views.items() if still_missing.intersection(keys.values())}
+            if not needed:
                 continue
             rgb = read_rgb(task.path, self._preprocessing)
-            for key, number in wanted.items():
-                keys.append(key)
+            for number, keys in needed.items():
+                wanted.append(keys)
                 pixels.append(views.pixels(rgb, self._preprocessing, number, task.digest))
-        extractor = engine.result()
+        numbers, extractor = engine.result()
         found: dict[bytes, np.ndarray] = {}
-        for start in range(0, len(keys), extractor.batch_size):
+        for start in range(0, len(wanted), extractor.batch_size):
             stop = start + extractor.batch_size
-            found |= dict(zip(keys[start:stop], extractor(np.stack(pixels[start:stop])), strict=True))
+            answers = extractor.answers(np.stack(pixels[start:stop]))
+            for number, rows in zip(numbers, answers, strict=True):
+                pairs = zip(wanted[start:stop], rows, strict=True)
+                found |= {keys[number]: row for keys, row in pairs if keys.get(number) in still_missing}
         return sum(len(task.views) for task in chunk), found
 
 
 def _frozen(
-    model: "keras.Model", preprocessing: Preprocessing, how: Extraction
-) -> tuple["keras.Model", FeatureContext]:
-    """Take the network from input to cut, in float32, and all that its features depend on."""
-    cut = cut_tensor(model, how.stage)
-    frozen = as_float32(frozen_part(model, cut))
-    context = FeatureContext(
-        network=model.name,
-        cut=cut_name(model, cut),
-        shape=tuple(frozen.output_shape[1:]),
-        weights=weights_digest(frozen),
-        architecture=architecture_digest(frozen),
-        preprocessing=preprocessing,
-        dtype=how.dtype,
-    )
-    return frozen, context
+    model: "keras.Model", preprocessing: Preprocessing, how: Extraction, cuts: Sequence[Cut]
+) -> tuple["keras.Model", list[FeatureContext]]:
+    """Take the network from input to cuts, in float32, and all that the features of each depend on."""
+    if cuts and how.stage is not None:
+        raise ValueError(f"features are cut at one stage or at several cuts, got stage={how.stage!r} and cuts")
+    names, tensors = [cut.name for cut in cuts], [cut.pooled() for cut in cuts]
+    if not cuts:
+        tensors = [cut_tensor(model, how.stage)]
+        names = [cut_name(model, tensors[0])]
+    frozen = as_float32(frozen_part(model, tensors if cuts else tensors[0]))
+    contexts = []
+    for name, output in zip(names, frozen.outputs, strict=True):
+        part = frozen_part(frozen, output) if len(tensors) > 1 else frozen
+        context = FeatureContext(
+            network=model.name,
+            cut=name,
+            shape=tuple(output.shape[1:]),
+            weights=weights_digest(part),
+            architecture=architecture_digest(part),
+            preprocessing=preprocessing,
+            dtype=how.dtype,
+        )
+        contexts.append(context)
+    return frozen, contexts
 
 
 def _keys(cache: FeatureCache, digests: Sequence[bytes], views: AugmentedViews) -> list[bytes]:
@@ -303,23 +356,25 @@ def _keys(cache: FeatureCache, digests: Sequence[bytes], views: AugmentedViews) 
     return [cache.key(digest, name) for name in names for digest in digests]
 
 
-def _read(cache: FeatureCache, keys: Sequence[bytes], views: AugmentedViews, how: Extraction) -> np.ndarray:
-    shape = cache.context.shape
-    values = _empty((len(keys), *shape), how, cache.store.path)
+def _read(cache: FeatureCache, keys: Sequence[bytes], num_views: int, in_memory: bool) -> np.ndarray:
+    shape, dtype = cache.context.shape, cache.context.dtype
+    values = _empty((len(keys), *shape), dtype, None if in_memory else cache.store.path)
     if cache.read_into(values, keys):
         raise UserError(f"{cache.store.path}: features vanish while they are read; is somebody pruning them?")
-    return values.reshape(views.count, len(keys) // views.count, *shape)
+    return values.reshape(num_views, len(keys) // num_views, *shape)
 
 
 def _tasks(
-    paths: Sequence[str | Path], digests: Sequence[bytes], keys: Sequence[bytes], missing: set[bytes]
+    paths: Sequence[str | Path], digests: Sequence[bytes], keys: list[list[bytes]], missing: list[set[bytes]]
 ) -> list[ExtractionTask]:
+    """Gather what is missing by picture and view; ``keys`` and ``missing`` are of each cut."""
     tasks: dict[bytes, ExtractionTask] = {}
-    for index, key in enumerate(keys):
-        if key in missing:
-            number, picture = divmod(index, len(paths))
-            task = tasks.setdefault(digests[picture], ExtractionTask(paths[picture], digests[picture], {}))
-            task.views[key] = number
+    for cut, (of_cut, absent) in enumerate(zip(keys, missing, strict=True)):
+        for index, key in enumerate(of_cut):
+            if key in absent:
+                number, picture = divmod(index, len(paths))
+                task = tasks.setdefault(digests[picture], ExtractionTask(paths[picture], digests[picture], {}))
+                task.views.setdefault(number, {})[cut] = key
     return list(tasks.values())
 
 
@@ -330,10 +385,9 @@ def _chunks(tasks: list[ExtractionTask], size: int) -> list[list[ExtractionTask]
     return chunks
 
 
-def _empty(shape: tuple[int, ...], how: Extraction, directory: Path) -> np.ndarray:
-    """Make room for the answer: in memory within the budget, else in a file that is gone when the array is."""
-    num_bytes = int(np.prod(shape)) * np.dtype(how.dtype).itemsize
-    if num_bytes <= how.memory_budget:
-        return np.empty(shape, how.dtype)
+def _empty(shape: tuple[int, ...], dtype: str, directory: Path | None) -> np.ndarray:
+    """Make room for the answer: in memory, or in a file of this directory that is gone when the array is."""
+    if directory is None:
+        return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=directory) as file:
-        return np.memmap(file, how.dtype, mode="w+", shape=shape)
+        return np.memmap(file, dtype, mode="w+", shape=shape)

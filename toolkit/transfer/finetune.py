@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.feed.augmented import AugmentedViews
-from toolkit.data.feed.split import Split
+from toolkit.data.feed.split import Split, Subset
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
-from toolkit.metrics import fit_temperature, reject_threshold
-from toolkit.progress import step
+from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
 from toolkit.spec import Preprocessing
-from toolkit.transfer.features import Extraction, Pictures
-from toolkit.transfer.freeze import HIDDEN, FreezePlan, cut_tensor, freeze, plan_freezing, stages_of
-from toolkit.transfer.head import Head, HeadOptions, fit_head
+from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
+from toolkit.transfer.folds import NUM_FOLDS, assign_folds
+from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
+from toolkit.transfer.head import Head, HeadOptions
 from toolkit.transfer.insight import knn_accuracy
+from toolkit.transfer.selection import Selection, SelectionOptions, select_head
+from toolkit.transfer.stages import pooled_cuts, stitch
 from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 
 log = logging.getLogger("toolkit")
@@ -50,11 +52,45 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of fine-tuning, the validation accuracy it reached, and whether the model is what it left."""
+    """A step of fine-tuning, the accuracy it reached, and whether the model is what it left.
+
+    ``subset`` says on which pictures: ``"out-of-fold"``, on each by a classifier that did not see it, or ``"val"``.
+    ``accuracy`` is None where there are too few pictures to tell.
+    """
 
     name: str
-    val_accuracy: float
+    accuracy: float | None
+    subset: str
     kept: bool
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers for pictures that the classifier giving them did not see.
+
+    Attributes:
+        name: ``"out-of-fold"`` or ``"val"``.
+        subset: the pictures.
+        logits: calibrated, float32 (pictures, classes).
+        standard_error: of the accuracy, a fraction; None where it was not computed.
+    """
+
+    name: str
+    subset: Subset
+    logits: np.ndarray
+    standard_error: float | None = None
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Of each class, float32 (pictures, classes)."""
+        return softmax(self.logits)
+
+    def report(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """Give the figures of ``accuracy_report`` and the standard error; empty where no picture was judged."""
+        if not len(self.subset):
+            return {}
+        figures = accuracy_report(self.logits, np.asarray(self.subset.labels), class_names)
+        return figures | ({} if self.standard_error is None else {"standard_error": self.standard_error})
 
 
 @dataclass(frozen=True)
@@ -62,16 +98,18 @@ class FinetuneResult:
     """A fine-tuned classifier and how it came about.
 
     Attributes:
-        model: the flat network, head and all: the one given, or one with more layers where hidden ones were asked for.
+        model: the flat network, head and all: the one given, or one of more layers where the classifier needs them.
         plan: what stayed frozen and why.
-        head: fitted on the cached features; None for a network without a dense classifier.
-        steps: validation accuracy after each step, in order.
-        val_accuracy: of the model.
-        val_logits: of the model for the validation pictures, float32 (pictures, classes).
-        knn_val_accuracy: of the 10 nearest training pictures' vote, which learns nothing: what the features are worth.
-        temperature: the divisor of the last step's logits that makes probabilities calibrated; it is in the weights.
+        split: the pictures that taught the model, and those held out from it.
+        given: the training pictures as they were given, of which ``split`` may hold some out.
+        selection: how the classifier was chosen; None for a network without a dense classifier.
+        head: the classifier in the model; None as above, or where stages behind it were trained too.
+        steps: accuracy after each step, in order.
+        judged: answers for pictures that did not teach what answers.
+        knn_accuracy: out of fold, of the 10 nearest pictures' vote, which learns nothing: what the features are worth.
+        temperature: the divisor of the logits that makes probabilities calibrated; it is in the weights.
         reject_below: refusing less probable answers costs 5 % of the right ones.
-        features: of the plain training and validation pictures, for ``toolkit.transfer.insight``.
+        features: pooled, of the plain training pictures as they were given, for ``toolkit.transfer.insight``.
         num_computed: views that were not in the cache.
         engine: what computed them.
         seconds: by step.
@@ -79,26 +117,32 @@ class FinetuneResult:
 
     model: "keras.Model"
     plan: FreezePlan
+    split: Split
+    judged: Judged
+    given: Subset
+    selection: Selection | None = None
     head: Head | None = None
     steps: list[Step] = field(default_factory=list)
-    val_accuracy: float = 0.0
-    val_logits: np.ndarray | None = None
-    knn_val_accuracy: float | None = None
+    knn_accuracy: float | None = None
     temperature: float = 1.0
     reject_below: float = 0.0
-    features: tuple[np.ndarray, np.ndarray] | None = None
+    features: np.ndarray | None = None
     num_computed: int = 0
     engine: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the model on pictures it did not see, a fraction; None where there are too few to tell."""
+        return next((step.accuracy for step in self.steps if step.kept), None)
 
     def as_document(self) -> dict[str, Any]:
         """Describe how the classifier came about, JSON-ready."""
         return {
             "plan": str(self.plan),
             "steps": [asdict(step) for step in self.steps],
-            "head": self.head
-            and {"solver": self.head.solver, "strength": self.head.strength, "sweep": self.head.sweep},
-            "knn_val_accuracy": self.knn_val_accuracy,
+            "selection": self.selection and self.selection.as_document(),
+            "knn_accuracy": self.knn_accuracy,
             "temperature": self.temperature,
             "reject_below": self.reject_below,
             "num_computed": self.num_computed,
@@ -113,17 +157,22 @@ def finetune(
     preprocessing: Preprocessing | None = None,
     *,
     cache_dir: str | Path,
+    lots: np.ndarray | None = None,
     options: FinetuneOptions | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> FinetuneResult:
     """Fit a new classifier on cached features, then train further stages if there are pictures enough.
 
+    The classifier is chosen by cross-validation on the training pictures and fitted on all of them. Stages are trained
+    on those that validation or, where there is none, one fold leaves, which then judges.
+
     Args:
         model: a flat functional classifier with pretrained weights and a classifier for the classes at hand, whatever
             its weights; changed in place.
-        split: training and validation pictures.
+        split: training and validation pictures; the latter may be empty.
         preprocessing: what the network was trained with; by default what its weights brought.
         cache_dir: of features.
+        lots: number of each training picture's lot, whose pictures no fold divides; by default each is its own.
         options: what to train, and how.
         on_epoch: called with the metrics of each epoch in which unfrozen stages train.
 
@@ -132,37 +181,24 @@ def finetune(
     """
     options = options or FinetuneOptions()
     preprocessing = preprocessing or preprocessing_of(model)
+    lots = np.arange(len(split.train)) if lots is None else np.asarray(lots)
     pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
-    result = FinetuneResult(model, _plan(model, len(split.train), options))
+    nobody = Judged("out-of-fold", Subset((), ()), np.empty((0, model.output_shape[-1]), np.float32))
+    result = FinetuneResult(model, _plan(model, len(split.train), options), split, nobody, split.train)
     log.info("%s", result.plan)
-    if _is_dense(model):
-        # Calibrated even where more follows: a strongly regularised head answers timidly, and unfrozen stages would
-        # learn to raise its voice first.
-        result = _calibrate(_fit_classifier(result, pictures, options.head), pictures)
-    if result.plan.unfreeze_from is None:
-        freeze(result.model, stages_of(result.model)[-2])
-        return result
-    return _calibrate(_train_stages(result, pictures, options.unfrozen, on_epoch), pictures)
+    if not _is_dense(model):
+        return _train_stages(result, pictures, lots, None, options, on_epoch)
+    features = _extract(result, pictures)
+    result = _fit_classifier(result, features, lots, options.head)
+    if result.plan.unfreeze_from is None or not len(result.judged.subset):
+        return _with_classifier(result)
+    return _train_stages(result, pictures, lots, features, options, on_epoch)
 
 
 def divide_logits(model: "keras.Model", temperature: float) -> None:
     """Scale the layer that gives the logits: a dense one, or a rectified convolution whose maps are averaged."""
     last = next(layer for layer in reversed(model.layers) if layer.weights)
     last.set_weights([weight / temperature for weight in last.get_weights()])
-
-
-def stitch(model: "keras.Model", head: Head) -> "keras.Model":
-    """Put ``head`` in the place of the classifier; where the two differ in number of layers, in a new network."""
-    last, features = model.layers[-1], cut_tensor(model)
-    if len(head.layers) > 1 or last.input is not features:
-        x = features
-        for number, (kernel, _) in enumerate(head.layers[:-1], start=1):
-            x = keras.layers.Dense(kernel.shape[1], activation="relu", name=f"{HIDDEN}{number}")(x)
-        logits = keras.layers.Dense(last.units, dtype="float32", name=last.name)(x)
-        model = keras.Model(model.input, logits, name=model.name)
-    for layer, weights in zip(model.layers[-len(head.layers) :], head.layers, strict=True):
-        layer.set_weights(weights)
-    return model
 
 
 def _is_dense(model: "keras.Model") -> bool:
@@ -181,75 +217,185 @@ def _plan(model: "keras.Model", num_train: int, options: FinetuneOptions) -> Fre
     return plan
 
 
-def _fit_classifier(result: FinetuneResult, pictures: Pictures, options: HeadOptions) -> FinetuneResult:
-    """Fit a head on the plain pictures and one on all their views, and keep what is better on validation."""
-    labels, val_labels = (np.asarray(subset.labels) for subset in (pictures.split.train, pictures.split.val))
-    with _timed(result, "features"):
-        train, val = pictures.features(result.model)
+@dataclass(frozen=True)
+class _Extracted:
+    """Features of the training pictures by cut, (views, pictures, width), and how they were come by."""
 
-    def fit(views: np.ndarray) -> Head:
-        examples = views.reshape(-1, views.shape[-1]), np.tile(labels, len(views))
-        num_classes = result.model.output_shape[-1]
-        return fit_head(*examples, val.plain, val_labels, num_classes=num_classes, options=options)
+    values: dict[str, np.ndarray]
+    num_computed: int
+    engine: str
 
-    with _timed(result, "head"), step("fitting the classifier"):
-        heads = {"classifier on plain pictures": fit(train.values[:1])}
-        if pictures.views.count > 1:
-            heads[f"classifier on {pictures.views.count} views"] = fit(train.values)
-        best = max(heads.values(), key=lambda head: head.val_accuracy)
-        log.info("validation accuracy: %.2f %% of %s pictures", 100 * best.val_accuracy, f"{len(val_labels):,}")
-        return replace(
-            result,
-            model=stitch(result.model, best),
-            head=best,
-            steps=[Step(name, head.val_accuracy, head is best) for name, head in heads.items()],
-            val_accuracy=best.val_accuracy,
-            val_logits=best.logits(val.plain),
-            knn_val_accuracy=knn_accuracy(train.plain, labels, val.plain, val_labels),
-            features=(train.plain, val.plain),
-            num_computed=train.num_computed + val.num_computed,
-            engine=train.engine or val.engine,
+    @property
+    def last(self) -> str:
+        """The cut before the classifier."""
+        return list(self.values)[-1]
+
+
+def _extract(result: FinetuneResult, pictures: Pictures) -> _Extracted:
+    """Extract the features of all cuts of the training pictures, in one pass."""
+    cuts = pooled_cuts(result.model)
+    how = pictures.extraction
+    with (
+        _timed(result, "features"),
+        FeatureExtractor(
+            result.model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=how, cuts=cuts
+        ) as extractor,
+    ):
+        found = extractor.extract_cuts(pictures.split.train.paths, views=pictures.views)
+    values = {name: features.values for name, features in found.items()}
+    num_computed = max(features.num_computed for features in found.values())
+    return _Extracted(values, num_computed, next((own.engine for own in found.values() if own.engine), ""))
+
+
+def _fit_classifier(
+    result: FinetuneResult, features: _Extracted, lots: np.ndarray, options: HeadOptions
+) -> FinetuneResult:
+    """Choose a classifier by cross-validation, fitted on every training picture."""
+    train = result.split.train
+    num_classes = result.model.output_shape[-1]
+    with _timed(result, "head"):
+        selection = select_head(
+            features.values, train.labels, num_classes=num_classes, options=SelectionOptions(options, lots)
         )
+    plain = features.values[features.last][0]
+    for remark in selection.remarks:
+        log.info(remark)
+    if selection.accuracy is not None:
+        log.info(
+            "out-of-fold accuracy: %.2f ± %.2f %% of %s pictures (%s)",
+            100 * selection.accuracy,
+            100 * (selection.standard_error or 0),
+            f"{int(selection.judged.sum()):,}",
+            selection.chosen,
+        )
+    indices = np.flatnonzero(selection.judged)
+    judged = Judged("out-of-fold", _subset(train, indices), selection.logits[indices], selection.standard_error)
+    return replace(
+        result,
+        selection=selection,
+        head=selection.head,
+        steps=[Step(f"classifier on {selection.chosen}", selection.accuracy, "out-of-fold", True)],
+        judged=judged,
+        knn_accuracy=_knn_accuracy(plain, np.asarray(train.labels), lots, selection.judged),
+        temperature=selection.temperature,
+        reject_below=selection.reject_below,
+        features=plain,
+        num_computed=features.num_computed,
+        engine=features.engine,
+    )
+
+
+def _with_classifier(result: FinetuneResult) -> FinetuneResult:
+    """Put the chosen classifier on the network and freeze the rest."""
+    selection = result.selection
+    assert selection is not None
+    model = stitch(result.model, selection.features, selection.head)
+    freeze(model, stages_of(model)[-2])
+    return replace(result, model=model)
+
+
+def _knn_accuracy(features: np.ndarray, labels: np.ndarray, lots: np.ndarray, judged: np.ndarray) -> float | None:
+    if not judged.any():
+        return None
+    folds = assign_folds(labels, lots)
+    right = 0.0
+    for fold in range(NUM_FOLDS):
+        own = judged & (folds == fold)
+        if own.any():
+            taught = folds != fold
+            right += own.sum() * knn_accuracy(features[taught], labels[taught], features[own], labels[own])
+    return right / float(judged.sum())
+
+
+def _subset(subset: Subset, indices: np.ndarray) -> Subset:
+    paths, labels = (tuple(own[i] for i in indices) for own in (subset.paths, subset.labels))
+    return Subset(paths, labels, subset.skip_bad)
+
+
+def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split]:
+    """Which training pictures go on teaching, and a split with the others, a fold, as validation if it has none."""
+    if len(split.val):
+        return np.arange(len(split.train)), split
+    labels = np.asarray(split.train.labels)
+    folds = assign_folds(labels, lots)
+    is_held_out = (folds == 0) & np.isin(labels, labels[folds != 0])
+    taught, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    return taught, Split(_subset(split.train, taught), _subset(split.train, held_out), split.test)
+
+
+def _on_validation(result: FinetuneResult, pictures: Pictures, start: Head) -> tuple[np.ndarray, float]:
+    """Logits of the head that unfrozen stages start from, and the accuracy of the chosen classifier."""
+    selection, val = result.selection, pictures.split.val
+    assert selection is not None
+    cuts = pooled_cuts(result.model)
+    how = pictures.extraction
+    with FeatureExtractor(
+        result.model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=how, cuts=cuts
+    ) as extractor:
+        found = {name: own.plain for name, own in extractor.extract_cuts(val.paths).items()}
+    logits = start.logits(found[cuts[-1].name])
+    labels = np.asarray(val.labels)
+    if len(result.split.val):
+        chosen = selection.head.logits(selection.features.join(found))
+        return logits, top_k_accuracy(chosen, labels, 1)
+    known = dict(zip(result.judged.subset.paths, result.judged.logits.argmax(axis=1), strict=True))
+    return logits, float(np.mean([known.get(path, -1) == label for path, label in zip(val.paths, labels, strict=True)]))
 
 
 def _train_stages(
     result: FinetuneResult,
     pictures: Pictures,
-    options: UnfrozenOptions,
+    lots: np.ndarray,
+    features: _Extracted | None,
+    options: FinetuneOptions,
     on_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> FinetuneResult:
-    """Train the plan's stages, and keep what they learn where it is better on validation than the classifier alone."""
+    """Train the plan's stages from a good classifier on, and keep them where they beat the chosen one on validation."""
     first = result.plan.unfreeze_from
     assert first is not None
+    taught, split = _held_out(result.split, lots)
+    pictures = replace(pictures, split=split)
+    labels = np.asarray(split.val.labels)
+    before = result.model.get_weights()
+    reference = -1.0
+    model, val_logits = result.model, None
+    if features is not None and result.selection is not None:
+        # What starts must not have seen the pictures that judge, and reads what the network's own classifier reads.
+        start = select_head(
+            {features.last: features.values[features.last][:, taught]},
+            split.train.labels,
+            num_classes=model.output_shape[-1],
+            options=SelectionOptions(options.head, lots[taught], plain=True),
+        )
+        model = stitch(model, None, start.head)
+        val_logits, reference = _on_validation(result, pictures, start.head)
     with _timed(result, "unfrozen stages"):
         trained = train_unfrozen(
-            result.model, pictures, first, val_logits=result.val_logits, options=options, on_epoch=on_epoch
+            model, pictures, first, val_logits=val_logits, options=options.unfrozen, on_epoch=on_epoch
         )
-    improved = trained.best_epoch > 0
+    improved = trained.val_accuracy > reference and (val_logits is None or trained.best_epoch > 0)
     log.info(
-        "validation accuracy: %.2f %% after training from %s on%s",
-        *(100 * trained.reached, first, "" if improved else ", which is not kept"),
+        "validation accuracy: %.2f %% of %s pictures after training from %s on%s",
+        100 * trained.reached,
+        f"{len(labels):,}",
+        first,
+        "" if improved else f", which is not kept: the classifier alone has {100 * reference:.2f} %",
     )
-    before = [replace(step, kept=step.kept and not improved) for step in result.steps]
+    steps = [replace(own, kept=own.kept and not improved) for own in result.steps]
+    steps.append(Step(f"training from {first} on", trained.reached, "val", improved))
+    if not improved:
+        result.model.set_weights(before)
+        return _with_classifier(replace(result, steps=steps))
+    temperature = fit_temperature(trained.val_logits, labels)
+    divide_logits(model, temperature)
+    logits = trained.val_logits / np.float32(temperature)
     return replace(
         result,
-        steps=[*before, Step(f"training from {first} on", trained.reached, improved)],
-        val_accuracy=trained.val_accuracy,
-        val_logits=trained.val_logits,
-    )
-
-
-def _calibrate(result: FinetuneResult, pictures: Pictures) -> FinetuneResult:
-    """Scale the logits so that validation finds the probabilities right."""
-    labels = np.asarray(pictures.split.val.labels)
-    assert result.val_logits is not None
-    temperature = fit_temperature(result.val_logits, labels)
-    divide_logits(result.model, temperature)
-    logits = result.val_logits / np.float32(temperature)
-    return replace(
-        result,
-        head=result.head and result.head.scaled(1 / temperature),
-        val_logits=logits,
+        model=model,
+        split=split,
+        judged=Judged("val", split.val, logits),
+        head=None,
+        steps=steps,
         temperature=temperature,
         reject_below=reject_threshold(softmax(logits), labels),
     )

@@ -26,8 +26,17 @@ class FreezeReport:
 
 
 def stages_of(model: "keras.Model") -> tuple[str, ...]:
-    """List stage names from input to output: what stands before the first underscore of each layer's name."""
-    return tuple(dict.fromkeys(stage_of(layer.name) for layer in model.layers if not is_input(layer)))
+    """List stage names from input to output: what stands before the first underscore of each layer's name.
+
+    The classifier's is the last, though it may tap early stages.
+    """
+    last = stage_of(model.layers[-1].name)
+    return (
+        *dict.fromkeys(
+            name for layer in model.layers if not is_input(layer) and (name := stage_of(layer.name)) != last
+        ),
+        last,
+    )
 
 
 def freeze(model: "keras.Model", upto: str, *, train_batch_norm: bool = False) -> FreezeReport:
@@ -117,8 +126,8 @@ def cut_tensor(model: "keras.Model", stage: str | None = None) -> "keras.KerasTe
     return next(iter(crossing.values()))
 
 
-def frozen_part(model: "keras.Model", cut: "keras.KerasTensor") -> "keras.Model":
-    """Build the model from the network's input to ``cut``, with the same layers and weights."""
+def frozen_part(model: "keras.Model", cut: "keras.KerasTensor | list[keras.KerasTensor]") -> "keras.Model":
+    """Build the model from the network's input to a cut or several, with the same layers and weights."""
     return keras.Model(model.input, cut, name=model.name)
 
 

@@ -89,7 +89,7 @@ class Head:
     layers: Layers
     solver: str
     strength: float
-    val_accuracy: float
+    val_accuracy: float = 0.0
     sweep: dict[float, float] = field(default_factory=dict)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
@@ -128,12 +128,11 @@ def fit_head(
 
     options = _decided(options or HeadOptions(), train_features)
     train_labels, val_labels = np.asarray(train_labels), np.asarray(val_labels)
-    weights = class_weights(train_labels.tolist(), num_classes) if options.balanced else None
     best: Head | None = None
     sweep: dict[float, float] = {}
     # Products with so few columns are over before a second thread has started: with two it took twenty times as long.
     with threadpool_limits(1):
-        for strength, layers in _fits(train_features, train_labels, num_classes, weights, options):
+        for strength, layers in fit_path(train_features, train_labels, num_classes=num_classes, options=options):
             accuracy = top_k_accuracy(apply_layers(layers, val_features), val_labels, 1)
             sweep[strength] = accuracy
             if best is None or accuracy > best.val_accuracy:
@@ -160,12 +159,30 @@ def apply_layers(layers: Layers, features: np.ndarray, *, chunk: int = 4096) -> 
     return np.concatenate(outputs) if outputs else np.empty((0, len(layers[-1][1])), np.float32)
 
 
-def _fits(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, weights: dict[int, float] | None, options: HeadOptions
+def fit_path(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    options: HeadOptions,
+    scale: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[float, Layers]]:
-    """Yield each strength with the layers fitted under it, for features as they are."""
+    """Fit a head for every strength.
+
+    Args:
+        features: (examples, features), float16 or float32; for ``adam``, ``numpy.memmap`` will do.
+        labels: integer class per example.
+        num_classes: width of the heads.
+        options: solver, other than ``"auto"``, and its settings.
+        scale: what is subtracted from each feature for the fit, and what it is then divided by; by default its mean
+            and standard deviation. That is folded into the layers.
+
+    Yields:
+        Each strength with the layers fitted under it, for features as they are.
+    """
     strengths = options.strengths or STRENGTHS[options.solver]
-    mean, std = moments(features)
+    weights = class_weights(labels.tolist(), num_classes) if options.balanced else None
+    mean, std = moments(features) if scale is None else scale
     fits: Iterable[Layers]
     if options.solver == "adam":
         fits = _train(features, labels, num_classes, weights, replace(options, strengths=strengths), (mean, std))

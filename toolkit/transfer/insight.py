@@ -8,7 +8,6 @@ import numpy as np
 #: Cosine from which two pictures are shown as near duplicates.
 SAME = 0.97
 
-_NUM_FOLDS = 5
 _MAX_ON_MAP = 5000  # t-SNE takes minutes beyond
 _MAX_DIMENSIONS = 50
 # Of rows of length 1 the squared distance is 2 - 2 cosine, and scikit-learn computes it a block at a time.
@@ -60,47 +59,27 @@ def near_duplicates(features: np.ndarray, *, same: float = SAME, limit: int = 10
     return [(first, second, cosine) for (first, second), cosine in ordered[:limit]]
 
 
-def label_doubts(
-    features: np.ndarray, labels: Sequence[int], *, strength: float = 0.01, limit: int = 100, seed: int = 0
-) -> list[Doubt]:
-    """Find pictures that classifiers fitted without them would label otherwise, the surest first.
+def label_doubts(probabilities: np.ndarray, labels: Sequence[int], *, limit: int = 100) -> list[Doubt]:
+    """Find pictures that classifiers fitted without them label otherwise, the surest first.
 
-    Five-fold cross-validated logistic regression. A label is doubted where another class is more probable, and the
-    doubts are ordered by how much more: the margin by which *Confident Learning* ranks them (Northcutt, Jiang and
-    Chuang, JAIR 2021, section 3.2).
+    A label is doubted where another class is more probable, and the doubts are ordered by how much more: the margin by
+    which *Confident Learning* ranks them (Northcutt, Jiang and Chuang, JAIR 2021, section 3.2).
 
     Args:
-        features: (pictures, features), pooled.
-        labels: integer class per picture; classes of fewer than five pictures are left out.
-        strength: inverse regularisation strength.
+        probabilities: out of fold, (pictures, classes).
+        labels: integer class per picture.
         limit: the most to report.
-        seed: of the folds.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
-    given = np.asarray(labels)
-    classes, counts = np.unique(given, return_counts=True)
-    usable = np.flatnonzero(np.isin(given, classes[counts >= _NUM_FOLDS]))
-    classes = classes[counts >= _NUM_FOLDS]
-    if len(classes) < 2:
-        return []
-    given = given[usable]
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
-    folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=seed)
-    with threadpool_limits(1):
-        values = features[usable].astype(np.float32)
-        probabilities = cross_val_predict(model, values, given, cv=folds, method="predict_proba")
-    own = np.searchsorted(classes, given)
-    suggested = probabilities.argmax(axis=1)
+    >>> label_doubts(np.array([[0.9, 0.1], [0.8, 0.2]]), [0, 1])
+    [Doubt(index=1, given=1, suggested=0, margin=0.6)]
+    """
+    given = np.asarray(labels, int)
     rows = np.arange(len(given))
-    margins = probabilities[rows, suggested] - probabilities[rows, own]
+    suggested = probabilities.argmax(axis=1)
+    margins = probabilities[rows, suggested] - probabilities[rows, given]
     doubted = np.flatnonzero(margins > 0)
     ordered = doubted[np.argsort(-margins[doubted], kind="stable")][:limit]
-    return [Doubt(int(usable[i]), int(given[i]), int(classes[suggested[i]]), float(margins[i])) for i in ordered]
+    return [Doubt(int(i), int(given[i]), int(suggested[i]), round(float(margins[i]), 6)) for i in ordered]
 
 
 def map_of(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -198,11 +198,11 @@ def _column(values: list[Any]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ExtractionTask:
-    """A picture with those of its views that are missing, by key."""
+    """A picture with those of its views that are missing somewhere: by number, keys by number of the cut."""
 
     path: str | Path
     digest: bytes
-    views: dict[bytes, int]
+    views: dict[int, dict[int, bytes]]
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,7 @@ class ExtractionJob:
 
     Attributes:
         network: the frozen part, as the bytes of a ``.keras`` archive.
+        cuts: numbers of the cuts that it answers, in order.
         preprocessing: what the network was trained with.
         trial: uint8 pixels of a few pictures; each node proves its engine on them.
         engine: see ``toolkit.engines.extract.open_extractor``.
@@ -219,6 +220,7 @@ class ExtractionJob:
     """
 
     network: bytes
+    cuts: list[int]
     preprocessing: Preprocessing
     trial: np.ndarray
     engine: str
@@ -240,15 +242,24 @@ class ExtractionWorker:
             pixels = [view for views in pool.map(self._pixels, contents, tasks) for view in views]
             size = self._extractor.batch_size
             starts = range(0, len(pixels), size)
-            answers = pool.map(lambda start: self._extractor(np.stack(pixels[start : start + size])), starts)
-            features = iter([row for answer in answers for row in answer])
-        engine = f"{self._extractor} over Ray"
-        return [(engine, {key: next(features) for key in task.views}) for task in tasks]
+            answers = pool.map(lambda start: self._extractor.answers(np.stack(pixels[start : start + size])), starts)
+            cuts = self._job.cuts
+            views = (dict(zip(cuts, rows, strict=True)) for answer in answers for rows in zip(*answer, strict=True))
+            features = [_by_key(task, views) for task in tasks]
+        return [(f"{self._extractor} over Ray", found) for found in features]
 
     def _pixels(self, content: bytes, task: ExtractionTask) -> list[np.ndarray]:
         preprocessing = self._job.preprocessing
         rgb = read_rgb(content, preprocessing)
-        return [self._job.views.pixels(rgb, preprocessing, number, task.digest) for number in task.views.values()]
+        return [self._job.views.pixels(rgb, preprocessing, number, task.digest) for number in task.views]
+
+
+def _by_key(task: ExtractionTask, views: Iterator[dict[int, np.ndarray]]) -> dict[bytes, np.ndarray]:
+    """Take the features of a task's views, by number of the cut, from an iterator over those of all tasks."""
+    found: dict[bytes, np.ndarray] = {}
+    for keys, rows in zip(task.views.values(), views, strict=False):
+        found |= {key: rows[cut] for cut, key in keys.items()}
+    return found
 
 
 def network_to_bytes(model: "keras.Model") -> bytes:

@@ -1,20 +1,22 @@
 """A folder of pictures and a pretrained network to a bundle."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from toolkit.catalogue import model_info
-from toolkit.data import Split, split_folder
+from toolkit.data import teaching_split
+from toolkit.data.feed.split import lots_remarks
 from toolkit.factory import create_model, locate_weights, preprocessing_of
 from toolkit.network import as_float32
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
+
+log = logging.getLogger("toolkit")
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,17 @@ class FolderOptions:
     Attributes:
         cache_dir: the feature cache.
         finetuning: what trains and how, see ``toolkit.transfer.FinetuneOptions``.
-        report: an HTML file to write: scores and mistakes on held-out pictures, a map of the pictures, near
-            duplicates, labels to look at again.
+        report: an HTML file to write: accuracy and mistakes out of fold and on test pictures, what was tried, a map of
+            the pictures, near duplicates, labels to look at again.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
+        keep_val: hold the folder's own validation pictures out; by default they teach like the others.
     """
 
     cache_dir: str | Path
     finetuning: FinetuneOptions | None = None
     report: Path | None = None
     skip_bad: bool = False
+    keep_val: bool = False
 
 
 def finetune_folder(
@@ -54,20 +58,27 @@ def finetune_folder(
         options: feature cache, training, report.
         on_epoch: called with each epoch's metrics while unfrozen stages train.
 
+    Every picture but a folder's own test pictures teaches, and accuracy is measured by cross-validation.
+
     Returns:
-        ``{"bundle", "metrics", "val_accuracy", "num_params"}`` and, under ``"finetuning"``, how it came about.
+        ``{"bundle", "metrics", "accuracy", "standard_error", "num_params"}`` and, under ``"finetuning"``, how it came
+        about. ``"accuracy"`` is that of pictures which the answering classifier did not see, out of fold unless stages
+        were trained, None where there are too few to tell; ``"metrics"`` are those of the held-out pictures, where
+        there are some.
     """
     info = model_info(model_name)
     finetuning = options.finetuning or FinetuneOptions()
     # What can be refused is refused before a large folder is read and Keras is imported.
     plan_freezing(info.stages, 0, finetuning.unfreeze)
     require_writable(export.directory)
-    require_writable(Path(options.cache_dir))
+    require_writable(Path(options.cache_dir), "--cache")
     if options.report:
-        require_writable(Path(options.report).parent)
+        require_writable(Path(options.report).parent, "--report")
     locate_weights(info, weights)
     folder = scan(data, options.skip_bad)
-    split = split_folder(folder)
+    split, lots = teaching_split(folder, keep_val=options.keep_val)
+    for remark in lots_remarks(lots):
+        log.info(remark)
 
     with step("building the network"):
         model = create_model(info.name, num_classes=len(folder.class_names), weights=weights)
@@ -77,18 +88,21 @@ def finetune_folder(
         split,
         preprocessing,
         cache_dir=options.cache_dir,
+        lots=lots.lot_of,
         options=finetuning,
         on_epoch=on_epoch,
     )
     known: dict[str, Any] = {}
     if options.report:
-        known["reference"] = _write_report(options.report, result, folder.class_names, split, preprocessing)
+        known = _write_report(options.report, result, folder.class_names, preprocessing)
+    judged = result.judged.report(folder.class_names)
     bundle, metrics = export_held_out(
         result.model,
         folder,
-        split,
+        result.split,
         preprocessing,
         export,
+        out_of_fold=judged,
         temperature=result.temperature,
         reject_below=result.reject_below,
         **known,
@@ -96,31 +110,38 @@ def finetune_folder(
     return {
         "bundle": str(bundle),
         "metrics": metrics,
-        "val_accuracy": result.val_accuracy,
+        "accuracy": result.accuracy,
+        "standard_error": result.judged.standard_error,
         "num_params": result.model.count_params(),
         "finetuning": result.as_document(),
     }
 
 
 def _write_report(
-    path: Path, result: FinetuneResult, class_names: tuple[str, ...], split: Split, preprocessing: Preprocessing
-) -> np.ndarray:
-    """Write the page about a fine-tuning, and give the network's probabilities for the held-out pictures."""
+    path: Path, result: FinetuneResult, class_names: tuple[str, ...], preprocessing: Preprocessing
+) -> dict[str, Any]:
+    """Write the page about a fine-tuning, and give what it took: ``reference``, answers for held-out pictures."""
     from toolkit.engines.runtimes import KerasEngine
     from toolkit.export.parity import HeldOutPictures
-    from toolkit.transfer.report import HeldOut, write_report
+    from toolkit.transfer.report import HeldOut, Told, write_report
 
-    name, subset = split.held_out
-    engine = KerasEngine(as_float32(result.model), preprocessing)
-    probabilities = HeldOutPictures(subset, preprocessing).answers(engine, "classifying held-out pictures")
+    judged, selection = result.judged, result.selection
+    shown = [HeldOut(judged.name, judged.subset, judged.probabilities, judged.standard_error)]
+    known: dict[str, Any] = {}
+    name, subset = result.split.held_out
+    if len(subset):
+        engine = KerasEngine(as_float32(result.model), preprocessing)
+        known["reference"] = HeldOutPictures(subset, preprocessing).answers(engine, "classifying held-out pictures")
+        shown = [own for own in shown if own.name != name]
+        shown.append(HeldOut(name, subset, known["reference"]))
+    told = Told(result.steps, selection.trials, selection.remarks) if selection else Told(result.steps)
     with step("writing the report"):
         write_report(
             path,
-            pictures=[*split.train.paths, *split.val.paths],
-            labels=[*split.train.labels, *split.val.labels],
+            pictures=result.given,
             class_names=class_names,
-            features=None if result.features is None else np.concatenate(result.features),
-            steps=result.steps,
-            held_out=HeldOut(name, subset, probabilities),
+            features=result.features,
+            told=told,
+            held_out=shown,
         )
-    return probabilities
+    return known

@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from toolkit.bundle import picture_digests, write_pictures
 from toolkit.compress import METHODS
 from toolkit.data import ImageFolder, Split, scan_folder
+from toolkit.data.feed.split import Subset
 from toolkit.data.scan.facts import notes
 from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.lazy import keras
@@ -75,28 +77,47 @@ def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, .
     return folder
 
 
+#: Training pictures that engines are compared on where none are held out.
+_NUM_COMPARED = 1000
+
+
 def export_held_out(
     model: "keras.Model",
     folder: ImageFolder,
     split: Split,
     preprocessing: Preprocessing,
     export: ExportOptions,
+    *,
+    out_of_fold: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Export a network and measure it, in one pass over the held-out pictures; the training pictures calibrate.
 
-    The bundle keeps the digests of all pictures, so that it is known later which of them it learned from.
+    Where none are held out, the engines are compared on pictures that taught the network, and its accuracy is the one
+    given. The bundle keeps the digests of all pictures, so that it is known later which of them it learned from.
 
-    ``options`` are further fields of ``toolkit.export.BundleOptions``.
+    Args:
+        model: a classifier.
+        folder: of the pictures.
+        split: which of them taught it.
+        preprocessing: what the network was trained with.
+        export: where the bundle goes.
+        out_of_fold: what ``accuracy_report`` says of it by cross-validation; empty where nothing could be judged.
+        options: further fields of ``toolkit.export.BundleOptions``.
 
     Returns:
         The new version's directory, and the network's accuracy: ``"subset"``, ``"test"`` or where there is none
-        ``"val"``, and the figures of ``accuracy_report``.
+        ``"val"`` or ``"out-of-fold"``, and the figures of ``accuracy_report``; empty where it is unknown.
     """
     from toolkit.export import REFERENCE, BundleOptions, draft_bundle
     from toolkit.metrics import accuracy_report
 
     name, subset = split.held_out
+    is_held_out = len(subset) > 0
+    if not is_held_out:
+        subset = _some(split.train)
+        shown = ("top1", "top5", "n", "standard_error")
+        options["out_of_fold"] = {key: value for key, value in (out_of_fold or {}).items() if key in shown}
     options.setdefault("litert", "litert" in export.formats)
     options.setdefault("methods", tuple(method for method in METHODS if method in export.formats))
     chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
@@ -106,4 +127,14 @@ def export_held_out(
         answers = draft.measure()
         labels = np.asarray(subset.labels)
         report = accuracy_report(answers.probabilities[REFERENCE], labels, folder.class_names)
-        return draft.publish(answers), {"subset": name} | report
+        path = draft.publish(answers)
+    if is_held_out:
+        return path, {"subset": name} | report
+    return path, {"subset": "out-of-fold"} | dict(out_of_fold) if out_of_fold else {}
+
+
+def _some(subset: Subset) -> Subset:
+    """Pictures spread over a subset, which comes sorted by class."""
+    chosen = np.unique(np.linspace(0, len(subset) - 1, min(len(subset), _NUM_COMPARED)).astype(int))
+    paths, labels = (tuple(own[i] for i in chosen) for own in (subset.paths, subset.labels))
+    return Subset(paths, labels, subset.skip_bad)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.data import ImageFolder, class_weights, scan_folder, split_folder
+from toolkit.data import ImageFolder, class_weights, scan_folder, split_folder, teaching_split
 from toolkit.data.feed.split import default_fractions
 from toolkit.errors import UserError
 
@@ -181,3 +181,30 @@ def test_class_weights_are_those_of_scikit_learn():
     np.testing.assert_allclose([weights[label] for label in range(4)], expected)
     assert np.mean([weights[label] for label in labels]) == pytest.approx(1)
     assert set(class_weights([0, 2], 4)) == {0, 2}
+
+
+def test_every_picture_teaches_where_nothing_is_split(uneven):
+    split, lots = teaching_split(uneven)
+    assert (len(split.train), len(split.val), len(split.test)) == (75, 0, 0)
+    assert len(lots.lot_of) == 75
+
+
+@pytest.mark.parametrize(("keep_val", "counts"), [(False, (8, 0, 4)), (True, (6, 2, 4))])
+def test_validation_teaches_unless_kept_and_test_never_does(make_folder, tmp_path, keep_val, counts):
+    for name, count in {"train": 3, "val": 1, "test": 2}.items():
+        make_folder(tmp_path / name, {"a": count, "b": count})
+    split, lots = teaching_split(scan_folder(tmp_path), keep_val=keep_val)
+    assert (len(split.train), len(split.val), len(split.test)) == counts
+    assert len(lots.lot_of) == len(split.train)
+    assert not any("/test/" in path for path in split.train.paths)
+
+
+def test_a_folder_of_test_pictures_has_nothing_to_teach(make_folder, tmp_path):
+    make_folder(tmp_path / "test", {"a": 3, "b": 3})
+    make_folder(tmp_path / "val", {"a": 3, "b": 3})
+    with pytest.raises(UserError, match="nothing to train on"):
+        teaching_split(scan_folder(tmp_path), keep_val=True)
+
+
+def test_one_picture_a_class_teaches(make_folder, tmp_path):
+    assert len(teaching_split(scan_folder(make_folder(tmp_path, {"a": 1, "b": 1})))[0].train) == 2

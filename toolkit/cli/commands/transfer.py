@@ -24,6 +24,7 @@ def finetune(arguments: Namespace) -> None:
             finetuning=_finetune_options(arguments),
             report=arguments.report,
             skip_bad=arguments.skip_bad,
+            keep_val=arguments.keep_val,
         ),
         on_epoch=print_epoch,
     )
@@ -32,8 +33,10 @@ def finetune(arguments: Namespace) -> None:
     how = result["finetuning"]
     print(how["plan"])
     for step in how["steps"]:
-        print(f"{step['name']}: {100 * step['val_accuracy']:.2f} % of val" + ("" if step["kept"] else ", not kept"))
-    print_metrics(result["metrics"])
+        reached = "unknown" if step["accuracy"] is None else f"{100 * step['accuracy']:.2f} %"
+        print(f"{step['name']}: {step['subset']} accuracy {reached}" + ("" if step["kept"] else ", not kept"))
+    if result["metrics"]:
+        print_metrics(result["metrics"])
     return print(result["bundle"])
 
 

@@ -122,17 +122,36 @@ def divide_folder(
     given = np.asarray(folder.splits)
     _require_groups_apart(folder)
     train, val, test = (np.flatnonzero(given == name) for name in ("train", "val", "test"))
-    if not len(train):
-        there = " and ".join(dict.fromkeys(folder.splits))
-        raise UserError(
-            f"{folder.root}: {there} but nothing to train on; name a folder train, or say --split-folders "
-            "train=FOLDER, or --split-folders none for a new split of all pictures"
-        )
+    _require_train(folder, train)
     lots: Lots | None = None
     if not len(val):
         val_share = fractions[1] / (fractions[0] + fractions[1])
         (train, val, _), lots = _divide(folder, train, (1 - val_share, val_share, 0.0), seed)
     return _split(folder, train, val, test), lots
+
+
+def teaching_split(folder: ImageFolder, *, keep_val: bool = False) -> tuple[Split, Lots]:
+    """Let every picture teach but the test pictures of a folder that comes with some.
+
+    Args:
+        folder: a scanned folder.
+        keep_val: hold the validation pictures out as well, where there are some.
+
+    Returns:
+        The split, its ``val`` empty unless kept, and the lots of its training pictures, which cross-validation must not
+        divide.
+
+    Raises:
+        UserError: a class has no pictures to train on, or a group is in two of the given splits.
+    """
+    given = np.asarray(folder.splits) if folder.splits else np.full(len(folder), "train")
+    _require_groups_apart(folder)
+    val = np.flatnonzero(given == "val") if keep_val else np.empty(0, int)
+    test = np.flatnonzero(given == "test")
+    train = np.setdiff1d(np.arange(len(folder)), np.concatenate([val, test]))
+    if folder.splits:
+        _require_train(folder, train)
+    return _split(folder, train, val, test), find_lots(folder, train, min_lots=2)
 
 
 def lots_remarks(lots: Lots | None) -> list[str]:
@@ -219,6 +238,15 @@ def _by_lot(
         parts[chosen].extend(groups[index])
         lacking[chosen] -= counts[index]
     return parts
+
+
+def _require_train(folder: ImageFolder, train: np.ndarray) -> None:
+    if not len(train):
+        there = " and ".join(dict.fromkeys(folder.splits))
+        raise UserError(
+            f"{folder.root}: {there} but nothing to train on; name a folder train, or say --split-folders "
+            "train=FOLDER, or --split-folders none for a new split of all pictures"
+        )
 
 
 def _require_groups_apart(folder: ImageFolder) -> None:

@@ -1,0 +1,195 @@
+"""The choice of a classifier, on clouds whose truth is known."""
+
+import time
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from toolkit.errors import UserError
+from toolkit.transfer import selection
+from toolkit.transfer.head import HeadOptions
+from toolkit.transfer.selection import SelectionOptions, select_head
+
+
+def cuts(labels, *, tells, seed=0, widths=(24, 40, 32), noise=1.0):
+    """Features of three cuts, of which those named in ``tells`` tell the classes apart, as after ReLU."""
+    rng = np.random.default_rng(seed)
+    means = np.random.default_rng(7).normal(0, 1, (len(widths), 50, max(widths)))
+    names = [f"stage{number}" for number in range(1, len(widths) + 1)]
+    found = {}
+    for number, (name, width) in enumerate(zip(names, widths, strict=True)):
+        centre = means[number, labels, :width] if name in tells else 0
+        found[name] = np.maximum(centre + rng.normal(1, noise, (len(labels), width)), 0).astype(np.float32)
+    return found
+
+
+def answers(chosen, features):
+    return chosen.head.logits(chosen.features.join(features))
+
+
+def accuracy(chosen, features, labels):
+    return float(np.mean(answers(chosen, features).argmax(axis=1) == labels))
+
+
+def chosen_for(labels, options=None, **how):
+    labels = np.asarray(labels)
+    return select_head(cuts(labels, **how), labels, num_classes=int(labels.max()) + 1, options=options)
+
+
+def test_early_stage_that_alone_tells_the_classes_apart_is_heard():
+    labels = np.arange(240) % 4
+    chosen = chosen_for(labels, tells={"stage1"}, noise=1.5)
+    assert "stage1" in chosen.features.cuts
+    assert accuracy(chosen, cuts(labels, tells={"stage1"}, noise=1.5, seed=1), labels) > 0.8
+
+
+def test_last_stage_alone_is_taken_where_it_knows_all():
+    chosen = chosen_for(np.arange(240) % 4, tells={"stage3"}, noise=2.0)
+    assert chosen.features.cuts == ("stage3",)
+
+
+def test_out_of_fold_figures_are_those_of_unseen_pictures():
+    labels = np.arange(600) % 5
+    chosen = chosen_for(labels, tells={"stage2", "stage3"}, noise=2.0)
+    unseen = np.arange(5000) % 5
+    features = cuts(unseen, tells={"stage2", "stage3"}, noise=2.0, seed=1)
+    assert 0.5 < chosen.accuracy < 0.98
+    assert abs(accuracy(chosen, features, unseen) - chosen.accuracy) < 2 * chosen.standard_error
+    assert chosen.standard_error == pytest.approx((chosen.accuracy * (1 - chosen.accuracy) / 600) ** 0.5, rel=0.1)
+    losses = [
+        -log_softmax(logits, axis=1)[np.arange(len(own)), own].mean()
+        for logits, own in ((chosen.logits, labels), (answers(chosen, features), unseen))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.25)
+
+
+def test_features_without_a_message_are_found_out():
+    labels = np.random.default_rng(0).integers(0, 2, 200)
+    chosen = chosen_for(labels, tells=set())
+    assert abs(chosen.accuracy - 0.5) < 3 * chosen.standard_error
+    assert np.exp(log_softmax(chosen.logits, axis=1)).max(axis=1).mean() < 0.62
+
+
+def test_dead_and_rare_features_leave_no_outsized_weight():
+    labels = np.arange(200) % 4
+    features = cuts(labels, tells={"stage3"}, noise=1.5)
+    features["stage3"][:, 0] = 0
+    features["stage3"][:, 1] = 1e-5 * (np.arange(200) == 8)
+    chosen = select_head(features, labels, num_classes=4)
+    kernel = np.abs(chosen.head.layers[0][0])
+    assert np.isfinite(kernel).all()
+    assert kernel.max() < 100 * np.median(kernel)
+
+
+def test_lots_are_not_divided():
+    """Copies in other folds would make noise look learned."""
+    rng = np.random.default_rng(0)
+    originals = cuts(np.zeros(30, int), tells=set())
+    labels = rng.integers(0, 2, 30)
+    lots = np.repeat(np.arange(30), 6)
+    features = {name: own[lots] for name, own in originals.items()}
+    divided, whole = (
+        select_head(features, labels[lots], num_classes=2, options=SelectionOptions(lots=own)) for own in (None, lots)
+    )
+    assert divided.accuracy > 0.95
+    assert whole.accuracy < 0.8
+    assert whole.standard_error > 0.08 > divided.standard_error
+
+
+@pytest.mark.parametrize("num_classes", [2, 30])
+def test_one_picture_a_class_gives_nearest_means_and_says_so(num_classes):
+    labels = np.arange(num_classes)
+    chosen = chosen_for(labels, tells={"stage3"})
+    assert (chosen.accuracy, chosen.head.solver, chosen.judged.any()) == (None, "means", False)
+    assert "too few pictures" in chosen.remarks[0]
+    again = np.repeat(labels, 20)
+    assert accuracy(chosen, cuts(again, tells={"stage3"}, seed=1), again) > 0.6
+
+
+def test_classes_of_one_lot_are_learned_but_not_judged():
+    labels = np.array([0] * 30 + [1] * 30 + [2])
+    chosen = chosen_for(labels, tells={"stage3"}, noise=0.5)
+    assert chosen.judged.tolist() == [True] * 60 + [False]
+    assert chosen.remarks[0].startswith("1 of 3 classes")
+    again = np.full(40, 2)
+    assert accuracy(chosen, cuts(again, tells={"stage3"}, noise=0.5, seed=1), again) > 0.5
+
+
+@pytest.mark.parametrize("counts", [(2, 3, 4), (2, 2), (3, 300), (5,) * 20])
+def test_few_and_uneven_pictures(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    chosen = chosen_for(labels, tells={"stage3"}, noise=0.5)
+    assert chosen.judged.all()
+    assert chosen.accuracy > 0.7
+
+
+def test_balanced_accuracy_hears_a_rare_class():
+    labels = np.repeat([0, 1], [6, 300])
+    chosen = chosen_for(labels, tells={"stage3"}, noise=4.0)
+    assert chosen.accuracy > 0.95
+    assert chosen.balanced_accuracy < chosen.accuracy - 0.1
+
+
+def test_balanced_weights_raise_the_balanced_accuracy():
+    labels = np.array([0] * 20 + [1] * 400)
+    plain, balanced = (
+        chosen_for(labels, SelectionOptions(HeadOptions(balanced=own)), tells={"stage3"}, noise=3.0)
+        for own in (False, True)
+    )
+    assert balanced.balanced_accuracy > plain.balanced_accuracy + 0.05
+
+
+def test_views_of_a_picture_stay_with_it():
+    labels = np.random.default_rng(0).integers(0, 2, 120)
+    single = cuts(labels, tells=set())
+    features = {name: np.stack([own, own + 1e-3]) for name, own in single.items()}
+    chosen = select_head(features, labels, num_classes=2)
+    assert chosen.accuracy < 0.7
+    assert {"2 views" in trial.name for trial in chosen.trials} == {True, False}
+
+
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+def test_other_solvers_read_the_last_stage_and_are_judged_too(solver):
+    labels = np.arange(150) % 3
+    strengths = (0.1,) if solver == "adam" else ()
+    options = SelectionOptions(HeadOptions(solver, strengths=strengths, epochs=4, learning_rate=0.05))
+    chosen = chosen_for(labels, options, tells={"stage3"}, noise=1.5)
+    assert (chosen.features.cuts, chosen.head.solver) == (("stage3",), solver)
+    assert chosen.judged.sum() == (30 if solver == "adam" else 150)
+    assert accuracy(chosen, cuts(labels, tells={"stage3"}, noise=1.5, seed=1), labels) > 0.8
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_many_pictures_are_searched_in_part_and_all_teach(in_memory, monkeypatch):
+    monkeypatch.setattr(selection, "MAX_SEARCHED", 200)
+    if not in_memory:
+        monkeypatch.setattr(selection, "WHOLE_BYTES", 1000)
+    labels = np.concatenate([np.arange(900) % 3, np.full(12, 3)])
+    chosen = chosen_for(labels, SelectionOptions(HeadOptions(epochs=10)), tells={"stage2", "stage3"}, noise=2.0)
+    assert chosen.head.solver == ("lbfgs" if in_memory else "adam")
+    assert chosen.judged.sum() == 912 if in_memory else 150 < chosen.judged.sum() < 250
+    unseen = np.arange(3000) % 3
+    features = cuts(unseen, tells={"stage2", "stage3"}, noise=2.0, seed=1)
+    assert abs(accuracy(chosen, features, unseen) - chosen.accuracy) < 3 * chosen.standard_error
+
+
+def test_hundred_classes_are_screened_by_least_squares():
+    labels = np.arange(1000) % 50
+    start = time.process_time()
+    chosen = chosen_for(labels, tells={"stage3"})
+    assert time.process_time() - start < 20
+    assert len(chosen.trials) == 3
+    assert chosen.accuracy > 0.8
+
+
+def test_same_pictures_same_classifier():
+    labels = np.arange(90) % 3
+    one, same = (chosen_for(labels, tells={"stage3"}) for _ in range(2))
+    np.testing.assert_array_equal(one.head.layers[0][0], same.head.layers[0][0])
+    assert one.as_document() == same.as_document()
+
+
+def test_class_without_pictures_is_refused():
+    with pytest.raises(UserError, match="each of 3 classes"):
+        select_head(cuts(np.array([0, 1, 1]), tells=set()), [0, 1, 1], num_classes=3)
