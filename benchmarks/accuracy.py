@@ -38,8 +38,8 @@ from toolkit.data import Split, scan_folder, teaching_split
 from toolkit.factory import create_model, preprocessing_of
 from toolkit.machine import processor
 from toolkit.transfer.features import FeatureExtractor
+from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
-from toolkit.transfer.selection import SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts
 
 CIFAR_COUNTS = (10, 50, 500)

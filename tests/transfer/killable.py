@@ -38,7 +38,8 @@ def finetune_and_save(
 
     from toolkit import create_model, model_info
     from toolkit.data.feed.split import Split, Subset
-    from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, features, finetune, selection
+    from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, features, finetune
+    from toolkit.transfer.heads import selection
 
     done = done or CONTEXT.Value("d")
     train = Subset(tuple(paths), tuple(labels))

@@ -12,9 +12,9 @@ from toolkit.data.feed.split import Subset
 from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.transfer.finetune import Step
+from toolkit.transfer.heads.selection import Trial, select_head
 from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates
 from toolkit.transfer.report import HeldOut, Told, write_report
-from toolkit.transfer.selection import Trial, select_head
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(150) % 3

@@ -15,8 +15,9 @@ from toolkit.models import NETWORKS
 from toolkit.spec import Preprocessing
 from toolkit.transfer import AugmentedViews, Extraction, FeatureExtractor
 from toolkit.transfer.freeze import cut_tensor, stages_of
-from toolkit.transfer.head import Head, moments
-from toolkit.transfer.stages import FeatureSet, bounded_deviation, pooled_cuts, stitch
+from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
+from toolkit.transfer.heads.head import Head, moments
+from toolkit.transfer.stages import pooled_cuts, stitch
 
 PREPROCESSING = Preprocessing(size=(32, 32))
 CUTS = ("stage1_out", "stage2_out", "head_pool")

@@ -7,7 +7,7 @@ from toolkit.data.sources.samples import SAMPLES
 from toolkit.engines import ENGINES
 from toolkit.ensemble.crops import SCHEMES
 from toolkit.training.recipes import list_recipes
-from toolkit.transfer.head import Solver
+from toolkit.transfer.heads.head import Solver
 from toolkit.workflows.compress import COMPRESSION_METHODS
 from toolkit.workflows.steps import FORMATS
 

@@ -19,11 +19,11 @@ from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
-from toolkit.transfer.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
-from toolkit.transfer.head import Head, HeadOptions
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
+from toolkit.transfer.heads.head import Head, HeadOptions
+from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
-from toolkit.transfer.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts, stitch
 from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 

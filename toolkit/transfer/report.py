@@ -20,7 +20,7 @@ from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicate
 
 if TYPE_CHECKING:
     from toolkit.transfer.finetune import Step
-    from toolkit.transfer.selection import Trial
+    from toolkit.transfer.heads.selection import Trial
 
 #: Name of answers by classifiers fitted without the picture they answer for.
 OUT_OF_FOLD = "out-of-fold"

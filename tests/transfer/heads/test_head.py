@@ -6,8 +6,8 @@ from sklearn.preprocessing import StandardScaler
 
 from toolkit.errors import UserError
 from toolkit.transfer import HeadOptions, fit_head
-from toolkit.transfer import head as head_module
-from toolkit.transfer.head import STRENGTHS, moments
+from toolkit.transfer.heads import head as head_module
+from toolkit.transfer.heads.head import STRENGTHS, moments
 
 
 def blobs(num_classes: int, *, seed: int = 0, noise: float = 2.5, count: int = 240):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from toolkit.transfer.logistic import Coordinates, logistic_path
+from toolkit.transfer.heads.logistic import Coordinates, logistic_path
 
 
 def clouds(num_classes, *, count=120, width=300, seed=0):

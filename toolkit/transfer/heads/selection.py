@@ -18,10 +18,10 @@ from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.progress import step
-from toolkit.transfer.folds import NUM_FOLDS, assign_folds, num_lots
-from toolkit.transfer.head import WHOLE_BYTES, Head, HeadOptions, Layers, apply_layers, fit_path, moments
-from toolkit.transfer.logistic import Coordinates, logistic_path
-from toolkit.transfer.stages import FeatureSet, bounded_deviation
+from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
+from toolkit.transfer.heads.head import WHOLE_BYTES, Head, HeadOptions, Layers, apply_layers, fit_path, moments
+from toolkit.transfer.heads.logistic import Coordinates, logistic_path
 
 log = logging.getLogger("toolkit")
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import log_softmax
 
 from toolkit.errors import UserError
-from toolkit.transfer import selection
-from toolkit.transfer.head import HeadOptions
-from toolkit.transfer.selection import SelectionOptions, select_head
+from toolkit.transfer.heads import selection
+from toolkit.transfer.heads.head import HeadOptions
+from toolkit.transfer.heads.selection import SelectionOptions, select_head
 
 
 def cuts(labels, *, tells, seed=0, widths=(24, 40, 32), noise=1.0):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toolkit.transfer.folds import assign_folds, num_lots
+from toolkit.transfer.heads.folds import assign_folds, num_lots
 
 
 def test_every_class_is_spread_evenly():
