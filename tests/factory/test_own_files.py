@@ -50,6 +50,24 @@ def test_a_nested_network_of_ones_own_fills_a_registered_one(tmp_path, backbone,
     np.testing.assert_allclose(answers(model, INPUTS), answers(mine, INPUTS), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mine.keras", "mine.h5"])
+def test_resnet50_of_keras_applications_within_a_classifier(tmp_path, name):
+    shape = (64, 64, 3)
+    theirs = keras.applications.ResNet50(weights=None, include_top=False, input_shape=shape, pooling="avg")
+    mine = randomize(keras.Sequential([keras.Input(shape), theirs, layers.Dense(5, activation="softmax")]))
+    mine.compile("adam", "categorical_crossentropy")
+    mine.save(tmp_path / name)
+    inputs = RNG.normal(size=(2, *shape)).astype("float32")
+    expected = answers(mine, inputs)
+    model = toolkit.create_model("resnet50", weights=tmp_path / name, input_shape=shape)
+    logits = answers(model, inputs)
+    found = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, atol=1e-5)
+    assert preprocessing_of(model).channel_order == "bgr"
+    assert toolkit.create_model("resnet50", weights=tmp_path / name, num_classes=7).output_shape == (None, 7)
+
+
 @pytest.mark.parametrize(
     "head",
     [

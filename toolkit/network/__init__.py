@@ -1,6 +1,6 @@
 """Keras networks of anyone: loaded, made flat, cut to logits, walked, cast to float32, and told from one another."""
 
-from toolkit.network.classifier import Head, as_classifier, head_of, probabilities_of, split_rescaling
+from toolkit.network.classifier import Head, as_classifier, head_of, probabilities_of, split_rescaling, with_new_head
 from toolkit.network.flatten import flatten
 from toolkit.network.graph import (
     architecture_digest,
@@ -28,4 +28,5 @@ __all__ = [
     "sources",
     "split_rescaling",
     "weights_digest",
+    "with_new_head",
 ]

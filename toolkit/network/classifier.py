@@ -99,6 +99,28 @@ def as_classifier(model: "keras.Model") -> "keras.Model":
     return keras.Model(flat.inputs, logits, name=model.name)
 
 
+def with_new_head(model: "keras.Model", num_classes: int) -> "keras.Model":
+    """Put a new dense classifier, ``head_logits``, in the place of a network's own, or behind a backbone without.
+
+    Maps are averaged before it. The rest is flat and may share the layers of ``model``, which is not changed.
+
+    Raises:
+        UserError: as for ``flatten`` and ``head_of``.
+    """
+    flat = flatten(model)
+    layer = head_of(flat).layer
+    x = flat.outputs[0]
+    if isinstance(layer, keras.layers.Dense) or (isinstance(layer, keras.layers.Conv2D) and _sees_vectors(layer)):
+        x = layer.input
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    if len(x.shape) != 2:
+        raise UserError(f"{model.name!r} answers {x.shape[1:]}; a classifier is put on vectors or maps")
+    return keras.Model(
+        flat.inputs, keras.layers.Dense(num_classes, dtype="float32", name="head_logits")(x), name=model.name
+    )
+
+
 def probabilities_of(model: "keras.Model") -> Callable[["np.ndarray"], "np.ndarray"]:
     """Find the function from what a network answers, float (n, units), to probabilities, float32 (n, classes).
 
