@@ -153,6 +153,17 @@ def test_layers_and_options_of_no_network_above():
     np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=1e-6)
 
 
+def test_a_softmax_at_the_end_is_not_applied_twice():
+    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    model = keras.Sequential([keras.Input((8, 8, 3)), inner, keras.layers.Dense(3, activation="softmax")])
+    preprocessing = Preprocessing(size=(8, 8))
+    pixels = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    expected = model.predict(normalize(pixels, preprocessing), verbose=0)
+    logits, probabilities = in_onnx_runtime(to_onnx(model, preprocessing), pixels)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), expected, atol=1e-6)
+
+
 def test_mixed_precision_is_written_in_float32():
     model = create_model("lenet5")
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -144,5 +144,6 @@ def test_networks_of_keras_applications_answer_the_same(tmp_path, name):
     model = open_network(tmp_path / "whole.keras")
     factor, offset = preprocessing_of(model).affine()
     logits = model.predict(pixels * np.float32(factor) + np.float32(offset), verbose=0)
-    found = np.exp(logits - logits.max(axis=1, keepdims=True))
-    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, rtol=1e-3)
+    expected = np.log(expected)  # logits up to a constant, and far apart beside probabilities of an untrained network
+    logits, expected = (values - values.mean(axis=1, keepdims=True) for values in (logits, expected))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-2 * np.abs(expected).max())
