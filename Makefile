@@ -9,28 +9,49 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 
 BUNDLE := saved_models/digits
 MANIFEST := $(BUNDLE)/1/assets.extra/manifest.json
+# What was measured is kept, and printed again by the next run.
+SPEED := runs/digits/benchmark.txt
+ANSWERS := runs/digits/examples.txt
+
+SAMPLES_COMMAND = $(BIN)/toolkit samples digits data/digits
+TRAIN_COMMAND = $(BIN)/toolkit train data/digits --model lenet5 --out runs/digits --resume --export $(BUNDLE) \
+	--examples 10 --set run.epochs=40 --set run.batch_size=16
+SPEED_COMMAND = $(BIN)/toolkit benchmark $(BUNDLE)
+ANSWERS_COMMAND = $(BIN)/toolkit bundles examples $(BUNDLE)
+DEMO_COMMAND = $(BIN)/toolkit demo saved_models
+
+# A heading, then the command that does the same without make.
+say = @echo "== $(1)"; echo "   $(strip $(2))"
 
 .PHONY: demo digits test test-slow lint format clean
 
 demo: digits
-	@echo "== the web demo"
-	@$(BIN)/toolkit demo saved_models --port $(PORT)
+	$(call say,the web page: drop a picture in or draw a digit,$(DEMO_COMMAND))
+	@PORT=$(PORT) $(DEMO_COMMAND)
 
 # Everything the demo shows, without opening the page.
-digits: $(MANIFEST)
-	@echo "== every engine on this machine"
-	@$(BIN)/toolkit benchmark $(BUNDLE)
-	@echo "== a few held-out pictures"
-	@$(BIN)/toolkit predict $(BUNDLE) $(BUNDLE)/1/assets.extra/examples/*.png --top-k 2
+digits: $(SPEED) $(ANSWERS)
+	$(call say,how fast each engine is on this machine and what it costs in accuracy,$(SPEED_COMMAND))
+	@cat $(SPEED)
+	$(call say,what the network says to pictures it has not learned from beside their true labels,$(ANSWERS_COMMAND))
+	@cat $(ANSWERS)
+
+$(SPEED): $(MANIFEST)
+	@mkdir -p $(@D)
+	@$(SPEED_COMMAND) > $@.part && mv $@.part $@
+
+$(ANSWERS): $(MANIFEST)
+	@mkdir -p $(@D)
+	@$(ANSWERS_COMMAND) > $@.part && mv $@.part $@
 
 $(MANIFEST): | data/digits $(VENV)/installed-all
-	@echo "== training LeNet-5, then writing the bundle"
-	@$(BIN)/toolkit train data/digits --model lenet5 --out runs/digits --resume --export $(BUNDLE) --examples 10 \
-		--set run.epochs=40 --set run.batch_size=16
+	$(call say,training LeNet-5 on handwritten digits and writing it as a bundle,$(TRAIN_COMMAND))
+	@$(TRAIN_COMMAND)
 
 data/digits: | $(VENV)/installed-all
+	$(call say,writing scikit-learn's handwritten digits as pictures,$(SAMPLES_COMMAND))
 	@mkdir -p data
-	@$(BIN)/toolkit samples digits data/digits
+	@$(SAMPLES_COMMAND)
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

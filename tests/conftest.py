@@ -153,6 +153,20 @@ def outline() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def hostile_names() -> tuple[str, ...]:
+    """Names of files and folders that mean something to a library they are handed to, or are no text."""
+    formulas, options, patterns = ("$1_to_$5", "$$$"), ("-x", "--help"), ("[v1]", "a*b?", "{0}%s", "~", "a\\b")
+    markup, values = ("<b>&amp;", 'it\'s "q"', "a,b"), ("None", "10", "_background_")
+    return *formulas, *options, *patterns, *markup, *values, "line\nbreak", "犬", "العربية", "x" * 200
+
+
+@pytest.fixture(scope="session")
+def not_utf8() -> str:
+    """A name as Python reads it where an archive from Windows was unpacked: Latin-1."""
+    return "caf\udce9"
+
+
+@pytest.fixture(scope="session")
 def make_folder() -> Callable[[Path, dict[str, int]], Path]:
     """Write an image folder: ``{"cats": 3, "train/dogs": 2}`` gives that many different PNG files in each."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from toolkit import list_models, model_info
-from toolkit.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,12 +33,6 @@ def test_python_runs(bundle, tmp_path, monkeypatch, capsys):
     label, probability = capsys.readouterr().out.split()[:2]
     assert label in "0123456789"
     assert 0 < float(probability) <= 1
-
-
-@pytest.mark.parametrize("line", re.findall(r"^toolkit .*", README + GUIDE, re.MULTILINE))
-def test_command_lines_parse(line):
-    arguments = line.split("#")[0].split()[1:]
-    assert build_parser().parse_args(arguments).handler == arguments[0]
 
 
 def test_networks_are_those_registered():

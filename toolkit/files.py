@@ -1,19 +1,22 @@
-"""Files and folders that appear whole or not at all, whatever kills the process that writes them."""
+"""Files and folders that appear whole or not at all, whatever kills their writer; texts of any editor."""
 
+import codecs
 import errno
 import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toolkit.errors import UserError
 
 _PREFIX = ".partial-"
 _ABANDONED_SECONDS = 7 * 24 * 3600
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 @contextmanager
@@ -33,7 +36,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing there, or a disk that has become read-only
+            partial.unlink()
 
 
 def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -45,6 +49,26 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
     with replacing(path) as partial:
         # File names in a text may hold bytes that are not UTF-8.
         partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def read_text(file: Path, *, errors: str = "strict") -> str:
+    r"""Read a text of UTF-8 or UTF-16, with or without a byte-order mark, and of any system's line ends, as ``\n``.
+
+    Args:
+        file: a text file.
+        errors: what to do with bytes that are not UTF-8, see ``bytes.decode``.
+
+    Raises:
+        UnicodeDecodeError: neither, and ``errors`` is strict.
+        OSError: it cannot be read.
+    """
+    data = file.read_bytes()
+    mark, encoding = next((row for row in _MARKS if data.startswith(row[0])), (b"", ""))
+    if not encoding:
+        # Every other byte of Western text is zero in UTF-16, and none is in UTF-8.
+        encoding = "utf-8" if b"\0" not in data else "utf-16-le" if b"\0" in data[1:2] else "utf-16-be"
+    text = data[len(mark) :].decode(encoding, errors if encoding == "utf-8" else "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextmanager
@@ -77,6 +101,26 @@ def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> It
                 raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """Give a folder a path for TensorFlow, which takes ``[v1]`` in one for a pattern and knows UTF-8 only."""
+    text = str(directory)
+    if not set("[]*?\\").intersection(text) and text.isprintable():
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        link = Path(scratch) / "folder"
+        link.symlink_to(directory.absolute(), target_is_directory=True)
+        yield link
+
+
+def remove_folder(directory: Path) -> None:
+    """Remove a folder that whoever looks for it finds whole or not at all."""
+    gone = directory.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    os.replace(directory, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:

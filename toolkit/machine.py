@@ -46,8 +46,10 @@ def sums_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags))
 
 
-def bind_address(host: str, port: int) -> socket.socket:
+def bind_address(host: str, port: int, port_option: str = "--port") -> socket.socket:
     """Bind a TCP socket, not yet listening, so that a port in use is told before anything is loaded.
+
+    ``port_option`` is what the port was given by, named where another one should be chosen.
 
     Raises:
         UserError: no such port, it is in use, or the address is not this machine's.
@@ -58,22 +60,24 @@ def bind_address(host: str, port: int) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
-        raise cannot_listen(error, host, port) from None
+        raise cannot_listen(error, host, port, port_option) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise cannot_listen(error, host, port) from None
+        raise cannot_listen(error, host, port, port_option) from None
     return listener
 
 
-def cannot_listen(error: OSError, host: str, port: int) -> UserError:
-    """Word the error of a server's socket."""
+def cannot_listen(error: OSError, host: str, port: int, port_option: str = "--port") -> UserError:
+    """Word the error of a server's socket, see ``bind_address``."""
     if error.errno == errno.EADDRINUSE:
-        return UserError(f"port {port} on {host} is in use; stop what listens there, or choose another with --port")
+        return UserError(
+            f"port {port} on {host} is in use; stop what listens there, or choose another with {port_option}"
+        )
     reason = error.strerror or error
-    return UserError(f"cannot listen on {host} port {port} ({reason}); choose another with --host or --port")
+    return UserError(f"cannot listen on {host} port {port} ({reason}); choose another with --host or {port_option}")
 
 
 def end_with_parent(descriptor: int = 0, *, status: int = 1) -> None:

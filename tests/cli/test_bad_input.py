@@ -216,9 +216,9 @@ def test_serve_and_demo_without_bundles(tmp_path):
 def test_places_that_cannot_be_written(folder):
     file = folder / "cats" / "0.jpg"
     export = run("train", folder, "--model", "lenet5", "--out", "run", "--export", file / "x", cwd=folder.parent)
-    assert_one_clear_line(export, str(file), "not a writable folder")
+    assert_one_clear_line(export, str(file), "not a writable folder", "--export")
     out = run("train", folder, "--model", "lenet5", "--out", file / "run", cwd=folder.parent)
-    assert_one_clear_line(out, str(file), "Not a directory")
+    assert_one_clear_line(out, str(file), "not a writable folder", "--out")
     assert_nothing_written(folder)
 
 
@@ -247,3 +247,13 @@ def test_network_that_cannot_be_drawn_there(tmp_path):
     assert_one_clear_line(run("models", "--draw", "a.svg", cwd=tmp_path), "give its name")
     assert_one_clear_line(run("models", "lenet5", "--filters", "a.svg", cwd=tmp_path), "leave out lenet5")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_named_or_begun(folder):
+    home = folder.parent
+    assert_one_clear_line(run("train", folder, "--out", "run", cwd=home), "DATA, --model and --out are required")
+    assert_one_clear_line(run("train", "--resume", cwd=home), "--resume RUN to go on with a run")
+    assert_one_clear_line(run("train", "--resume", "run", cwd=home), "run: holds no run to go on with")
+    two = run("train", folder, "--resume", "run", "--out", "other", cwd=home)
+    assert_one_clear_line(two, "--resume run and --out other name two runs")
+    assert_nothing_written(folder)

@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from forked import run_command
+
+from toolkit import Predictor
+from toolkit.metrics import fit_temperature
 
 SETTINGS = ("--set", "run.epochs=6", "--set", "run.batch_size=16", "--set", "data.augment=none")
 
@@ -43,7 +47,16 @@ def bundle(home) -> Path:
 def test_run_directory_holds_what_the_run_was_told_and_what_it_measured(home):
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {
-        *("config.json", "model.json", "labels.txt", "splits.json", "environment.json", "metrics.jsonl"),
+        *(
+            "command.json",
+            "checkpoints",
+            "config.json",
+            "model.json",
+            "labels.txt",
+            "splits.json",
+            "environment.json",
+            "metrics.jsonl",
+        ),
         *("curves.png", "model.keras", "result.json", "report.html", "classes.csv", "confusion.csv"),
         *("confusion.png", "mistakes.png", "gradient_norms.jsonl", "gradient_norms.png"),
     }
@@ -65,7 +78,19 @@ def test_finished_run_is_not_trained_again(home):
 
 def test_run_is_not_overwritten_and_not_resumed_under_other_settings(home):
     run("train", "digits", "--model", "lenet5", "--out", "run", cwd=home, code=2)
-    run("train", "digits", "--model", "lenet5", "--out", "run", "--resume", "--set", "run.epochs=7", cwd=home, code=2)
+    run("train", "--resume", "run", "--set", "optimizer.lr=7", cwd=home, code=2)
+
+
+def test_trained_bundle_is_calibrated_on_validation(home, bundle):
+    val = json.loads((home / "run" / "splits.json").read_text())["val"]
+    paths, predictor = [home / "digits" / path for path in val], Predictor.load(bundle, "litert")
+    labels = np.array([int(path.parent.name) for path in paths])
+    probabilities = predictor.probabilities(paths)
+    assert predictor.manifest.temperature != 1
+    assert fit_temperature(np.log(probabilities), labels) == pytest.approx(1, abs=0.01)  # nothing is left to divide
+    right = probabilities[probabilities.argmax(1) == labels]
+    answered = [not predictor.is_rejected(row) for row in right]
+    assert 0.95 <= np.mean(answered) < 0.96
 
 
 def test_predict_answers_json(home, bundle):

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from toolkit.compress import Clustering, Pruning, Retraining, cluster, operator_report, prune, quantize_aware_train
+from toolkit.compress.retrain import kernels_to_change, quantized_training
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.runtimes import KerasEngine, LiteRTEngine, OpenVINOEngine
 from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy
+from toolkit.progress import shown_on
 from toolkit.spec import Preprocessing
 
 # Importing it here would turn this process's tf.keras into tf_keras.
@@ -47,25 +49,48 @@ def test_pixels(digits_split, lenet_preprocessing):
     return load_pixels(digits_split.test.paths, lenet_preprocessing), np.asarray(digits_split.test.labels)
 
 
+def frozen(model: keras.Model) -> keras.Model:
+    """A copy of which only the classifier trains, as fine-tuning leaves a network."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for layer in copy.layers[:-1]:
+        layer.trainable = False
+    return copy
+
+
 @pytest.fixture(scope="module")
 def aware(lenet, lenet_preprocessing, digits_split):
-    """LeNet-5 after an epoch of quantization-aware training, and what the worker told."""
-    told: list[dict] = []
-    content = quantize_aware_train(
-        lenet,
-        preprocessing=lenet_preprocessing,
-        train=digits_split.train,
-        validation=digits_split.val,
-        retraining=Retraining(epochs=1, progress=told.append),
-    )
-    return content, told
+    """A fine-tuned LeNet-5 after an epoch of quantization-aware training, what that did, and what steps told."""
+    told: list[tuple] = []
+
+    class Recorder:
+        def begin(self, label, total, in_bytes):
+            told.append((label, total))
+            return 0
+
+        def update(self, number, done, total):
+            told.append(done)
+
+        def end(self, number): ...
+
+    with shown_on(Recorder()):
+        content, facts = quantized_training(
+            frozen(lenet),
+            preserve="none",
+            keep_float=(),
+            preprocessing=lenet_preprocessing,
+            train=digits_split.train,
+            validation=digits_split.val,
+            retraining=Retraining(epochs=1),
+        )
+    return content, facts, told
 
 
 @pytest.mark.slow
 def test_aware_training_ends_in_an_int8_file_for_both_runtimes(
     aware, lenet, lenet_preprocessing, test_pixels, tmp_path
 ):
-    content, _ = aware
+    content, _, _ = aware
     pixels, labels = test_pixels
     report = operator_report(content)
     assert report.float_outputs == ()
@@ -106,10 +131,26 @@ def test_a_network_that_ends_in_softmax_is_trained_on_as_logits(
 
 @pytest.mark.slow
 def test_aware_training_tells_how_far_it_is(aware):
-    _, told = aware
-    assert [event.get("stage", event.get("epoch")) for event in told] == ["calibrating", 1, "converting"]
-    assert told[1]["epochs"] == 1
-    assert told[1]["val_accuracy"] > 0.8
+    _, _, told = aware
+    steps = [step for step in told if isinstance(step, tuple)]
+    assert [label for label, _ in steps] == [
+        "rebuilding the network in tf_keras",
+        "starting TensorFlow Model Optimization",
+        "reading the training pictures",
+        "calibrating the ranges",
+        "training, epoch 1 of 1",
+        "converting to int8",
+    ]
+    assert dict(steps)["training, epoch 1 of 1"] == 34  # batches of 1,078 pictures
+    assert any(0 < done <= 34 for done in told if isinstance(done, int))
+
+
+@pytest.mark.slow
+def test_aware_training_trains_what_fine_tuning_froze(aware, lenet):
+    _, facts, _ = aware
+    assert facts.trained == lenet.count_params()
+    assert facts.untouched == []
+    assert facts.kept_epoch in (0, 1)
 
 
 @pytest.mark.slow
@@ -135,7 +176,7 @@ def test_ranges_come_from_pictures_so_few_steps_suffice(lenet, lenet_preprocessi
 @pytest.fixture(scope="module")
 def pruned(lenet, lenet_preprocessing, digits_split):
     return prune(
-        lenet,
+        frozen(lenet),
         Pruning(0.6, skip=("head_logits",)),
         preprocessing=lenet_preprocessing,
         train=digits_split.train,
@@ -155,6 +196,7 @@ def test_pruning_leaves_the_share_of_zeros_asked_for(pruned, lenet):
     assert zeros["stage1_conv"] == zeros["head_logits"] == 0  # too small, and skipped
     assert all(np.all(kernel != 0) for kernel in kernels_of(lenet).values())
     assert isinstance(pruned, keras.Model)
+    assert [layer.name for layer in pruned.layers if layer.trainable] == ["head_logits"]  # as it came
 
 
 @pytest.mark.slow
@@ -259,6 +301,22 @@ def test_an_activation_that_has_no_int8_form_is_named():
         quantize_aware_train(model, retraining=Retraining(epochs=0), **data)
     content = quantize_aware_train(model, keep_float=("odd",), retraining=Retraining(epochs=0), **data)
     assert operator_report(content).by_type["float32"] >= 1
+
+
+def test_what_is_changed_does_not_depend_on_what_is_frozen(lenet, outline):
+    names = kernels_to_change(lenet, Pruning(skip=("head_logits",)))
+    assert names == kernels_to_change(frozen(lenet), Pruning(skip=("head_logits",)))
+    assert {"stage2_conv", "head_fc2"} <= set(names)
+    assert "stage1_conv" not in names  # 150 weights
+    assert set(kernels_to_change(lenet, Pruning(pattern="block"))) == {"head_fc1", "head_fc2", "head_logits"}
+    assert len(kernels_to_change(outline("vgg16"), Clustering())) == 16
+
+
+def test_a_network_with_nothing_to_change_is_refused():
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, layers.Dense(2, name="logits")(layers.Flatten()(inputs)), name="tiny")
+    with pytest.raises(UserError, match="tiny: nothing to change: it has no dense layer or convolution of 256 weights"):
+        kernels_to_change(model, Pruning())
 
 
 @pytest.mark.parametrize(

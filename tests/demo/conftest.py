@@ -1,5 +1,7 @@
 """The digits' bundle in two versions, and the page served over it once for all tests here."""
 
+import importlib.util
+import os
 import shutil
 import socket
 import struct
@@ -10,6 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +55,29 @@ def served(bundles) -> Iterator[str]:
     demo.close()
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Chromium; without one these tests are skipped, or fail where ``TOOLKIT_REQUIRE_BROWSER`` is 1."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None or importlib.util.find_spec("playwright") is None:
+        missing = "no chromium in PATH" if path is None else "playwright is not installed"
+        if os.environ.get("TOOLKIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"TOOLKIT_REQUIRE_BROWSER=1, but {missing}")
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    return _free_port()
+
+
 @pytest.fixture
 def seven(digits) -> Path:
     """A seven that the network knows."""
@@ -58,7 +95,7 @@ def bad_files(tmp_path) -> dict[str, Path]:
     truncated.write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
     huge = tmp_path / "huge.png"
     huge.write_bytes(_png_header(40_000, 40_000))
-    return {"text": text, "truncated": truncated, "huge": huge}
+    return {"text": text, "truncated": truncated, "huge": huge, "whole": tmp_path / "whole.jpg"}
 
 
 def _free_port() -> int:

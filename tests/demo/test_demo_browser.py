@@ -1,48 +1,38 @@
 """The page as a visitor uses it, in a real Chromium."""
 
-import importlib.util
+import io
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
+
+from toolkit.bundle import EXAMPLE_LABELS, read_manifest, write_manifest
+from toolkit.data.pixels.decode import register_heif
+from toolkit.demo import launch
 
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-]
 UPLOAD = "#picture input[type=file]"
 ANSWER = "#answer [data-state=answer]"
 PROBLEM = "#answer [data-state=problem]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Chromium; without one these tests are skipped, or fail where ``TOOLKIT_REQUIRE_BROWSER`` is 1."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None or importlib.util.find_spec("playwright") is None:
-        missing = "no chromium in PATH" if path is None else "playwright is not installed"
-        if os.environ.get("TOOLKIT_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"TOOLKIT_REQUIRE_BROWSER=1, but {missing}")
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+COPY = """async bytes => {
+  const blob = new Blob([new Uint8Array(bytes)], {type: "image/png"});
+  await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+}"""
+DROP = """named => {
+  const data = new DataTransfer();
+  for (const [name, bytes] of Object.entries(named)) data.items.add(new File([new Uint8Array(bytes)], name));
+  const heading = document.querySelector("h1");
+  for (const type of ["dragenter", "dragover", "drop"])
+    heading.dispatchEvent(new DragEvent(type, {dataTransfer: data, bubbles: true, cancelable: true}));
+}"""
 
 
 @pytest.fixture
@@ -96,9 +86,134 @@ def test_another_engine_and_another_bundle_answer_the_same_picture(visit, seven)
     assert visit.inner_text(".tk-label") == "7"
 
 
+def test_a_list_that_is_opened_and_left_changes_nothing(visit):
+    _choose(visit, "engine", "litert")
+    visit.wait_for_function("document.querySelector('#engine input').value === 'litert'")
+    for leave in (lambda: visit.keyboard.press("Escape"), lambda: visit.mouse.click(5, 5)):
+        visit.click("#bundle input")
+        visit.wait_for_selector("[role=option]")
+        leave()
+        visit.mouse.click(5, 5)
+        visit.wait_for_timeout(300)  # an answer that resets it would come by now
+        assert visit.input_value("#engine input") == "litert"
+    _choose(visit, "bundle", "digits/1")
+    visit.wait_for_selector("#about:has-text('lenet5')")
+    visit.wait_for_timeout(300)
+    assert visit.input_value("#engine input") == "litert"
+
+
+def test_pasting_anywhere_shows_the_picture(visit, seven):
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.get_by_role("tab", name="Draw").click()
+    visit.evaluate(COPY, list(seven.read_bytes()))
+    visit.keyboard.press("Control+V")
+    visit.wait_for_selector(".tk-label:text-is('7')")
+    visit.wait_for_function("document.querySelector('#picture img')?.naturalWidth === 8")
+    assert visit.get_by_role("tab", name="Picture").get_attribute("aria-selected") == "true"
+
+
+def test_of_two_dropped_pictures_the_first_is_answered_and_named(visit, seven, bad_files):
+    named = {"seven.png": list(seven.read_bytes()), "<b>.jpg": list(bad_files["whole"].read_bytes())}
+    visit.evaluate(DROP, named)  # on the page's heading, not on the picture's place
+    visit.wait_for_selector(".tk-label:text-is('7')")
+    assert visit.inner_text(".tk-note") == "2 files came at once: this is the answer to the first, seven.png."
+    visit.evaluate(DROP, dict(reversed(named.items())))
+    visit.wait_for_selector(".tk-note:has-text('the first, <b>.jpg')")
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "AVIF", "HEIF"])
+def test_what_browsers_cannot_show_is_shown_and_answered(visit, seven, tmp_path, image_format):
+    path = tmp_path / f"scan.{image_format.lower()}"
+    if image_format == "HEIF":
+        register_heif()
+    Image.open(seven).convert("RGB").resize((64, 64), Image.Resampling.NEAREST).save(path, image_format)
+    with visit.expect_file_chooser() as chosen:
+        visit.locator("#picture button").first.click()
+    assert ".heic" in chosen.value.element.get_attribute("accept")
+    chosen.value.set_files(str(path))
+    visit.wait_for_selector(".tk-label:text-is('7')")
+    visit.wait_for_function("document.querySelector('#picture img')?.naturalWidth === 64")
+
+
+def test_drawing_is_answered_stroke_by_stroke(visit):
+    visit.get_by_role("button", name="Draw one").click()
+    canvas = visit.locator("#drawing canvas")
+    box = canvas.bounding_box()
+
+    def stroke(*points):
+        for number, (right, down) in enumerate(points):
+            visit.mouse.move(box["x"] + right * box["width"], box["y"] + down * box["height"], steps=5)
+            if number == 0:
+                visit.mouse.down()
+        visit.mouse.up()
+
+    stroke((0.5, 0.1), (0.28, 0.25), (0.22, 0.5), (0.28, 0.75), (0.5, 0.9), (0.72, 0.75), (0.78, 0.5), (0.5, 0.1))
+    visit.wait_for_selector(ANSWER)
+    assert visit.locator(".tk-bars .tk-name").first.inner_text() == "0"
+    visit.get_by_role("button", name="Clear").click()
+    visit.wait_for_selector("#answer [data-state=empty]")
+    assert canvas.evaluate("canvas => canvas.getContext('2d').getImageData(0, 0, 280, 280).data.indexOf(254) ") == -1
+
+
+def test_ink_on_paper_is_turned_and_said_to_be(visit, seven, tmp_path):
+    path = tmp_path / "paper.png"
+    Image.open(seven).convert("L").point(lambda value: 225 - 0.8 * value).save(path)
+    visit.set_input_files(UPLOAD, str(path))
+    visit.wait_for_selector(".tk-turned")
+    assert visit.locator(".tk-bars .tk-name").first.inner_text() == "7"
+    visit.wait_for_function("document.querySelector('.tk-turned img').naturalWidth === 32")
+
+
+def test_a_transparent_picture_stands_on_white(browser, served, tmp_path):
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    page = browser.new_page(color_scheme="dark")
+    page.goto(served)
+    page.wait_for_selector(".tk-example")
+    page.set_input_files(UPLOAD, str(tmp_path / "clear.png"))
+    page.wait_for_function("document.querySelector('#picture img')?.naturalWidth === 64")
+    shot = Image.open(io.BytesIO(page.locator("#picture img").screenshot())).convert("RGB")
+    assert shot.getpixel((shot.width // 2, shot.height // 2)) == (255, 255, 255)
+    page.close()
+
+
+def test_labels_of_any_kind_are_shown_as_they_are(browser, bundles, seven, tmp_path, free_port):
+    hostile = (
+        "$1_to_${5}",
+        "<b>bold</b>",
+        "a\nb",
+        "`{{x}}`",
+        "犬と猫",
+        "long " * 80,
+        "Ünï/\\",
+        "'\"&amp;",
+        "unbroken" * 40,
+        " ",
+    )
+    version = Path(shutil.copytree(bundles / "digits" / "1", tmp_path / "$x" / "1"))
+    rows = [{"file": f"{index:02d}.png", "label": label} for index, label in enumerate(hostile)]
+    (version / EXAMPLE_LABELS).write_text(json.dumps(rows))
+    write_manifest(version, replace(read_manifest(version), labels=hostile))
+    demo = launch(tmp_path, port=free_port, block=False)
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(demo.local_url)
+    for index in range(3):
+        page.locator(".tk-example").nth(index).click()
+        page.wait_for_selector(".tk-facts:has-text('$x/1')")
+        page.wait_for_function(
+            "text => document.querySelector('.tk-truth b')?.textContent === text", arg=hostile[index]
+        )
+    assert sorted(page.locator(".tk-caption").all_text_contents()) == sorted(hostile[:3])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#answer b b").count() == 0
+    page.close()
+    demo.close(verbose=False)
+
+
 def test_examples_by_mouse_and_keyboard(visit):
     visit.get_by_label("Example 1").click()
     visit.wait_for_selector(".tk-label:text-is('0')")
+    assert visit.inner_text(".tk-truth") == "true label: 0 – right"
+    assert visit.locator(".tk-caption").all_inner_texts() == ["0", "1", "2"]
     visit.get_by_label("Example 2").focus()
     visit.keyboard.press("Enter")
     visit.wait_for_selector(".tk-label:text-is('1')")

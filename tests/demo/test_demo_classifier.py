@@ -1,10 +1,13 @@
 """What stands behind the page: finding bundles, keeping networks, answering."""
 
+import io
+import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from toolkit.bundle import read_manifest, write_manifest
 from toolkit.demo import markup
@@ -54,7 +57,7 @@ def test_an_answer_below_the_bundles_threshold_is_none_of_these(bundles, seven, 
     assert answer.rejected is True
     card = markup.answer_card(answer)
     assert '<span class="tk-label">none of these</span>' in card
-    best = markup.escape(f"7 {markup.percent(answer.predictions[0].probability)} at best")
+    best = markup.escape(f"at best 7, {markup.percent(answer.predictions[0].probability)}")
     assert f'<span class="tk-sure">{best}</span>' in card
 
 
@@ -109,7 +112,34 @@ def test_a_damaged_bundle_is_reported_without_the_servers_paths(bundles, tmp_pat
 
 
 def test_examples_of_a_bundle(bundles):
-    assert [path.name for path in Classifier(bundles).examples("digits/1")] == ["00.png", "01.png", "02.png"]
+    classifier = Classifier(bundles)
+    examples = classifier.examples("digits/1")
+    assert [(e.path.name, e.label) for e in examples] == [("00.png", "0"), ("01.png", "1"), ("02.png", "2")]
+    assert classifier.classify(examples[1].path.read_bytes(), "digits/1", "litert").true_label == "1"
+
+
+def test_only_examples_have_a_true_label(bundles, seven):
+    answer = Classifier(bundles).classify(seven.read_bytes(), "digits/1", "litert")
+    assert answer.true_label is None
+
+
+def test_ink_on_paper_is_answered_as_white_on_black(bundles, seven):
+    classifier = Classifier(bundles)
+    upright = Image.open(seven).convert("L").resize((64, 64), Image.Resampling.BILINEAR)
+    paper = upright.point(lambda value: 225 - 0.8 * value)
+    plain = classifier.classify(_png(upright), "digits/1", "litert")
+    turned = classifier.classify(_png(paper), "digits/1", "litert")
+    assert (plain.turned, turned.predictions[0].label) == (None, "7")
+    assert abs(turned.predictions[0].probability - plain.predictions[0].probability) < 0.05
+    assert turned.turned.shape == (32, 32, 3)
+    assert turned.as_document()["turned"] is True
+    json.dumps(turned.as_document())
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_auto_and_the_engine_it_means_are_loaded_once_and_only_so_many_are_kept(bundles, seven, monkeypatch):

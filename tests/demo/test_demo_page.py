@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import toolkit
-from toolkit.demo import build_demo, launch, markup, server
+from toolkit.bundle import EXAMPLES, MANIFEST, Example
+from toolkit.demo import build_demo, markup, server
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
@@ -56,7 +57,7 @@ def test_an_upload_is_answered_with_bars_and_the_time(page, sent, seven):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("text", "Not a picture in a supported format (JPEG, PNG, BMP, GIF, WEBP)."),
+        ("text", "Not a picture in a supported format (JPEG, PNG, BMP, GIF, WEBP, TIFF, AVIF, HEIF)."),
         ("truncated", "Damaged or truncated picture"),
         ("huge", "More than 178,000,000 pixels, which is refused"),
     ],
@@ -68,6 +69,17 @@ def test_a_bad_file_is_explained_and_makes_room(page, sent, bad_files, kind, mes
     assert f"{bad_files[kind].name} cannot be read as a picture" in card
     assert str(bad_files[kind].parent) not in card
     assert "Traceback" not in card
+
+
+@pytest.mark.parametrize("name", ["digits/1", "no such bundle"])
+def test_a_script_that_names_a_file_of_the_server_is_not_given_it(page, name, bundles):
+    from gradio import EventData
+
+    for path in (bundles / "digits/1" / MANIFEST, "/etc/hostname", None, ["/etc/hostname"], "\0"):
+        shown, card, _ = page.take(name, "litert", EventData(None, {"path": path, "name": "a", "count": 1}))
+        assert shown is None
+        assert 'data-state="problem"' in card
+    assert page.take(name, "litert", EventData(None, None))[0] is None
 
 
 def test_a_file_swept_away_is_explained(page, upload_folder):
@@ -88,14 +100,65 @@ def test_an_unforeseen_failure_is_logged_and_not_shown(page, sent, seven, monkey
 
 
 def test_opening_lists_bundles_engines_examples_and_accuracy(page, bundles):
-    bundle, engine, examples, about = page.open()
+    bundle, engine, examples, about, canvas, card = page.open()
     assert bundle.value == "digits/2"
     assert [value for _, value in bundle.choices] == ["digits/2", "digits/1"]
     assert engine.value == "auto"
     assert engine.choices[0][0].startswith("auto (")
     assert examples.count("<button") == 3
+    assert [f">{label}</span>" in examples for label in "0123"] == [True, True, True, False]
+    assert 'data-ground="#000000" data-ink="#ffffff"' in canvas  # as its training pictures are
+    assert "data-draw" in card
     metrics = Classifier(bundles).manifest("digits/2").metrics
     assert f"<b>{100 * metrics['top1']:.1f} %</b> on {metrics['n']:.0f} held-out pictures" in about
+
+
+def test_a_damaged_bundle_does_not_keep_the_page_from_opening(bundles, tmp_path):
+    from toolkit.demo.page import _Page
+
+    version = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "a" / "1"))
+    (version / MANIFEST).write_text("{")
+    shutil.copytree(bundles / "digits" / "1", tmp_path / "b" / "1")
+    build_demo(tmp_path)
+    bundle, _, examples, about, *_ = _Page(Classifier(tmp_path)).open()
+    assert [value for _, value in bundle.choices] == ["a/1", "b/1"]
+    assert examples == ""
+    assert "damaged manifest" in about
+
+
+def test_choosing_a_network_keeps_the_engine_it_has(page):
+    assert page.choose_bundle("digits/1", "litert-int8")[1].value == "litert-int8"
+    assert page.choose_bundle("digits/2", "litert-int8")[1].value == "auto"
+    assert page.choose_bundle("digits/2", "savedmodel")[1].value == "savedmodel"
+
+
+@pytest.mark.parametrize(
+    ("truth", "rejected", "told"),
+    [
+        (None, False, ""),
+        ("seven", False, "right"),
+        ("one", False, "the network is wrong here"),
+        ("seven", True, "too unsure to say so"),
+        ("one", True, "wrong, and too unsure to say it"),
+    ],
+)
+def test_the_true_label_of_an_example_stands_with_the_answer(truth, rejected, told):
+    predictions = (Prediction("seven", 0.6), Prediction("one", 0.4))
+    card = markup.answer_card(Answer("a/1", "litert", 1.0, predictions, rejected, truth))
+    found = re.findall(r"true label: <b[^>]*>(.*?)</b> – (.*?)</p>", card)
+    assert found == ([(truth, told)] if truth else [])
+
+
+def test_what_the_decoder_sees_otherwise_than_browsers_is_shown_as_it_sees_it(page, sent, tmp_path, seven):
+    frames = [Image.open(seven).convert("P"), Image.new("P", (8, 8))]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    path, card = page.look(sent(tmp_path / "moving.gif"), "digits/1", "litert")
+    with Image.open(path) as preview:
+        assert (preview.format, preview.size, getattr(preview, "n_frames", 1)) == ("WEBP", (8, 8), 1)
+    assert '<span class="tk-label">7</span>' in card
+    # Asked again, by another engine say, the file itself is answered and not its preview.
+    again = page.look_again({"path": path, "orig_name": "moving.gif.preview.webp"}, "digits/1", "litert")
+    assert re.findall(r"[\d.]+ %", again) == re.findall(r"[\d.]+ %", card)
 
 
 def test_an_engine_measured_by_itself_shows_its_own_accuracy(page, bundles):
@@ -103,12 +166,14 @@ def test_an_engine_measured_by_itself_shows_its_own_accuracy(page, bundles):
     assert f"<b>{100 * metrics['top1_litert-int8']:.1f} %</b>" in page.choose_engine("digits/1", "litert-int8")
 
 
-def test_labels_from_outside_stay_text():
+def test_labels_from_outside_stay_text(bundles):
     hostile = "<img src=x onerror=alert(1)>${1+1}{{x}}"
-    card = markup.answer_card(Answer("a/1", "litert", 1.0, (Prediction(hostile, 0.5),)))
-    assert "<img" not in card
-    assert "${" not in card
-    assert "{{" not in card
+    card = markup.answer_card(Answer("a/1", "litert", 1.0, (Prediction(hostile, 0.5),), true_label=hostile), hostile)
+    (strip,) = [markup.examples_strip([Example(next((bundles / "digits/1" / EXAMPLES).iterdir()), hostile)])]
+    for text in (card, strip):
+        assert "<img src=x" not in text
+        assert "${" not in text
+        assert "{{" not in text
 
 
 def test_api_answers_like_the_predictor(client, bundles, seven):
@@ -210,18 +275,6 @@ def test_the_doors_are_shut(served, bundles):
     options = server.launch_options()
     assert options["share"] is options["show_error"] is options["mcp_server"] is False
     assert options["allowed_paths"] == []
-
-
-def test_port_in_use_is_one_line(served, bundles):
-    port = int(served.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(UserError, match=rf"^port {port} on 127.0.0.1 is in use; .*choose another with --port$"):
-        launch(bundles, port=port, block=False)
-
-
-@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 7999), ("127.0.0.1", 70_000)])
-def test_an_impossible_address_is_one_line(bundles, host, port):
-    with pytest.raises(UserError, match=r"cannot listen|port must be"):
-        launch(bundles, host=host, port=port, block=False)
 
 
 def test_without_gradio_the_extra_is_named(bundles, monkeypatch):

@@ -1,5 +1,6 @@
 """An export writes all forms of a network or refuses to, and TensorFlow alone answers as this package does."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 import toolkit.export.bundle
 from toolkit import Predictor
-from toolkit.bundle import EXAMPLES, KERAS_FILE, MANIFEST, list_versions, read_manifest, verify_files
+from toolkit.bundle import EXAMPLE_LABELS, EXAMPLES, KERAS_FILE, MANIFEST, list_versions, read_manifest, verify_files
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines.convert import to_litert
@@ -44,6 +45,7 @@ def test_bundle_has_the_layout_that_servers_and_people_expect(bundle):
         "assets.extra/model.keras",
         "assets.extra/model.fp32.tflite",
         "assets.extra/model.int8.tflite",
+        "assets.extra/examples.json",
         *(f"assets.extra/examples/{index:02d}.png" for index in range(3)),
     }
     assert (bundle / "assets/labels.txt").read_text() == "".join(f"{label}\n" for label in "0123456789")
@@ -67,6 +69,7 @@ def test_manifest_says_what_was_exported_and_how_good_it_is(bundle, lenet, lenet
     assert all(manifest.parity[name] < 1e-4 for name in ("savedmodel", "litert"))
     assert {"python", "keras", "tensorflow", "numpy"} <= set(manifest.versions)
     assert manifest.recommended_engine in manifest.parity
+    assert manifest.ground == pytest.approx(0, abs=0.1)  # white on black
 
 
 def test_examples_are_held_out_pictures_of_different_classes(bundle, digits_split):
@@ -74,6 +77,8 @@ def test_examples_are_held_out_pictures_of_different_classes(bundle, digits_spli
     for label, path in enumerate(sorted((bundle / EXAMPLES).iterdir())):
         (first,) = [p for p, own in list(zip(test.paths, test.labels, strict=True)) if own == label][:1]
         assert path.read_bytes() == Path(first).read_bytes()
+    rows = json.loads((bundle / EXAMPLE_LABELS).read_text())
+    assert rows == [{"file": f"{label:02d}.png", "label": str(label)} for label in range(3)]
 
 
 def test_keras_file_goes_on_where_training_ended(bundle, lenet):

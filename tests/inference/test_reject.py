@@ -10,7 +10,7 @@ import pytest
 
 from toolkit import Predictor
 from toolkit.bundle import read_manifest, write_manifest
-from toolkit.cli.commands import bundles as commands
+from toolkit.cli import commands
 from toolkit.data import scan_folder
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.cut import decode_crops
@@ -71,7 +71,16 @@ def test_evaluation_tells_the_share_rejected_and_the_accuracy_of_the_others(medi
 
 
 def arguments(bundle, **changed) -> Namespace:
-    plain = {"engine": "litert", "others": [], "cluster": None, "crops": 1, "scales": [], "json": False, "top_k": 2}
+    plain = {
+        "engine": "litert",
+        "others": [],
+        "cluster": None,
+        "crops": 1,
+        "scales": [],
+        "json": False,
+        "csv": False,
+        "top_k": 2,
+    }
     return Namespace(bundle=bundle, **(plain | changed))
 
 

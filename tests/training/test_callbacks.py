@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from toolkit.training.callbacks import NotFiniteError, Progress, SaveProgress, StopAtNotFinite, is_over
+from toolkit.training.callbacks import (
+    NotFiniteError,
+    Progress,
+    SaveProgress,
+    StopAtNotFinite,
+    is_over,
+)
 from toolkit.training.config import OptimizerConfig, RunConfig, TrainConfig
 from toolkit.training.run_dir import Position, RunDirectory
 
@@ -53,3 +59,21 @@ def test_metrics_of_an_epoch_are_the_mean_over_its_examples(tmp_path):
         {"epoch": 1, "loss": (4 * 1.0 + 3 * 0.3) / 7, "val_loss": 0.2, "accuracy": 0.5, "lr": 0.5}
     )
     assert seen == [{"epochs": 4} | row]
+
+
+def test_progress_of_an_epoch_counts_on_from_where_the_run_goes_on(told, monkeypatch):
+    from toolkit.training import callbacks
+
+    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN_TELLING", 0)
+    with callbacks.TellProgress(Position(1, 2), 3, (4, 2)) as telling:
+        telling.on_train_begin()
+        telling.on_epoch_begin(1)
+        for batch in range(2):
+            telling.on_train_batch_end(batch)
+        telling.on_test_begin()
+        telling.on_test_batch_end(0)
+        telling.on_test_end()
+        telling.on_epoch_end(1)
+        telling.on_epoch_begin(2)
+        telling.on_train_batch_end(0)
+    assert told == [("epoch 2/3", 3, 4), ("epoch 2/3", 4, 4), ("validating", 1, 2), ("epoch 3/3", 1, 4)]

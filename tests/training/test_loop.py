@@ -77,8 +77,8 @@ def test_run_that_diverges_says_so_and_keeps_the_last_good_state(split, tmp_path
 
 def test_only_two_checkpoints_are_kept(split, tmp_path):
     train(create_model("lenet5", num_classes=2), split, PREPROCESSING, config(epochs=4), begun(tmp_path / "run"))
-    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.h5"))
-    assert names == ["epoch-0003.weights.h5", "epoch-0004.weights.h5"]
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["epoch-0003.npz", "epoch-0004.npz"]
 
 
 def test_metrics_of_an_unfinished_epoch_are_dropped_on_restore(split, tmp_path):

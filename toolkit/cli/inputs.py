@@ -7,7 +7,6 @@ imported.
 import glob
 import logging
 import os
-import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -133,23 +132,12 @@ def _count_files(directory: str) -> int:
 
 def _other_than_picture(path: str) -> str:
     """Name what a folder's file is; ``""`` for a picture, by its name or else by its content."""
-    from PIL import Image, UnidentifiedImageError
-
-    from toolkit.data.pixels.decode import FORMATS
+    from toolkit.data.sources.content import why_no_picture
     from toolkit.data.sources.junk import is_junk
-    from toolkit.data.sources.listing import is_picture_name
 
     name = os.path.basename(path)
     if is_junk(name):
         return f"named {name}"
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return "neither files nor folders"
-        if is_picture_name(name):
-            return ""
-        with Image.open(path, formats=FORMATS):
-            return ""
-    except UnidentifiedImageError:
-        return "not pictures"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # decoding it will say what is wrong
-        return ""
+    if not os.path.isfile(path):
+        return "neither files nor folders"
+    return "not pictures" if why_no_picture(path) == "not a picture" else ""

@@ -65,7 +65,7 @@ def _quiet_libraries(verbose: bool) -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
-    for name in ("absl", "tensorflow", "jax"):
+    for name in ("absl", "tensorflow", "jax", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # The runtimes' C++ parts write to the process's streams, whatever a log level says.
     claim_streams()

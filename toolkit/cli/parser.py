@@ -96,15 +96,17 @@ def _add_training(commands) -> None:
     parser = _command(
         commands,
         "train",
-        "train a network from scratch on a folder of pictures",
+        "train a network on a folder of pictures",
         interrupted="the same command with --resume goes on after the last whole epoch",
     )
-    _add_data(parser)
-    parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
+    _add_data(parser, optional=True)
+    parser.add_argument("--model", metavar="M", help="see `toolkit models`")
+    parser.add_argument("--weights", metavar="RUN|PATH|TAG", help="start from these; by default from fresh ones")
     parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as optimizer.lr=0.05")
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run's directory")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's directory")
+    resumed = "go on with this run, or with the one in --out if there is one; it knows its data and settings"
+    parser.add_argument("--resume", nargs="?", const=True, metavar="RUN", help=resumed)
     parser.add_argument("--smoke", action="store_true", help="two epochs, to see that it works")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of host 0, where several hosts train together")
     parser.add_argument("--num-hosts", type=_positive, metavar="N", help="how many they are; run this on each of them")
@@ -231,11 +233,19 @@ def _add_bundles(commands) -> None:
     _add_export(parser)
     _add_skip_bad(parser)
 
-    parser = _command(commands, "bundles", "list bundles, or set the engine that one recommends", json=False)
+    parser = _command(
+        commands,
+        "bundles",
+        "list bundles, show one at work on its own pictures, or set the engine that it recommends",
+        json=False,
+    )
     parser.set_defaults(handler="manage_bundles")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
     listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
+    shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
+    _add_bundle(shown)
+    _add_engine(shown)
     meant = "make `--engine recommended` mean this engine, at once also where the bundle is served"
     recommend = _action(actions, "recommend", meant)
     _add_bundle(recommend)
@@ -255,7 +265,7 @@ def _add_bundles(commands) -> None:
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
     _add_reading(parser)
     parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="its start (default 1e-4)")
+    parser.add_argument("--learning-rate", type=float, default=1e-5, metavar="R", help="its start (default 1e-5)")
     parser.add_argument("--sparsity", type=float, default=0.5, metavar="S", help="share of zeros (default 0.5)")
     parser.add_argument("--pattern", default="any", metavar="P", help="where zeros may be: {patterns} (default any)")
     parser.add_argument("--clusters", type=int, default=16, metavar="N", help="values per kernel (default 16)")
@@ -291,7 +301,8 @@ def _add_runtimes(commands) -> None:
 
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
-    _add_address(parser, port=7860)
+    _add_address(parser, port=None, default="$PORT, or 7860")
+    parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
     _add_engine(parser)
 
 
@@ -302,9 +313,9 @@ def _positive(text: str) -> int:
     return value
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     kinds = "a folder with one folder of pictures per class, a CSV file path,label, a tar or zip file, or IDX files"
-    parser.add_argument("data", type=Path, metavar="DATA", help=kinds)
+    parser.add_argument("data", nargs="?" if optional else None, type=Path, metavar="DATA", help=kinds)
     _add_reading(parser)
 
 
@@ -337,9 +348,9 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", metavar="E", help="{engines} (default auto)")
 
 
-def _add_address(parser: argparse.ArgumentParser, *, port: int) -> None:
+def _add_address(parser: argparse.ArgumentParser, *, port: int | None, default: str = "") -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, default=port, help=f"default {port}")
+    parser.add_argument("--port", type=int, default=port, help=f"default {default or port}")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -2,14 +2,15 @@
 
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ from toolkit.compress.examples import Examples, write_examples
 from toolkit.data import augment
 from toolkit.errors import UserError
 from toolkit.lazy import keras
+from toolkit.progress import Step, step
 from toolkit.spec import Preprocessing
 
-#: Called with what the worker tells: ``{"event": "epoch", "epoch", "epochs", "loss", "accuracy", …}`` after each
-#: epoch, and ``{"event": "stage", "stage"}`` before something that takes a while.
-Progress = Callable[[dict[str, Any]], None]
+log = logging.getLogger("toolkit")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class Retraining:
         augment: as in training, see ``toolkit.data.augment.parse``; not those that mix pictures, and none for inputs
             that are normalised already.
         seed: of order and augmentation.
-        progress: told what the worker tells.
     """
 
     epochs: int = 3
@@ -44,7 +43,6 @@ class Retraining:
     batch_size: int = 32
     augment: str = "none"
     seed: int = 0
-    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or not self.learning_rate > 0:
@@ -66,7 +64,9 @@ def finished_job(
     validation: Examples | None,
     retraining: Retraining,
 ) -> Iterator[Path]:
-    """Run a job to its end and give the directory with its result, which is gone after the ``with``.
+    """Run a job to its end and give the directory with its results, which is gone after the ``with``.
+
+    Each epoch is a step that counts batches, and its figures are a line of the log.
 
     Raises:
         UserError: TensorFlow Model Optimization is not installed, or the worker said what is wrong with its input.
@@ -79,18 +79,19 @@ def finished_job(
         job = {
             "method": method,
             "options": options,
-            "settings": asdict(replace(retraining, progress=None)),
+            "settings": asdict(retraining),
             "preprocessing": preprocessing.as_dict(),
             "train": write_examples(train, preprocessing, directory, "train"),
             "validation": validation and write_examples(validation, preprocessing, directory, "validation"),
         }
-        save_twin(to_tf_keras(model), directory / "model.h5")
+        with step("rebuilding the network in tf_keras"):
+            save_twin(to_tf_keras(model), directory / "model.h5")
         (directory / "job.json").write_text(json.dumps(job))
-        _run(directory, retraining.progress)
+        _run(directory)
         yield directory
 
 
-def _run(directory: Path, progress: Progress | None) -> None:
+def _run(directory: Path) -> None:
     environment = {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
@@ -105,6 +106,7 @@ def _run(directory: Path, progress: Progress | None) -> None:
     with (
         (directory / "worker.log").open("w") as log_file,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log_file, env=environment, text=True) as process,
+        _Shown() as shown,
     ):
         try:
             assert process.stdout is not None
@@ -112,8 +114,8 @@ def _run(directory: Path, progress: Progress | None) -> None:
                 event = json.loads(line)
                 if event["event"] == "error":
                     error = event
-                elif progress:
-                    progress(event)
+                else:
+                    shown.tell(event)
             status = process.wait()
         finally:
             process.kill()
@@ -121,6 +123,31 @@ def _run(directory: Path, progress: Progress | None) -> None:
         raise UserError(error["message"])
     if status:
         raise RuntimeError(f"the compression worker failed: {error.get('message') or _last_words(status, directory)}")
+
+
+class _Shown:
+    """Shows what the worker tells: ``stage`` begins a step, ``batch`` counts in it, ``epoch`` is a line."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._told: Step | None = None
+
+    def __enter__(self) -> "_Shown":
+        self.tell({"event": "stage", "stage": "starting TensorFlow Model Optimization"})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        if event["event"] == "stage":
+            self._open.close()
+            self._told = self._open.enter_context(step(event["stage"], event.get("total")))
+        elif event["event"] == "batch" and self._told is not None:
+            self._told(event["done"])
+        elif event["event"] == "epoch":
+            figures = "  ".join(f"{key} {value:.4f}" for key, value in event.items() if isinstance(value, float))
+            log.info("epoch %3d/%d  %s", event["epoch"], event["epochs"], figures)
 
 
 def _last_words(status: int, directory: Path) -> str:

@@ -3,8 +3,10 @@
 import gzip
 import html
 import io
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,28 +14,52 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle import FLOAT_LITERT
+from toolkit.compress.changes import kernels_in, share_of_zeros, with_kernel
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.litert import operator_report
 from toolkit.compress.sensitivity import RangeRow
 from toolkit.errors import UserError
 from toolkit.lazy import keras
+from toolkit.machine import num_threads
 from toolkit.metrics import top_k_accuracy
+from toolkit.progress import step, track
 from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     from toolkit.engines import Engine
 
-#: Batch sizes that are timed.
-BATCHES = (1, 16)
+#: Batch sizes that are timed, with the least number of rounds: of all forms, one after another.
+BATCHES = {1: 7, 16: 3}
+#: Most rounds, and how long they go on beyond the least: so many seconds a form.
+_MOST_ROUNDS = 40
+_SECONDS = 0.25
+#: A round repeats a call that is shorter than this, so that the clock does not show.
+_SHORTEST = 2e-3
+#: A first call longer than this need not be tried again.
+_LONG = 0.05
+#: Rounds further apart than this, by their quartiles, as a share of the median, show other work on the machine.
+_BUSY_SPREAD = 0.25
+#: What a method that costs too much accuracy may be given instead, by a part of its name.
+_REMEDIES = {
+    "prune": "ask for fewer zeros (--sparsity) or train longer (--epochs)",
+    "cluster": "allow more values (--clusters) or train longer (--epochs)",
+    "qat": "train longer (--epochs), or keep the worst layers in float (--keep-worst)",
+    "int8": "train on with qat, or keep the worst layers in float (--keep-worst)",
+}
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ddd; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181a1b; --line: #444; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+body { color: var(--ink); background: var(--paper); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin: 1rem 0; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #ddd; }
+th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child, .text { text-align: left; }
 td:first-child { white-space: nowrap; }
 svg { width: 100%; height: auto; }
 """
+#: Plots are drawn with this colour where they should have the page's, which is only known where it is shown.
+_INK = "#010203"
 
 
 def compression_report(
@@ -48,12 +74,16 @@ def compression_report(
         evaluation: held-out pictures with labels, as files or uint8 pixels.
 
     Returns:
-        ``{"model", "n", "rows"}``; a row has ``"method", "bytes", "gzip_bytes", "top1", "top5", "agreement"`` (share of
+        ``{"model", "n", "rows", "timing"}``. A row has ``"method", "bytes", "gzip_bytes", "zeros"`` (share of kernel
+        weights), ``"top1", "top5"`` (None where that many classes are all there are), ``"agreement"`` (share of
         pictures with the same first label as in float), ``"mean_change"`` and ``"worst_change"`` (of a probability),
         ``"latency"`` (rows of ``"engine", "batch", "p50_ms"``), ``"engines"`` (by engine other than LiteRT, the
         ``"agreement"`` with LiteRT on the first label and the ``"worst_change"`` of a probability, or why it cannot
-        load the file), ``"operators"`` (``by_type``, ``by_name``, ``float_outputs``), ``"speedup"``, and
-        ``"verdict"``, a sentence. The first row is the float file.
+        load the file), ``"operators"`` (``by_type``, ``by_name``, ``float_outputs``), ``"fastest"`` (the engine),
+        ``"speedup"`` with its quartiles over the rounds, ``"speedup_range"``, and ``"verdict"``, a sentence.
+        The first row is the float file. ``"timing"`` has ``"rounds"``,
+        ``"spread"`` (distance of their quartiles, as a share of the median), ``"load"`` (average of the last minute,
+        None where the system tells none), ``"processors"`` and ``"busy"``: other work made the times rough.
 
     Raises:
         UserError: pictures without labels, or as floats instead of pixels.
@@ -68,6 +98,7 @@ def compression_report(
             file.write_bytes(content)
             forms[method] = Form(content, open_runtimes(file, preprocessing))
         parts: dict[tuple[str, str], list[np.ndarray]] = {}
+        layers = with_kernel(model)
         for pixels, own in batches_of(evaluation, preprocessing):
             if pixels.dtype != np.uint8:
                 raise UserError("a report needs pictures as files or uint8 pixels, because engines start from pixels")
@@ -77,19 +108,20 @@ def compression_report(
                     parts.setdefault((method, runtime), []).append(engine.probabilities(pixels))
         for (method, runtime), answers in parts.items():
             forms[method].answers[runtime] = np.concatenate(answers)
-        return report_on(model.name, forms, np.concatenate(labels), preprocessing.size)
+        return report_on(model.name, forms, np.concatenate(labels), layers=layers, size=preprocessing.size)
 
 
 @dataclass(frozen=True)
 class Form:
     """One LiteRT file of a network; by runtime, the engine that runs it, or why none can, and that engine's answers.
 
-    Answers are probabilities of the evaluation pictures.
+    Answers are probabilities of the evaluation pictures: of all by LiteRT, and by other runtimes of those in ``seen``.
     """
 
     content: bytes
     engines: Mapping[str, "Engine | str"]
     answers: dict[str, np.ndarray] = field(default_factory=dict)
+    seen: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def opened(self) -> dict[str, "Engine"]:
@@ -118,23 +150,41 @@ def open_runtimes(
     return engines
 
 
-def report_on(name: str, forms: Mapping[str, Form], labels: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """Compare forms of a network that have answered, the float one first, and time them: see ``compression_report``."""
+def report_on(
+    name: str, forms: Mapping[str, Form], labels: np.ndarray, *, layers: Collection[str], size: tuple[int, int]
+) -> dict[str, Any]:
+    """Compare forms of a network that have answered, the float one first, and time them: see ``compression_report``.
+
+    ``layers`` are the names of the network's layers with a kernel, in its order; ``size`` is that of its pixels.
+    """
     reference = next(iter(forms.values())).answers["litert"]
+    times = _times(forms, size)
     rows: list[dict[str, Any]] = []
-    for method, form in forms.items():
+    for method, form in track(forms.items(), "measuring the files"):
         own = form.answers["litert"]
         row = {"method": method, **_sizes(form.content), **_accuracy(own, reference, labels)}
-        row["latency"] = _latencies(form.opened, size)
+        row["zeros"] = share_of_zeros(kernels_in(form.content, layers).values())
+        row["latency"] = [
+            {"engine": runtime, "batch": batch, "p50_ms": float(np.median(rounds))}
+            for (timed, runtime, batch), rounds in times.items()
+            if timed == method
+        ]
         row["engines"] = {
-            runtime: engine if isinstance(engine, str) else _agreement(form.answers[runtime], own)
+            runtime: engine
+            if isinstance(engine, str)
+            else _agreement(form.answers[runtime], own[form.seen.get(runtime, slice(None))])
             for runtime, engine in form.engines.items()
             if runtime != "litert"
         }
-        row["speedup"] = _fastest(rows[0] if rows else row) / _fastest(row)
-        row["verdict"] = verdict(row, rows[0] if rows else row, len(labels))
+        row["fastest"] = _fastest(row)
+        first = rows[0] if rows else row
+        # Round by round, so that what else the machine does falls on both.
+        ratios = times[first["method"], first["fastest"], 1] / times[method, row["fastest"], 1]
+        row["speedup"] = float(np.median(ratios))
+        row["speedup_range"] = [float(bound) for bound in np.percentile(ratios, (25, 75))]
+        row["verdict"] = verdict(row, first, len(labels))
         rows.append(row)
-    return {"model": name, "n": len(labels), "rows": rows}
+    return {"model": name, "n": len(labels), "rows": rows, "timing": _timing(times)}
 
 
 def verdict(row: Mapping[str, Any], reference: Mapping[str, Any], num_pictures: int) -> str:
@@ -150,12 +200,16 @@ def verdict(row: Mapping[str, Any], reference: Mapping[str, Any], num_pictures: 
         return "The float network: what the others are measured against."
     lost = 100 * (reference["top1"] - row["top1"])
     smaller, packed = reference["bytes"] / row["bytes"], reference["gzip_bytes"] / row["gzip_bytes"]
-    # Two pictures more or less say nothing.
-    noise = 200 / num_pictures
+    # Two pictures more or less say nothing; not even where they are a rounding more.
+    noise = 200 / num_pictures + 1e-6
     price = f"for {lost:.1f} points of top-1" if lost > max(noise, 0.05) else "and keeps the accuracy"
     name, faster = row["method"], row["speedup"]
+    least, most = row.get("speedup_range", (faster, faster))
+    if least < 1.1 and most > 0.9:  # rounds do not agree that it is faster, or slower
+        faster = 1.0
     if lost > max(1.0, noise):
-        return f"{name} costs {lost:.1f} points of top-1: train on with qat, or keep the worst layers in float."
+        remedies = [remedy for part, remedy in _REMEDIES.items() if part in name.split("+")]
+        return f"{name} costs {lost:.1f} points of top-1: {'; '.join(remedies) or 'leave it'}."
     if smaller < 1.1 and faster < 1.1:
         if packed < 1.1:
             return f"{name} saves neither bytes nor time here: leave it."
@@ -171,15 +225,20 @@ def verdict(row: Mapping[str, Any], reference: Mapping[str, Any], num_pictures: 
 def _sizes(content: bytes) -> dict[str, Any]:
     return {
         "bytes": len(content),
-        "gzip_bytes": len(gzip.compress(content, mtime=0)),
+        "gzip_bytes": _gzip_bytes(content),
         "operators": asdict(operator_report(content)),
     }
 
 
-def _accuracy(answers: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _gzip_bytes(content: bytes) -> int:
+    return len(gzip.compress(content, mtime=0))
+
+
+def _accuracy(answers: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     return {
         "top1": top_k_accuracy(answers, labels, 1),
-        "top5": top_k_accuracy(answers, labels, 5),
+        # One of five is always right where there are no more.
+        "top5": top_k_accuracy(answers, labels, 5) if answers.shape[1] > 5 else None,
         **_agreement(answers, reference),
         "mean_change": float(np.abs(answers - reference).max(axis=1).mean()),
     }
@@ -192,19 +251,67 @@ def _agreement(answers: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     }
 
 
-def _latencies(engines: Mapping[str, "Engine"], size: tuple[int, int]) -> list[dict[str, Any]]:
-    from toolkit.engines.timing import latency
-
-    rows = []
-    for name, engine in engines.items():
-        for batch in BATCHES:
+def _times(forms: Mapping[str, Form], size: tuple[int, int]) -> dict[tuple[str, str, int], np.ndarray]:
+    """Time every form in every runtime, in rounds: milliseconds of each round by form, runtime and batch size."""
+    times: dict[tuple[str, str, int], np.ndarray] = {}
+    with step("timing the engines", len(BATCHES)) as told:
+        for done, (batch, least) in enumerate(BATCHES.items(), start=1):
             noise = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
-            rows.append({"engine": name, "batch": batch, "p50_ms": latency(engine, noise, max_seconds=0.5)[0]})
-    return rows
+            engines = {
+                (method, runtime, batch): engine
+                for method, form in forms.items()
+                for runtime, engine in form.opened.items()
+            }
+            # The first call of a batch size sets the engine up for it; a second says how often to call in a round.
+            calls = dict.fromkeys(engines, 1)
+            for key, engine in engines.items():
+                if _seconds(engine, noise, 1) < _LONG:
+                    calls[key] = max(1, round(_SHORTEST / _seconds(engine, noise, 1)))
+            rounds: dict[tuple[str, str, int], list[float]] = {key: [] for key in engines}
+            start = time.perf_counter()
+            for number in range(_MOST_ROUNDS):
+                if number >= least and time.perf_counter() - start > _SECONDS * len(engines):
+                    break
+                for key, engine in engines.items():
+                    rounds[key].append(1e3 * _seconds(engine, noise, calls[key]))
+            times |= {key: np.array(own) for key, own in rounds.items()}
+            told(done)
+    return times
 
 
-def _fastest(row: Mapping[str, Any]) -> float:
-    return min(timed["p50_ms"] for timed in row["latency"] if timed["batch"] == 1)
+def _seconds(engine: "Engine", pixels: np.ndarray, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        engine.probabilities(pixels)
+    return (time.perf_counter() - start) / calls
+
+
+def _timing(times: Mapping[tuple[str, str, int], np.ndarray]) -> dict[str, Any]:
+    alone = [rounds for (_, _, batch), rounds in times.items() if batch == 1]
+    spread = max(float(np.subtract(*np.percentile(rounds, (75, 25))) / np.median(rounds)) for rounds in alone)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    processors = num_threads()
+    # What was measured here keeps all processors at work too.
+    busy = spread > _BUSY_SPREAD or (load or 0) > 2 * processors
+    return {"rounds": len(alone[0]), "spread": spread, "load": load, "processors": processors, "busy": busy}
+
+
+def timing_note(timing: Mapping[str, Any]) -> str:
+    """Say how the times were taken, and whether they can be relied on.
+
+    >>> timing_note({"rounds": 12, "spread": 0.61, "load": 5.2, "processors": 2, "busy": True})
+    'The machine was busy: load 5.2 on 2 processors, rounds 61 % apart. Times are rough, and so is what is faster.'
+    """
+    load = "" if timing["load"] is None else f"load {timing['load']:.1f} on {timing['processors']} processors, "
+    spread = f"rounds {100 * timing['spread']:.0f} % apart"
+    if timing["busy"]:
+        return f"The machine was busy: {load}{spread}. Times are rough, and so is what is faster."
+    return f"Timed in {timing['rounds']} rounds of every form in turn, {spread}."
+
+
+def _fastest(row: Mapping[str, Any]) -> str:
+    timed = [timed for timed in row["latency"] if timed["batch"] == 1]
+    return min(timed, key=lambda one: one["p50_ms"])["engine"]
 
 
 def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> str:
@@ -215,14 +322,16 @@ def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> s
     rows = report["rows"]
     title = f"{html.escape(str(report['model']))}: compressed forms"
     engines = sorted({(timed["engine"], timed["batch"]) for row in rows for timed in row["latency"]})
-    header = ["method", "bytes", "gzip", "top-1 %", "top-5 %", "same label %", "mean change", "worst change"]
+    top5 = ["top-5 %"] if rows[0]["top5"] is not None else []
+    header = ["method", "bytes", "gzip", "zeros %", "top-1 %", *top5, "same label %", "mean change", "worst change"]
     header += [f"{engine} ×{batch} ms" for engine, batch in engines]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>
 <h1>{title}</h1>
 <p>Measured on {report["n"]:,} held-out pictures; changes are of probabilities, against the float file.</p>
-<ul>{"".join(f"<li>{html.escape(row['verdict'])}</li>" for row in rows[1:])}</ul>
+<ul>{"".join(f"<li>{html.escape(line)}</li>" for row in rows[1:] for line in _said(row))}</ul>
 {_table(header, [_cells(row, engines) for row in rows])}
+<p>{html.escape(timing_note(report["timing"]))}</p>
 <h2>Side by side</h2>
 {_plots(rows)}
 <h2>Operators</h2>
@@ -232,13 +341,18 @@ def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> s
 """
 
 
+def _said(row: Mapping[str, Any]) -> list[str]:
+    return [row["verdict"], *([f"{row['method']}: {row['changes']}."] if "changes" in row else [])]
+
+
 def _cells(row: Mapping[str, Any], engines: list[tuple[str, int]]) -> list[str]:
     times = {(timed["engine"], timed["batch"]): timed["p50_ms"] for timed in row["latency"]}
     return [
         row["method"],
         f"{row['bytes']:,}",
         f"{row['gzip_bytes']:,}",
-        *(f"{100 * row[key]:.2f}" for key in ("top1", "top5", "agreement")),
+        f"{100 * row['zeros']:.1f}",
+        *(f"{100 * row[key]:.2f}" for key in ("top1", "top5", "agreement") if row[key] is not None),
         f"{row['mean_change']:.4f}",
         f"{row['worst_change']:.3f}",
         *(f"{times[key]:.2f}" if key in times else "–" for key in engines),
@@ -276,18 +390,30 @@ def _table(header: list[str], rows: list[list[str]], *, text: bool = False) -> s
 
 
 def _plots(rows: list[Mapping[str, Any]]) -> str:
+    import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 1.5 + 0.34 * len(rows)), layout="constrained")
+    inked: Any = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    with matplotlib.rc_context({**dict.fromkeys(inked, _INK), "axes.facecolor": "none"}):
+        figure = Figure(figsize=(11, 1.5 + 0.34 * len(rows)), layout="constrained", facecolor="none")
+        _draw(figure, rows)
+        picture = io.StringIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    svg = picture.getvalue()
+    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+
+
+def _draw(figure: Any, rows: list[Mapping[str, Any]]) -> None:
     size, accuracy, time = figure.subplots(1, 3, sharey=True)
     places = range(len(rows))
     size.barh(places, [row["bytes"] / 1e3 for row in rows], color="#c9d8ea", label="file")
-    size.barh(places, [row["gzip_bytes"] / 1e3 for row in rows], height=0.4, color="#1f5fa8", label="gzip")
-    size.set_yticks(places, [row["method"] for row in rows])
+    size.barh(places, [row["gzip_bytes"] / 1e3 for row in rows], height=0.4, color="#3f7fc8", label="gzip")
+    # A name is no formula, and takes one line.
+    size.set_yticks(places, [" ".join(row["method"].split()) for row in rows], parse_math=False)
     size.set(xlabel="kB", title="Size")
     accuracy.axvline(100 * rows[0]["top1"], color="#999", linewidth=1, label="float")
     shares = [100 * row["top1"] for row in rows]
-    accuracy.plot(shares, places, "o", color="#1f5fa8")
+    accuracy.plot(shares, places, "o", color="#3f7fc8")
     # At least a point to each side, so that hundredths do not look like a difference.
     accuracy.set(xlabel="top-1 %", title="Accuracy", xlim=(min(shares) - 1, max(shares) + 1))
     accuracy.locator_params(axis="x", nbins=5)
@@ -305,6 +431,3 @@ def _plots(rows: list[Mapping[str, Any]]) -> str:
     for axes in (size, accuracy, time):
         axes.set_title(axes.get_title(), pad=24)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None})
-    return picture.getvalue()[picture.getvalue().index("<svg") :]

@@ -1,8 +1,10 @@
 """Methods that train on: quantization-aware training, pruning, k-means clustering of the weights."""
 
+import json
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from toolkit.compress.bridge import from_tf_keras, load_twin
 from toolkit.compress.examples import Examples
@@ -17,6 +19,8 @@ Preserve = Literal["none", "sparsity", "clusters", "both"]
 Pattern = Literal["any", "2:4", "block"]
 Schedule = Literal["polynomial", "constant"]
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
+#: Kernels with fewer values than this are neither pruned nor clustered: there is nothing to win.
+MIN_WEIGHTS = 256
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,43 @@ def quantize_aware_train(
     Raises:
         UserError: a layer that cannot be rebuilt or quantized, or examples that do not fit.
     """
+    examples = {"preprocessing": preprocessing, "train": train, "validation": validation}
+    return quantized_training(model, preserve=preserve, keep_float=keep_float, retraining=retraining, **examples)[0]
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a training did.
+
+    Attributes:
+        trained: parameters that it moved.
+        untouched: layers whose kernel it left as it was.
+        kept_epoch: whose weights were kept, counted from 1; 0 where the start was best on validation.
+    """
+
+    trained: int
+    untouched: list[str]
+    kept_epoch: int
+
+
+def quantized_training(
+    model: "keras.Model",
+    *,
+    preserve: Preserve,
+    keep_float: Collection[str],
+    retraining: Retraining | None,
+    **examples: Any,
+) -> tuple[bytes, TrainingFacts]:
+    """Train as ``quantize_aware_train`` does, and tell beside its file what the training did."""
     _one_of("preserve", preserve, get_args(Preserve))
     model = as_classifier(model)
     require_layers(model, keep_float)
     options = {"preserve": preserve, "keep_float": list(keep_float)}
-    retraining = retraining or Retraining()
-    with finished_job("qat", model, options, preprocessing, train, validation, retraining) as directory:
+    with finished_job("qat", model, options, retraining=retraining or Retraining(), **examples) as directory:
         content = (directory / "result.tflite").read_bytes()
+        facts = TrainingFacts(**json.loads((directory / "training.json").read_text()))
     require_integer(content, model, keep_float)
-    return compact(content, [layer.name for layer in model.layers])
+    return compact(content, [layer.name for layer in model.layers]), facts
 
 
 def prune(
@@ -127,7 +159,7 @@ def prune(
     Args:
         model: not changed; it and what is not listed here are as for ``quantize_aware_train``.
         pruning: how many zeros, and where.
-        validation: measured after every epoch, for ``retraining.progress``.
+        validation: measured after every epoch, for the log.
         retraining: at least 1 epoch.
 
     Returns:
@@ -138,10 +170,10 @@ def prune(
     """
     pruning, retraining = pruning or Pruning(), retraining or Retraining()
     model = as_classifier(model)
-    require_layers(model, pruning.skip)
     if retraining.epochs < 1:
         raise UserError("pruning happens while training: give at least one epoch")
-    with finished_job("prune", model, asdict(pruning), preprocessing, train, validation, retraining) as directory:
+    options = _with_layers(pruning, kernels_to_change(model, pruning))
+    with finished_job("prune", model, options, preprocessing, train, validation, retraining) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)
 
 
@@ -159,7 +191,7 @@ def cluster(
     Args:
         model: not changed; it and what is not listed here are as for ``quantize_aware_train``.
         clustering: how many values.
-        validation: measured after every epoch, for ``retraining.progress``.
+        validation: measured after every epoch, for the log.
 
     Returns:
         A float32 copy of ``model`` with the shared values, flat and of logits.
@@ -169,9 +201,40 @@ def cluster(
     """
     clustering, retraining = clustering or Clustering(), retraining or Retraining()
     model = as_classifier(model)
-    require_layers(model, clustering.skip)
-    with finished_job("cluster", model, asdict(clustering), preprocessing, train, validation, retraining) as directory:
+    options = _with_layers(clustering, kernels_to_change(model, clustering))
+    with finished_job("cluster", model, options, preprocessing, train, validation, retraining) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)
+
+
+def kernels_to_change(model: "keras.Model", settings: Pruning | Clustering) -> tuple[str, ...]:
+    """Name the layers whose kernels a method changes, whether or not the network's own training had frozen them.
+
+    Dense layers and convolutions of at least ``MIN_WEIGHTS`` weights; under blocks the dense ones alone.
+
+    Raises:
+        UserError: there is none, or a layer to skip is not there.
+    """
+    require_layers(model, settings.skip)
+    blocks = isinstance(settings, Pruning) and settings.pattern == "block"
+    kinds = (keras.layers.Dense,) if blocks else (keras.layers.Dense, keras.layers.Conv2D)
+    found = tuple(
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, kinds)
+        and not isinstance(layer, keras.layers.Conv2DTranspose)
+        and math.prod(layer.kernel.shape) >= MIN_WEIGHTS
+        and layer.name not in settings.skip
+    )
+    if not found:
+        kind = "dense layer" if blocks else "dense layer or convolution"
+        raise UserError(f"{model.name}: nothing to change: it has no {kind} of {MIN_WEIGHTS} weights or more")
+    return found
+
+
+def _with_layers(settings: Pruning | Clustering, layers: tuple[str, ...]) -> dict[str, Any]:
+    options = asdict(settings) | {"layers": layers}
+    del options["skip"]
+    return options
 
 
 def _one_of(keyword: str, value: str, allowed: tuple[str, ...]) -> None:

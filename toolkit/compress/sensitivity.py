@@ -9,6 +9,7 @@ import numpy as np
 
 from toolkit.compress.examples import Examples, spread
 from toolkit.lazy import keras
+from toolkit.progress import step, track
 from toolkit.spec import Preprocessing
 
 #: Pictures that ranges are checked on and noise is measured on, and how many of them at a time.
@@ -67,7 +68,7 @@ def range_report(
     network = keras.Model(model.inputs, [layer.output for layer in layers])
     least, most = dict.fromkeys(groups, np.inf), dict.fromkeys(groups, -np.inf)
     beyond, total = dict.fromkeys(groups, 0), dict.fromkeys(groups, 0)
-    for batch in _batches(spread(examples, preprocessing, NUM_PICTURES)):
+    for batch in track([*_batches(spread(examples, preprocessing, NUM_PICTURES))], "checking the ranges"):
         for layer, output in zip(layers, keras.tree.flatten(network([batch], training=False)), strict=True):
             name, values = layer.name, keras.ops.convert_to_numpy(output)
             low, high, step = groups[name].range
@@ -97,7 +98,8 @@ def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocess
 
     model = as_float32(model)
     inputs = spread(calibration, preprocessing, NUM_CALIBRATION)
-    groups = _groups(to_litert(model, quantization="int8", calibration=[inputs]), model)
+    with step("quantizing to int8"):
+        groups = _groups(to_litert(model, quantization="int8", calibration=[inputs]), model)
     network, switches = _with_roundings(model, groups)
     for layer in model.layers:
         network.get_layer(layer.name).set_weights(layer.get_weights())
@@ -108,7 +110,7 @@ def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocess
 
     expected = logits()
     noises = []
-    for group in groups:
+    for group in track(groups, "trying each layer in int8"):
         layer = network.get_layer(group.first)
         weights = layer.get_weights()
         layer.set_weights([_rounded(weight) for weight in weights])

@@ -2,7 +2,8 @@
 
 ``toolkit.compress.job`` starts it, and ``toolkit.compress.bridge`` says why it stands alone. ``JOB`` is a directory
 with ``job.json``, ``model.h5`` (the twin made by ``to_tf_keras``) and the examples. Progress leaves on stdout, a JSON
-document a line; the result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained).
+document a line; the result is ``result.h5`` (pruned, clustered) or ``result.tflite`` (quantization-aware trained), with
+``training.json`` about what the training did.
 
 The process ends when its stdin closes, so it never outlives the one that started it.
 """
@@ -10,9 +11,11 @@ The process ends when its stdin closes, so it never outlives the one that starte
 import functools
 import json
 import os
+import re
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ from toolkit.errors import UserError
 from toolkit.machine import end_with_parent
 from toolkit.spec import Preprocessing
 
-#: Training batches that activation ranges are first set from.
+#: Training batches that activation ranges are first set from, or all of an epoch.
 NUM_CALIBRATION_BATCHES = 16
-#: Kernels with fewer values than this are left alone: there is nothing to win.
-MIN_WEIGHTS = 256
+#: Times that pruning chooses anew which weights are zero, in a training of few steps.
+_MASK_UPDATES = 4
+#: Seconds between two tellings of how many batches are done.
+_TELL_EVERY = 0.2
 
 
 def main(directory: Path) -> None:
@@ -62,6 +67,8 @@ class Worker:
 
         tf_keras.utils.set_random_seed(self.settings["seed"])
         model = load_twin(self.directory / "model.h5")
+        unfreeze(model)
+        self.tell({"event": "stage", "stage": "reading the training pictures"})
         self.train, self.steps = self._examples("train", training=True)
         self.validation, _ = self._examples("validation", training=False)
         getattr(self, f"run_{self.method}")(model)
@@ -71,10 +78,11 @@ class Worker:
 
         masks = zero_masks(model) if self.options["preserve"] in ("sparsity", "both") else None
         network = quantization_aware(model, preserve=self.options["preserve"], keep_float=self.options["keep_float"])
-        self.tell({"event": "stage", "stage": "calibrating"})
-        calibrate(network, (inputs for inputs, _ in self.train.take(NUM_CALIBRATION_BATCHES)))
+        self.tell({"event": "stage", "stage": "calibrating the ranges"})
+        num_batches = min(NUM_CALIBRATION_BATCHES, self.steps)
+        calibrate(network, (inputs for inputs, _ in self.train.take(num_batches)))
         self.fit(network, keep_best=True)
-        self.tell({"event": "stage", "stage": "converting"})
+        self.tell({"event": "stage", "stage": "converting to int8"})
         (self.directory / "result.tflite").write_bytes(convert(network, masks))
 
     def run_prune(self, model: Any) -> None:
@@ -82,8 +90,6 @@ class Worker:
 
         total = self.steps * self.settings["epochs"]
         network, callback = pruned(model, total_steps=total, **self.options)
-        if not any(type(layer).__name__ == "PruneLowMagnitude" for layer in network.layers):
-            raise UserError("the network has no layer this kind of pruning applies to")
         self.fit(network, callbacks=[callback])
         save_twin(strip_pruning(network), self.directory / "result.h5")
 
@@ -109,28 +115,47 @@ class Worker:
             metrics=[tf_keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
         best = _Best(network, self.validation) if keep_best and self.validation is not None else None
-        report = tf_keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: self._epoch(epoch + 1, epochs, logs, best),
-        )
+        start = {id(weight): weight.numpy() for weight in network.trainable_weights}
         if epochs:
             network.fit(
                 self.train,
                 steps_per_epoch=self.steps,
                 epochs=epochs,
                 validation_data=self.validation,
-                callbacks=[*(callbacks or []), report],
+                callbacks=[*(callbacks or []), self._report(epochs, best)],
                 verbose=0,
             )
+        trained, untouched = _moved(network, start)
         if best:
             best.restore()
+        facts = {"trained": trained, "untouched": untouched, "kept_epoch": best.epoch if best else epochs}
+        (self.directory / "training.json").write_text(json.dumps(facts))
 
-    def _epoch(self, epoch: int, epochs: int, logs: dict[str, float], best: "_Best | None") -> None:
-        row = {key: float(value) for key, value in logs.items()}
-        if not np.isfinite(row["loss"]):
-            raise UserError(f"the training loss became {row['loss']} in epoch {epoch}: lower the learning rate")
-        if best:
-            best.offer(row["val_accuracy"])
-        self.tell({"event": "epoch", "epoch": epoch, "epochs": epochs, **row})
+    def _report(self, epochs: int, best: "_Best | None") -> Any:
+        """Make the callback that tells how far the training is."""
+        import tf_keras
+
+        told = 0.0
+
+        def begin(epoch: int, logs: Any) -> None:
+            stage = f"training, epoch {epoch + 1} of {epochs}"
+            self.tell({"event": "stage", "stage": stage, "total": self.steps})
+
+        def batch(number: int, logs: Any) -> None:
+            nonlocal told
+            if time.monotonic() - told > _TELL_EVERY:
+                told = time.monotonic()
+                self.tell({"event": "batch", "done": number + 1})
+
+        def end(epoch: int, logs: dict[str, float]) -> None:
+            row = {key: float(value) for key, value in logs.items()}
+            if not np.isfinite(row["loss"]):
+                raise UserError(f"the training loss became {row['loss']} in epoch {epoch + 1}: lower the learning rate")
+            if best:
+                best.offer(epoch + 1, row["val_accuracy"])
+            self.tell({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **row})
+
+        return tf_keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_batch_end=batch, on_epoch_end=end)
 
     def _examples(self, name: str, *, training: bool) -> tuple[Any, int]:
         """A ``tf.data`` pipeline of normalised batches, and its batches per epoch."""
@@ -145,30 +170,61 @@ class Worker:
 
 
 class _Best:
-    """The weights that were best on validation so far."""
+    """The weights that were best on validation so far, and the epoch they are from: 0 before the first."""
 
     def __init__(self, network: Any, validation: Any) -> None:
+        self.epoch = 0
         self._network = network
         self._accuracy = network.evaluate(validation, verbose=0, return_dict=True)["accuracy"]
         self._weights = network.get_weights()
 
-    def offer(self, accuracy: float) -> None:
+    def offer(self, epoch: int, accuracy: float) -> None:
         if accuracy >= self._accuracy:
-            self._accuracy, self._weights = accuracy, self._network.get_weights()
+            self.epoch, self._accuracy, self._weights = epoch, accuracy, self._network.get_weights()
 
     def restore(self) -> None:
         self._network.set_weights(self._weights)
 
 
+def _moved(network: Any, start: dict[int, np.ndarray]) -> tuple[int, list[str]]:
+    """Count the parameters that training moved from ``start``, and name the layers whose kernel stayed as it was."""
+    trained, untouched = 0, []
+    for layer in network.layers:
+        own = [weight for weight in layer.trainable_weights if id(weight) in start]
+        moved = {tuple(weight.shape) for weight in own if not np.array_equal(start[id(weight)], weight.numpy())}
+        # Where clusters are preserved, a copy of the kernel and its centroids train in its stead.
+        parameters = [weight for weight in own if not re.search("cluster_centroids|ori_weights", weight.name)]
+        trained += sum(int(np.prod(weight.shape)) for weight in parameters if tuple(weight.shape) in moved)
+        kernels = [weight for weight in getattr(layer, "layer", layer).weights if len(weight.shape) > 1]
+        if any(tuple(kernel.shape) not in moved for kernel in kernels):
+            untouched.append(layer.name.removeprefix("quant_"))
+    return trained, untouched
+
+
+def unfreeze(model: Any) -> None:
+    """Let all layers of a twin train, whichever of them the network's own training had frozen.
+
+    But batch normalisations that were frozen keep their statistics: those of a few pictures would undo them.
+    """
+    for layer in model.layers:
+        layer.trainable = layer.trainable or type(layer).__name__ != "BatchNormalization"
+
+
 def pruned(
-    model: Any, *, total_steps: int, sparsity: float, pattern: str, schedule: str, block: list[int], skip: list[str]
+    model: Any,
+    *,
+    total_steps: int,
+    sparsity: float,
+    pattern: str,
+    schedule: str,
+    block: list[int],
+    layers: Collection[str],
 ) -> tuple[Any, Any]:
-    """Copy a tf_keras network so that it loses its smallest weights while it trains; also the callback for that.
+    """Copy a tf_keras network so that ``layers`` lose their smallest weights while it trains; also the callback for it.
 
     The options are those of ``toolkit.compress.Pruning``; the last quarter of ``total_steps`` trains at full sparsity.
     """
     import tensorflow_model_optimization as tfmot
-    import tf_keras
 
     api = tfmot.sparsity.keras
     patterns: dict[str, dict[str, Any]] = {
@@ -176,33 +232,34 @@ def pruned(
         "2:4": {"sparsity_m_by_n": (2, 4)},
         "block": {"block_size": tuple(block), "block_pooling_type": "AVG"},
     }
-    # A mask follows the schedule every `frequency` steps, and has to at least a few times.
-    frequency = max(1, min(100, total_steps // 20))
-    end = max(1, 3 * total_steps // 4)
+    # Masks follow the schedule a few times: each time all weights are sorted, which takes as long as a training step.
+    # The last time is the schedule's end, or zeros would be missing.
+    frequency = max(1, min(100, total_steps // _MASK_UPDATES))
+    end = frequency * max(1, 3 * total_steps // 4 // frequency)
     schedules = {
         "polynomial": lambda: api.PolynomialDecay(0.0, sparsity, 0, end, frequency=frequency),
         "constant": lambda: api.ConstantSparsity(sparsity, 0, frequency=frequency),
     }
-    kinds = (tf_keras.layers.Dense,) if pattern == "block" else (tf_keras.layers.Dense, tf_keras.layers.Conv2D)
 
     def wrap(layer: Any) -> Any:
         copy = layer.__class__.from_config(layer.get_config())
-        if layer.name in skip or not _is_kernel(layer, kinds):
+        if layer.name not in layers:
             return copy
         return api.prune_low_magnitude(copy, pruning_schedule=schedules[schedule](), **patterns[pattern])
 
     return _cloned(model, wrap), api.UpdatePruningStep()
 
 
-def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_channel: bool, skip: list[str]) -> Any:
-    """Copy a tf_keras network so that its kernels keep ``num_clusters`` different values each, found by k-means.
+def clustered(
+    model: Any, *, num_clusters: int, preserve_sparsity: bool, per_channel: bool, layers: Collection[str]
+) -> Any:
+    """Copy a tf_keras network so that kernels of ``layers`` keep ``num_clusters`` different values each, by k-means.
 
     The options are those of ``toolkit.compress.Clustering``.
     """
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    kinds = (tf_keras.layers.Dense, tf_keras.layers.Conv2D)
     wrapped = functools.partial(
         tfmot.clustering.keras.cluster_weights,
         number_of_clusters=num_clusters,
@@ -213,7 +270,7 @@ def clustered(model: Any, *, num_clusters: int, preserve_sparsity: bool, per_cha
     # Centroids are found in the weights when a layer is wrapped, so it has to have them by then.
     return tf_keras.models.clone_model(
         _cloned(model, lambda layer: layer.__class__.from_config(layer.get_config())),
-        clone_function=lambda layer: wrapped(layer) if layer.name not in skip and _is_kernel(layer, kinds) else layer,
+        clone_function=lambda layer: wrapped(layer) if layer.name in layers else layer,
     )
 
 
@@ -224,13 +281,6 @@ def _cloned(model: Any, clone: Any) -> Any:
     for layer, original in zip(copy.layers, model.layers, strict=True):
         getattr(layer, "layer", layer).set_weights(original.get_weights())
     return copy
-
-
-def _is_kernel(layer: Any, kinds: tuple[type, ...]) -> bool:
-    import tf_keras
-
-    takes_part = isinstance(layer, kinds) and not isinstance(layer, tf_keras.layers.Conv2DTranspose)
-    return takes_part and layer.trainable and layer.kernel.shape.num_elements() >= MIN_WEIGHTS
 
 
 def _ends_in_softmax(network: Any) -> bool:

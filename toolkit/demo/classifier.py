@@ -1,10 +1,14 @@
 """Answers for the page from the bundles in a directory, without a word of HTML."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from toolkit.bundle import EXAMPLES, Manifest, read_manifest
+import numpy as np
+
+from toolkit.bundle import Example, Manifest, read_examples, read_manifest
+from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.engines import available_engines
 from toolkit.errors import UserError, unknown_name
 from toolkit.inference.choice import require_engine, resolve_engine
@@ -22,7 +26,9 @@ class Answer:
     """A network's answer to one picture, best prediction first.
 
     ``milliseconds`` are for decoding the picture and running the network, without loading it. ``rejected`` tells that
-    the best is too improbable to be an answer, by the threshold the bundle brings.
+    the best is too improbable to be an answer, by the threshold the bundle brings. ``true_label`` is known of the
+    bundle's own examples. ``turned`` are the pixels that the network saw, uint8 (height, width, 3), where light and
+    dark had to be exchanged, see ``toolkit.data.pixels.ground``.
     """
 
     bundle: str
@@ -30,6 +36,18 @@ class Answer:
     milliseconds: float
     predictions: tuple[Prediction, ...]
     rejected: bool = False
+    true_label: str | None = None
+    turned: np.ndarray | None = None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the best label is the true one, however improbable."""
+        return self.predictions[0].label == self.true_label
+
+    def as_document(self) -> dict[str, Any]:
+        """Plain JSON-ready values; ``turned`` tells only whether light and dark were exchanged."""
+        predictions = [asdict(prediction) for prediction in self.predictions]
+        return vars(self) | {"predictions": predictions, "turned": self.turned is not None}
 
 
 class Classifier:
@@ -75,12 +93,9 @@ class Classifier:
         """Read what ``bundle`` says of itself."""
         return read_manifest(self._directory(bundle))
 
-    def examples(self, bundle: str) -> list[Path]:
-        """List the example pictures that ``bundle`` brings, in ``assets.extra/examples``."""
-        folder = self._directory(bundle) / EXAMPLES
-        if not folder.is_dir():
-            return []
-        return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))[:MAX_EXAMPLES]
+    def examples(self, bundle: str) -> list[Example]:
+        """List the example pictures that ``bundle`` brings, with their true labels where it tells them."""
+        return read_examples(self._directory(bundle))[:MAX_EXAMPLES]
 
     def classify(self, picture: bytes, bundle: str, engine: str = "auto") -> Answer:
         """Name the most probable classes of an encoded picture.
@@ -92,10 +107,15 @@ class Classifier:
         name = next((b for b in self.bundles() if b.rpartition("/")[0] == bundle), bundle)
         predictor = self.predictor(name, engine)
         start = time.perf_counter()
-        probabilities = predictor.probabilities([picture])[0]
+        seen, ground = predictor.decode(picture), predictor.manifest.ground
+        turned = None
+        if ground is not None and isinstance(seen, np.ndarray) and has_opposite_ground(seen, ground):
+            seen = turned = exchange_ground(seen, ground)
+        probabilities = predictor.from_decoded([seen])[0]
         milliseconds = 1000 * (time.perf_counter() - start)
         best, rejected = tuple(predictor.top(probabilities)), predictor.is_rejected(probabilities)
-        return Answer(name, predictor.engine_name, milliseconds, best, rejected)
+        truth = self._true_label(picture, name)
+        return Answer(name, predictor.engine_name, milliseconds, best, rejected, truth, turned)
 
     def predictor(self, bundle: str, engine: str) -> Predictor:
         """Take a network, loaded if it is not yet."""
@@ -106,6 +126,11 @@ class Classifier:
     def without_paths(self, error: UserError) -> str:
         """Word an error as visitors may read it: where the bundles lie is not their business."""
         return str(error).replace(f"{self._root}/", "").replace(str(self._root), "the bundles' folder")
+
+    def _true_label(self, picture: bytes, bundle: str) -> str | None:
+        """Look a picture up among the examples, by its bytes."""
+        alike = (e for e in self.examples(bundle) if e.path.stat().st_size == len(picture))
+        return next((e.label for e in alike if e.path.read_bytes() == picture), None)
 
     def _directory(self, bundle: str) -> Path:
         # Looked up, never joined: what a visitor sends must not name a path of its own.

@@ -7,7 +7,9 @@ from functools import lru_cache
 from html import escape as escape_html
 from pathlib import Path
 
-from toolkit.bundle import Manifest
+import numpy as np
+
+from toolkit.bundle import Example, Manifest
 from toolkit.demo.classifier import Answer
 
 #: Longest side of an example's thumbnail, twice its size on the page for sharp screens.
@@ -18,25 +20,56 @@ NONE_OF_THESE = "none of these"
 
 HEADER = """<header class="tk-header">
 <h1>What does the network see?</h1>
-<p>Drop a picture in; a neural network running on this server names it and says how sure it is.</p>
+<p>Drop a picture in, or draw one; a neural network running on this server names it and says how sure it is.</p>
 </header>"""
 
-NOTHING_YET = (
-    """<section class="tk-card tk-empty" data-state="empty">
+
+#: Networks that take small grey pictures see what a hand draws.
+_SMALL = 64
+#: Width of a stroke on the canvas of 280 × 280: of the digits drawn for the tests, most are read with this one.
+_BRUSH = 46
+
+
+def accepted(suffixes: Sequence[str]) -> str:
+    """Write what the dialog for choosing a file offers, for the page's script; nothing is seen of it."""
+    return f'<span hidden data-accept="{escape(",".join(("image/*", *suffixes)))}"></span>'
+
+
+def nothing_yet(manifest: Manifest | None = None) -> str:
+    """Write the card that waits for a picture; it offers the canvas where the network takes what a hand draws."""
+    is_drawable = manifest is not None and _is_grey(manifest) and max(manifest.preprocessing.size) <= _SMALL
+    offer = '<button type="button" class="tk-offer" data-draw>Draw one</button>' if is_drawable else ""
+    bars = 5 * '<li><span class="tk-track"></span></li>'
+    return f"""<section class="tk-card tk-empty" data-state="empty">
 <p class="tk-eyebrow">The network says</p>
-<p class="tk-top">Show me a picture.</p>
-<ol class="tk-bars" aria-hidden="true">"""
-    + 5 * '<li><span class="tk-track"></span></li>'
-    + """</ol>
+<p class="tk-top">Show me a picture.{offer}</p>
+<ol class="tk-bars" aria-hidden="true">{bars}</ol>
 </section>"""
-)
 
 
-def answer_card(answer: Answer) -> str:
-    """Write the best label, or that it is none of them, a bar per class, and the time it took."""
+def drawing(manifest: Manifest | None = None) -> str:
+    """Write the canvas, with light and dark as the network's training pictures have them."""
+    if manifest is None or manifest.ground is None:
+        is_dark = manifest is None or _is_grey(manifest)
+    else:
+        is_dark = manifest.ground < 0.5
+    ground, ink = ("#000000", "#ffffff") if is_dark else ("#ffffff", "#000000")
+    return f"""<div class="tk-drawing">
+<div class="tk-canvas"><canvas width="280" height="280" data-ground="{ground}" data-ink="{ink}" data-width="{_BRUSH}" \
+role="img" aria-label="Canvas to draw on"></canvas></div>
+<p class="tk-hint"><span>Draw large; the network sees just this.</span><button type="button">Clear</button></p>
+</div>"""
+
+
+def _is_grey(manifest: Manifest) -> bool:
+    return manifest.preprocessing.channel_order == "grey"
+
+
+def answer_card(answer: Answer, note: str = "") -> str:
+    """Write the best label, or that it is none of them, the true one if it is known, a bar per class, and the time."""
     best = answer.predictions[0]
     label = NONE_OF_THESE if answer.rejected else best.label
-    sure = f"{best.label} {percent(best.probability)} at best" if answer.rejected else percent(best.probability)
+    sure = f"at best {best.label}, {percent(best.probability)}" if answer.rejected else percent(best.probability)
     bars = "".join(
         f'<li><span class="tk-name" title="{escape(p.label)}">{escape(p.label)}</span>'
         f'<span class="tk-track" aria-hidden="true"><span style="width:{100 * p.probability:.2f}%"></span></span>'
@@ -47,10 +80,33 @@ def answer_card(answer: Answer) -> str:
 <p class="tk-eyebrow">The network says</p>
 <p class="tk-top{" tk-long" if len(label) > 16 else ""}"><span class="tk-label">{escape(label)}</span>
 <span class="tk-sure">{escape(sure)}</span></p>
+{_truth(answer)}{_turned(answer)}{f'<p class="tk-note">{escape(note)}</p>' if note else ""}
 <ol class="tk-bars">{bars}</ol>
 <p class="tk-facts"><b>{milliseconds(answer.milliseconds)}</b> to decode and classify, \
 {escape(answer.bundle)} on {escape(answer.engine)}</p>
 </section>"""
+
+
+def _truth(answer: Answer) -> str:
+    if answer.true_label is None:
+        return ""
+    if answer.rejected:
+        verdict = "too unsure to say so" if answer.is_right else "wrong, and too unsure to say it"
+    else:
+        verdict = "right" if answer.is_right else "the network is wrong here"
+    label = escape(answer.true_label)
+    kind = "tk-right" if answer.is_right else "tk-wrong"
+    return f'<p class="tk-truth {kind}">true label: <b title="{label}">{label}</b> – {verdict}</p>'
+
+
+def _turned(answer: Answer) -> str:
+    if answer.turned is None:
+        return ""
+    return (
+        f'<p class="tk-note tk-turned"><img src="{_data_url(answer.turned)}" alt="The picture with light and dark '
+        'exchanged"><span>Light and dark are exchanged: the network learned from pictures the other way round, and '
+        "was shown this.</span></p>"
+    )
 
 
 def problem_card(title: str, detail: str, advice: str = "") -> str:
@@ -65,7 +121,7 @@ def problem_card(title: str, detail: str, advice: str = "") -> str:
 def about(manifest: Manifest, engine: str) -> str:
     """Write the network's facts and its accuracy on held-out pictures, with ``engine`` where that was measured."""
     height, width = manifest.preprocessing.size
-    colour = "grey" if manifest.preprocessing.channel_order == "grey" else "colour"
+    colour = "grey" if _is_grey(manifest) else "colour"
     facts = [
         f"<b>{escape(manifest.model)}</b>",
         f"{manifest.num_params:,} parameters",
@@ -83,15 +139,27 @@ def about(manifest: Manifest, engine: str) -> str:
     return f'<p class="tk-about">{lines}</p>'
 
 
-def examples_strip(paths: Sequence[Path]) -> str:
-    """Write a button per readable example picture, or nothing."""
+def examples_strip(examples: Sequence[Example]) -> str:
+    """Write a button per readable example picture, with its true label where that is known, or nothing."""
     buttons = "".join(
-        f'<button type="button" class="tk-example" data-index="{index}" aria-label="Example {index + 1}">'
-        f'<img src="{source}" alt=""></button>'
-        for index, path in enumerate(paths)
-        if (source := _thumbnail(path))
+        _example(index, source, example.label)
+        for index, example in enumerate(examples)
+        if (source := _thumbnail(example.path))
     )
-    return f'<p class="tk-eyebrow">Or try one of these</p><div class="tk-examples">{buttons}</div>' if buttons else ""
+    if not buttons:
+        return ""
+    is_told = any(example.label is not None for example in examples)
+    told = ", with their true labels" if is_told else ""
+    return f'<p class="tk-eyebrow">Or try one of these{told}</p><div class="tk-examples">{buttons}</div>'
+
+
+def _example(index: int, source: str, label: str | None) -> str:
+    name = f"Example {index + 1}" + ("" if label is None else f", true label: {label}")
+    caption = "" if label is None else f'<span class="tk-caption">{escape(label)}</span>'
+    return (
+        f'<button type="button" class="tk-example" data-index="{index}" aria-label="{escape(name)}" '
+        f'title="{escape(name)}"><img src="{source}" alt="">{caption}</button>'
+    )
 
 
 def percent(probability: float) -> str:
@@ -130,15 +198,19 @@ def escape(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _thumbnail(path: Path) -> str:
-    """Make a data URL, so that no folder of the server has to be opened to the browser."""
-    from PIL import Image
-
     from toolkit.data.pixels.decode import ImageError, read_rgb
 
     try:
-        image = Image.fromarray(read_rgb(path))
+        return _data_url(read_rgb(path))
     except ImageError:
         return ""
+
+
+def _data_url(pixels: np.ndarray) -> str:
+    """Make a data URL of uint8 RGB, so that no folder of the server has to be opened to the browser."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
     image_format = "png" if max(image.size) < _THUMBNAIL else "webp"  # tiny ones keep every pixel
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()

@@ -2,19 +2,15 @@
 
 import logging
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_file_to_cache
 from gradio.themes import Base, Default
 from gradio.themes.utils.fonts import LocalFont
-from gradio.utils import get_upload_folder
-from gradio_client.utils import is_http_url_like
 
 from toolkit.data.pixels.decode import ImageError
-from toolkit.demo import markup
+from toolkit.demo import markup, uploads
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.errors import UserError
 
@@ -26,6 +22,9 @@ STYLE = Path(__file__).with_name("style.css")
 CONCURRENCY = 2
 #: Visitors that may wait; the next is told that the server is busy.
 QUEUE_SIZE = 32
+_PICTURE, _DRAW = "picture", "draw"  # the tabs
+_TO_PICTURE, _TO_DRAW = gr.update(selected=_PICTURE), gr.update(selected=_DRAW)
+
 #: Every ten minutes, uploads older than an hour are deleted.
 DELETE_CACHE = (600, 3600)
 
@@ -38,6 +37,10 @@ ON_LOAD_JS = """() => {
   }, true);
   document.querySelector("#answer")?.setAttribute("aria-live", "polite");
 }"""
+
+_OFFER_JS = """element.addEventListener("click", (event) => {
+  if (event.target.closest("button[data-draw]")) trigger("draw", {});
+});"""
 
 _EXAMPLES_JS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-index]");
@@ -62,20 +65,25 @@ def build_page(classifier: Classifier) -> gr.Blocks:
     page = _Page(classifier)
     with gr.Blocks(title="toolkit demo", analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
         gr.HTML(markup.HEADER)
+        files = gr.HTML(markup.accepted(uploads.SUFFIXES), js_on_load=_script("files.js"), elem_id="files")
         with gr.Row(elem_id="main", equal_height=False):
             with gr.Column(min_width=300):
-                picture = gr.Image(
-                    label="Picture",
-                    type="filepath",
-                    format="png",
-                    sources=["upload", "webcam", "clipboard"],
-                    buttons=["fullscreen"],
-                    height=360,
-                    elem_id="picture",
-                )
+                with gr.Tabs(selected=_PICTURE) as ways:
+                    with gr.Tab("Picture", id=_PICTURE):
+                        picture = gr.Image(
+                            show_label=False,
+                            type="filepath",
+                            format="png",
+                            sources=["upload", "webcam", "clipboard"],
+                            buttons=["fullscreen"],
+                            height=360,
+                            elem_id="picture",
+                        )
+                    with gr.Tab("Draw", id=_DRAW, elem_id="draw-tab"):
+                        canvas = gr.HTML(markup.drawing(), js_on_load=_script("drawing.js"), elem_id="drawing")
                 examples = gr.HTML(js_on_load=_EXAMPLES_JS, elem_id="examples")
             with gr.Column(min_width=300):
-                answer = gr.HTML(markup.NOTHING_YET, elem_id="answer")
+                answer = gr.HTML(markup.nothing_yet(), js_on_load=_OFFER_JS, elem_id="answer")
                 with gr.Row(elem_id="controls"):
                     bundle = gr.Dropdown(bundles, value=bundles[0], label="Network", elem_id="bundle", min_width=150)
                     engine = gr.Dropdown(engines, value="auto", label="Engine", elem_id="engine", min_width=150)
@@ -89,19 +97,32 @@ def build_page(classifier: Classifier) -> gr.Blocks:
         limits: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": "predict"}
         predicting = private | limits | {"show_progress": "minimal", "show_progress_on": answer}
         predicting["trigger_mode"] = "always_last"  # a second picture while the first is under way is not lost
-        choice, question = [bundle, engine, examples, about], [picture, bundle, engine]
-        demo.load(page.open, None, choice, **at_once)
-        chosen = bundle.input(page.choose_bundle, bundle, choice, **at_once)
-        chosen.then(page.look_again, question, answer, **predicting)
-        chosen = engine.input(page.choose_engine, [bundle, engine], about, **at_once)
-        chosen.then(page.look_again, question, answer, **predicting)
-        picture.input(page.look, question, [picture, answer], **predicting)
-        picture.clear(lambda: markup.NOTHING_YET, None, answer, **at_once)
-        examples.click(page.show_example, [bundle, engine], [picture, answer], **predicting)
+        chosen, question = [bundle, engine], [picture, bundle, engine]
+        choice = [*chosen, examples, about, canvas]
+        demo.load(page.open, None, [*choice, answer], **at_once)
+        # Not `input`, which a list that is opened and left again tells too (Gradio 6.31).
+        change = bundle.change(page.choose_bundle, chosen, choice, **at_once)
+        change.then(page.look_again, question, answer, **predicting)
+        change = engine.change(page.choose_engine, chosen, about, **at_once)
+        change.then(page.look_again, question, answer, **predicting)
+        # Nor `input` here, which is told of a picture that is taken away, too, and brings it back.
+        picture.upload(page.look, question, [picture, answer], **predicting)
+        picture.clear(page.clear, bundle, answer, **at_once)
+        files.taken(page.take, chosen, [picture, answer, ways], **predicting)
+        files.refused(page.refuse, None, answer, **at_once)
+        canvas.drawn(page.draw, chosen, [picture, answer], **predicting)
+        canvas.refused(page.refuse, None, answer, **at_once)
+        canvas.cleared(lambda bundle: (None, page.clear(bundle)), bundle, [picture, answer], **at_once)
+        examples.click(page.show_example, chosen, [picture, answer, ways], **predicting)
+        answer.draw(lambda: _TO_DRAW, None, ways, **at_once)
         api_button.click(page.predict, question, api_answer, preprocess=False, api_name="predict", **limits)
-    _refuse_addresses(picture)
+    uploads.refuse_addresses(picture)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo
+
+
+def _script(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 class _Page:
@@ -112,19 +133,25 @@ class _Page:
 
     def open(self) -> tuple[Any, ...]:
         bundles = self._classifier.bundles()
-        return (gr.Dropdown(choices=bundles, value=bundles[0]), *self.choose_bundle(bundles[0])[1:])
+        first = bundles[0]
+        chosen = self.choose_bundle(first, self._classifier.preferred_engine(first))[1:]
+        return gr.Dropdown(choices=bundles, value=first), *chosen, self._nothing_yet(first)
 
-    def choose_bundle(self, bundle: str) -> tuple[Any, ...]:
+    def choose_bundle(self, bundle: str, engine: str) -> tuple[Any, ...]:
+        """Show a network, with the engine that was chosen, where it has that one."""
         classifier = self._classifier
         try:
-            engine = classifier.preferred_engine(bundle)
+            engines = classifier.engines(bundle)
+            kept = engine if engine in ("auto", *engines) else classifier.preferred_engine(bundle)
             names = [(f"auto ({classifier.resolve_engine(bundle, 'auto')})", "auto")]
-            names += [(name, name) for name in classifier.engines(bundle)]
+            names += [(name, name) for name in engines]
             examples = markup.examples_strip(classifier.examples(bundle))
+            canvas = markup.drawing(classifier.manifest(bundle))
         except UserError as error:
-            return gr.skip(), gr.skip(), "", markup.problem_card("Cannot open it", classifier.without_paths(error))
-        threading.Thread(target=self._warm, args=(bundle, engine), daemon=True).start()
-        return gr.skip(), gr.Dropdown(choices=names, value=engine), examples, self.choose_engine(bundle, engine)
+            problem = markup.problem_card("Cannot open it", classifier.without_paths(error))
+            return gr.skip(), gr.skip(), "", problem, gr.skip()
+        threading.Thread(target=self._warm, args=(bundle, kept), daemon=True).start()
+        return gr.skip(), gr.Dropdown(choices=names, value=kept), examples, self.choose_engine(bundle, kept), canvas
 
     def choose_engine(self, bundle: str, engine: str) -> str:
         try:
@@ -134,24 +161,45 @@ class _Page:
             return markup.problem_card("Cannot open it", self._classifier.without_paths(error))
 
     def look(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> tuple[Any, str]:
-        """Classify what was just dropped; an unreadable file makes room for the next one."""
-        card, readable = self._card(picture, bundle, engine)
-        return (gr.skip() if readable else None), card
+        """Classify what is new in the picture's place; an unreadable file makes room for the next one."""
+        path, card = self._show(picture, bundle, engine)
+        return (gr.skip() if path is not None and picture and path == picture.get("path") else path), card
 
     def look_again(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> str:
         return self._card(picture, bundle, engine)[0]
 
-    def show_example(self, bundle: str, engine: str, event: gr.EventData) -> tuple[Any, Any]:
+    def take(self, bundle: str, engine: str, event: gr.EventData) -> tuple[Any, ...]:
+        """Classify what was dropped, pasted or chosen; of several files the first."""
+        return *self.draw(bundle, engine, event), _TO_PICTURE
+
+    def draw(self, bundle: str, engine: str, event: gr.EventData) -> tuple[Any, ...]:
+        """Classify what was drawn."""
+        sent = _sent(event)
+        name, count = str(sent.get("name")), sent.get("count")
+        several = isinstance(count, int) and count > 1
+        note = f"{count:,} files came at once: this is the answer to the first, {name}." if several else ""
+        return self._show({"path": sent.get("path"), "orig_name": name}, bundle, engine, note)
+
+    def refuse(self, event: gr.EventData) -> str:
+        """Say why a file was not even sent."""
+        sent = _sent(event)
+        title = f"{sent.get('name')} was not sent"
+        return markup.problem_card(title, str(sent.get("reason")), "Try another picture.")
+
+    def clear(self, bundle: str) -> str:
+        return self._nothing_yet(bundle)
+
+    def show_example(self, bundle: str, engine: str, event: gr.EventData) -> tuple[Any, ...]:
         try:
-            path = self._classifier.examples(bundle)[int(event.index)]
-        except (UserError, IndexError, ValueError, TypeError, AttributeError):
-            return gr.skip(), markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
-        # Copied, so that the browser can be given it without opening the bundles' folder.
-        copy = save_file_to_cache(path, cache_dir=get_upload_folder())
-        return copy, self._card({"path": copy}, bundle, engine)[0]
+            example = self._classifier.examples(bundle)[int(event.index)]
+            copy = uploads.keep_copy(example.path)
+        except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
+            gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
+            return gr.skip(), gone, gr.skip()
+        return *self._show({"path": copy}, bundle, engine), _TO_PICTURE
 
     def predict(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> dict[str, Any]:
-        """Classify a picture (JPEG, PNG, BMP, GIF, WebP; the original file's bytes are used).
+        """Classify a picture; the original file's bytes are used.
 
         Args:
             picture: the file to classify.
@@ -159,27 +207,33 @@ class _Page:
             engine: auto, or an engine this bundle can be run by.
 
         Returns:
-            {"bundle", "engine", "milliseconds", "predictions": [{"label", "probability"}, ...], "rejected"}: best
-            first, and whether even the best is too improbable.
+            {"bundle", "engine", "milliseconds", "predictions": [{"label", "probability"}, ...], "rejected",
+            "true_label", "turned"}: best first, whether even the best is too improbable, the true label if the picture
+            is an example of the bundle, and whether light and dark were exchanged.
         """
         try:
-            return asdict(self._classify(picture, bundle, engine))
+            return self._classify(picture, bundle, engine).as_document()
         except ImageError as error:
-            raise gr.Error(f"{_file_name(picture)}: {_reason(error)}", print_exception=False) from None
+            raise gr.Error(f"{uploads.file_name(picture)}: {_reason(error)}", print_exception=False) from None
         except UserError as error:
             raise gr.Error(self._classifier.without_paths(error), print_exception=False) from None
         except Exception:
             log.exception("%s with %s failed", bundle, engine)
             raise gr.Error("the network failed on this picture", print_exception=False) from None
 
-    def _card(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> tuple[str, bool]:
+    def _show(self, picture: dict[str, Any] | None, bundle: str, engine: str, note: str = "") -> tuple[str | None, str]:
+        """The file to show in the picture's place, None where it cannot be read, and the card."""
+        card, is_readable = self._card(picture, bundle, engine, note)
+        return (uploads.shown(picture) if picture and is_readable else None), card
+
+    def _card(self, picture: dict[str, Any] | None, bundle: str, engine: str, note: str = "") -> tuple[str, bool]:
         """The card to show, and whether the picture could be read."""
         if not picture:
-            return markup.NOTHING_YET, True
+            return self._nothing_yet(bundle), True
         try:
-            return markup.answer_card(self._classify(picture, bundle, engine)), True
+            return markup.answer_card(self._classify(picture, bundle, engine), note), True
         except ImageError as error:
-            title = f"{_file_name(picture)} cannot be read as a picture"
+            title = f"{uploads.file_name(picture)} cannot be read as a picture"
             return markup.problem_card(title, _sentence(_reason(error)), "Try another picture."), False
         except UserError as error:
             text = self._classifier.without_paths(error)
@@ -189,8 +243,14 @@ class _Page:
             advice = "Try another picture or engine; the server's log says more."
             return markup.problem_card("Something went wrong", "The network failed on this picture.", advice), True
 
+    def _nothing_yet(self, bundle: str) -> str:
+        try:
+            return markup.nothing_yet(self._classifier.manifest(bundle))
+        except UserError:  # is told where the network is chosen
+            return markup.nothing_yet()
+
     def _classify(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> Answer:
-        return self._classifier.classify(_uploaded_bytes(picture), bundle, engine)
+        return self._classifier.classify(uploads.read_upload(picture), bundle, engine)
 
     def _warm(self, bundle: str, engine: str) -> None:
         try:
@@ -199,46 +259,9 @@ class _Page:
             log.warning("%s", error)  # the visitor is told when a picture comes
 
 
-def _refuse_addresses(picture: Any) -> None:
-    """Refuse files sent as web addresses: this server would fetch them, of any size and from anywhere.
-
-    Set on the instance: for a subclass of a component, Gradio writes a ``.pyi`` file beside this module.
-    """
-    keep = picture.async_move_resource_to_block_cache
-
-    async def move(url_or_file_path: str | Path | None) -> str | None:
-        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
-            raise gr.Error("send the picture's bytes, not its web address", print_exception=False)
-        return await keep(url_or_file_path)
-
-    picture.async_move_resource_to_block_cache = move
-    # Gradio's own example in the interface's documentation is a web address.
-    example = {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
-    picture.example_payload = lambda: example
-
-
-def _uploaded_bytes(picture: Any) -> bytes:
-    """Read the picture's file as it was sent.
-
-    Raises:
-        ImageError: nothing was sent, it is no longer there, or the path leads elsewhere than to an upload.
-    """
-    path = picture.get("path") if isinstance(picture, dict) else None
-    if not isinstance(path, str) or not path:
-        raise ImageError("the picture: no file was given")
-    # Checked here too, since Gradio 6.31 lets any path pass if the payload has no "meta".
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise ImageError("the picture: not an upload; send the file itself")
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError):
-        raise ImageError("the picture: no longer on the server, which keeps uploads for an hour") from None
-
-
-def _file_name(picture: Any) -> str:
-    if not isinstance(picture, dict):
-        return "the picture"
-    return str(picture.get("orig_name") or Path(str(picture.get("path") or "the picture")).name)
+def _sent(event: gr.EventData) -> dict[str, Any]:
+    """What a script of the page sent with an event, or whoever pretends to be it."""
+    return event._data if isinstance(event._data, dict) else {}
 
 
 def _sentence(text: str) -> str:

@@ -28,18 +28,26 @@ _IR_VERSION = 7
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 
 
-def to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, labels: Sequence[str] = ()) -> bytes:
+def to_onnx(
+    model: "keras.Model",
+    preprocessing: Preprocessing,
+    *,
+    labels: Sequence[str] = (),
+    reject_below: float | None = None,
+) -> bytes:
     """Write a network as an ONNX file, its normalisation in front and softmax behind.
 
     Args:
         model: a classifier with one input, that answers logits ``(batch, classes)`` or their softmax; as trained
             under any dtype policy, written in float32.
         preprocessing: what it was trained with.
-        labels: class names in output order; stored as JSON in the file's metadata, under ``labels``.
+        labels: class names in output order.
+        reject_below: the probability below which the best answer means none of the classes.
 
     Returns:
         The file's content: ``pixels``, uint8 RGB ``(batch, height, width, 3)`` with any batch size, to float32
-        ``logits`` and ``probabilities``, both ``(batch, classes)``.
+        ``logits`` and ``probabilities``, both ``(batch, classes)``. Its metadata tells, as JSON, how a picture becomes
+        pixels and what the answers mean: see ``metadata``.
 
     Raises:
         UserError: a layer that has no rule here, by its name.
@@ -54,11 +62,34 @@ def to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, labels: Seque
     graph.add("Softmax", "logits", output="probabilities", axis=-1)
     answers = {name: ["batch", model.output_shape[-1]] for name in ("logits", "probabilities")}
     document = graph.document("batch", answers)
-    if labels:
-        document.metadata_props.add(key="labels", value=json.dumps(list(labels), ensure_ascii=False))
+    for key, value in metadata(preprocessing, labels, reject_below).items():
+        document.metadata_props.add(key=key, value=json.dumps(value))
     content = document.SerializeToString()
     onnx.checker.check_model(content)
     return content
+
+
+def metadata(preprocessing: Preprocessing, labels: Sequence[str], reject_below: float | None) -> dict[str, Any]:
+    """Describe, for a reader in any language, what stands around an ONNX file's network.
+
+    ``labels``, in output order. ``resize``: a picture, upright and RGB, becomes pixels. ``input``: the pixels that the
+    file takes. ``normalisation``: done in the file, told for whoever has a network without it. ``reject_below``.
+
+    >>> metadata(Preprocessing((8, 8)), ["cat", "dog"], 0.7)["resize"]
+    {'mode': 'crop', 'height': 8, 'width': 8, 'crop_fraction': 1.0, 'interpolation': 'bilinear', 'antialias': True}
+    """
+    height, width = preprocessing.size
+    resize: dict[str, Any] = {"mode": preprocessing.resize, "height": height, "width": width}
+    resize |= {"crop_fraction": preprocessing.crop_fraction, "interpolation": preprocessing.interpolation}
+    normalisation = {key: getattr(preprocessing, key) for key in ("channel_order", "scale", "mean", "std")}
+    pixels = {"name": "pixels", "dtype": "uint8", "layout": "NHWC", "channels": "RGB", "range": [0, 255]}
+    return {
+        "labels": list(labels),
+        "resize": resize | {"antialias": True},
+        "input": pixels,
+        "normalisation": normalisation,
+        "reject_below": reject_below,
+    }
 
 
 def features_to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, batch_size: int) -> bytes:

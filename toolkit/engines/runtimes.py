@@ -11,6 +11,7 @@ import numpy as np
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError, unknown_name
+from toolkit.files import plain_path
 from toolkit.lazy import keras
 from toolkit.machine import num_threads, sums_bytes_exactly
 from toolkit.network import probabilities_of
@@ -53,7 +54,8 @@ class SavedModelEngine:
     def __init__(self, version_dir: Path, preprocessing: Preprocessing) -> None:
         import tensorflow as tf
 
-        self.loaded = tf.saved_model.load(str(version_dir))
+        with plain_path(version_dir) as path:
+            self.loaded = tf.saved_model.load(str(path))
         self._constant = tf.constant
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -182,7 +184,8 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing) -> E
     if not (version_dir / row.file).exists():
         raise UserError(f"{version_dir}: has no {row.file}, which engine {name!r} runs")
     try:
-        return row.engine_class(version_dir / row.file, preprocessing)
+        with plain_path(version_dir) as place:
+            return row.engine_class(place / row.file, preprocessing)
     except Exception as error:  # every runtime has exceptions of its own for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{version_dir / row.file}: engine {name!r} cannot load it ({reason})") from error

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from toolkit.bundle import (
-    EXAMPLES,
     KERAS_FILE,
     EnsembleMember,
     Manifest,
@@ -104,7 +103,7 @@ def export_ensemble(
             write_ensemble_model(reference, models, staging, manifest.labels)
             write_warmup(staging, manifest.preprocessing)
         if held_out.evaluation is not None:
-            copy_examples(held_out.evaluation, staging / EXAMPLES, held_out.num_examples)
+            copy_examples(held_out.evaluation, staging, held_out.num_examples, manifest.labels)
         pictures = _pictures(reference, held_out.evaluation)
         with step("comparing it with its members"):
             difference, objections = _compare(reference, ExportedEnsemble(staging, manifest), pictures)

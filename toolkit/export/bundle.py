@@ -5,8 +5,7 @@ import itertools
 import logging
 import math
 import platform
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,22 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import (
-    EXAMPLES,
     FLOAT_LITERT,
     KERAS_FILE,
+    Example,
     Manifest,
     Timings,
     litert_file,
     next_version,
     publish,
+    write_examples,
     write_manifest,
 )
 from toolkit.compress import Method, quantize
+from toolkit.compress.changes import recipe_digest
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
+from toolkit.data.pixels.ground import common_ground
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
@@ -50,6 +53,7 @@ from toolkit.spec import Preprocessing
 log = logging.getLogger("toolkit")
 
 _PACKAGES = ("toolkit", "keras", "tensorflow", "numpy", "pillow", "ai-edge-litert", "openvino")
+_NUM_GROUNDS = 200  # training pictures whose borders are looked at
 
 
 class ParityError(UserError):
@@ -67,12 +71,14 @@ class BundleOptions:
         litert: write the float LiteRT file, which LiteRT and OpenVINO run.
         methods: quantized LiteRT files to write besides.
         files: LiteRT files that are made already, by the name of their method.
+        recipes: digests of what those follow from, see ``toolkit.compress.changes.recipe_digest``.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
         reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
         budget: how much accuracy a quantized file may cost.
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
         reject_below: the probability under which an answer may be refused; for the manifest.
+        ground: of the training pictures, for the manifest; by default a grey network's is measured on ``calibration``.
         force: write the bundle even if its engines disagree; the manifest then says so.
     """
 
@@ -81,12 +87,14 @@ class BundleOptions:
     litert: bool = True
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
     reference: np.ndarray | None = None
     budget: AccuracyBudget | None = None
     temperature: float | None = None
     reject_below: float | None = None
+    ground: float | None = None
     force: bool = False
 
 
@@ -154,11 +162,17 @@ class BundleDraft:
         if objections and not options.force:
             raise ParityError(f"{directory}: not written, its engines disagree: {'; '.join(objections)} (see --force)")
         timings = _timings(self.engines, comparison, self.preprocessing)
+        digest, calibration = weights_digest(self.model), options.calibration
+        recipes = {
+            method: recipe_digest(digest, method, self.preprocessing, calibration)
+            for method in options.methods
+            if calibration is not None
+        }
         manifest = Manifest(
             name=directory.name,
             model=self.model.name,
             num_params=_num_params(self.model),
-            weights_digest=weights_digest(self.model),
+            weights_digest=digest,
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
             metrics=dict(options.metrics or {}) | comparison.scores,
@@ -169,6 +183,8 @@ class BundleDraft:
             forced=objections,
             temperature=options.temperature,
             reject_below=options.reject_below,
+            ground=_ground(options, self.preprocessing),
+            recipes=recipes | dict(options.recipes),
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
@@ -202,7 +218,7 @@ def draft_bundle(
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
         _write_forms(model, staging, labels, preprocessing, options)
         if options.evaluation is not None:
-            copy_examples(options.evaluation, staging / EXAMPLES, options.num_examples)
+            copy_examples(options.evaluation, staging, options.num_examples, labels)
         with step("opening engines"):
             engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
         yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines, pictures, reference)
@@ -255,17 +271,15 @@ def _write_forms(
         (staging / litert_file(kind)).write_bytes(content)
 
 
-def copy_examples(subset: Subset, directory: Path, count: int) -> None:
-    """Put pictures into a bundle for the demo's visitors to click on, spread over the classes."""
-    by_label: dict[int, list[str]] = {}
+def copy_examples(subset: Subset, version_dir: Path, count: int, labels: Sequence[str]) -> None:
+    """Put ``count`` pictures into a bundle for the demo's visitors to click on, spread over the classes."""
+    by_label: dict[int, list[Example]] = {}
     for path, label in zip(subset.paths, subset.labels, strict=True):
-        by_label.setdefault(label, []).append(path)
+        by_label.setdefault(label, []).append(Example(Path(path), labels[label]))
     # One of each class, then a second of each, until there are enough.
     rounds = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
-    chosen = [path for paths in rounds for path in paths if path is not None][:count]
-    for index, path in enumerate(chosen):
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, directory / f"{index:02d}{Path(path).suffix.lower()}")
+    chosen = [example for examples in rounds for example in examples if example is not None]
+    write_examples(version_dir, chosen[:count])
 
 
 def _timings(engines: Mapping[str, Engine], comparison: Comparison, preprocessing: Preprocessing) -> Timings:
@@ -274,6 +288,14 @@ def _timings(engines: Mapping[str, Engine], comparison: Comparison, preprocessin
     with step("timing engines"):
         found = latencies(trusted, pixels, max_seconds=0.4)
     return Timings(processor(), {name: round(latency.median, 3) for name, latency in found.items()})
+
+
+def _ground(options: BundleOptions, preprocessing: Preprocessing) -> float | None:
+    pictures = options.calibration
+    if options.ground is not None or pictures is None or preprocessing.channel_order != "grey":
+        return options.ground
+    some = pictures.paths[:: max(1, len(pictures) // _NUM_GROUNDS)][:_NUM_GROUNDS]
+    return common_ground(load_pixels(some, preprocessing))
 
 
 def _num_params(model: "keras.Model") -> int:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from toolkit.bundle import LABELS, WARMUP
 from toolkit.data.pixels import graph
+from toolkit.files import plain_path
 from toolkit.lazy import keras
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
@@ -100,9 +101,6 @@ def save_signatures(
     bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels_spec = tf.TensorSpec([None, *size, 3], tf.uint8, name="pixels")
     directory.mkdir(parents=True, exist_ok=True)
-    labels_file = directory / Path(LABELS).name  # saving copies it to where assets are
-    labels_file.write_text("\n".join(labels) + "\n", encoding="utf-8")
-    module.labels = tf.saved_model.Asset(str(labels_file))
     signatures = {
         "serving_default": tf.function(
             lambda image_bytes: ranked(answers.from_bytes(image_bytes)), input_signature=[bytes_spec], autograph=False
@@ -116,8 +114,12 @@ def save_signatures(
             autograph=False,
         ),
     }
-    tf.saved_model.save(module, str(directory), signatures=signatures)
-    labels_file.unlink()
+    with plain_path(directory) as place:
+        labels_file = place / Path(LABELS).name  # saving copies it to where assets are
+        labels_file.write_text("\n".join(labels) + "\n", encoding="utf-8")
+        module.labels = tf.saved_model.Asset(str(labels_file))
+        tf.saved_model.save(module, str(place), signatures=signatures)
+        labels_file.unlink()
 
 
 def write_warmup(directory: Path, preprocessing: Preprocessing) -> None:
@@ -137,7 +139,7 @@ def write_warmup(directory: Path, preprocessing: Preprocessing) -> None:
     }
     path = directory / WARMUP
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with plain_path(path.parent) as place, tf.io.TFRecordWriter(str(place / path.name)) as writer:
         for signature, tensors in inputs.items():
             request = predict_pb2.PredictRequest()
             request.model_spec.signature_name = signature

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.draw.labels import drawable
 from toolkit.files import replacing
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 MAX_CONFUSION_CLASSES = 100
 _LABELLED_CLASSES = 40
 _COUNTED_CLASSES = 20
+_LETTER = 0.07  # inches
+_CAPTION = 22  # letters of a name that fit over a picture
 
 
 def plot_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
@@ -40,7 +43,12 @@ def plot_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> Non
 
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix; shades are shares of each true class, numbers are counts."""
-    size = min(12.0, 2.5 + 0.4 * len(matrix))
+    with drawable(class_names if len(matrix) <= _LABELLED_CLASSES else ()) as names:
+        _save(_confusion(matrix, names), path)
+
+
+def _confusion(matrix: np.ndarray, class_names: Sequence[str]) -> "Figure":
+    size = min(12.0, 2.5 + 0.4 * len(matrix)) + _LETTER * max(map(len, class_names), default=0)
     figure = _figure(size + 1, size)
     axis = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -48,7 +56,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -
     figure.colorbar(image, label="share of the true class")
     axis.set_xlabel("called")
     axis.set_ylabel("true")
-    if len(matrix) <= _LABELLED_CLASSES:
+    if class_names:
         axis.set_xticks(range(len(matrix)), class_names, rotation=90)
         axis.set_yticks(range(len(matrix)), class_names)
     if len(matrix) <= _COUNTED_CLASSES:
@@ -56,7 +64,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path) -
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=colour)
-    _save(figure, path)
+    return figure
 
 
 def plot_gradient_norms(rows: list[dict[str, Any]], path: Path) -> None:
@@ -77,8 +85,22 @@ def plot_gradient_norms(rows: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_pictures(pixels: np.ndarray, captions: Sequence[str], path: Path, *, columns: int = 6) -> None:
-    """Draw pictures, uint8 (n, height, width, 3), each with a caption above."""
+def plot_mistakes(
+    pixels: np.ndarray, answers: Sequence[np.ndarray], labels: Sequence[int], class_names: Sequence[str], path: Path
+) -> None:
+    """Draw pictures, uint8 (n, height, width, 3), each under what it was called and what it is, as probabilities."""
+    called = [int(answer.argmax()) for answer in answers]
+    shown = sorted({*called, *labels})
+    with drawable([class_names[label] for label in shown], longest=_CAPTION) as drawn:
+        names = dict(zip(shown, drawn, strict=True))
+        captions = [
+            f"{100 * answer[ours]:.0f} %: called {names[ours]}\n{100 * answer[true]:.0f} %: is {names[true]}"
+            for ours, true, answer in zip(called, labels, answers, strict=True)
+        ]
+        _save(_pictures(pixels, captions), path)
+
+
+def _pictures(pixels: np.ndarray, captions: Sequence[str], *, columns: int = 6) -> "Figure":
     num_rows = max(1, math.ceil(len(pixels) / columns))
     figure = _figure(2 * columns, 2.5 * num_rows)
     axes = np.ravel(figure.subplots(num_rows, columns, squeeze=False))
@@ -87,7 +109,7 @@ def plot_pictures(pixels: np.ndarray, captions: Sequence[str], path: Path, *, co
     for axis, picture, caption in zip(axes, pixels, captions, strict=False):
         axis.imshow(picture)
         axis.set_title(caption, fontsize=8)
-    _save(figure, path)
+    return figure
 
 
 def _figure(width: float, height: float) -> "Figure":

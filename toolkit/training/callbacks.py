@@ -1,11 +1,14 @@
 """Keras callbacks of a run: checkpoints, metrics on disk, the learning rate of an epoch, stopping."""
 
 import math
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit.lazy import keras
+from toolkit.progress import Step, step
 from toolkit.training.config import TrainConfig
 from toolkit.training.losses import LOGITS
 from toolkit.training.optimizers import best_epoch, epoch_rate
@@ -13,6 +16,8 @@ from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirec
 
 # Reading the loss waits for the device.
 _LOOK_EVERY = 25
+# As often as a display is drawn.
+_SECONDS_BETWEEN_TELLING = 0.1
 
 Row = dict[str, Any]
 
@@ -69,6 +74,63 @@ class StopAtNotFinite(keras.callbacks.Callback):
                 raise NotFiniteError(self._position, loss)
 
 
+class TellProgress(keras.callbacks.Callback):
+    """Tell how far an epoch and its validation have come; used in a ``with``, which ends what is under way.
+
+    Args:
+        start: where the run goes on.
+        epochs: of the whole run.
+        num_steps: training batches of an epoch, and batches of a validation.
+    """
+
+    def __init__(self, start: Position, epochs: int, num_steps: tuple[int, int]) -> None:
+        super().__init__()
+        self._start = start
+        self._epochs = epochs
+        self._num_steps, self._num_validation_steps = num_steps
+        self._compiling, self._epoch, self._validation = ExitStack(), ExitStack(), ExitStack()
+        self._told = self._told_validation = Step(None, 0)
+        self._first = 0
+        self._last_time = 0.0
+
+    def __enter__(self) -> "TellProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for under_way in (self._validation, self._compiling, self._epoch):
+            under_way.close()
+
+    def on_train_begin(self, logs: Row | None = None) -> None:
+        self._compiling.enter_context(step("compiling the training step"))
+
+    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
+        self._first = self._start.step if epoch == self._start.epoch else 0
+        self._told = self._epoch.enter_context(step(f"epoch {epoch + 1}/{self._epochs}", self._num_steps))
+
+    def on_train_batch_end(self, batch: int, logs: Row | None = None) -> None:
+        if not batch:
+            self._compiling.close()
+        self._tell(self._told, self._first + batch + 1)
+
+    def on_test_begin(self, logs: Row | None = None) -> None:
+        self._told_validation = self._validation.enter_context(step("validating", self._num_validation_steps))
+
+    def on_test_batch_end(self, batch: int, logs: Row | None = None) -> None:
+        self._tell(self._told_validation, batch + 1)
+
+    def on_test_end(self, logs: Row | None = None) -> None:
+        self._validation.close()
+
+    def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
+        self._epoch.close()
+
+    def _tell(self, told: Step, done: int) -> None:
+        now = time.monotonic()
+        if now - self._last_time >= _SECONDS_BETWEEN_TELLING:
+            self._last_time = now
+            told(done)
+
+
 class SaveProgress(keras.callbacks.Callback):
     """Note every epoch's metrics and keep a checkpoint after it, and within it where that is asked for.
 
@@ -118,7 +180,9 @@ class SaveProgress(keras.callbacks.Callback):
         row["lr"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self._history.append(row)
         if self._gradient_norms:
-            self._run.append_row(GRADIENT_NORMS, {"epoch": epoch + 1, "norms": self._gradient_norms()})
+            with step("measuring gradients"):
+                norms = self._gradient_norms()
+            self._run.append_row(GRADIENT_NORMS, {"epoch": epoch + 1, "norms": norms})
         self._run.append_row(METRICS, row)
         self._segments = []
         self._save()
@@ -130,7 +194,8 @@ class SaveProgress(keras.callbacks.Callback):
     def _save(self) -> None:
         keep = self._config.run.early_stopping and self._history
         best = best_epoch(self._config.optimizer, self._history) if keep else None
-        self._run.save(self.model, self._position, segments=self._segments, best_epoch=best)
+        with step("writing a checkpoint"):
+            self._run.save(self.model, self._position, segments=self._segments, best_epoch=best)
 
     def _close_segment(self, logs: Row) -> None:
         done = sum(segment["examples"] for segment in self._segments)

@@ -14,7 +14,15 @@ from toolkit.errors import UserError
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, picture_errors, steps_per_epoch, training_data, validation_data
-from toolkit.training.callbacks import NotFiniteError, Progress, Row, SaveProgress, StopAtNotFinite, is_over
+from toolkit.training.callbacks import (
+    NotFiniteError,
+    Progress,
+    Row,
+    SaveProgress,
+    StopAtNotFinite,
+    TellProgress,
+    is_over,
+)
 from toolkit.training.config import ModelConfig, TrainConfig
 from toolkit.training.devices import Shard, shared_batch_statistics
 from toolkit.training.gradients import layer_norms, loss_functions, replay, values
@@ -193,13 +201,15 @@ def _fit_epochs(job: _Job, progress: Progress, end: int, on_epoch: OnEpoch | Non
         gradient_norms=_gradient_norms(job) if config.run.gradient_norms else None,
         on_epoch=on_epoch,
     )
-    callbacks = [StopAtNotFinite(start, config.run.checkpoint_every_steps), save]
+    num_validation_steps = -(-len(job.split.val) // config.run.batch_size)
+    telling = TellProgress(start, config.run.epochs, (job.steps, num_validation_steps))
+    callbacks = [telling, StopAtNotFinite(start, config.run.checkpoint_every_steps), save]
     if config.optimizer.ema_epochs:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # validation sees the average
     if config.run.tensorboard and job.run.writer:
         callbacks.append(_tensorboard(job.run))
     validation = validation_data(job.split.val, job.preprocessing, config, outputs=output_names(model), shard=job.shard)
-    with picture_errors(), shared_batch_statistics(model, job.shard):
+    with picture_errors(), shared_batch_statistics(model, job.shard), telling:
         model.fit(
             job.batches(start),
             validation_data=validation,

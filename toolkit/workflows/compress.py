@@ -1,27 +1,47 @@
 """Compression of a bundle: its network in a smaller form becomes the bundle's next version."""
 
-import tempfile
-from dataclasses import dataclass, field
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.bundle import FLOAT_LITERT, find_bundle, litert_file, read_manifest, require_network
-from toolkit.compress import METHODS
+from toolkit.bundle import (
+    EXAMPLE_LABELS,
+    EXAMPLES,
+    FLOAT_LITERT,
+    KERAS_FILE,
+    PICTURES,
+    Manifest,
+    find_bundle,
+    litert_file,
+    read_manifest,
+    require_network,
+    verify_files,
+)
+from toolkit.compress import METHODS, Clustering, Pruning, Retraining
+from toolkit.compress.changes import Changes, recipe_digest, with_kernel
+from toolkit.compress.litert import require_integer, require_layers
 from toolkit.data import Split, split_folder
 from toolkit.data.feed.split import Subset
+from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
-from toolkit.spec import Preprocessing
-from toolkit.workflows.steps import scan
+from toolkit.progress import step
+from toolkit.workflows.steps import require_writable, scan
 
 if TYPE_CHECKING:
-    from toolkit.compress.job import Progress as TrainingProgress
+    from toolkit.compress.retrain import TrainingFacts
     from toolkit.export.bundle import BundleDraft
     from toolkit.export.parity import EngineAnswers
+
+log = logging.getLogger("toolkit")
 
 #: Methods by name: after training, then those that train on. ``+`` joins what follows on each other.
 COMPRESSION_METHODS = (
@@ -31,6 +51,9 @@ COMPRESSION_METHODS = (
 )
 #: Held-out pictures that are reported on.
 NUM_REPORTED = 2000
+#: What a version takes over from the one that it was made of, where that has it: pictures for the demo with their true
+#: labels, and which pictures taught the network.
+_CARRIED = (EXAMPLES, EXAMPLE_LABELS, PICTURES)
 
 
 @dataclass(frozen=True)
@@ -39,25 +62,44 @@ class CompressionOptions:
 
     Attributes:
         epochs: how long to train on, each time.
-        learning_rate: at its start.
+        learning_rate: at its start. Ten times the default undoes what a network learned elsewhere where pictures are
+            few: a GoogLeNet of 244 pictures lost six points by pruning with it, and four without.
         sparsity: share of zeros.
         pattern: where zeros may be: ``"any"``, ``"2:4"`` or ``"block"``.
         num_clusters: different values per kernel.
         keep_float: names of layers that int8 leaves in float.
         keep_worst: how many of the layers that int8 hurts most it leaves in float besides.
-        progress: told how the training goes.
         page: where to write the report as HTML.
     """
 
     epochs: int = 3
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-5
     sparsity: float = 0.5
     pattern: Any = "any"
     num_clusters: int = 16
     keep_float: tuple[str, ...] = ()
     keep_worst: int = 0
-    progress: "TrainingProgress | None" = None
     page: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        # Making them refuses what they cannot do: now, and not after the pictures were read.
+        _ = (self.retraining, self.pruning, self.clustering)
+        if self.epochs < 1:
+            raise UserError(f"epochs must be at least 1, got {self.epochs}")
+        if self.keep_worst < 0:
+            raise UserError(f"keep_worst is a number of layers, got {self.keep_worst}")
+
+    @property
+    def retraining(self) -> Retraining:
+        return Retraining(self.epochs, self.learning_rate)
+
+    @property
+    def pruning(self) -> Pruning:
+        return Pruning(self.sparsity, self.pattern)
+
+    @property
+    def clustering(self) -> Clustering:
+        return Clustering(self.num_clusters)
 
 
 def compress_bundle(
@@ -71,9 +113,11 @@ def compress_bundle(
 ) -> dict[str, Any]:
     """Compress a bundle's network and write the next version of the bundle with it.
 
+    Where the bundle has the very file already, nothing is written, and with no report to make that is said at once.
+
     Args:
         bundle: the bundle to start from; its ``model.keras`` is what is compressed.
-        method: one of ``COMPRESSION_METHODS``.
+        method: one of ``COMPRESSION_METHODS``, in any case.
         data: the pictures it was trained on: the training split calibrates and trains on, the validation split chooses
             among epochs (see ``training_parts``), the held-out split judges.
         options: of the method.
@@ -81,103 +125,251 @@ def compress_bundle(
         force: write it even if too much accuracy is lost.
 
     Returns:
-        ``{"bundle", "method", "bytes", "float_bytes", "top1", "float_top1", "kept_float", "report"}``; the last as
-        ``toolkit.compress.compression_report`` gives it.
+        ``{"bundle", "method", "written", "bytes", "float_bytes"}``, and unless nothing was done,
+        ``{"top1", "float_top1", "kept_float", "changes", "report"}``; the last two as ``toolkit.compress.Changes`` and
+        ``toolkit.compress.compression_report`` have them.
 
     Raises:
-        UserError: bad input, or more top-1 lost than the budget of a bundle allows.
+        UserError: bad input, more top-1 lost than the budget of a bundle allows, or the network was not changed as
+            was asked.
     """
-    from toolkit.compress import range_report, report_page
-    from toolkit.export import AccuracyBudget, BundleOptions, draft_bundle
-
     options = options or CompressionOptions()
+    method = method.lower()
     if method not in COMPRESSION_METHODS:
         raise UserError(unknown_name("method", method, list(COMPRESSION_METHODS)))
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     keras_file = require_network(version_dir, manifest)
+    require_writable(version_dir.parent)
+    if options.page and not Path(options.page).absolute().parent.is_dir():
+        raise UserError(f"{options.page}: cannot be written (no such folder)")
     split = split_folder(scan(data, skip_bad, manifest.labels))
-    model = load_network(keras_file)
-    compressed = _compress(model, method, manifest.preprocessing, split, options)
-    chosen = BundleOptions(
-        evaluation=split.held_out[1],
-        methods=(),
-        files=compressed.files,
-        temperature=manifest.temperature,
-        reject_below=manifest.reject_below,
-        force=force,
-    )
-    network, preprocessing = compressed.network, manifest.preprocessing
-    with draft_bundle(network, version_dir.parent, manifest.labels, preprocessing, chosen) as draft:
-        answers, report = _measure(draft, model, compressed, method)
-        if options.page:
-            integer = compressed.files.get("int8") or compressed.files.get("int16x8")
-            # On pictures that the ranges were not learned from.
-            ranges = integer and range_report(integer, network, split.val, preprocessing=preprocessing)
-            write_file(options.page, report_page(report, ranges or ()))
-        reference, row = report["rows"]
-        if not AccuracyBudget().allows(reference["top1"] - row["top1"], report["n"]) and not force:
-            raise UserError(f"{version_dir.parent}: not written: {row['verdict']} (--force writes it)")
-        path = draft.publish(answers)
-    return {
-        "bundle": str(path),
-        "method": method,
-        "bytes": row["bytes"],
-        "float_bytes": (path / FLOAT_LITERT).stat().st_size,
-        "top1": row["top1"],
-        "float_top1": reference["top1"],
-        "kept_float": list(compressed.kept_float),
-        "report": report,
-    }
+    recipe = _recipe(manifest, method, split, options)
+    made = _made(version_dir, manifest, method, recipe)
+    if made and not options.page:
+        return _unchanged(version_dir, method)
+    with step("loading the network"):
+        model = load_network(keras_file)
+    source = _Source(version_dir, manifest, model)
+    if made:
+        kept = require_integer(made, model, [layer.name for layer in model.layers]) if method == "int8" else ()
+        compressed = _Compressed(model, {method: made}, kept)
+    else:
+        compressed = _compress(source, method, split, options)
+    if _has_already(manifest, compressed, model) and not options.page:
+        return _unchanged(version_dir, method)
+    return _write(source, compressed, split, _Request(method, options, recipe, force))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The version that is compressed."""
+
+    path: Path
+    manifest: Manifest
+    model: "keras.Model"
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, and the digest of all that its file follows from."""
+
+    method: str
+    options: CompressionOptions
+    recipe: str | None
+    force: bool
+
+    @property
+    def steps(self) -> list[str]:
+        return self.method.split("+")
 
 
 @dataclass(frozen=True)
 class _Compressed:
     """A network, the bundle's own where no method trained it on, and LiteRT files of it by ``litert_file``'s names.
 
-    ``kept_float`` are the layers that stayed in float in int8.
+    ``kept_float`` are the layers that stayed in float in int8; ``training`` is what quantization-aware training did.
     """
 
     network: "keras.Model"
     files: dict[str, bytes] = field(default_factory=dict)
     kept_float: tuple[str, ...] = ()
+    training: "TrainingFacts | None" = None
 
 
-def _compress(
-    model: "keras.Model", method: str, preprocessing: Preprocessing, split: Split, options: CompressionOptions
-) -> _Compressed:
-    from toolkit.compress import Clustering, Pruning, Retraining, cluster, prune, quantize, quantize_aware_train
-    from toolkit.compress.litert import require_integer
+def _recipe(manifest: Manifest, method: str, split: Split, options: CompressionOptions) -> str | None:
+    """Digest what a file made after training follows from; None for methods that train on."""
+    if method not in METHODS:
+        return None
+    kept = [*options.keep_float, *([f"the worst {options.keep_worst}"] if options.keep_worst else [])]
+    return recipe_digest(manifest.weights_digest, method, manifest.preprocessing, split.train, keep_float=kept)
+
+
+def _made(version_dir: Path, manifest: Manifest, method: str, recipe: str | None) -> bytes | None:
+    """Read the file that the method would make, where the bundle has it, whole."""
+    file = version_dir / litert_file(method)
+    if recipe is None or manifest.recipes.get(method) != recipe or not file.is_file():
+        return None
+    content = file.read_bytes()
+    return content if hashlib.sha256(content).hexdigest() == manifest.files.get(litert_file(method)) else None
+
+
+def _unchanged(version_dir: Path, method: str) -> dict[str, Any]:
+    log.info("%s has this very %s file already: nothing was written", version_dir, method)
+    return {
+        "bundle": str(version_dir),
+        "method": method,
+        "written": False,
+        "bytes": (version_dir / litert_file(method)).stat().st_size,
+        "float_bytes": (version_dir / FLOAT_LITERT).stat().st_size,
+    }
+
+
+def _has_already(manifest: Manifest, compressed: _Compressed, model: "keras.Model") -> bool:
+    """Tell whether a version of the compressed network would hold what the bundle holds."""
+    digests = {litert_file(kind): hashlib.sha256(content).hexdigest() for kind, content in compressed.files.items()}
+    return bool(digests) and compressed.network is model and digests.items() <= manifest.files.items()
+
+
+def _write(source: _Source, compressed: _Compressed, split: Split, request: _Request) -> dict[str, Any]:
+    """Draft the next version, measure it, and publish it if it is what was asked for, and new."""
+    from toolkit.compress import range_report, report_page
+    from toolkit.export import AccuracyBudget, BundleOptions, draft_bundle
+
+    manifest, network, options = source.manifest, compressed.network, request.options
+    chosen = BundleOptions(
+        evaluation=split.held_out[1],
+        methods=(),
+        files=compressed.files,
+        recipes={request.method: request.recipe} if request.recipe else {},
+        temperature=manifest.temperature,
+        reject_below=manifest.reject_below,
+        ground=manifest.ground,
+        force=request.force,
+    )
+    name = source.path.parent
+    with draft_bundle(network, name, manifest.labels, manifest.preprocessing, chosen) as draft:
+        _carry_over(source, draft.path)
+        changes = _changes(source, compressed, draft.path, request)
+        answers, report = _measure(draft, source, compressed, request.method)
+        reference, row = report["rows"]
+        row["changes"] = str(changes)
+        row["verdict"] = _with_engine(row, compressed, name)
+        if options.page:
+            integer = compressed.files.get("int8") or compressed.files.get("int16x8")
+            # On pictures that the ranges were not learned from.
+            ranges = integer and range_report(integer, network, split.val, preprocessing=manifest.preprocessing)
+            write_file(options.page, report_page(report, ranges or ()))
+        lost = reference["top1"] - row["top1"]
+        if not AccuracyBudget().allows(lost, report["n"]) and not request.force:
+            raise UserError(f"{name}: not written: {row['verdict']} (--force writes it)")
+        found = {"top1": row["top1"], "float_top1": reference["top1"], "kept_float": list(compressed.kept_float)}
+        found |= {"changes": asdict(changes), "report": report}
+        if _has_already(manifest, compressed, source.model):
+            return _unchanged(source.path, request.method) | found
+        path = draft.publish(answers)
+    sizes = {"bytes": row["bytes"], "float_bytes": (path / FLOAT_LITERT).stat().st_size}
+    return {"bundle": str(path), "method": request.method, "written": True, **sizes, **found}
+
+
+def _carry_over(source: _Source, target: Path) -> None:
+    verify_files(source.path, source.manifest, _CARRIED)
+    for name in _CARRIED:
+        if (source.path / name).is_dir():
+            shutil.copytree(source.path / name, target / name)
+        elif (source.path / name).is_file():
+            shutil.copyfile(source.path / name, target / name)
+
+
+def _with_engine(row: Mapping[str, Any], compressed: _Compressed, bundle: Path) -> str:
+    """Say behind a verdict for an integer file how it comes to be used: engines that are not asked answer in float."""
+    kind = next(iter(compressed.files), "")
+    engine = f"{row['fastest']}-{kind}"
+    if engine not in ENGINES or "use it" not in row["verdict"]:
+        return row["verdict"]
+    return (
+        f"{row['verdict']} Other commands take it with --engine {engine}, or without a word after "
+        f"`toolkit bundles recommend {bundle} {engine}`."
+    )
+
+
+def _changes(source: _Source, compressed: _Compressed, draft: Path, request: _Request) -> Changes:
+    """Measure on the draft's files what the method changed.
+
+    Raises:
+        UserError: that is not what was asked.
+    """
+    from toolkit.compress import changes
+    from toolkit.compress.retrain import kernels_to_change
+
+    model, steps, options = source.model, request.steps, request.options
+    file = draft / next(map(litert_file, compressed.files), FLOAT_LITERT)
+    kernels = changes.kernels_in(file.read_bytes(), changes.with_kernel(model))
+    found = Changes(changes.share_of_zeros(kernels.values()))
+    if "prune" in steps:
+        asked = kernels_to_change(model, options.pruning)
+        changes.require_zeros({name: kernels[name] for name in asked if name in kernels}, options.sparsity)
+    written = compressed.network
+    if steps[-1] in ("prune", "cluster"):
+        written = load_network(draft / KERAS_FILE)
+    if "cluster" in steps:
+        asked = kernels_to_change(model, options.clustering)
+        by_channel = steps[-1] != "cluster"
+        judged = {name: kernels[name] for name in asked if name in kernels}
+        judged = judged if by_channel else changes.kernels_of(written, asked)
+        changes.require_values(judged, options.num_clusters, by_channel=by_channel)
+        found = replace(found, values=changes.most_values(judged, by_channel=by_channel))
+    if compressed.network is model and compressed.training is None:
+        return found
+    parameters = changes.num_parameters(model)
+    if compressed.training is None:
+        return replace(found, parameters=parameters, trained=changes.moved_parameters(written, model))
+    training = compressed.training
+    changes.require_trained(training, parameters)
+    return replace(found, parameters=parameters, trained=training.trained, kept_epoch=training.kept_epoch)
+
+
+def _compress(source: _Source, method: str, split: Split, options: CompressionOptions) -> _Compressed:
+    from toolkit.compress import cluster, prune, quantize
+    from toolkit.compress.retrain import quantized_training
 
     steps = method.split("+")
-    retraining = Retraining(options.epochs, options.learning_rate, progress=options.progress)
+    model, preprocessing = source.model, source.manifest.preprocessing
+    require_layers(model, options.keep_float)
     train, validation = training_parts(split)
-    training: dict[str, Any] = {"preprocessing": preprocessing, "train": train, "retraining": retraining}
+    training: dict[str, Any] = {"preprocessing": preprocessing, "train": train, "retraining": options.retraining}
     network = model
     if "prune" in steps:
-        network = prune(network, Pruning(options.sparsity, options.pattern), **training)
+        network = prune(network, options.pruning, **training)
     if "cluster" in steps:
-        clustering = Clustering(options.num_clusters, preserve_sparsity="prune" in steps)
-        network = cluster(network, clustering, **training)
+        network = cluster(network, replace(options.clustering, preserve_sparsity="prune" in steps), **training)
     last: Any = steps[-1]
     if last in ("prune", "cluster"):
         return _Compressed(network)
     if last not in ("int8", "qat"):
-        return _Compressed(
-            network, {last: quantize(network, last, preprocessing=preprocessing, calibration=split.train)}
-        )
+        with step(f"quantizing by {last}"):
+            content = quantize(network, last, preprocessing=preprocessing, calibration=split.train)
+        return _Compressed(network, {last: content})
     kept = options.keep_float
     if options.keep_worst:
         from toolkit.compress import float_layers, layer_sensitivity
 
         ranking = layer_sensitivity(network, split.train, preprocessing=preprocessing)
         kept += float_layers(network, ranking, options.keep_worst)
+    facts = None
     if last == "qat":
+        if not len(split.test):
+            log.info(
+                "no test split: every fifth training picture chooses the epoch; val_accuracy is of pictures it knows"
+            )
         preserve: Any = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
-        content = quantize_aware_train(network, validation=validation, preserve=preserve, keep_float=kept, **training)
+        content, facts = quantized_training(
+            network, validation=validation, preserve=preserve, keep_float=kept, **training
+        )
     else:
-        content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
-    return _Compressed(network, {"int8": content}, require_integer(content, network, kept))
+        with step("quantizing to int8"):
+            content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
+    return _Compressed(network, {"int8": content}, require_integer(content, network, kept), facts)
 
 
 def training_parts(split: Split) -> tuple[Subset, Subset]:
@@ -195,39 +387,42 @@ def training_parts(split: Split) -> tuple[Subset, Subset]:
 
 
 def _measure(
-    draft: "BundleDraft", model: "keras.Model", compressed: _Compressed, method: str
+    draft: "BundleDraft", source: _Source, compressed: _Compressed, method: str
 ) -> "tuple[EngineAnswers, dict[str, Any]]":
     """Run the new bundle over the held-out pictures once, for the gate and for the report.
 
-    The report is on ``NUM_REPORTED`` of the pictures: the float file of ``model`` and the compressed one, in LiteRT and
-    in OpenVINO, which are the bundle's own engines wherever it has them.
+    The report is on ``NUM_REPORTED`` of the pictures: the float file of the source and the compressed one, in LiteRT
+    and in OpenVINO, which are the bundle's own engines wherever it has them.
     """
     from toolkit.compress.examples import evenly
     from toolkit.compress.report import Form, open_runtimes, report_on
-    from toolkit.engines import ENGINES
-    from toolkit.engines.convert import to_litert
+    from toolkit.export.parity import NUM_PARITY
 
-    with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as directory:
-        files = {"float": draft.path / FLOAT_LITERT}
-        files[method] = draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT)
-        if compressed.network is not model:  # what is in the draft was trained on
-            files["float"] = Path(directory) / "float.tflite"
-            files["float"].write_bytes(to_litert(model))
-        forms: dict[str, Form] = {}
-        names: dict[tuple[str, str], str] = {}
-        for form, file in files.items():
-            # An engine's name begins with its runtime's.
-            names_of_file = [name for name in draft.engines if draft.path / ENGINES[name].file == file]
-            own = {name.split("-")[0]: name for name in names_of_file}
-            opened = {runtime: draft.engines[engine] for runtime, engine in own.items()}
-            forms[form] = Form(file.read_bytes(), open_runtimes(file, draft.preprocessing, opened))
-            names |= {(form, runtime): own.get(runtime, f"{form} {runtime}") for runtime in forms[form].opened}
-        reported = np.array(evenly(len(draft.options.evaluation or ()), NUM_REPORTED))
-        answers = draft.measure(
-            {engine: forms[form].opened[runtime] for (form, runtime), engine in names.items()},
-            dict.fromkeys(names.values(), reported),
-        )
-        for (form, runtime), engine in names.items():
-            forms[form].answers[runtime] = answers.of(engine, reported)
-        labels = np.asarray(answers.labels)[reported]
-        return answers, report_on(model.name, forms, labels, draft.preprocessing.size)
+    # What is in the draft may have been trained on: the float network is the source's.
+    files = {"float": (draft if compressed.network is source.model else source).path / FLOAT_LITERT}
+    files[method] = draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT)
+    verify_files(source.path, source.manifest, (FLOAT_LITERT,))
+    forms: dict[str, Form] = {}
+    names: dict[tuple[str, str], str] = {}
+    for form, file in files.items():
+        # An engine's name begins with its runtime's.
+        names_of_file = [name for name in draft.engines if draft.path / ENGINES[name].file == file]
+        own = {name.split("-")[0]: name for name in names_of_file}
+        opened = {runtime: draft.engines[engine] for runtime, engine in own.items()}
+        forms[form] = Form(file.read_bytes(), open_runtimes(file, draft.preprocessing, opened))
+        names |= {(form, runtime): own.get(runtime, f"{form} {runtime}") for runtime in forms[form].opened}
+    total = len(draft.options.evaluation or ())
+    reported = np.array(evenly(total, NUM_REPORTED))
+    # Enough to tell whether another runtime answers as LiteRT does; the gate shows float engines as many.
+    compared = np.array(evenly(len(reported), NUM_PARITY))
+    seen = {(form, runtime): np.arange(len(reported)) if runtime == "litert" else compared for form, runtime in names}
+    answers = draft.measure(
+        {engine: forms[form].opened[runtime] for (form, runtime), engine in names.items()},
+        {engine: reported[seen[key]] for key, engine in names.items()},
+    )
+    for (form, runtime), engine in names.items():
+        forms[form].seen[runtime] = seen[form, runtime]
+        forms[form].answers[runtime] = answers.of(engine, reported[seen[form, runtime]])
+    labels = np.asarray(answers.labels)[reported]
+    layers = with_kernel(source.model)
+    return answers, report_on(source.model.name, forms, labels, layers=layers, size=draft.preprocessing.size)

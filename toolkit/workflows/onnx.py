@@ -11,6 +11,7 @@ from toolkit.bundle import EXAMPLES, find_bundle, read_manifest, require_network
 from toolkit.errors import UserError
 from toolkit.files import write_file
 from toolkit.network import load_network
+from toolkit.progress import step
 
 #: Largest difference in probability from the Keras network with which the file is written.
 TOLERANCE = 1e-4
@@ -22,8 +23,8 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     """Write a bundle's network as an ONNX file, if ONNX Runtime answers with it what Keras answers.
 
     The file takes ``pixels``, uint8 RGB ``(batch, height, width, 3)`` of the network's size, and answers float32
-    ``logits`` and ``probabilities``, both ``(batch, classes)``; the class names are JSON in its metadata, under
-    ``labels``.
+    ``logits`` and ``probabilities``, both ``(batch, classes)``. Its metadata tells, as JSON, how a picture becomes
+    pixels and what the answers mean: see ``toolkit.engines.onnx_graph.metadata``.
 
     Args:
         bundle: ``NAME`` or ``NAME/VERSION``; its ``model.keras`` is what is written.
@@ -54,13 +55,15 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     manifest = read_manifest(version_dir)
     preprocessing = manifest.preprocessing
     model = load_network(require_network(version_dir, manifest))
-    content = to_onnx(model, preprocessing, labels=manifest.labels)
+    with step("writing the network"):
+        content = to_onnx(model, preprocessing, labels=manifest.labels, reject_below=manifest.reject_below)
     pixels = np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
     pictures = [*sorted((version_dir / EXAMPLES).glob("*"))[:_NUM_EXAMPLES], *images]
     if pictures:
         pixels = np.concatenate([pixels, load_pixels([str(path) for path in pictures], preprocessing)])
-    expected = KerasEngine(model, preprocessing).probabilities(pixels)
-    difference = float(np.abs(_in_onnx_runtime(content, pixels) - expected).max())
+    with step("comparing with Keras"):
+        expected = KerasEngine(model, preprocessing).probabilities(pixels)
+        difference = float(np.abs(_in_onnx_runtime(content, pixels) - expected).max())
     if not difference <= TOLERANCE:  # so that NaN is refused too
         raise UserError(f"{file}: not written, ONNX Runtime differs from Keras by {difference:.2g} in probability")
     write_file(file, content)

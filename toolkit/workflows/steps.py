@@ -1,6 +1,7 @@
 """Steps that the journeys have in common: reading the folder, exporting and measuring on held-out pictures."""
 
 import logging
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class ExportOptions:
                 raise UserError(unknown_name("format", name, list(FORMATS)))
 
 
-def require_writable(directory: Path) -> None:
+def require_writable(directory: Path, option: str = "--out") -> None:
     """Refuse a place where nothing can be written, before hours of training and not after them."""
     existing = directory.absolute()
     while not existing.exists():
@@ -55,11 +56,12 @@ def require_writable(directory: Path) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{directory}: cannot be created below {existing}, which is not a writable folder ({error.strerror})"
+            f"{directory}: cannot be created below {existing}, which is not a writable folder ({error.strerror}); "
+            f"name another place by {option}"
         ) from None
 
 
-def scan(data: str | Path, skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
+def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
     """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
     folder = scan_folder(data, class_names=class_names)
     for remark in folder.remarks():

@@ -1,30 +1,42 @@
 """A folder of pictures to a trained network."""
 
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import logging
 import os
 import platform
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
+from toolkit.data.sources.source import Source, as_source
+from toolkit.errors import UserError, one_line
 from toolkit.lazy import keras
+from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.network import load_network
-from toolkit.spec import ModelInfo
+from toolkit.progress import step
+from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
 from toolkit.training.recipes import recipe, smoke
+from toolkit.training.run_dir import RunDirectory
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
-if TYPE_CHECKING:
-    from toolkit.training.run_dir import RunDirectory
+log = logging.getLogger("toolkit")
 
-log = logging.getLogger(__name__)
+# Schedules that divide the run's length.
+_BY_LENGTH = ("cosine", "step")
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_PARTS = 1000  # of an epoch, to look a schedule up
 
 
 @dataclass(frozen=True)
@@ -34,14 +46,16 @@ class TrainOptions:
     Attributes:
         recipe_name: by default the one that suits the network.
         overrides: ``group.key=value`` settings on top of the recipe.
-        smoke_run: two epochs only.
-        resume: go on with the run in ``out``, if it holds one.
+        weights: start from these in place of fresh ones: a run's directory, a weights file, a bundle or a tag.
+        smoke_run: two epochs only; a later run may take the place of this one.
+        resume: go on with the run in ``out``, if it holds one. What is not given comes from that run.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         hosts: the others that train along, each calling ``train_folder``; the first one writes and reports.
     """
 
     recipe_name: str | None = None
     overrides: tuple[str, ...] = ()
+    weights: str | Path | None = None
     smoke_run: bool = False
     resume: bool = False
     skip_bad: bool = False
@@ -49,22 +63,22 @@ class TrainOptions:
 
 
 def train_folder(
-    data: str | Path,
-    model_name: str,
+    data: str | Path | None = None,
+    model_name: str | None = None,
     *,
     out: str | Path,
     options: TrainOptions | None = None,
     export: ExportOptions | None = None,
     epoch_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Train a network from scratch on a folder of pictures, on all devices of this host, or of several.
+    """Train a network on a folder of pictures, on all devices of this host, or of several.
 
     Args:
-        data: see ``toolkit.data.scan_folder``.
-        model_name: a registered network.
+        data: see ``toolkit.data.scan_folder``; of a run that goes on, by default where it found its pictures.
+        model_name: a registered network; of a run that goes on, by default its own.
         out: the run directory; of several hosts, the same shared directory on all.
         options: recipe, settings and hosts; by default the network's own recipe on this host.
-        export: also write a bundle.
+        export: also write a bundle. A run that goes on writes the one it was begun with, once.
         epoch_report: called with each epoch's metrics.
 
     Returns:
@@ -76,57 +90,274 @@ def train_folder(
         HostLostError: another host died or is out of reach.
     """
     options = options or TrainOptions()
-    info = model_info(model_name)
-    if export:
-        require_writable(export.directory)
-    config = apply_overrides(recipe(options.recipe_name or info.recipe), options.overrides)
-    config = smoke(config) if options.smoke_run else config
-    folder = scan(data, options.skip_bad)
-    split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
-    split = split.skipping_bad(options.skip_bad)
-
-    from toolkit.training.devices import resolve_policy
-    from toolkit.training.report.page import predict, write_report
-    from toolkit.training.run_dir import RunDirectory
-
     hosts = options.hosts
     run = RunDirectory(out, writer=hosts is None or hosts.host_id == 0)
-    if hosts and not run.model_file.exists():
-        connect(hosts)
-    policy = resolve_policy(config.run.dtype_policy)
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype_policy=policy))
-    with loss_of_hosts(hosts):
-        model = _trained_model(_Plan(info, config, folder, split), run, options, epoch_report)
-    if not run.writer:
-        return {"run": str(run.path)}
-    probabilities = predict(model, split.held_out[1], info.preprocessing)
-    metrics = write_report(probabilities, split, info.preprocessing, folder.class_names, run, title=info.title)
-    result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
+    begun = _begun(run, data, options)
+    command = _Command.resolved(data, model_name, options, export, begun)
+    info = model_info(command.model)
+    if begun is None and run.writer:  # which may have begun it by now
+        run.require_free()
+        require_writable(run.path)
     if export:
-        path, _ = export_held_out(model, folder, split, info.preprocessing, export, reference=probabilities)
-        result["bundle"] = str(path)
+        require_writable(export.directory, "--export")
+    config = _settings(command, options, run if begun else None)
+    weights = None if begun and run.positions() else _located(command.weights, info)
+    folder = scan(command.source, command.skip_bad)
+    split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
+    split = split.skipping_bad(command.skip_bad)
+
+    with step("starting TensorFlow"):
+        from toolkit.training.devices import resolve_policy
+        from toolkit.training.report.page import predict, write_report
+
+        policy = resolve_policy(config.run.dtype_policy)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype_policy=policy))
+    before = run.config() if begun else config
+    finished = begun is not None and run.model_file.exists() and config.run.epochs == before.run.epochs
+    if hosts and not finished:
+        connect(hosts)
+    plan = _Plan(info, config, folder, split, command, weights, begun is not None)
+    with loss_of_hosts(hosts), _resumable(run):
+        if begun:
+            message = _changed_length(run, before, config)
+            run.begin(plan.files(), resume=True)
+            if message:
+                log.info(message)
+        if finished:
+            log.info("%s is finished already", run.path)
+            model = load_network(run.model_file)
+            preprocessing = Preprocessing.from_dict(run.model_description()["preprocessing"])
+        else:
+            model, preprocessing = _trained_model(plan, run, hosts, epoch_report)
+        if not run.writer:
+            return {"run": str(run.path)}
+        probabilities = predict(model, split.held_out[1], preprocessing)
+        with step("writing the report"):
+            metrics = write_report(probabilities, split, preprocessing, folder.class_names, run, title=info.title)
+        result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
+        if export is None and finished and command.bundle and Path(command.bundle).exists():
+            return result | {"bundle": command.bundle}  # this network's already
+        export = export or command.export_options()
+        if export:
+            calibration = _calibrate(model, split, preprocessing, probabilities)
+            path, _ = export_held_out(model, folder, split, preprocessing, export, **calibration)
+            run.write_text("command.json", dataclasses.replace(command, bundle=str(path.absolute())).as_json())
+            result["bundle"] = str(path)
     return result
+
+
+def _calibrate(
+    model: "keras.Model", split: Split, preprocessing: Preprocessing, held_out: np.ndarray
+) -> dict[str, Any]:
+    """Scale the network's logits so that validation finds its probabilities right, as fine-tuning does.
+
+    Args:
+        model: its last layer is changed.
+        held_out: the network's probabilities for the held-out pictures, until now.
+
+    Returns:
+        Options of ``export_held_out``: the temperature, the reject threshold, the probabilities from now on.
+    """
+    from toolkit.engines.runtimes import softmax
+    from toolkit.training.report.page import predict
+    from toolkit.transfer.finetune import divide_logits
+
+    if not len(split.val):
+        return {"reference": held_out}
+    with step("calibrating"):
+        logits, labels = _logits(predict(model, split.val, preprocessing)), np.asarray(split.val.labels)
+    temperature = fit_temperature(logits, labels)
+    divide_logits(model, temperature)
+    return {
+        "reference": softmax(_logits(held_out) / np.float32(temperature)),
+        "temperature": temperature,
+        "reject_below": reject_threshold(softmax(logits / np.float32(temperature)), labels),
+    }
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of these probabilities, of those there are: softmax takes no notice of a constant."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+
+
+@dataclass(frozen=True)
+class _Command:
+    """What a run was begun with, so that it can go on by itself; paths are absolute, as a run outlives its shell.
+
+    ``split_folders`` and ``join_classes`` say how the pictures are read, see ``Source``; ``bundle`` is the version that
+    was exported of the network.
+    """
+
+    data: str
+    model: str
+    recipe: str
+    split_folders: dict[str, str] | None = None
+    join_classes: bool = False
+    weights: str | None = None
+    skip_bad: bool = False
+    smoke: bool = False
+    export: dict[str, Any] | None = None
+    bundle: str | None = None
+
+    @classmethod
+    def resolved(
+        cls,
+        data: str | Path | None,
+        model_name: str | None,
+        options: TrainOptions,
+        export: ExportOptions | None,
+        begun: "_Command | None",
+    ) -> "_Command":
+        """Take what is given, and the rest from the run that goes on."""
+        if begun is None:
+            if data is None or model_name is None:
+                raise UserError("a run that begins needs DATA, --model and --out; one that goes on, --resume RUN")
+            begun = cls(str(data), model_name, options.recipe_name or model_info(model_name).recipe)
+        elif model_name not in (None, begun.model):
+            raise UserError(f"the run was begun with --model {begun.model} and cannot go on with {model_name}")
+        elif options.weights is not None and _absolute(options.weights) != begun.weights:
+            raise UserError("--weights is for a run that begins; one that goes on has its own")
+        lengthened = any(override.partition("=")[0].strip() == "run.epochs" for override in options.overrides)
+        source = begun.source if data is None else as_source(data)
+        return cls(
+            data=str(source.path.absolute()),
+            split_folders=None if source.split_folders is None else dict(source.split_folders),
+            join_classes=source.join_classes,
+            model=model_name or begun.model,
+            recipe=options.recipe_name or begun.recipe,
+            weights=begun.weights if options.weights is None else _absolute(options.weights),
+            skip_bad=options.skip_bad or begun.skip_bad,
+            smoke=options.smoke_run or (begun.smoke and not lengthened),
+            export=begun.export if export is None else _as_document(export),
+            bundle=begun.bundle,
+        )
+
+    @property
+    def source(self) -> Source:
+        """The pictures, and how they are read."""
+        return Source(Path(self.data), self.split_folders, self.join_classes)
+
+    def as_json(self) -> str:
+        """The text of ``command.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    def export_options(self) -> ExportOptions | None:
+        """The bundle to write."""
+        if self.export is None:
+            return None
+        given = self.export | {"directory": Path(self.export["directory"]), "formats": tuple(self.export["formats"])}
+        return ExportOptions(**given)
+
+
+def _absolute(weights: str | Path) -> str:
+    """Make a path that exists absolute; anything else is a tag."""
+    return str(Path(weights).absolute()) if Path(weights).exists() else str(weights)
+
+
+def _as_document(export: ExportOptions) -> dict[str, Any]:
+    return dataclasses.asdict(export) | {"directory": str(export.directory.absolute())}
+
+
+def _begun(run: RunDirectory, data: str | Path | None, options: TrainOptions) -> _Command | None:
+    """Read the command of the run that goes on; None where one begins."""
+    if not options.resume or (data is not None and not run.exists):
+        return None
+    begun = _Command(**run.command())
+    # A whole command in the place of a smoke run means the real one, whether or not it says --resume.
+    return None if data is not None and begun.smoke and not options.smoke_run else begun
+
+
+def _settings(command: _Command, options: TrainOptions, run: RunDirectory | None) -> TrainConfig:
+    own = run is not None and options.recipe_name in (None, run.command()["recipe"])
+    config = run.config() if run and own else recipe(command.recipe)
+    config = apply_overrides(config, options.overrides)
+    return smoke(config) if command.smoke else config
+
+
+def _changed_length(run: RunDirectory, before: TrainConfig, now: TrainConfig) -> str:
+    """Tell what another number of epochs makes of a run that goes on, in one line; nothing where it makes no other.
+
+    Raises:
+        UserError: early stopping has ended it, so that more epochs would change nothing.
+    """
+    from toolkit.training.callbacks import is_over
+    from toolkit.training.optimizers import build_schedule
+
+    history, epochs = run.history(), now.run.epochs
+    done = len(history)
+    if epochs == before.run.epochs:
+        return ""
+    if done < epochs and is_over(now, history):
+        raise UserError(
+            f"{run.path}: early stopping ended it after epoch {done}, so more epochs change nothing; to train on all "
+            f"the same, start from what it learned: --weights {run.path}, another --out"
+        )
+    if now.optimizer.schedule not in _BY_LENGTH or done in (0, epochs):
+        return ""
+
+    def rate(length: int) -> float:
+        schedule = build_schedule(now.optimizer, total_steps=length * _PARTS, steps_per_epoch=_PARTS)
+        return float(keras.ops.convert_to_numpy(schedule(min(done, length) * _PARTS)))  # type: ignore[operator]
+
+    return (
+        f"the {now.optimizer.schedule} schedule spans {epochs} epochs from now on: after epoch {done} the learning "
+        f"rate is {rate(epochs):.2g}, which was to be {rate(before.run.epochs):.2g}. So this becomes another network "
+        f"than {epochs} epochs from the start would give"
+    )
+
+
+def _located(weights: str | None, info: ModelInfo) -> str | Path | None:
+    """Find the file that a run starts from, before anything takes long."""
+    if weights is None:
+        return None
+    path = Path(weights)
+    if (path / "config.json").exists() and not (path / "model.keras").exists():
+        raise UserError(f"--weights {path}: the run is not finished; `toolkit train --resume {path}` goes on with it")
+    from toolkit.factory import locate_weights
+
+    locate_weights(info, weights)
+    return weights
+
+
+@contextmanager
+def _resumable(run: RunDirectory) -> Iterator[None]:
+    """Have an error of the disk say how the run goes on: all it has written is whole."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in _OF_THE_DISK or not run.exists:
+            raise
+        message = f"{error.filename or run.path}: {error.strerror or error}" if error is cause else error
+        raise UserError(
+            f"{message}; once that is mended, `toolkit train --resume {shlex.quote(str(run.path))}` goes on"
+        ) from None
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A network, its settings and its pictures, before anything is written."""
+    """A network, its settings and its pictures, before anything is written.
+
+    ``weights`` are those to start from, until there is a checkpoint.
+    """
 
     info: ModelInfo
     config: TrainConfig
     folder: ImageFolder
     split: Split
+    command: _Command
+    weights: str | Path | None
+    begun: bool
 
     def files(self) -> dict[str, str]:
         """The texts by which a run is known again, by file name."""
         packages = ("toolkit", "keras", "tensorflow", "numpy")
         versions = {package: importlib.metadata.version(package) for package in packages}
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-        class_names = self.folder.class_names
         return {
+            "command.json": self.command.as_json(),
             "config.json": config_as_json(self.config),
-            "model.json": json.dumps({"name": self.info.name, "num_classes": len(class_names)}) + "\n",
-            "labels.txt": "\n".join(class_names) + "\n",
+            "labels.txt": "".join(f"{one_line(name)}\n" for name in self.folder.class_names),
             "splits.json": json.dumps(self.split.as_dict(self.folder.root), indent=0) + "\n",
             "environment.json": json.dumps({"python": platform.python_version(), "backend": backend} | versions) + "\n",
         }
@@ -134,37 +365,62 @@ class _Plan:
 
 def _trained_model(
     plan: _Plan,
-    run: "RunDirectory",
-    options: TrainOptions,
+    run: RunDirectory,
+    hosts: Hosts | None,
     epoch_report: Callable[[dict[str, Any]], None] | None,
-) -> "keras.Model":
-    """Train the network, or load it from a run that is finished."""
-    if run.model_file.exists():
-        run.begin(plan.files(), resume=options.resume)
-        log.info("%s is finished already", run.path)
-        return load_network(run.model_file)
-    from toolkit.factory import create_model
+) -> "tuple[keras.Model, Preprocessing]":
+    """Train the network to the end of the run, from its beginning or from where it is."""
     from toolkit.training.devices import all_devices
     from toolkit.training.loop import train
+    from toolkit.training.optimizers import best_epoch
 
-    info, config = plan.info, plan.config
+    config = plan.config
     keras.utils.set_random_seed(config.run.seed)
     keras.config.set_dtype_policy(config.run.dtype_policy)
     try:
         with all_devices() as shard:
-            model = create_model(
-                info.name,
-                num_classes=len(plan.folder.class_names),
-                input_shape=info.preprocessing.input_shape,
-                **config.model.variant,
-            )
-            # Only now: a network that cannot be built for this folder leaves no run behind.
-            run.begin(plan.files(), resume=options.resume)
-            model = train(model, plan.split, info.preprocessing, config, run, shard=shard, on_epoch=epoch_report)
-            if options.hosts:
+            with step("building the network"):
+                model, preprocessing = _built(plan, run)
+            model = train(model, plan.split, preprocessing, config, run, shard=shard, on_epoch=epoch_report)
+            if hosts:
                 disconnect()
-            run.finish(model)
+            best = best_epoch(config.optimizer, run.history()) if config.run.early_stopping else None
+            run.finish(model, best_epoch=best)
     finally:
         keras.config.set_dtype_policy("float32")
     # Of several devices each holds a copy, and what follows needs but one.
-    return model if shard.num_devices == 1 or not run.writer else load_network(run.model_file)
+    one = model if shard.num_devices == 1 or not run.writer else load_network(run.model_file)
+    return one, preprocessing
+
+
+def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]":
+    """Build the network of a run that begins, and begin it; or that of the run which goes on, as it is noted there."""
+    from toolkit.factory import create_model, preprocessing_of
+
+    info, num_classes = plan.info, len(plan.folder.class_names)
+    if plan.begun:
+        noted = run.model_description()
+        preprocessing = Preprocessing.from_dict(noted["preprocessing"])
+        model = create_model(
+            info.name,
+            num_classes=num_classes,
+            input_shape=preprocessing.input_shape,
+            weights=plan.weights,
+            **noted["variant"],
+        )
+        return model, preprocessing
+    if plan.weights and plan.config.model.initializer != "own":
+        raise UserError("model.initializer draws kernels anew, and --weights gives them: leave one of the two out")
+    model = create_model(
+        info.name,
+        num_classes=num_classes,
+        input_shape=None if plan.weights else info.preprocessing.input_shape,
+        weights=plan.weights,
+        **plan.config.model.variant,
+    )
+    preprocessing = preprocessing_of(model)
+    noted = {"name": info.name, "class_names": plan.folder.class_names, "variant": model.variant}
+    text = json.dumps(noted | {"preprocessing": preprocessing.as_dict()}, indent=1) + "\n"
+    # Only now: a network that cannot be built for this folder leaves no run behind.
+    run.begin(plan.files() | {"model.json": text}, resume=False)
+    return model, preprocessing

@@ -15,13 +15,14 @@ from toolkit.data import ImageFolder, split_folder
 from toolkit.data.sources.source import as_source
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import new_folder, write_file
+from toolkit.progress import step
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
 from toolkit.training.run_dir import RunDirectory
 from toolkit.training.search.space import Setting, Value, as_overrides, parse_search
 from toolkit.training.search.study import DIRECTIONS, Metric, open_study, plan_values, plot_study
 from toolkit.training.search.trials import TrialRun, run_trials, toolkit_command
-from toolkit.workflows.steps import scan
+from toolkit.workflows.steps import require_writable, scan
 
 if TYPE_CHECKING:
     import optuna
@@ -97,24 +98,29 @@ def tune_folder(
         UserError: bad data or settings, a directory in use, no Optuna (nothing is written then), or every trial failed.
     """
     search = _Search.checked(data, model_name, Path(out), options)
+    search.require_free(resume=resume)
     folder = scan(data, options.skip_bad)
-    search.begin(folder, resume=resume)
+    search.begin(folder)
     with _alone(search.out):
         study = search.open(search.out)
 
         def on_end(trial: "FrozenTrial") -> None:
             result = search.write_result(study)
-            if trial.state.name == "PRUNED":
+            if trial.state.name in ("PRUNED", "COMPLETE"):
                 shutil.rmtree(search.run(trial.number) / "checkpoints", ignore_errors=True)  # nothing goes on from them
+            ended = sum(row["state"] != "unfinished" for row in result["trials"])
+            told(ended)
             if on_trial:
-                ended = sum(row["state"] != "unfinished" for row in result["trials"])
                 on_trial(search.row(trial) | {"metric": options.metric, "ended": ended, "total": options.trials})
 
-        run_trials(study, search.prepare, total=options.trials, jobs=options.jobs, on_end=on_end)
+        with step("trials", options.trials) as told:
+            told(sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)))
+            run_trials(study, search.prepare, total=options.trials, jobs=options.jobs, on_end=on_end)
         if not search.write_result(study)["best"]:
             error = study.trials[0].user_attrs.get("error")
             raise UserError(f"every one of {len(study.trials)} trials failed, the first by: {error}")
-        plot_study(study, options.metric, search.out / _PLOT)
+        with step("drawing the trials"):
+            plot_study(study, options.metric, search.out / _PLOT)
         return search.write_result(study)
 
 
@@ -172,7 +178,17 @@ class _Search:
         options = self.options
         return open_study(directory / _STORE, metric=options.metric, seed=options.seed, prune=options.prune)
 
-    def begin(self, folder: ImageFolder, *, resume: bool) -> None:
+    def require_free(self, *, resume: bool) -> None:
+        """Refuse a directory that is in use, before anything takes long."""
+        if (self.out / _SEARCH).exists():
+            if not resume:
+                raise UserError(f"{self.out}: holds a search already; pass --resume to go on with it, or another --out")
+        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise UserError(f"{self.out}: exists and is not a search; name a new folder")
+        else:
+            require_writable(self.out)
+
+    def begin(self, folder: ImageFolder) -> None:
         """Create the search's directory, or see that the one there is the same search."""
         split = split_folder(folder, fractions=self.base.data.fractions, seed=self.base.data.split_seed)
         digest = hashlib.sha256(json.dumps(split.as_dict(folder.root), sort_keys=True).encode()).hexdigest()
@@ -181,12 +197,8 @@ class _Search:
         description |= {"set": list(options.overrides), "search": sorted(options.search)}
         description |= {key: getattr(options, key) for key in ("seed", "metric", "prune")} | {"pictures": digest}
         if (self.out / _SEARCH).exists():
-            if not resume:
-                raise UserError(f"{self.out}: holds a search already; pass --resume to go on with it, or another --out")
             _require_same(self.out / _SEARCH, description)
             return
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise UserError(f"{self.out}: exists and is not a search; name a new folder")
         with new_folder(self.out) as staging:
             (staging / _SEARCH).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
             self.open(staging)

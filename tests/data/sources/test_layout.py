@@ -181,8 +181,8 @@ def test_bundle_run_search_and_cache_in_the_data_are_left_out(make_folder, tmp_p
     root = make_folder(tmp_path, TWO)
     outputs = {
         "saved_models/pets": ["1/" + MANIFEST],
-        "runs/first": ["config.json", "model.json", "labels.txt", "splits.json", "report.html"],
-        "cat/run": ["config.json", "model.json", "labels.txt", "splits.json"],
+        "runs/first": ["config.json", "environment.json", "labels.txt", "splits.json", "report.html"],
+        "cat/run": ["config.json", "environment.json", "labels.txt", "splits.json"],
         "search": ["search.json", "search.db"],
         "cache": ["unpacked/0/files/x.png"],
         ".partial-12ab": ["config.json"],

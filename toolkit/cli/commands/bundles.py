@@ -1,9 +1,9 @@
 """Commands on bundles: measure, compress, export, serve, open the demo."""
 
-import sys
 from argparse import Namespace
 from typing import Any
 
+from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.output import print_json, print_metrics, print_table
 from toolkit.errors import UserError, unknown_name
 
@@ -67,6 +67,8 @@ def ensemble(arguments: Namespace) -> None:
 
 
 def manage_bundles(arguments: Namespace) -> None:
+    if arguments.action == "examples":
+        return show_examples(arguments)
     from toolkit.inference.choice import describe_bundles, recommend_engine
 
     if arguments.action == "recommend":
@@ -108,7 +110,6 @@ def compress(arguments: Namespace) -> None:
             num_clusters=arguments.clusters,
             keep_float=tuple(arguments.keep_float),
             keep_worst=arguments.keep_worst,
-            progress=_print_training,
             page=arguments.report,
         ),
         skip_bad=arguments.skip_bad,
@@ -116,20 +117,24 @@ def compress(arguments: Namespace) -> None:
     )
     if arguments.json:
         return print_json(result)
-    columns = ["method", "bytes", "gzip_bytes", "top1", "top5", "agreement", "worst_change", "speedup"]
-    print_table([[row[column] for column in columns] for row in result["report"]["rows"]], columns)
-    if result["kept_float"]:
-        print(f"in float: {', '.join(result['kept_float'])}")
-    print(result["report"]["rows"][-1]["verdict"])
+    if "report" in result:
+        _print_compression(result)
     return print(result["bundle"])
 
 
-def _print_training(event: dict[str, Any]) -> None:
-    if event["event"] == "epoch":
-        shown = "  ".join(f"{key} {value:.4f}" for key, value in event.items() if isinstance(value, float))
-        print(f"epoch {event['epoch']:>3}/{event['epochs']}  {shown}", file=sys.stderr)
-    else:
-        print(f"{event['stage']} …", file=sys.stderr)
+def _print_compression(result: dict[str, Any]) -> None:
+    from toolkit.compress.report import timing_note
+
+    rows = result["report"]["rows"]
+    columns = ["method", "bytes", "gzip_bytes", "zeros", "top1", "top5", "agreement", "worst_change", "speedup"]
+    if rows[0]["top5"] is None:
+        columns.remove("top5")
+    print_table([[row[column] for column in columns] for row in rows], columns)
+    if result["kept_float"]:
+        print(f"in float: {', '.join(result['kept_float'])}")
+    print(timing_note(result["report"]["timing"]))
+    print(f"{rows[-1]['changes']}.")
+    print(rows[-1]["verdict"])
 
 
 def export(arguments: Namespace) -> None:
@@ -174,4 +179,10 @@ def serve(arguments: Namespace) -> None:
 def demo(arguments: Namespace) -> None:
     from toolkit.demo import launch
 
-    launch(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine)
+    launch(
+        arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        engine=arguments.engine,
+        root_path=arguments.root_path,
+    )

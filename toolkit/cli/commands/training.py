@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table
@@ -21,15 +22,17 @@ def train(arguments: Namespace) -> None:
     export = arguments.export and ExportOptions(
         arguments.export, arguments.examples, arguments.force, arguments.formats
     )
+    data, out = _data_and_run(arguments)
     result = train_folder(
-        arguments.data,
+        data,
         arguments.model,
-        out=arguments.out,
+        out=out,
         options=TrainOptions(
             recipe_name=arguments.recipe,
             overrides=tuple(arguments.set),
+            weights=arguments.weights,
             smoke_run=arguments.smoke,
-            resume=arguments.resume,
+            resume=arguments.resume is not None,
             skip_bad=arguments.skip_bad,
             hosts=hosts,
         ),
@@ -44,6 +47,20 @@ def train(arguments: Namespace) -> None:
     if "bundle" in result:
         print(result["bundle"])
     return None
+
+
+def _data_and_run(arguments: Namespace) -> tuple[Path | None, Path]:
+    """Tell DATA and the run's directory, which stands behind --out or --resume."""
+    data, out = arguments.data, arguments.out
+    named = Path(arguments.resume) if isinstance(arguments.resume, str) else None
+    if named and out and not data:  # `--resume DATA --out RUN`
+        data, named = named, None
+    if named and out and named.absolute() != out.absolute():
+        raise UserError(f"--resume {named} and --out {out} name two runs: leave --out out")
+    run = out or named
+    if run is None or (arguments.resume is None and not (data and arguments.model)):
+        raise UserError("DATA, --model and --out are required, or --resume RUN to go on with a run")
+    return data, run
 
 
 def _hosts(arguments: Namespace) -> "Hosts | None":

@@ -19,6 +19,7 @@ from toolkit.data.feed.order import Plan, batch_plans, epoch_plans
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import ImageError, ImageSource, decode_pixels, normalize
 from toolkit.machine import num_threads
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger("toolkit")
@@ -30,12 +31,14 @@ Source = TypeVar("Source")
 Picture = TypeVar("Picture")
 
 _CHUNK = 64  # pictures per task
+_AT_ONCE = 512  # pictures between two tellings of how many there are
 # Of up to 16 MiB. Pillow hands every picture's memory back to the system, which fills the next one's with zeros: a
 # third of the time that a small JPEG takes.
 _KEPT_BLOCKS = 8
 # glibc hands freed memory back as well, unless a block of this size, the largest it learns from, was freed before:
 # 660 page faults a photograph of 500 pixels, a quarter of its time.
 _LARGE_BLOCK = 31 << 20
+_AT_ONCE = 256  # pictures of a subset between two reports of progress
 _AHEAD = 2  # batches prepared while one is used
 # Files of fewer bytes on average are decoded one after the other: most of their time is Python's, of which one thread
 # runs at a time, and two threads that take turns need half as long again.
@@ -126,10 +129,11 @@ class SubsetPixels:
         self._subset = subset
         self._preprocessing = preprocessing
         self._left_out: set[str] = set()
+        self._error: ImageError | None = None
         self._cache: tuple[np.ndarray, np.ndarray] | None = None
         height, width = preprocessing.size
         if len(subset) * height * width * 3 <= cache_bytes:
-            self._cache = self._load(np.arange(len(subset)))
+            self._cache = self._load_all()
 
     def __call__(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give the pixels of the pictures that can be read, and which of ``examples`` those are, as booleans.
@@ -138,11 +142,29 @@ class SubsetPixels:
             ImageError: none of them, or one of them where none may be left out.
         """
         if self._cache is None:
-            return self._load(examples)
+            return self._require_some(*self._load(examples))
         pixels, is_there = self._cache
         kept = is_there[examples]
         # What is left out takes no place in the cache, so the ones before it tell where a picture is.
         return pixels[(np.cumsum(is_there) - 1)[examples[kept]]] if not is_there.all() else pixels[examples], kept
+
+    def _load_all(self) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.empty((len(self._subset), *self._preprocessing.size, 3), np.uint8)
+        is_there = np.empty(len(self._subset), bool)
+        num_read = 0
+        with step("decoding pictures", len(self._subset)) as told:
+            for start in range(0, len(self._subset), _AT_ONCE):
+                examples = np.arange(start, min(start + _AT_ONCE, len(self._subset)))
+                part, is_there[examples] = self._load(examples)
+                pixels[num_read : num_read + len(part)] = part
+                num_read += len(part)
+                told(int(examples[-1]) + 1)
+        return self._require_some(pixels[:num_read], is_there)
+
+    def _require_some(self, pixels: np.ndarray, is_there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._error is not None and not len(pixels):
+            raise self._error
+        return pixels, is_there
 
     def _load(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         paths = [self._subset.paths[index] for index in examples]
@@ -151,12 +173,11 @@ class SubsetPixels:
         except ImageError as error:
             if not self._subset.skip_bad:
                 raise
-            first_error = error
+            self._error = error
         found = [self._readable(path) for path in paths]
         pixels = [picture for picture in found if picture is not None]
-        if not pixels:
-            raise first_error
-        return np.stack(pixels), np.array([picture is not None for picture in found])
+        is_there = np.array([picture is not None for picture in found])
+        return np.stack(pixels) if pixels else np.empty((0, *self._preprocessing.size, 3), np.uint8), is_there
 
     def _readable(self, path: str) -> np.ndarray | None:
         try:
@@ -200,7 +221,15 @@ def _num_bytes(source: Any) -> int:
 def cached_pixels(subset: Subset, preprocessing: Preprocessing, cache_bytes: int) -> np.ndarray | None:
     """All pictures of a subset, decoded now, if they take no more than ``cache_bytes``; else ``None``."""
     height, width = preprocessing.size
-    return load_pixels(subset.paths, preprocessing) if len(subset) * height * width * 3 <= cache_bytes else None
+    if len(subset) * height * width * 3 > cache_bytes:
+        return None
+    pixels = np.empty((len(subset), height, width, 3), np.uint8)
+    with step("decoding pictures", len(subset)) as told:
+        for start in range(0, len(subset), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            pixels[part] = load_pixels(subset.paths[part], preprocessing)
+            told(min(start + _AT_ONCE, len(subset)))
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import numpy as np
 
 from toolkit.data.pixels.decode import FORMATS
 from toolkit.data.sources.listing import LIST_NAME
-from toolkit.data.sources.text import read_text
 from toolkit.errors import UserError
-from toolkit.files import write_file
+from toolkit.files import read_text, write_file
 
 _HEADING = """\
 # Pictures that are left out of training and evaluation: a path, a tab, the reason.

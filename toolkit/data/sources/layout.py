@@ -240,7 +240,11 @@ def is_output(folder: str) -> bool:
 
 
 # A bundle's version, a run, a search for settings.
-_MARKS = (("assets.extra/manifest.json",), ("config.json", "model.json", "splits.json"), ("search.json", "search.db"))
+_MARKS = (
+    ("assets.extra/manifest.json",),
+    ("config.json", "environment.json", "splits.json"),
+    ("search.json", "search.db"),
+)
 
 
 def _recognised(root: Path, top: Folder) -> dict[Folder, str]:

@@ -13,8 +13,8 @@ from toolkit.data.sources.content import is_picture_name
 from toolkit.data.sources.junk import is_junk
 from toolkit.data.sources.layout import SPLIT_NAMES, SPLIT_OF
 from toolkit.data.sources.listing import ListedFile, Listing, class_name
-from toolkit.data.sources.text import read_text
 from toolkit.errors import UserError
+from toolkit.files import read_text
 
 SUFFIXES = (".csv", ".tsv")
 

@@ -17,9 +17,11 @@ import numpy as np
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Split, Subset
 from toolkit.engines.runtimes import KerasEngine
+from toolkit.errors import one_line
 from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32
+from toolkit.progress import track
 from toolkit.report import classification, plots
 from toolkit.report.page import STYLE, plot_style
 from toolkit.spec import Preprocessing
@@ -61,9 +63,9 @@ def write_report(
     mistakes = classification.worst_mistakes(probabilities, labels, _MISTAKES)
     if len(mistakes):
         pixels = load_pixels([subset.paths[i] for i in mistakes], preprocessing)
-        captions = [_caption(probabilities[i], labels[i], class_names) for i in mistakes]
+        answers = [probabilities[i] for i in mistakes]
         with plot_style():
-            plots.plot_pictures(pixels, captions, run.path / "mistakes.png")
+            plots.plot_mistakes(pixels, answers, labels[mistakes].tolist(), class_names, run.path / "mistakes.png")
         pictures["Surest mistakes"] = run.path / "mistakes.png"
     page = _page(run, title, split, metrics, pictures, rows, classification.confused_pairs(matrix, _PAIRS))
     run.write_text("report.html", page)
@@ -74,8 +76,13 @@ def write_report(
 def predict(model: "keras.Model", subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
     """Predict probabilities in float32, (pictures, classes), with the network computing in float32."""
     engine = KerasEngine(as_float32(model), preprocessing)
-    chunks = (subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH))
-    return np.concatenate([engine.probabilities(load_pixels(chunk, preprocessing)) for chunk in chunks])
+    chunks = [subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH)]
+    return np.concatenate(
+        [
+            engine.probabilities(load_pixels(chunk, preprocessing))
+            for chunk in track(chunks, "predicting held-out pictures")
+        ]
+    )
 
 
 def _draw(run: RunDirectory, title: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Path]:
@@ -89,14 +96,6 @@ def _draw(run: RunDirectory, title: str, matrix: np.ndarray, class_names: Sequen
         pictures["Gradient norms by layer"] = run.path / "gradient_norms.png"
         plots.plot_gradient_norms(norms, pictures["Gradient norms by layer"])
     return pictures
-
-
-def _caption(probabilities: np.ndarray, label: int, class_names: Sequence[str]) -> str:
-    called = int(probabilities.argmax())
-    return (
-        f"called {class_names[called]}, {100 * probabilities[called]:.0f} %\n"
-        f"is {class_names[label]}, {100 * probabilities[label]:.0f} %"
-    )
 
 
 def _page(
@@ -128,8 +127,8 @@ def _page(
     template = resources.files("toolkit.training.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         style=STYLE,
-        title=escape(title),
-        subtitle=f"{escape(str(run.path))} · {len(run.history())} epochs · {sizes}",
+        title=_escaped(title),
+        subtitle=f"{_escaped(str(run.path))} · {len(run.history())} epochs · {sizes}",
         figures="".join(f"<li><b>{100 * v:.2f} %</b>{escape(k)}</li>" for k, v in figures.items()),
         sections="\n".join(sections),
     )
@@ -145,13 +144,18 @@ def _table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -
     kinds[1] = "" if header[1] == "was called" else kinds[1]
     head = "".join(f"<th {kind}>{name}</th>" for kind, name in zip(kinds, header, strict=True))
     body = "\n".join(
-        "<tr>" + "".join(f"<td {k}>{escape(str(v))}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td {k}>{_escaped(str(v))}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
     return f"<details open><summary>{heading}</summary><table><tr>{head}</tr>\n{body}</table></details>"
 
 
+def _escaped(text: str) -> str:
+    return escape(one_line(text))
+
+
 def _csv(rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    lines = ([one_line(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()

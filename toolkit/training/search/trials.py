@@ -8,11 +8,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.machine import num_threads
+from toolkit.progress import step
 from toolkit.training.config import TrainConfig
 from toolkit.training.run_dir import RunDirectory
 from toolkit.training.search.study import next_trial
@@ -117,6 +119,8 @@ class _Process:
         self._trial = trial
         self._plan = plan
         self._num_epochs = 0
+        self._step = ExitStack()
+        self._told = self._step.enter_context(step(f"trial {trial.number}: epochs", plan.config.run.epochs))
         self._log = Path(f"{plan.run.path}.log")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -135,6 +139,7 @@ class _Process:
         status = self._process.poll()  # before its epochs are read, so that of an ended one all are
         for row in self._plan.run.history()[self._num_epochs :]:
             self._num_epochs += 1
+            self._told(self._num_epochs)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of an epoch done again after a kill, the first report counts
                 self._trial.report(row[self._plan.metric], row["epoch"])
@@ -152,6 +157,7 @@ class _Process:
 
     def stop(self) -> None:
         """Kill it if it still runs, which a run survives at any moment."""
+        self._step.close()
         self._process.kill()
         self._process.communicate()
 

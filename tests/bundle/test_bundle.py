@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from toolkit.bundle import (
+    EXAMPLE_LABELS,
     KERAS_FILE,
     MANIFEST,
     PICTURES,
     SCHEMA_VERSION,
     EnsembleMember,
+    Example,
     Manifest,
     find_bundle,
     join_pictures,
@@ -24,12 +26,14 @@ from toolkit.bundle import (
     next_version,
     picture_digests,
     publish,
+    read_examples,
     read_manifest,
     read_pictures,
     same_network,
     sha256_of,
     staging_dir,
     verify_files,
+    write_examples,
     write_manifest,
     write_pictures,
 )
@@ -258,6 +262,17 @@ def test_processes_publishing_at_once_get_different_whole_versions(tmp_path):
         contents = {path.read_text() for path in (directory / version).iterdir()}
         assert len(contents) == 1  # no version holds parts of two
     assert sorted(os.listdir(directory)) == sorted(taken)
+
+
+def test_examples_keep_their_labels_and_do_without(tmp_path):
+    picture = tmp_path / "secret name.PNG"
+    picture.write_bytes(b"picture")
+    write_examples(tmp_path / "1", [Example(picture, "a\n<b>$&"), Example(picture)])
+    assert [(e.path.name, e.label) for e in read_examples(tmp_path / "1")] == [("00.png", "a\n<b>$&"), ("01.png", None)]
+    for damaged in ("", "{", "[1]", '{"file": 1}', '[{"file": "00.png"}]', "\xff"):
+        (tmp_path / "1" / EXAMPLE_LABELS).write_text(damaged, encoding="latin-1")
+        assert [e.label for e in read_examples(tmp_path / "1")] == [None, None]
+    assert read_examples(tmp_path / "2") == []
 
 
 def test_pictures_are_noted_by_the_beginning_of_their_sha256(tmp_path):

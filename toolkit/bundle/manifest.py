@@ -1,31 +1,19 @@
-"""The bundle: one servable version as a directory on disk. Its layout, its manifest, its checksums, its versions.
-
-``NAME/VERSION/`` *is* a TensorFlow SavedModel and needs nothing of this package to be served. What this package
-adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
-"""
+"""A bundle's layout, its manifest and its checksums."""
 
 import hashlib
-import os
-import platform
-import secrets
-import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.files import write_file
-from toolkit.machine import num_threads
-from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 EXTRA = "assets.extra"
 MANIFEST = f"{EXTRA}/manifest.json"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 EXAMPLES = f"{EXTRA}/examples"
+EXAMPLE_LABELS = f"{EXTRA}/examples.json"
 PICTURES = f"{EXTRA}/pictures.json"
 KERAS_FILE = f"{EXTRA}/model.keras"
 LABELS = "assets/labels.txt"
@@ -37,18 +25,13 @@ def litert_file(kind: str) -> str:
 
 
 FLOAT_LITERT = litert_file("fp32")
+
+
 INT8_LITERT = litert_file("int8")
 
-#: Digests of the pictures that a bundle was made with, by subset: those that taught it, those that chose among its
-#: settings, and those that it was measured on.
-Pictures = Mapping[str, frozenset[str]]
-_STAGING = ".staging-"  # then the number of the process that writes there, and of what machine
-_ABANDONED_SECONDS = 24 * 3600
 
 #: Raised when a reader of the old form would misunderstand the new one.
 SCHEMA_VERSION = 1
-
-_CHUNK = 64  # files per task
 
 
 @dataclass(frozen=True)
@@ -90,11 +73,15 @@ class Manifest:
             nothing is left to divide.
         reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
             answer in twenty; None where it was not fitted.
+        ground: mean brightness, 0…1, of the training pictures' borders where they are marks on one plain ground and the
+            network is grey, as of ink on paper; None otherwise. See ``toolkit.data.pixels.ground``.
         members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one crop. The
             ``preprocessing`` above is then that of the largest input among them, which the ``pixels`` signature takes.
         crops: of a picture that each member is shown at each scale, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides that a picture is resized to; empty for the members' own.
         timings: what the recommendation was made by: the engines that had passed; None where they were not timed.
+        recipes: by kind of LiteRT file, a digest of all that it follows from (``toolkit.compress.changes``), where it
+            was quantized after training: who is asked for the same again knows it.
     """
 
     name: str
@@ -112,62 +99,12 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     temperature: float | None = None
     reject_below: float | None = None
+    ground: float | None = None
     members: tuple[EnsembleMember, ...] = ()
     crops: int = 1
     scales: tuple[int, ...] = ()
     timings: Timings | None = None
-
-
-def find_bundle(path: str | Path) -> Path:
-    """Find the version directory that ``path`` means: itself, or the highest complete version below it.
-
-    Raises:
-        UserError: nothing there that holds a manifest.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such bundle")
-    if (path / MANIFEST).is_file():
-        return path
-    versions = complete_versions(path)
-    if versions:
-        return versions[max(versions)]
-    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it")
-
-
-def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
-    """List the bundles below ``root``: their complete versions by name, ascending, with their directories.
-
-    A ``root`` that holds complete versions itself is one bundle of that name.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder of bundles")
-    own = complete_versions(root)
-    if own:
-        return {root.name: own}
-    found = {name: complete_versions(root / name) for name in sorted(os.listdir(root))}
-    return {name: versions for name, versions in found.items() if versions}
-
-
-def complete_versions(directory: Path) -> dict[int, Path]:
-    """List the versions below a bundle's directory that are whole, ascending: a manifest is written last."""
-    try:
-        found = {version: directory / str(version) for version in list_versions(directory)}
-        return {version: path for version, path in found.items() if (path / MANIFEST).is_file()}
-    except (PermissionError, FileNotFoundError):  # a volume's lost+found, say, or gone since it was looked at
-        return {}
-
-
-def list_versions(directory: Path) -> list[int]:
-    """List the version numbers that are taken below a bundle's directory, ascending."""
-    if not directory.is_dir():
-        return []
-    # A stray file takes its number too: nothing could be renamed onto it.
-    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal())
+    recipes: dict[str, str] = field(default_factory=dict)
 
 
 def read_manifest(version_dir: Path) -> Manifest:
@@ -276,127 +213,6 @@ def same_network(version_dirs: Sequence[Path], manifests: Sequence[Manifest]) ->
                     "in an average; leave one of them out"
                 )
     return ""
-
-
-def write_pictures(version_dir: Path, pictures: Mapping[str, Iterable[str]]) -> None:
-    """Note the digests of the pictures a bundle was made with by subset, see ``picture_digests``."""
-    import json
-
-    subsets = {subset: sorted(pictures.get(subset, ())) for subset in ("train", "val", "test")}
-    (version_dir / PICTURES).write_text(json.dumps(subsets) + "\n", encoding="utf-8")
-
-
-def read_pictures(version_dir: Path, manifest: Manifest) -> Pictures | None:
-    """Read what ``write_pictures`` noted; None for a bundle that does not know its pictures.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    import json
-
-    if PICTURES not in manifest.files:
-        return None
-    verify_files(version_dir, manifest, (PICTURES,))
-    subsets = json.loads((version_dir / PICTURES).read_bytes())
-    return {subset: frozenset(digests) for subset, digests in subsets.items()}
-
-
-def join_pictures(pictures: Sequence[Pictures | None]) -> Pictures | None:
-    """Pictures that several bundles together were made with; None if one of them does not know its own.
-
-    What taught one of them taught all, and what chose among the settings of one is held out for none.
-    """
-    known = [own for own in pictures if own is not None]
-    if len(known) < len(pictures):
-        return None
-    train, val, test = (frozenset().union(*(own[subset] for own in known)) for subset in ("train", "val", "test"))
-    return {"train": train, "val": val - train, "test": test - val - train}
-
-
-def picture_digests(paths: Sequence[str | Path]) -> list[str]:
-    """Compute the first 16 hex digits of the sha256 of each file, by which a picture is known again."""
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    digests: list[str] = []
-    with step("recognising pictures", len(paths)) as told, ThreadPoolExecutor(num_threads()) as pool:
-        for found in pool.map(lambda chunk: [sha256_of(Path(path))[:16] for path in chunk], chunks):
-            digests += found
-            told(len(digests))
-    return digests
-
-
-def publish(staging: Path, directory: Path) -> Path:
-    """Move a finished version to the next free number below ``directory``, in one step.
-
-    Whoever watches ``directory`` sees the whole version or none of it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    while True:
-        target = directory / str(max(list_versions(directory), default=0) + 1)
-        try:
-            # Renaming onto a directory fails unless it is empty, so two publishers never share a number.
-            return staging.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-
-
-@contextmanager
-def next_version(directory: Path) -> Iterator[Path]:
-    """Give a ``staging_dir`` to write a bundle's next version in, which is removed at the end unless published.
-
-    Those that killed processes left in the same place are removed first.
-    """
-    _sweep(directory)
-    staging = staging_dir(directory)
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
-
-
-def staging_dir(directory: Path) -> Path:
-    """Make a fresh hidden directory beside the versions, on the same file system; servers ignore it.
-
-    Raises:
-        UserError: it cannot be made, for instance because ``directory`` is a file.
-    """
-    staging = directory / f"{_STAGING}{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
-    try:
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written to ({error.strerror})") from None
-    return staging
-
-
-def _sweep(directory: Path) -> None:
-    """Remove staging directories whose process is gone: known by its number here, elsewhere by its age."""
-    for staging in directory.glob(f"{_STAGING}*") if directory.is_dir() else ():
-        process, machine, *_ = [*staging.name.removeprefix(_STAGING).split("-"), ""]
-        with suppress(OSError):  # gone meanwhile, or somebody else's
-            is_old = time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS
-            if is_old or (machine == _machine() and not _is_running(process)):
-                shutil.rmtree(staging, ignore_errors=True)
-
-
-def _machine() -> str:
-    """Name where a process's number means that process: a host, or a container on it."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OverflowError, PermissionError):
-        return True
-    return True
 
 
 def sha256_of(path: Path) -> str:

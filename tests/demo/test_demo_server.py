@@ -1,0 +1,131 @@
+"""The page's server on other people's machines: proxies, shared temporary folders, ports, a path of its own."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import toolkit
+from toolkit.demo import launch
+from toolkit.errors import UserError
+
+ROOT = Path(toolkit.__file__).parents[1]
+
+
+def test_proxies_and_a_temporary_folder_of_somebody_else(bundles, tmp_path, free_port):
+    (tmp_path / "gradio").write_text("this name, which Gradio takes by default, is not ours to write below")
+    closed = "127.0.0.1:9"
+    theirs = {"http_proxy": f"http://{closed}", "HTTPS_PROXY": f"http://{closed}", "ALL_PROXY": f"socks5://{closed}"}
+    environment = {k: v for k, v in os.environ.items() if k.lower() != "no_proxy" and not k.startswith("GRADIO")}
+    environment |= theirs | {"TMPDIR": str(tmp_path), "PORT": str(free_port), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "toolkit", "demo", str(bundles)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == f"demo at http://127.0.0.1:{free_port}/ (Ctrl+C stops it)\n"
+        [private] = tmp_path.glob("toolkit-demo-*")
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        with _opener.open(f"http://127.0.0.1:{free_port}/") as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(20), process.stderr.read()) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["gradio"]
+
+
+def test_where_uploads_cannot_lie_is_one_line(bundles, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "uploads"))
+    with pytest.raises(
+        UserError, match=r"file/uploads: cannot keep uploads \(.*\); choose another by GRADIO_TEMP_DIR$"
+    ):
+        launch(bundles, port=0, block=False)
+
+
+def test_port_in_use_is_one_line(served, bundles, monkeypatch):
+    port = int(served.rstrip("/").rsplit(":", 1)[1])
+    taken = rf"^port {port} on 127.0.0.1 is in use; .*choose another with "
+    with pytest.raises(UserError, match=taken + "--port$"):
+        launch(bundles, port=port, block=False)
+    monkeypatch.setenv("PORT", str(port))
+    with pytest.raises(UserError, match=taken + "PORT=$"):
+        launch(bundles, block=False)
+    monkeypatch.setenv("PORT", "http")
+    with pytest.raises(UserError, match=r"^PORT must be a number .* got 'http'$"):
+        launch(bundles, block=False)
+
+
+@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 7999), ("127.0.0.1", 70_000)])
+def test_an_impossible_address_is_one_line(bundles, host, port):
+    with pytest.raises(UserError, match=r"cannot listen|port must be"):
+        launch(bundles, host=host, port=port, block=False)
+
+
+@pytest.mark.browser
+def test_below_a_path_of_a_reverse_proxy(browser, bundles, seven, free_port):
+    demo = launch(bundles, port=free_port, root_path="see/", block=False)
+    try:
+        with _reverse_proxy("/see", demo.local_url) as (address, strays):
+            page = browser.new_page()
+            page.goto(f"{address}/see/")
+            page.wait_for_selector(".tk-example")
+            page.set_input_files("#picture input[type=file]", str(seven))
+            page.wait_for_selector(".tk-label:text-is('7')")
+            page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0")
+            page.close()
+        assert set(strays) <= {"/favicon.ico"}  # asked for by browsers, at the host's root
+    finally:
+        demo.close(verbose=False)
+
+
+def test_opening_the_page_is_a_step(bundles, told, monkeypatch, free_port):
+    begun = []
+    monkeypatch.setattr(type(told), "begin", lambda self, label, *_: begun.append(label) or 0)
+    launch(bundles, port=free_port, block=False).close(verbose=False)
+    assert "opening the page" in begun
+
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@contextmanager
+def _reverse_proxy(prefix: str, behind: str) -> Iterator[tuple[str, list[str]]]:
+    """Pass on what is asked below ``prefix``, without it, and list what is asked elsewhere."""
+    strays: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not re.match(rf"{prefix}(/|$)", self.path):
+                strays.append(self.path)
+                return self.send_error(404)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+            asked = urllib.request.Request(behind.rstrip("/") + self.path[len(prefix) :], body, method=self.command)
+            for name in ("Content-Type", "Cookie", "Host"):
+                if name in self.headers:
+                    asked.add_header(name, self.headers[name])
+            try:
+                answer = _opener.open(asked)
+            except urllib.error.HTTPError as error:
+                answer = error
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+            self.end_headers()
+            while piece := answer.read1(1 << 16):
+                self.wfile.write(piece)
+
+        do_POST = do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", strays
+        server.shutdown()

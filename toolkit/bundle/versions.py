@@ -1,0 +1,144 @@
+"""Versions of a bundle side by side: found, listed, written beside their place and published in one step."""
+
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from toolkit.bundle.manifest import MANIFEST
+from toolkit.errors import UserError
+
+_STAGING = ".staging-"  # then the number of the process that writes there, and of what machine
+_ABANDONED_SECONDS = 24 * 3600
+
+
+def find_bundle(path: str | Path) -> Path:
+    """Find the version directory that ``path`` means: itself, or the highest complete version below it.
+
+    Raises:
+        UserError: nothing there that holds a manifest.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such bundle")
+    if (path / MANIFEST).is_file():
+        return path
+    versions = complete_versions(path)
+    if versions:
+        return versions[max(versions)]
+    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it")
+
+
+def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
+    """List the bundles below ``root``: their complete versions by name, ascending, with their directories.
+
+    A ``root`` that holds complete versions itself is one bundle of that name.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder of bundles")
+    own = complete_versions(root)
+    if own:
+        return {root.name: own}
+    found = {name: complete_versions(root / name) for name in sorted(os.listdir(root))}
+    return {name: versions for name, versions in found.items() if versions}
+
+
+def complete_versions(directory: Path) -> dict[int, Path]:
+    """List the versions below a bundle's directory that are whole, ascending: a manifest is written last."""
+    try:
+        found = {version: directory / str(version) for version in list_versions(directory)}
+        return {version: path for version, path in found.items() if (path / MANIFEST).is_file()}
+    except (PermissionError, FileNotFoundError):  # a volume's lost+found, say, or gone since it was looked at
+        return {}
+
+
+def list_versions(directory: Path) -> list[int]:
+    """List the version numbers that are taken below a bundle's directory, ascending."""
+    if not directory.is_dir():
+        return []
+    # A stray file takes its number too: nothing could be renamed onto it.
+    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal())
+
+
+def publish(staging: Path, directory: Path) -> Path:
+    """Move a finished version to the next free number below ``directory``, in one step.
+
+    Whoever watches ``directory`` sees the whole version or none of it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    while True:
+        target = directory / str(max(list_versions(directory), default=0) + 1)
+        try:
+            # Renaming onto a directory fails unless it is empty, so two publishers never share a number.
+            return staging.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+
+
+@contextmanager
+def next_version(directory: Path) -> Iterator[Path]:
+    """Give a ``staging_dir`` to write a bundle's next version in, which is removed at the end unless published.
+
+    Those that killed processes left in the same place are removed first.
+    """
+    _sweep(directory)
+    staging = staging_dir(directory)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def staging_dir(directory: Path) -> Path:
+    """Make a fresh hidden directory beside the versions, on the same file system; servers ignore it.
+
+    Raises:
+        UserError: it cannot be made, for instance because ``directory`` is a file.
+    """
+    staging = directory / f"{_STAGING}{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
+    try:
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written to ({error.strerror})") from None
+    return staging
+
+
+def _sweep(directory: Path) -> None:
+    """Remove staging directories whose process is gone: known by its number here, elsewhere by its age."""
+    for staging in directory.glob(f"{_STAGING}*") if directory.is_dir() else ():
+        process, machine, *_ = [*staging.name.removeprefix(_STAGING).split("-"), ""]
+        with suppress(OSError):  # gone meanwhile, or somebody else's
+            is_old = time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS
+            if is_old or (machine == _machine() and not _is_running(process)):
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _machine() -> str:
+    """Name where a process's number means that process: a host, or a container on it."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        return True
+    return True

@@ -1,0 +1,92 @@
+"""Visitors' files: read as they were sent, and shown as the network's decoder reads them."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
+from gradio_client.utils import is_http_url_like
+from PIL import Image
+
+from toolkit.data.pixels.decode import ImageError, image_errors, open_image, read_file, read_rgb
+
+#: What is offered in the dialog for choosing a file, beside what the browser itself takes for a picture.
+SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif")
+
+# Browsers show these as the decoder reads them; the rest not at all, or all of an animation, or 16 bits otherwise.
+_SHOWN_ALIKE = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP")
+_PREVIEW = ".preview.webp"
+_LONGEST = 1600  # side of a preview, in pixels
+
+
+def read_upload(picture: Any) -> bytes:
+    """Read a picture's file as it was sent, also where a preview of it is shown.
+
+    Raises:
+        ImageError: nothing was sent, it is no longer there, or the path leads elsewhere than to an upload.
+    """
+    path = picture.get("path") if isinstance(picture, dict) else None
+    if not isinstance(path, str) or not path:
+        raise ImageError("the picture: no file was given")
+    path = path.removesuffix(_PREVIEW)
+    try:
+        # Checked here too, since Gradio 6.31 lets any path pass if the payload has no "meta".
+        is_upload = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+        data = Path(path).read_bytes() if is_upload else None
+    except (OSError, ValueError):
+        raise ImageError("the picture: no longer on the server, which keeps uploads for an hour") from None
+    if data is None:
+        raise ImageError("the picture: not an upload; send the file itself")
+    return data
+
+
+def shown(picture: dict[str, Any]) -> str | None:
+    """Name the file to show in the browser for an upload: itself, or a preview of what the decoder reads.
+
+    None where it is no upload or cannot be read.
+    """
+    try:
+        data, path = read_upload(picture), str(picture["path"])
+        with image_errors("the picture"), open_image(data) as image:
+            is_alike = image.format in _SHOWN_ALIKE and not image.mode.startswith("I")
+            is_still = getattr(image, "n_frames", 1) == 1 or image.format == "MPO"
+        if path.endswith(_PREVIEW) or (is_alike and is_still):
+            return path
+        preview = Image.fromarray(read_rgb(data))
+    except ImageError:
+        return None
+    preview.thumbnail((_LONGEST, _LONGEST))
+    preview.save(path + _PREVIEW, quality=90, lossless=max(preview.size) < 100)
+    return path + _PREVIEW
+
+
+def keep_copy(path: Path) -> str:
+    """Copy a file among the uploads, so that the browser can be given it without opening the bundles' folder."""
+    read_file(path)
+    return save_file_to_cache(path, cache_dir=get_upload_folder())
+
+
+def file_name(picture: Any) -> str:
+    """Name a picture for its visitor."""
+    if not isinstance(picture, dict):
+        return "the picture"
+    return str(picture.get("orig_name") or Path(str(picture.get("path") or "the picture")).name)
+
+
+def refuse_addresses(picture: Any) -> None:
+    """Refuse files sent as web addresses: this server would fetch them, of any size and from anywhere.
+
+    Set on the instance: for a subclass of a component, Gradio writes a ``.pyi`` file beside this module.
+    """
+    keep = picture.async_move_resource_to_block_cache
+
+    async def move(url_or_file_path: str | Path | None) -> str | None:
+        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
+            raise gr.Error("send the picture's bytes, not its web address", print_exception=False)
+        return await keep(url_or_file_path)
+
+    picture.async_move_resource_to_block_cache = move
+    # Gradio's own example in the interface's documentation is a web address.
+    example = {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
+    picture.example_payload = lambda: example
