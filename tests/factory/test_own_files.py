@@ -50,6 +50,19 @@ def test_a_nested_network_of_ones_own_fills_a_registered_one(tmp_path, backbone,
     np.testing.assert_allclose(answers(model, INPUTS), answers(mine, INPUTS), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mine.keras", "mine.h5"])
+def test_layers_that_scale_the_input_tell_the_preprocessing(tmp_path, backbone, name):
+    start = [keras.Input(SHAPE), layers.Rescaling(1 / 127.5, offset=-1)]
+    mine = keras.Sequential([*start, backbone, layers.GlobalAveragePooling2D(), layers.Dense(5, name="flowers")])
+    mine.save(tmp_path / name)
+    model = toolkit.create_model("resnet20", weights=tmp_path / name)
+    preprocessing = preprocessing_of(model)
+    np.testing.assert_allclose(preprocessing.affine(), [(1 / 127.5,) * 3, (-1,) * 3], rtol=1e-6)
+    pixels = RNG.uniform(0, 255, (2, *SHAPE)).astype("float32")
+    factor, offset = (np.float32(values) for values in preprocessing.affine())
+    np.testing.assert_allclose(answers(model, pixels * factor + offset), answers(mine, pixels), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine.keras", "mine.h5"])
 def test_resnet50_of_keras_applications_within_a_classifier(tmp_path, name):

@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
-from toolkit.weights.naming import Address, Naming, namings, variant_of_settings
+from toolkit.weights.naming import Address, Naming, namings, scaling_of_settings, variant_of_settings
 from toolkit.weights.readers import TensorFile, read_tensors
 
 #: Where a classifier's weights lie: in Network in Network's, they are a convolution's.
@@ -87,7 +87,9 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         unplaced=tuple(tensor for tensor, address in addresses.items() if address is None),
         fits=most > 0 or not stages,
         variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers),
-        preprocessing=own.get("preprocessing") or (naming.preprocessing if unambiguous else None),
+        preprocessing=own.get("preprocessing")
+        or scaling_of_settings(file.layers)
+        or (naming.preprocessing if unambiguous else None),
         num_classes=_num_classes(file, places),
     )
 

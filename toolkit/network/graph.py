@@ -3,6 +3,10 @@
 import hashlib
 import json
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +35,47 @@ def load_network(path: str | Path) -> "keras.Model":
     if not path.is_file():
         raise UserError(f"no network at {path}; give a .keras file or an .h5 file of a whole model")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        with _readable(path) as file:
+            return keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # a file fails in as many ways as it can be damaged
         raise UserError(f"{path}: {_reason(str(error))}") from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """The file itself; of one that Keras 2 wrote as HDF5, a copy with the few settings renamed that Keras 3 refuses."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        yield path
+        return
+    with h5py.File(path, "r") as file:
+        config, version = (file.attrs.get(key) for key in ("model_config", "keras_version"))
+    if not isinstance(config, str) or not str(version).startswith("2"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="toolkit-keras2-") as directory:
+        copy = Path(directory) / "network.h5"
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(_as_keras3(json.loads(config)))
+        yield copy
+
+
+def _as_keras3(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_as_keras3(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _as_keras3(value) for key, value in config.items() if key != "rng_type"}
+    if config.get("class_name") == "BatchNormalization" and isinstance(config["config"].get("axis"), list):
+        config["config"]["axis"] = config["config"]["axis"][0]
+    for key in ("input_layers", "output_layers"):
+        if isinstance(config.get(key), list) and len(config[key]) == 1:  # else a network within one answers a list
+            config[key] = config[key][0]
+    if config.get("class_name") == "DepthwiseConv2D":
+        config["config"].pop("groups", None)
+    return config
 
 
 def _reason(message: str) -> str:
@@ -47,6 +89,12 @@ def _reason(message: str) -> str:
         return (
             f"has a layer of class {unknown[1]!r}, which is not Keras' own; build the network in Python "
             "and hand it over, or save it with stock layers"
+        )
+    other = re.search(r"Error when deserializing class '(\w+)'", message)
+    if other:
+        return (
+            f"has a layer {other[1]!r} as another version of Keras wrote it, and this is {keras.__version__}; "
+            "save the network without that layer where it is for training only, or build it anew and load its weights"
         )
     if "No model config" in message or "model_config" in message:
         return "holds weights and no network; save the whole model, model.save('NAME.keras'), or give it as weights"

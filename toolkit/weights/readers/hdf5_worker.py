@@ -59,10 +59,10 @@ def main(kind: str, path: str, start: str, stop: str) -> dict[str, Any]:
     try:
         with h5py.File(Window(view), "r") as file:
             datasets = _legacy(file) if kind == "h5" else _keras3(file)
-            metadata = file.attrs.get("toolkit")
+            texts = {key: file.attrs.get(key) for key in ("toolkit", "model_config")}
             return {
                 "arrays": [[name, *_place(dataset)] for name, dataset in datasets.items()],
-                "metadata": {"toolkit": metadata} if isinstance(metadata, str) else {},
+                "metadata": {key: text for key, text in texts.items() if isinstance(text, str)},
             }
     except Refused as error:
         return {"error": str(error)}

@@ -4,6 +4,7 @@ A process of its own finds where the arrays of an HDF5 file lie (see ``hdf5_work
 mapped file. Of an archive the network is not built, and no code of it runs.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -43,8 +44,13 @@ def read_weights_h5(path: Path) -> TensorFile:
 
 
 def read_legacy_h5(path: Path) -> TensorFile:
-    """A legacy file of weights, or the weights in a legacy file of a whole model."""
-    return TensorFile(path, "h5", *arrays_within(path, map_file(path), kind="h5"))
+    """A legacy file of weights, or the weights in a legacy file of a whole model, with its layers' settings."""
+    tensors, metadata = arrays_within(path, map_file(path), kind="h5")
+    config = metadata.pop("model_config", "")
+    layers = {}
+    with contextlib.suppress(UserError, ValueError, RecursionError):  # Keras 1 and 2 wrote others, which tell nothing
+        layers = _layers(json.loads(config))
+    return TensorFile(path, "h5", tensors, metadata, layers)
 
 
 def hdf5_format(data: memoryview) -> str:
