@@ -126,7 +126,7 @@ def test_one_that_is_none_is_refused_in_a_line(text):
 def test_networks_of_keras_applications_answer_the_same(tmp_path, name):
     shape = (96, 96, 3)
     given = getattr(keras.applications, name)(weights=None, input_shape=shape)
-    pixels = RNG.uniform(0, 255, (2, *shape)).astype("float32")
+    pixels = RNG.uniform(0, 255, (16, *shape)).astype("float32")
     module = {
         **dict.fromkeys(("MobileNet", "Xception"), name.lower()),
         "MobileNetV2": "mobilenet_v2",
