@@ -11,6 +11,7 @@ import pytest
 from toolkit.compress import Clustering, Pruning, Retraining, cluster, operator_report, prune, quantize_aware_train
 from toolkit.compress.retrain import kernels_to_change, quantized_training
 from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.pixels.decode import normalize
 from toolkit.engines.runtimes import KerasEngine, LiteRTEngine, OpenVINOEngine
 from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy
@@ -102,6 +103,30 @@ def test_aware_training_ends_in_an_int8_file_for_both_runtimes(
     other = engine_for(content, tmp_path, lenet_preprocessing, OpenVINOEngine)
     for batch in (1, 16):
         np.testing.assert_allclose(other.probabilities(pixels[:batch]), answers[:batch], atol=0.05)
+
+
+@pytest.mark.slow
+def test_a_network_that_ends_in_softmax_is_trained_on_as_logits(
+    lenet, lenet_preprocessing, digits_split, test_pixels, tmp_path
+):
+    inputs = keras.Input(lenet.input_shape[1:])
+    model = keras.Model(inputs, layers.Softmax()(lenet(inputs)), name="ends_in_softmax")
+    pixels, _ = test_pixels
+    expected = model.predict(normalize(pixels, lenet_preprocessing), verbose=0)
+    training = {
+        "preprocessing": lenet_preprocessing,
+        "train": digits_split.train,
+        "retraining": Retraining(epochs=1, learning_rate=1e-5),
+    }
+    clustered = cluster(model, Clustering(64), **training)
+    pruned = prune(model, Pruning(0.01), **training)
+    for network in (clustered, pruned):
+        assert [layer.name for layer in network.layers][1:] == [layer.name for layer in lenet.layers][1:]
+        answers = KerasEngine(network, lenet_preprocessing).probabilities(pixels)
+        assert np.abs(answers - expected).mean() < 0.01
+    content = quantize_aware_train(model, **training)
+    answers = engine_for(content, tmp_path, lenet_preprocessing).probabilities(pixels)
+    assert np.abs(answers - expected).mean() < 0.01
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
+from toolkit.network import as_classifier
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
 from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
@@ -167,8 +168,8 @@ def finetune(
     on those that validation or, where there is none, one fold leaves, which then judges.
 
     Args:
-        model: a flat functional classifier with pretrained weights and a classifier for the classes at hand, whatever
-            its weights; changed in place.
+        model: a network with pretrained weights and a classifier for the classes at hand, whatever its weights; changed
+            in place where it is flat and answers logits.
         split: training and validation pictures; the latter may be empty.
         preprocessing: what the network was trained with; by default what its weights brought.
         cache_dir: of features.
@@ -181,6 +182,7 @@ def finetune(
     """
     options = options or FinetuneOptions()
     preprocessing = preprocessing or preprocessing_of(model)
+    model = as_classifier(model)
     lots = np.arange(len(split.train)) if lots is None else np.asarray(lots)
     pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
     nobody = Judged("out-of-fold", Subset((), ()), np.empty((0, model.output_shape[-1]), np.float32))

@@ -82,6 +82,55 @@ def variant_of_settings(layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return variant
 
 
+def scaling_of_settings(layers: dict[str, dict[str, Any]]) -> Preprocessing | None:
+    """The preprocessing that layers at the input of a saved model do; None where there are none.
+
+    >>> layers = {"picture": {}, "rescaling": {"scale": 0.5, "offset": -1.0}, "conv": {"kernel_size": (3, 3)}}
+    >>> scaling_of_settings(layers).affine()
+    ((0.5, 0.5, 0.5), (-1.0, -1.0, -1.0))
+    """
+    factor: tuple[float, ...] = (1.0,) * 3
+    offset: tuple[float, ...] = (0.0,) * 3
+    found = False
+    for settings in layers.values():
+        if {"kernel_size", "units"} & set(settings):
+            break
+        scaling = _scaling(settings)
+        if scaling is not None:
+            scales, shifts = scaling
+            factor = tuple(f * s for f, s in zip(factor, scales, strict=True))
+            offset = tuple(o * s + t for o, s, t in zip(offset, scales, shifts, strict=True))
+            found = True
+    if not found or min(factor) <= 0:
+        return None
+    shape: Any = next((settings["batch_shape"] for settings in layers.values() if "batch_shape" in settings), None)
+    known = shape is not None and len(shape) == 4 and all(isinstance(side, int) for side in shape[1:3])
+    size = (shape[1], shape[2]) if known else (224, 224)
+    std = tuple(1 / f for f in factor)
+    mean = tuple(-o / f for f, o in zip(factor, offset, strict=True))
+    # Keras' own reader of folders stretches pictures, and layers that scale the input follow on it.
+    return Preprocessing(size, resize="stretch", scale=1.0, mean=mean, std=std)
+
+
+def _scaling(settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Factor and offset per channel of a ``Rescaling`` or ``Normalization`` by its settings; None for other layers."""
+    if {"scale", "offset"} <= set(settings):
+        scales, shifts = _per_channel(settings["scale"]), _per_channel(settings["offset"])
+        return (scales, shifts) if scales and shifts else None
+    if {"mean", "variance", "invert"} <= set(settings):
+        means, variances = _per_channel(settings["mean"]), _per_channel(settings["variance"])
+        if means and variances and min(variances) > 0:
+            scales = tuple(variance**-0.5 for variance in variances)
+            return scales, tuple(-mean * scale for mean, scale in zip(means, scales, strict=True))
+    return None
+
+
+def _per_channel(value: Any) -> tuple[float, ...] | None:
+    values = value if isinstance(value, tuple) else (value,) * 3
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+    return tuple(map(float, values)) if numbers and len(values) == 3 else None
+
+
 def _residual_bias(found: Collection[Address]) -> dict[str, Any]:
     return {"use_bias": True} if {("stem_conv", "1"), ("stem_conv", "bias")} & set(found) else {}
 

@@ -9,7 +9,8 @@ from typing import Any
 from toolkit.catalogue import model_info
 from toolkit.data import teaching_split
 from toolkit.data.feed.split import lots_remarks
-from toolkit.factory import create_model, locate_weights, preprocessing_of
+from toolkit.errors import UserError
+from toolkit.factory import create_model, is_network_file, locate_weights, open_network, preprocessing_of
 from toolkit.network import as_float32
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -30,6 +31,7 @@ class FolderOptions:
             the pictures, near duplicates, labels to look at again.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         keep_val: hold the folder's own validation pictures out; by default they teach like the others.
+        preprocessing: what a network from a file was trained with, where neither its layers nor their names tell.
     """
 
     cache_dir: str | Path
@@ -37,6 +39,7 @@ class FolderOptions:
     report: Path | None = None
     skip_bad: bool = False
     keep_val: bool = False
+    preprocessing: Preprocessing | None = None
 
 
 def finetune_folder(
@@ -52,8 +55,8 @@ def finetune_folder(
 
     Args:
         data: see ``toolkit.data.scan_folder``.
-        model_name: a registered network.
-        weights: a tag, a weights file, a run directory or a bundle.
+        model_name: a registered network, or the path of one that Keras saved, ``.keras`` or ``.h5``.
+        weights: a tag, a weights file, a run directory or a bundle; without effect on a network from a file.
         export: where the bundle goes.
         options: feature cache, training, report.
         on_epoch: called with each epoch's metrics while unfrozen stages train.
@@ -66,22 +69,32 @@ def finetune_folder(
         were trained, None where there are too few to tell; ``"metrics"`` are those of the held-out pictures, where
         there are some.
     """
-    info = model_info(model_name)
+    info = None if is_network_file(model_name) else model_info(model_name)
     finetuning = options.finetuning or FinetuneOptions()
     # What can be refused is refused before a large folder is read and Keras is imported.
-    plan_freezing(info.stages, 0, finetuning.unfreeze)
+    if info is not None:
+        plan_freezing(info.stages, 0, finetuning.unfreeze)
+        if options.preprocessing is not None:
+            raise UserError(f"the preprocessing of {model_name} comes with its weights; leave --preprocessing out")
     require_writable(export.directory)
     require_writable(Path(options.cache_dir), "--cache")
     if options.report:
         require_writable(Path(options.report).parent, "--report")
-    locate_weights(info, weights)
+    if info is not None:
+        locate_weights(info, weights)
+    elif not Path(model_name).is_file():
+        raise UserError(f"no network at {model_name}; give a .keras file or an .h5 file of a whole model")
     folder = scan(data, options.skip_bad)
     split, lots = teaching_split(folder, keep_val=options.keep_val)
     for remark in lots_remarks(lots):
         log.info(remark)
 
     with step("building the network"):
-        model = create_model(info.name, num_classes=len(folder.class_names), weights=weights)
+        num_classes = len(folder.class_names)
+        if info is not None:
+            model = create_model(info.name, num_classes=num_classes, weights=weights)
+        else:
+            model = open_network(model_name, num_classes=num_classes, preprocessing=options.preprocessing)
     preprocessing = preprocessing_of(model)
     result = finetune(
         model,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 
 def finetune(arguments: Namespace) -> None:
+    from toolkit.factory import read_preprocessing
     from toolkit.machine import cache_dir
     from toolkit.workflows import ExportOptions
     from toolkit.workflows.finetune import FolderOptions, finetune_folder
@@ -25,6 +26,7 @@ def finetune(arguments: Namespace) -> None:
             report=arguments.report,
             skip_bad=arguments.skip_bad,
             keep_val=arguments.keep_val,
+            preprocessing=arguments.preprocessing and read_preprocessing(arguments.preprocessing),
         ),
         on_epoch=print_epoch,
     )

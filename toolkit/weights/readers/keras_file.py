@@ -4,11 +4,13 @@ A process of its own finds where the arrays of an HDF5 file lie (see ``hdf5_work
 mapped file. Of an archive the network is not built, and no code of it runs.
 """
 
+import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,13 @@ def read_weights_h5(path: Path) -> TensorFile:
 
 
 def read_legacy_h5(path: Path) -> TensorFile:
-    """A legacy file of weights, or the weights in a legacy file of a whole model."""
-    return TensorFile(path, "h5", *arrays_within(path, map_file(path), kind="h5"))
+    """A legacy file of weights, or the weights in a legacy file of a whole model, with its layers' settings."""
+    tensors, metadata = arrays_within(path, map_file(path), kind="h5")
+    config = metadata.pop("model_config", "")
+    layers = {}
+    with contextlib.suppress(UserError, ValueError, RecursionError):  # Keras 1 and 2 wrote others, which tell nothing
+        layers = _layers(json.loads(config))
+    return TensorFile(path, "h5", tensors, metadata, layers)
 
 
 def hdf5_format(data: memoryview) -> str:
@@ -88,10 +95,20 @@ def _find_arrays(path: Path, kind: str, start: int, stop: int) -> dict[str, Any]
 
 def _layers(config: Any) -> dict[str, dict[str, Any]]:
     try:
-        layers = {layer["config"]["name"]: dict(layer["config"]) for layer in config["config"]["layers"]}
-    except (KeyError, TypeError, ValueError) as error:
+        layers = dict(_settings(config["config"]["layers"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"its {CONFIG} describes no network; save the model again") from error
     return {name: {key: _plain(value) for key, value in settings.items()} for name, settings in layers.items()}
+
+
+def _settings(layers: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and settings of layers, those of networks within the network in their place."""
+    for layer in layers:
+        settings = dict(layer["config"])
+        if isinstance(settings.get("layers"), list):
+            yield from _settings(settings["layers"])
+        else:
+            yield settings["name"], settings
 
 
 def _plain(value: Any) -> Any:

@@ -30,8 +30,9 @@ class TensorFile:
             of the mapped file wherever its bytes can serve as they lie: do not shorten the file while they are in use.
         metadata: text that came with the arrays: all of a safetensors header's, and the root attribute ``"toolkit"``
             of an HDF5 file.
-        layers: settings of each layer in a ``.keras`` file's configuration, input to output, lists as tuples: they
-            tell networks apart whose arrays are alike, such as ResNet v1 and v1.5. Empty for other formats.
+        layers: settings of each layer in the configuration of a whole model, ``.keras`` or ``.h5``, input to output,
+            lists as tuples: they tell networks apart whose arrays are alike, such as ResNet v1 and v1.5. Empty for
+            other formats.
     """
 
     path: Path

@@ -1,0 +1,152 @@
+"""Networks of no table, opened from the file that Keras saved."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from toolkit.errors import UserError
+from toolkit.factory import is_network_file, open_network, preprocessing_of, read_preprocessing
+from toolkit.spec import IMAGENET, Preprocessing
+from toolkit.weights.naming import CAFFE, INCEPTION
+
+RNG = np.random.default_rng(0)
+SHAPE = (32, 24, 3)
+PIXELS = RNG.uniform(0, 255, (2, *SHAPE)).astype("float32")
+
+
+def save(
+    path, *start, conv="conv", head=(layers.GlobalAveragePooling2D, lambda: layers.Dense(5, activation="softmax"))
+):
+    inner = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(4, 3, name=conv), layers.ReLU()], name="backbone")
+    model = keras.Sequential([keras.Input(SHAPE), *start, inner, *(make() for make in head)], name="mine")
+    model.save(path)
+    return model
+
+
+def normalized(preprocessing):
+    factor, offset = preprocessing.affine()
+    return PIXELS * np.float32(factor) + np.float32(offset)
+
+
+@pytest.mark.parametrize("name", ["mine.keras", "mine.h5"])
+def test_a_network_that_scales_its_input_tells_its_preprocessing(tmp_path, name):
+    own = save(tmp_path / name, layers.RandomFlip(), layers.Rescaling(1 / 127.5, offset=-1))
+    model = open_network(tmp_path / name)
+    preprocessing = preprocessing_of(model)
+    assert (preprocessing.size, preprocessing.channel_order) == (SHAPE[:2], "rgb")
+    np.testing.assert_allclose(preprocessing.affine(), [(1 / 127.5,) * 3, (-1,) * 3], rtol=1e-6)
+    logits = model.predict(normalized(preprocessing), verbose=0)
+    expected = own.predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), expected, atol=1e-5)
+    assert [layer.name for layer in model.layers][1] == "conv"
+
+
+@pytest.mark.parametrize("head", ["classifier", "ten sigmoids", "maps", "vectors"])
+def test_a_new_classifier_stands_on_the_same_features(tmp_path, head):
+    ends = {
+        "classifier": [layers.GlobalAveragePooling2D, lambda: layers.Dense(5, activation="softmax")],
+        "ten sigmoids": [layers.GlobalAveragePooling2D, lambda: layers.Dense(10), lambda: layers.Activation("sigmoid")],
+        "maps": [],
+        "vectors": [layers.GlobalAveragePooling2D],
+    }
+    own = save(tmp_path / "mine.keras", head=ends[head])
+    model = open_network(tmp_path / "mine.keras", num_classes=7, preprocessing=IMAGENET)
+    assert (model.output_shape, model.layers[-1].name) == ((None, 7), "head_logits")
+    assert preprocessing_of(model).affine() == IMAGENET.affine()
+    features = keras.Model(model.inputs, model.layers[-1].input).predict(PIXELS, verbose=0)
+    maps = own.layers[0].predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(features, maps.mean(axis=(1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("conv2_block1_0_conv", CAFFE), ("bn_Conv1", INCEPTION)])
+def test_keras_applications_are_known_by_their_layers(tmp_path, name, expected):
+    save(tmp_path / "mine.keras", conv=name)
+    assert preprocessing_of(open_network(tmp_path / "mine.keras")).affine() == expected.affine()
+
+
+def test_what_nothing_tells_is_asked_for(tmp_path):
+    save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match="does not say which pictures it was trained on; give a preprocessing"):
+        open_network(tmp_path / "mine.keras")
+    save(tmp_path / "scaled.keras", layers.Rescaling(1 / 255))
+    with pytest.raises(UserError, match="scales its input itself"):
+        open_network(tmp_path / "scaled.keras", preprocessing=Preprocessing((8, 8)))
+    keras.Sequential([keras.Input((None, None, 3)), layers.GlobalAveragePooling2D(), layers.Dense(3)]).save(
+        tmp_path / "any.keras"
+    )
+    with pytest.raises(UserError, match="takes pictures of any size"):
+        open_network(tmp_path / "any.keras", preprocessing=IMAGENET)
+
+
+def test_names_of_files_and_of_networks():
+    assert [is_network_file(name) for name in ("a/mine.keras", "mine.h5", "mine.weights.h5", "resnet50")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("caffe", CAFFE), ('{"scale": 1.0}', Preprocessing((224, 224), scale=1.0))],
+)
+def test_a_preprocessing_is_read_from_the_command_line(text, expected):
+    assert read_preprocessing(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "caffee",
+        "{",
+        "[1]",
+        '{"skale": 1}',
+        '{"mean": [1]}',
+        '{"std": [0, 0, 0]}',
+        "1",
+        '{"channel_order": "gbr"}',
+        '{"scale": "x"}',
+    ],
+)
+def test_one_that_is_none_is_refused_in_a_line(text):
+    with pytest.raises(UserError, match=r"cannot read preprocessing .*imagenet, caffe, inception, none, or JSON"):
+        read_preprocessing(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0"),
+        *("DenseNet121", "Xception", "ResNet50V2", "ConvNeXtTiny", "InceptionV3"),
+    ],
+)
+def test_networks_of_keras_applications_answer_the_same(tmp_path, name):
+    shape = (96, 96, 3)
+    given = getattr(keras.applications, name)(weights=None, input_shape=shape)
+    pixels = RNG.uniform(0, 255, (16, *shape)).astype("float32")
+    module = {
+        **dict.fromkeys(("MobileNet", "Xception"), name.lower()),
+        "MobileNetV2": "mobilenet_v2",
+        "MobileNetV3Small": "mobilenet_v3",
+        "EfficientNetB0": "efficientnet",
+        "EfficientNetV2B0": "efficientnet_v2",
+        "DenseNet121": "densenet",
+        "ResNet50V2": "resnet_v2",
+        "ConvNeXtTiny": "convnext",
+        "InceptionV3": "inception_v3",
+    }[name]
+    prepared = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    for layer in given.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    given(prepared, training=True)  # statistics of these pictures, or an untrained network answers next to nothing
+    given.save(tmp_path / "whole.keras")
+    expected = given.predict(prepared, verbose=0)
+    model = open_network(tmp_path / "whole.keras")
+    factor, offset = preprocessing_of(model).affine()
+    logits = model.predict(pixels * np.float32(factor) + np.float32(offset), verbose=0)
+    found = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, rtol=1e-2, atol=1e-7)

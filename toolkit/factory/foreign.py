@@ -1,0 +1,122 @@
+"""Networks that are in no table: opened from the file that Keras saved, with a new classifier and their preprocessing.
+
+Keras' own applications are known by the names of their layers, and so is what they were trained on; networks that scale
+their input themselves tell it; for others it must be given.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import get_args
+
+from toolkit.errors import UserError
+from toolkit.lazy import keras
+from toolkit.network import as_classifier, load_network, split_rescaling, with_new_head
+from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode
+from toolkit.weights.naming import CAFFE, INCEPTION
+from toolkit.weights.readers import read_tensors
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+
+# A layer that only these of keras.applications have, and the preprocess_input of their module; the first that is there.
+_APPLICATIONS: tuple[tuple[str, Preprocessing], ...] = (
+    ("conv2_block1_preact_bn", INCEPTION),  # ResNet v2
+    ("conv2_block1_0_conv", CAFFE),  # ResNet
+    ("conv2_block1_0_bn", IMAGENET),  # DenseNet
+    ("block1_conv1_bn", INCEPTION),  # Xception
+    ("block5_conv3", CAFFE),  # VGG
+    ("bn_Conv1", INCEPTION),  # MobileNetV2
+    ("conv_dw_1", INCEPTION),  # MobileNet
+    ("conv_7b", INCEPTION),  # Inception-ResNet v2
+    ("mixed10", INCEPTION),  # Inception v3
+    ("stem_bn1", INCEPTION),  # NASNet
+)
+
+
+_CHOICES = {
+    "resize": get_args(ResizeMode),
+    "interpolation": get_args(Interpolation),
+    "channel_order": get_args(ChannelOrder),
+}
+
+
+def is_network_file(name: str | os.PathLike[str]) -> bool:
+    """Tell the path of a saved network from the name of a registered one."""
+    return Path(name).suffix in SUFFIXES and not str(name).endswith(".weights.h5")
+
+
+def open_network(
+    path: str | os.PathLike[str], *, num_classes: int | None = None, preprocessing: Preprocessing | None = None
+) -> "keras.Model":
+    """Open a network that Keras saved, flat and answering logits; ``preprocessing_of`` it tells what it takes.
+
+    Args:
+        path: a ``.keras`` or ``.h5`` file of a whole model.
+        num_classes: of a new, untrained classifier in place of its own; by default it keeps its own.
+        preprocessing: what it was trained with, up to layers in it that scale their input; by default looked up.
+
+    Returns:
+        A network whose layers have the names they have in the file; a new classifier is ``head_logits``.
+
+    Raises:
+        UserError: see ``toolkit.network.load_network`` and ``as_classifier``; or nothing tells the preprocessing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no network at {path}; give a .keras file or an .h5 file of a whole model")
+    read_tensors(path)  # a damaged file is found out where it can do no harm
+    given = load_network(path)
+    model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
+    height, width, channels = model.input_shape[1:]
+    if height is None or width is None:
+        raise UserError(f"{path}: takes pictures of any size; save it with an input_shape of (height, width, 3)")
+    # Keras' own reader of folders stretches pictures, and layers that scale the input follow on it.
+    as_it_is = Preprocessing((height, width), resize="stretch", scale=1.0)
+    if preprocessing is not None:
+        preprocessing = preprocessing.resized((height, width))
+        if preprocessing.channels != channels:
+            raise UserError(f"{path} takes {channels} channels, and the preprocessing gives {preprocessing.channels}")
+        model, found = split_rescaling(model, preprocessing)
+    else:
+        network = model
+        model, found = split_rescaling(network, as_it_is)
+        if model is network:
+            found = _looked_up(path, model).resized((height, width))
+    model.preprocessing = found
+    return model
+
+
+def _looked_up(path: Path, model: "keras.Model") -> Preprocessing:
+    names = {layer.name for layer in model.layers}
+    if len(model.operations) == len(model.layers):  # operations at its input may prepare pictures themselves
+        for layer, preprocessing in _APPLICATIONS:
+            if layer in names:
+                return preprocessing
+    raise UserError(
+        f"{path} does not say which pictures it was trained on; give a preprocessing, "
+        "such as --preprocessing '{\"scale\": 0.00392156862745098}' for 0…1, or put a Rescaling layer at its input"
+    )
+
+
+def read_preprocessing(text: str) -> Preprocessing:
+    """Read a preprocessing: ``"imagenet"``, ``"caffe"``, ``"inception"``, ``"none"``, or fields as JSON.
+
+    >>> read_preprocessing('{"scale": 1.0, "mean": [104, 117, 123]}').mean
+    (104, 117, 123)
+    """
+    known = {"imagenet": IMAGENET, "caffe": CAFFE, "inception": INCEPTION, "none": Preprocessing((224, 224), scale=1.0)}
+    if text in known:
+        return known[text]
+    try:
+        values = json.loads(text)
+        preprocessing = Preprocessing.from_dict({"size": (224, 224), **values})
+        preprocessing.affine()
+        for field, allowed in _CHOICES.items():
+            if getattr(preprocessing, field) not in allowed:
+                raise ValueError(f"{field} is {', '.join(allowed)}")
+        return preprocessing
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"cannot read preprocessing {text!r} ({error}); give {', '.join(known)}, or JSON such as "
+            '{"scale": 1.0, "mean": [104, 117, 123], "channel_order": "bgr"}'
+        ) from error
