@@ -5,6 +5,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from toolkit import create_model
 from toolkit.engines.convert import to_litert
+from toolkit.errors import UserError
 from toolkit.network import as_float32, feature_tensor, weights_digest
 
 
@@ -60,12 +61,12 @@ def test_features_of_averaged_class_maps_are_averages_too():
     maps = keras.Model(model.input, model.get_layer("stage3_conv2").output)(inputs, training=False).numpy()
     features = keras.Model(model.input, feature_tensor(model))(inputs, training=False).numpy()
     np.testing.assert_allclose(features, maps.mean(axis=(1, 2)), atol=1e-5)
-    with pytest.raises(ValueError, match="expected a Dense classifier"):
+    with pytest.raises(UserError, match="expected a classifier"):
         feature_tensor(create_model("nin_cifar", include_top=False, pooling="avg"))
 
 
 def test_network_without_a_classifier_on_vectors_has_no_features():
-    with pytest.raises(ValueError, match=r"ends in .* 'stage2_pool'; expected a Dense classifier"):
+    with pytest.raises(UserError, match=r"ends in .* 'stage2_pool'; expected a classifier"):
         feature_tensor(create_model("lenet5", include_top=False))
 
 

@@ -7,6 +7,7 @@ from toolkit.compress.examples import Examples, Pictures, spread
 from toolkit.compress.litert import compact, require_integer, require_layers
 from toolkit.errors import UserError
 from toolkit.lazy import keras
+from toolkit.network import as_classifier
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
@@ -29,7 +30,7 @@ def quantize(
     """Quantize a trained network after training.
 
     Args:
-        model: a classifier that answers logits.
+        model: a classifier, whose logits the file answers; a softmax at its end is left out.
         method: ``"dynamic"`` stores weights in int8 and computes activations in float; ``"float16"`` stores weights
             in half precision; ``"int8"`` computes in int8 throughout, with one scale per channel of a convolution;
             ``"int16x8"`` has int8 weights and int16 activations, nearly as exact as float and slower than int8.
@@ -54,6 +55,7 @@ def quantize(
         raise UserError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if keep_float and method != "int8":
         raise UserError(f"keep_float is for int8, got it with {method}")
+    model = as_classifier(model)
     require_layers(model, keep_float)
     if method in ("dynamic", "float16"):
         return to_litert(model, quantization=method)

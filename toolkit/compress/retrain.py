@@ -12,6 +12,7 @@ from toolkit.compress.job import Retraining, finished_job
 from toolkit.compress.litert import compact, require_integer, require_layers
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
+from toolkit.network import as_classifier
 from toolkit.spec import Preprocessing
 
 Preserve = Literal["none", "sparsity", "clusters", "both"]
@@ -88,7 +89,7 @@ def quantize_aware_train(
     Model Optimization in a process of its own.
 
     Args:
-        model: a classifier, flat and of stock layers (see ``to_tf_keras``); not changed.
+        model: a classifier of stock layers (see ``to_tf_keras``); not changed. A softmax at its end is left out.
         preprocessing: what it was trained with.
         train: training pictures with labels.
         validation: where given, the epoch that is best on it is kept, the start included.
@@ -132,6 +133,7 @@ def quantized_training(
 ) -> tuple[bytes, TrainingFacts]:
     """Train as ``quantize_aware_train`` does, and tell beside its file what the training did."""
     _one_of("preserve", preserve, get_args(Preserve))
+    model = as_classifier(model)
     require_layers(model, keep_float)
     options = {"preserve": preserve, "keep_float": list(keep_float)}
     with finished_job("qat", model, options, retraining=retraining or Retraining(), **examples) as directory:
@@ -161,12 +163,13 @@ def prune(
         retraining: at least 1 epoch.
 
     Returns:
-        A float32 copy of ``model`` with the zeros.
+        A float32 copy of ``model`` with the zeros, flat and of logits.
 
     Raises:
         UserError: a layer that cannot be rebuilt, no kernel to prune, or examples that do not fit.
     """
     pruning, retraining = pruning or Pruning(), retraining or Retraining()
+    model = as_classifier(model)
     if retraining.epochs < 1:
         raise UserError("pruning happens while training: give at least one epoch")
     options = _with_layers(pruning, kernels_to_change(model, pruning))
@@ -191,12 +194,13 @@ def cluster(
         validation: measured after every epoch, for the log.
 
     Returns:
-        A float32 copy of ``model`` with the shared values.
+        A float32 copy of ``model`` with the shared values, flat and of logits.
 
     Raises:
         UserError: a layer that cannot be rebuilt, or examples that do not fit.
     """
     clustering, retraining = clustering or Clustering(), retraining or Retraining()
+    model = as_classifier(model)
     options = _with_layers(clustering, kernels_to_change(model, clustering))
     with finished_job("cluster", model, options, preprocessing, train, validation, retraining) as directory:
         return from_tf_keras(load_twin(directory / "result.h5"), model)

@@ -8,7 +8,7 @@ import numpy as np
 from toolkit.engines.ranges import with_ranges
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import as_float32
+from toolkit.network import as_classifier, as_float32
 from toolkit.progress import step
 
 Quantization = Literal["none", "dynamic", "float16", "int8", "int16x8"]
@@ -28,7 +28,7 @@ def to_litert(
     float32 logits ``(batch, classes)``, quantized or not: the quantize and dequantize steps are inside.
 
     Args:
-        model: any functional network; it is converted in float32.
+        model: any classifier of one input and one output; it is converted in float32, to its logits.
         quantization: ``"dynamic"`` int8 weights, ``"float16"`` weights, ``"int8"`` weights and activations, or
             ``"int16x8"``, int8 weights and int16 activations. Convolutions have a scale per output channel. Layers that
             say ``keep_float`` stay in float under ``"int8"``.
@@ -42,7 +42,7 @@ def to_litert(
     """
     import tensorflow as tf
 
-    model = as_float32(model)
+    model = as_float32(as_classifier(model))
     if quantization in ("int8", "int16x8"):
         if calibration is None:
             raise ValueError(f"{quantization} needs calibration batches: without them activation ranges are unknown")

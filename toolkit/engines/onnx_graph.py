@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.engines.onnx_rules import RULES, UntranslatableError
 from toolkit.errors import UserError
 from toolkit.lazy import keras, lazy_module
-from toolkit.network import as_float32, inputs_of
+from toolkit.network import as_classifier, as_float32, inputs_of
 from toolkit.spec import Preprocessing
 
 onnx = lazy_module("onnx")
@@ -38,8 +38,8 @@ def to_onnx(
     """Write a network as an ONNX file, its normalisation in front and softmax behind.
 
     Args:
-        model: a functional network with one input, that answers logits ``(batch, classes)``; as trained under
-            any dtype policy, written in float32.
+        model: a classifier with one input, that answers logits ``(batch, classes)`` or their softmax; as trained
+            under any dtype policy, written in float32.
         preprocessing: what it was trained with.
         labels: class names in output order.
         reject_below: the probability below which the best answer means none of the classes.
@@ -52,7 +52,8 @@ def to_onnx(
     Raises:
         UserError: a layer that has no rule here, by its name.
     """
-    graph = _Graph(as_float32(model), preprocessing, 3)
+    model = as_float32(as_classifier(model))
+    graph = _Graph(model, preprocessing, 3)
     try:
         logits = graph.translated()
     except UntranslatableError as error:

@@ -14,6 +14,7 @@ from toolkit.errors import UserError, unknown_name
 from toolkit.files import plain_path
 from toolkit.lazy import keras
 from toolkit.machine import num_threads, sums_bytes_exactly
+from toolkit.network import probabilities_of
 from toolkit.spec import Preprocessing
 
 
@@ -30,6 +31,7 @@ class KerasEngine:
 
     def __init__(self, model: "keras.Model", preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
+        self._probabilities = probabilities_of(model)
         self._call = lambda inputs: model(inputs, training=False)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -38,7 +40,8 @@ class KerasEngine:
             self._call = tf.function(self._call, input_signature=[spec])
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        return softmax(keras.ops.convert_to_numpy(self._call(normalize(pixels, self._preprocessing))))
+        answers = self._call(normalize(pixels, self._preprocessing))
+        return self._probabilities(keras.ops.convert_to_numpy(answers))
 
 
 class SavedModelEngine:

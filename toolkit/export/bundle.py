@@ -46,7 +46,7 @@ from toolkit.export.parity import (
 from toolkit.lazy import keras
 from toolkit.machine import processor
 from toolkit.metrics import top_k_accuracy
-from toolkit.network import as_float32, weights_digest
+from toolkit.network import as_classifier, as_float32, feature_tensor, split_rescaling, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
@@ -109,7 +109,9 @@ def export_bundle(
     """Write ``model`` as the next version of the bundle ``directory``.
 
     Args:
-        model: a classifier that answers logits; exported in float32 whatever policy trained it.
+        model: a classifier; exported in float32 whatever policy trained it. It may answer logits, their softmax or
+            one sigmoid of two classes: engines are held against what it answers itself. Layers that scale its input
+            become part of the preprocessing.
         directory: ``…/NAME``; the version becomes ``…/NAME/1``, or one above the highest there is.
         labels: class names in output order.
         preprocessing: what the network was trained with.
@@ -201,14 +203,16 @@ def draft_bundle(
     Held-out accuracy is known, and logged, before the first file is written.
     """
     require_tensorflow()
+    given, seen = as_float32(model), preprocessing
+    model = as_float32(as_classifier(model))
     _require_match(model, labels, preprocessing)
+    model, preprocessing = split_rescaling(model, preprocessing)
     directory = Path(directory)
-    model = as_float32(model)
     with next_version(directory) as staging:
         pictures = HeldOutPictures(options.evaluation, preprocessing)
         reference = options.reference
         if reference is None:
-            reference = pictures.answers(KerasEngine(model, preprocessing), "classifying held-out pictures")
+            reference = pictures.answers(KerasEngine(given, seen), "classifying held-out pictures")
         if pictures.labels is not None:
             accuracy = 100 * top_k_accuracy(reference, pictures.labels, 1)
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
@@ -235,7 +239,13 @@ def _require_match(model: "keras.Model", labels: tuple[str, ...], preprocessing:
             f"the network takes {tuple(model.input_shape[1:])} and the preprocessing gives {preprocessing.input_shape}"
         )
     if model.output_shape[-1] != len(labels):
+        if model.output_shape[-1] == 1 and len(labels) == 2:
+            raise UserError(
+                f"{model.name!r} answers one number and two labels were given; if it is the second's logit, end the "
+                "network in a sigmoid: keras.Sequential([model, keras.layers.Activation('sigmoid')])"
+            )
         raise UserError(f"the network has {model.output_shape[-1]} outputs, but {len(labels)} labels were given")
+    feature_tensor(model)
 
 
 def _write_forms(

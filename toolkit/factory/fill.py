@@ -1,8 +1,8 @@
 """Put the tensors of a file into the variables of a model: every one has its place, or nothing changes."""
 
 import logging
-from collections.abc import Callable, Collection, KeysView
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, KeysView, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
@@ -23,6 +23,7 @@ _SETTINGS = (
     *("strides", "dilation_rate", "groups", "pool_size", "size", "activation"),
     *("epsilon", "alpha", "beta", "bias", "scale", "center"),
 )
+_LISTED = 6  # names in a message
 Shape = tuple[int, ...]
 
 
@@ -49,7 +50,7 @@ def fill(
         model: what to fill.
         source: with what.
         backbone: leave the file's classifier out if the model has none.
-        fresh_head: let the model keep its own classifier if the file has none.
+        fresh_head: let the model keep its own classifier if the file has none, or another one than the model's.
         sum_channels: sum the first convolution's filters over their channels for a model of one channel.
 
     Raises:
@@ -63,13 +64,21 @@ def fill(
     left_over = _layers(places) - _layers(slots)
     hidden = {layer for layer in left_over if fresh_head and layer.startswith(_HIDDEN)}
     unused = _unused(left_over, backbone) | hidden
+    foreign = [*source.unplaced, *(tensor for address, tensor in places.items() if address[0] in left_over - unused)]
+    if (fresh_head or backbone) and source.fits and _are_dense(tensors, foreign):
+        log.info("%s: leaving out its classifier (%s)", path, _some(foreign))
+        unused |= left_over
+        source = replace(source, unplaced=())
     fresh = _fresh(source, places, slots, fresh_head) | ({"head_logits"} if hidden else set())
     places = {address: tensor for address, tensor in places.items() if address[0] not in unused | fresh}
     slots = {address: slot for address, slot in slots.items() if address[0] not in fresh}
+    if not source.fits:
+        raise UserError(f"{path}: no tensor of it belongs to {model.name!r}; it holds {_some([*tensors])}")
     problems = _mismatches(source, places, slots)
     if problems:
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{path} does not fit model {model.name!r}: {listed}")
+        hint = "; the file holds " + _some([*tensors]) if foreign else ""
+        raise UserError(f"{path} does not fit model {model.name!r}: {listed}{hint}")
     for address, slot in slots.items():
         slot.variable.assign(slot.turn(tensors[places[address]]).astype("float32", copy=False))
     if unused:
@@ -143,9 +152,15 @@ def _fresh(source: WeightsSource, places: dict[Address, str], slots: dict[Addres
     fresh = {layer for layer in wanted - given if layer.startswith(_AUXILIARY)}
     if fresh:
         log.info("%s: has no auxiliary heads; the model's keep their fresh weights", path)
-    if fresh_head and not any(layer.startswith("head_") for layer in given):
-        log.info("%s: has no classifier; the model's keeps its fresh weights", path)
-        return fresh | {layer for layer in wanted if layer.startswith("head_")}
+    head = {layer for layer in wanted if layer.startswith("head_")}
+    lacking = {layer for layer in head if any(slot[0] == layer and slot not in places for slot in slots)}
+    if fresh_head and lacking:
+        what = f"another classifier, without {', '.join(sorted(lacking))}" if head & given else "no classifier"
+        log.info("%s: has %s; the model's keeps its fresh weights", path, what)
+        return fresh | head
+    if fresh_head and _has_other_inputs(source, places, slots):
+        log.info("%s: its classifier sees other features; the model's keeps its fresh weights", path)
+        return fresh | {"head_logits"}
     for layer in (*CLASSIFIERS, "aux1_logits", "aux2_logits"):
         if (layer, "1") not in places or (layer, "1") not in slots:
             continue
@@ -155,6 +170,25 @@ def _fresh(source: WeightsSource, places: dict[Address, str], slots: dict[Addres
             log.info("%s: %s keeps its fresh weights: the file has %d classes, the model %d", path, layer, theirs, ours)
             fresh.add(layer)
     return fresh
+
+
+def _has_other_inputs(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot]) -> bool:
+    """Tell whether a classifier of pooled features is of other features in the file."""
+    address = ("head_logits", "0")
+    if address not in slots or len(slots[address].variable.shape) != 2 or any("head_fc" in layer for layer, _ in slots):
+        return False
+    return slots[address].variable.shape[0] * source.num_classes != source.file.tensors[places[address]].size
+
+
+def _are_dense(tensors: Mapping[str, "np.ndarray"], names: Collection[str]) -> bool:
+    """Tell whether tensors can be those of a classifier: kernels of dense layers and vectors beside them."""
+    ranks = {tensors[name].ndim for name in names}
+    return 2 in ranks and ranks <= {0, 1, 2}
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many there are."""
+    return ", ".join(names[:_LISTED]) + (f", … ({len(names)} in all)" if len(names) > _LISTED else "")
 
 
 def _mismatches(source: WeightsSource, places: dict[Address, str], slots: dict[Address, Slot]) -> list[str]:
@@ -224,7 +258,10 @@ def _check_settings(model: "keras.Model", source: WeightsSource) -> None:
     if source.naming.source != "toolkit" or not source.file.layers:
         return
     ours = {layer.name: layer.get_config() for layer in model.layers}
-    problem = _difference(_backbone(source.file.layers), _backbone(ours))
+    stages = {_stage(name) for name in ours}
+    # Of other stages are the layers that somebody put around the network: augmentation, pooling, another classifier.
+    theirs = {name: own for name, own in source.file.layers.items() if _stage(name) in stages or "stage" in name}
+    problem = _difference(_backbone(theirs), _backbone(ours))
     if problem:
         raise UserError(f"{source.file.path} does not fit model {model.name!r}: {problem}")
 
@@ -233,8 +270,12 @@ def _backbone(layers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         name: settings
         for name, settings in layers.items()
-        if name.partition("_")[0] not in ("head", *AUXILIARY) and not _matters_not(settings)
+        if _stage(name) not in ("head", *AUXILIARY) and not _matters_not(settings)
     }
+
+
+def _stage(layer: str) -> str:
+    return layer.partition("_")[0]
 
 
 def _matters_not(settings: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """A weights file understood: whose names it follows, where each tensor belongs, and what that takes for granted."""
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ CLASSIFIERS = ("head_logits", "head_conv")
 AUXILIARY = ("aux1", "aux2")
 #: Under this key the files that ``save_weights`` writes tell what they are.
 METADATA_KEY = "toolkit"
+_MAX_PREFIX = 5  # names before a tensor's that a wrapper may put there
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class WeightsSource:
     naming: Naming  # whose names its tensors carry
     places: dict[Address, str]  # the name of the tensor at each address
     unplaced: tuple[str, ...]  # tensors whose names fit nowhere
+    fits: bool  # whether any tensor has a place in the network it was opened for
     variant: dict[str, Any]  # builder arguments these weights need
     preprocessing: Preprocessing | None  # what they were trained on; None where nothing tells
     num_classes: int | None  # width of the classifier in the file; None for a backbone
@@ -36,6 +39,9 @@ class WeightsSource:
 def open_source(path: Path, network: str, format: str = "auto", *, layers: Collection[str] = ()) -> WeightsSource:
     """Read a file for a network; the naming under which most of its tensors have a place there counts.
 
+    What wrapped the network in somebody's own is seen through: a prefix before its tensors (``backbone.``), and a
+    classifier of another name, where one dense layer alone is left.
+
     ``network`` may be any model's name; ``layers`` are the names of its layers, where it stands already.
     """
     file = read_tensors(path, format)
@@ -43,35 +49,71 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
     networks = [network] if stages else list_models()
     candidates = {naming.source + name: naming for name in networks for naming in namings(name)}
 
-    def num_placed(naming: Naming) -> int:
-        found = [address[0] for address in map(naming.address, file.tensors) if address]
-        return sum(layer in layers or layer.partition("_")[0] in stages for layer in found)
+    def belongs(address: Address | None) -> bool:
+        return address is not None and (address[0] in layers or address[0].partition("_")[0] in stages)
 
-    counts = [num_placed(naming) for naming in candidates.values()]
-    best = [naming for naming, count in zip(candidates.values(), counts, strict=True) if count == max(counts)]
-    naming = best[0] if max(counts) else candidates["toolkit" + networks[0]]
+    def num_placed(naming: Naming, prefix: str) -> int:
+        return sum(belongs(naming.address(tensor.removeprefix(prefix))) for tensor in file.tensors)
+
+    counts = {
+        (key, prefix): num_placed(naming, prefix)
+        for prefix in _prefixes(file.tensors)
+        for key, naming in candidates.items()
+    }
+    most = max(counts.values())
+    best = [(candidates[key], prefix) for (key, prefix), count in counts.items() if count == most]
+    naming, prefix = best[0] if most else (candidates["toolkit" + networks[0]], "")
+    rivals = sorted(
+        {f"{rival!r}" for _, rival in best if not prefix.startswith(rival) and not rival.startswith(prefix)}
+    )
+    if most and rivals:
+        raise UserError(f"{path} holds several networks, under {prefix!r}, {', '.join(rivals)}; save one of them alone")
     # Under a name of its own, a network for CIFAR cannot be told from one for ImageNet by its layers' names.
-    unambiguous = len({rival.preprocessing for rival in best}) == 1
+    unambiguous = len({rival.preprocessing for rival, _ in best}) == 1
+    addresses = {tensor: naming.address(tensor.removeprefix(prefix)) for tensor in file.tensors}
+    if stages and most and not any(address and address[0] in CLASSIFIERS for address in addresses.values()):
+        addresses |= _classifier(file, [tensor for tensor, address in addresses.items() if not belongs(address)])
     places: dict[Address, str] = {}
-    unplaced = []
-    for tensor in file.tensors:
-        address = naming.address(tensor)
-        if address is None:
-            unplaced.append(tensor)
-        elif address in places:
+    for tensor, address in addresses.items():
+        if address in places:
             raise UserError(f"{path}: {places[address]!r} and {tensor!r} are both {'/'.join(address)} of {network}")
-        else:
+        if address is not None:
             places[address] = tensor
     own = _own_metadata(file, network)
     return WeightsSource(
         file=file,
         naming=naming,
         places=places,
-        unplaced=tuple(unplaced),
+        unplaced=tuple(tensor for tensor, address in addresses.items() if address is None),
+        fits=most > 0 or not stages,
         variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers),
         preprocessing=own.get("preprocessing") or (naming.preprocessing if unambiguous else None),
         num_classes=_num_classes(file, places),
     )
+
+
+def _prefixes(tensors: Collection[str]) -> list[str]:
+    """Beginnings that half of the tensors have in common, ``"backbone."``, none and the shortest first."""
+    counts = Counter(
+        ".".join(parts[:depth]) + "."
+        for parts in (tensor.split("/")[0].split(".") for tensor in tensors)
+        for depth in range(1, min(len(parts), _MAX_PREFIX))
+    )
+    common = [prefix for prefix, count in counts.items() if 2 * count >= len(tensors)]
+    return ["", *sorted(common, key=len)]
+
+
+def _classifier(file: TensorFile, outside: list[str]) -> dict[str, Address]:
+    """Addresses for the one dense layer among tensors that fit nowhere: people call their classifier what they like."""
+    groups: dict[str, list[str]] = {}
+    for tensor in outside:
+        groups.setdefault(tensor[: max(tensor.rfind("."), tensor.rfind("/"))], []).append(tensor)
+    if len(groups) != 1:
+        return {}
+    by_rank = {file.tensors[tensor].ndim: tensor for tensor in outside}
+    if sorted(by_rank) not in ([2], [1, 2]) or len(by_rank) != len(outside):
+        return {}
+    return {tensor: ("head_logits", str(2 - rank)) for rank, tensor in by_rank.items()}
 
 
 def _num_classes(file: TensorFile, places: dict[Address, str]) -> int | None:

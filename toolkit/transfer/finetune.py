@@ -17,6 +17,7 @@ from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
 from toolkit.metrics import fit_temperature, reject_threshold
+from toolkit.network import as_classifier
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, Pictures
@@ -119,8 +120,8 @@ def finetune(
     """Fit a new classifier on cached features, then train further stages if there are pictures enough.
 
     Args:
-        model: a flat functional classifier with pretrained weights and a classifier for the classes at hand, whatever
-            its weights; changed in place.
+        model: a network with pretrained weights and a classifier for the classes at hand, whatever its weights; changed
+            in place where it is flat and answers logits.
         split: training and validation pictures.
         preprocessing: what the network was trained with; by default what its weights brought.
         cache_dir: of features.
@@ -132,6 +133,7 @@ def finetune(
     """
     options = options or FinetuneOptions()
     preprocessing = preprocessing or preprocessing_of(model)
+    model = as_classifier(model)
     pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
     result = FinetuneResult(model, _plan(model, len(split.train), options))
     log.info("%s", result.plan)

@@ -83,6 +83,8 @@ def _keras3(file: h5py.File) -> dict[str, h5py.Dataset]:
         layer = group.attrs.get("name")
         if not isinstance(layer, str) or len(layer) > _MAX_NAME:
             raise Refused("does not name its layers; load it with the Keras that wrote it and save it with a newer one")
+        if f"{layer}/0" in datasets and place.count("layers"):  # of a network within this one
+            layer = ".".join([*(part for part in place[:-2] if part != "layers"), layer])
         for index in range(len(group)):
             _add(datasets, layer, index, _member(group, str(index)))
     return datasets
@@ -94,9 +96,19 @@ def _legacy(file: h5py.File) -> dict[str, h5py.Dataset]:
     datasets: dict[str, h5py.Dataset] = {}
     for layer in _names(root, "layer_names"):
         group = _member(root, layer)
-        for index, weight in enumerate(_names(group, "weight_names")):
-            _add(datasets, layer, index, _member(group, weight))
+        for owner, weights in _by_owner(layer, _names(group, "weight_names")).items():
+            name = f"{layer}.{owner}" if f"{owner}/0" in datasets and owner != layer else owner
+            for index, weight in enumerate(weights):
+                _add(datasets, name, index, _member(group, weight))
     return datasets
+
+
+def _by_owner(layer: str, weights: list[str]) -> dict[str, list[str]]:
+    """Weights of a layer by the layer they belong to: a network within a network lists all of its layers' together."""
+    owners = [weight.split("/")[-2] if "/" in weight else layer for weight in weights]
+    if len(set(owners)) == 1:
+        owners = [layer] * len(weights)
+    return {owner: [own for own, of in zip(weights, owners, strict=True) if of == owner] for owner in owners}
 
 
 def _variable_groups(layers: h5py.Group) -> Iterator[tuple[list[str], h5py.Group]]:

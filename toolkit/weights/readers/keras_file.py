@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,20 @@ def _find_arrays(path: Path, kind: str, start: int, stop: int) -> dict[str, Any]
 
 def _layers(config: Any) -> dict[str, dict[str, Any]]:
     try:
-        layers = {layer["config"]["name"]: dict(layer["config"]) for layer in config["config"]["layers"]}
-    except (KeyError, TypeError, ValueError) as error:
+        layers = dict(_settings(config["config"]["layers"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"its {CONFIG} describes no network; save the model again") from error
     return {name: {key: _plain(value) for key, value in settings.items()} for name, settings in layers.items()}
+
+
+def _settings(layers: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and settings of layers, those of networks within the network in their place."""
+    for layer in layers:
+        settings = dict(layer["config"])
+        if isinstance(settings.get("layers"), list):
+            yield from _settings(settings["layers"])
+        else:
+            yield settings["name"], settings
 
 
 def _plain(value: Any) -> Any:

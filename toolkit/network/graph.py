@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import UserError
 from toolkit.lazy import keras, lazy_module
 
 np = lazy_module("numpy")
@@ -15,10 +17,47 @@ _NO_MATTER_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
 
 def load_network(path: str | Path) -> "keras.Model":
-    """Load a ``.keras`` archive, custom layers included; nothing in the file can run."""
+    """Load a whole network from a ``.keras`` or ``.h5`` file, custom layers of this package included.
+
+    It is as the file holds it: networks within it and a softmax at its end are taken by ``as_classifier``, which
+    exports and methods call themselves. Nothing in the file is run.
+
+    Raises:
+        UserError: no file, one that is damaged or holds weights alone, or one with code or classes of its own.
+    """
     import toolkit.layers  # noqa: F401  (registers the custom layers the file may name)
 
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no network at {path}; give a .keras file or an .h5 file of a whole model")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a file fails in as many ways as it can be damaged
+        raise UserError(f"{path}: {_reason(str(error))}") from error
+
+
+def _reason(message: str) -> str:
+    """One line for what Keras says in many."""
+    if "Lambda" in message or "lambda" in message:
+        return "holds a Lambda layer, which is code, and no code of a file is run; replace it by a stock layer"
+    unknown = re.search(
+        r"(?:locate class|Unknown layer:?|Could not locate (?:class|function)) '?(?:\w+>)?(\w+)", message
+    )
+    if unknown:
+        return (
+            f"has a layer of class {unknown[1]!r}, which is not Keras' own; build the network in Python "
+            "and hand it over, or save it with stock layers"
+        )
+    if "No model config" in message or "model_config" in message:
+        return "holds weights and no network; save the whole model, model.save('NAME.keras'), or give it as weights"
+    return f"is no readable Keras network ({' '.join(message.split())[:200]}); save it again"
+
+
+def all_layers(model: "keras.Model") -> list["keras.Layer"]:
+    """List the layers of a network and of those in it."""
+    return [
+        inner for layer in model.layers for inner in (all_layers(layer) if isinstance(layer, keras.Model) else [layer])
+    ]
 
 
 def inputs_of(layer: "keras.Layer") -> list[Any]:
@@ -56,7 +95,7 @@ def as_float32(model: "keras.Model") -> "keras.Model":
     Returns:
         ``model`` itself if it is float32 already, else a rebuilt copy with the same weights.
     """
-    computing = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    computing = [layer for layer in all_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
     if all(layer.dtype_policy.name == "float32" for layer in computing):
         return model
     config = _with_policy(model.get_config(), "float32")
@@ -82,18 +121,27 @@ def feature_tensor(model: "keras.Model") -> Any:
     that convolution sees.
 
     Raises:
-        ValueError: the network ends in neither.
+        UserError: the network ends in neither.
     """
     last = model.layers[-1]
-    if last.name == "head_logits" and isinstance(last, keras.layers.GlobalAveragePooling2D):
+    averaged = isinstance(last, keras.layers.GlobalAveragePooling2D) and (
+        last.name == "head_logits" or _gives_class_maps(model.layers[-2])
+    )
+    if averaged:
         return keras.layers.GlobalAveragePooling2D(dtype=last.dtype_policy, name="head_features")(
             model.layers[-2].input
         )
     if not isinstance(last, keras.layers.Dense) or len(last.input.shape) != 2:
-        raise ValueError(
-            f"the network ends in {type(last).__name__} {last.name!r}; expected a Dense classifier on pooled features"
+        raise UserError(
+            f"{model.name!r} ends in {type(last).__name__} {last.name!r}; expected a classifier: put a "
+            "GlobalAveragePooling2D and a Dense of as many units as classes behind it, and train them"
         )
     return last.input
+
+
+def _gives_class_maps(layer: "keras.Layer") -> bool:
+    """Tell a convolution whose maps are logits from one of a backbone, which has an activation."""
+    return isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear
 
 
 def weights_digest(model: "keras.Model") -> str:

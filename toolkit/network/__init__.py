@@ -1,0 +1,31 @@
+"""Keras networks of anyone: loaded, made flat, cut to logits, walked, cast to float32, and told from one another."""
+
+from toolkit.network.classifier import Head, as_classifier, head_of, probabilities_of, split_rescaling
+from toolkit.network.flatten import flatten
+from toolkit.network.graph import (
+    architecture_digest,
+    as_float32,
+    essence,
+    feature_tensor,
+    inputs_of,
+    load_network,
+    sources,
+    weights_digest,
+)
+
+__all__ = [
+    "Head",
+    "architecture_digest",
+    "as_classifier",
+    "as_float32",
+    "essence",
+    "feature_tensor",
+    "flatten",
+    "head_of",
+    "inputs_of",
+    "load_network",
+    "probabilities_of",
+    "sources",
+    "split_rescaling",
+    "weights_digest",
+]
