@@ -8,6 +8,7 @@ import pytest
 
 from toolkit import create_model, list_models, model_info
 from toolkit.compress import from_tf_keras, to_tf_keras
+from toolkit.compress.bridge import load_twin, save_twin
 from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
 
@@ -145,6 +146,36 @@ def test_activations_mean_the_same(activation):
     assert_equal_answers(model, to_tf_keras(model), tolerance=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["hard_sigmoid", "hard_silu", "hard_swish"])
+def test_activations_that_tf_keras_lacks_cross_as_layers_of_their_own(activation, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(6), layers.Activation(activation)])
+    twin = to_tf_keras(model)
+    assert_equal_answers(model, twin, tolerance=1e-6)
+    save_twin(twin, tmp_path / "twin.h5")
+    assert_equal_answers(model, load_twin(tmp_path / "twin.h5"), tolerance=1e-6)
+
+
+def test_a_separable_convolution_is_two_there_and_one_again_here():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.DepthwiseConv2D(3, name="a_depthwise")(layers.Conv2D(3, 1, name="a")(x))
+    model = shaken(keras.Model(inputs, layers.SeparableConv2D(4, 3, strides=2, activation="relu", name="s")(x)))
+    twin = to_tf_keras(model)
+    assert [layer.name for layer in twin.layers][1:] == ["a", "a_depthwise", "s_depthwise", "s"]
+    assert_equal_answers(from_tf_keras(twin, model), twin)
+
+
+def test_layer_scale_crosses_as_its_refusal_says():
+    from keras.src.applications.convnext import LayerScale
+
+    scaled = keras.Sequential([keras.Input((4, 4, 3)), LayerScale(0.5, 3, name="scale")])
+    with pytest.raises(UserError, match=r"'scale' \(LayerScale\) .* write DepthwiseConv2D\(1, use_bias=False\)"):
+        to_tf_keras(scaled)
+    same = keras.Sequential([keras.Input((4, 4, 3)), layers.DepthwiseConv2D(1, use_bias=False)])
+    same.set_weights([weight.reshape(1, 1, 3, 1) for weight in scaled.get_weights()])
+    np.testing.assert_allclose(same(inputs_for(same)), scaled(inputs_for(same)), rtol=1e-6)
+    assert_equal_answers(scaled, to_tf_keras(same))
+
+
 def no_penalty(weights):
     return 0.0
 
@@ -162,7 +193,8 @@ def refused(kind: str) -> keras.Model:
         "operator": lambda: x + x,
         "nested": lambda: inner(x),
         "custom": lambda: Doubled(name="doubled")(x),
-        "activation": lambda: layers.Conv2D(4, 1, activation="hard_sigmoid", name="gate")(x),
+        "activation": lambda: layers.Conv2D(4, 1, activation="hard_tanh", name="gate")(x),
+        "own": lambda: layers.Conv2D(4, 1, activation="hard_sigmoid", name="gate")(x),
         "new": lambda: layers.AdaptiveAveragePooling2D(2, name="pool")(x),
         "option": lambda: layers.Conv2D(4, 1, kernel_regularizer=no_penalty, name="odd")(x),
         "stochastic": lambda: StochasticDepth(0.5, name="drop")(x),
@@ -176,7 +208,8 @@ def refused(kind: str) -> keras.Model:
         ("operator", r"layer 'add\w*' \(Add\) .* write keras.layers.Add"),
         ("nested", r"layer 'inner' \(Sequential\) .* one by one"),
         ("custom", r"layer 'doubled' \(Doubled\) .* build it of stock layers"),
-        ("activation", r"layer 'gate' \(Conv2D\) .* 'hard_sigmoid' means something else there; same: elu, "),
+        ("activation", r"layer 'gate' \(Conv2D\) .* 'hard_tanh' means something else there; use one of elu, "),
+        ("own", r"layer 'gate' \(Conv2D\) .* put Activation\('hard_sigmoid'\) behind it"),
         ("new", r"layer 'pool' \(AdaptiveAveragePooling2D\) .*build the network without them"),
         ("option", r"layer 'odd' \(Conv2D\) .* kernel_regularizer"),
         ("stochastic", r"layer 'drop' \(StochasticDepth\) stands behind 'conv' \(Conv2D\); .* BatchNormalization"),

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines import open_engine
-from toolkit.engines.runtimes import LiteRTEngine
+from toolkit.engines.runtimes import KerasEngine, LiteRTEngine
 from toolkit.errors import UserError
 from toolkit.metrics import top_k_accuracy
 
@@ -115,13 +116,59 @@ def test_floats_that_fill_little_of_the_range_are_warned_of(lenet, lenet_preproc
     assert "and pixels of 0…255 are normalised to 0…255 here" in caplog.text
 
 
-def test_an_operation_that_int16x8_lacks_is_named(lenet_preprocessing):
-    inputs = keras.Input((32, 32, 1))
-    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Activation("hard_swish")(inputs)))
-    with pytest.raises(UserError, match=r"net has no int16x8 form: .* op: '.+'; take int8 or float16"):
-        quantize(
-            keras.Model(inputs, outputs, name="net"),
-            "int16x8",
-            preprocessing=lenet_preprocessing,
-            calibration=np.zeros((2, 32, 32, 3), np.uint8),
-        )
+def with_layer(layer):
+    """A small classifier of grey pictures with this layer in it."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((32, 32, 1))
+    x = layer(keras.layers.Conv2D(4, 3, strides=4, name="stem")(x))
+    return keras.Model(inputs, keras.layers.Dense(3, name="out")(keras.layers.Flatten()(x)), name="net")
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
+
+
+def test_an_operation_that_int16x8_lacks_is_named_with_remedies_that_work(lenet_preprocessing, tmp_path):
+    model = with_layer(keras.layers.LayerNormalization(name="norm"))
+    message = r"net has no int16x8 form: layer 'norm' \(LayerNormalization\) computes \w+, .*; take float16, or dynamic"
+    with pytest.raises(UserError, match=message):
+        quantize(model, "int16x8", preprocessing=lenet_preprocessing, calibration=PIXELS)
+    for method in ("float16", "dynamic"):
+        content = quantize(model, method, preprocessing=lenet_preprocessing)
+        assert_like_keras(content, model, lenet_preprocessing, tmp_path, 0.02)
+
+
+def test_layers_without_an_int8_form_are_kept_in_float_by_their_kind(lenet_preprocessing, tmp_path):
+    """As the message says."""
+    model = with_layer(keras.layers.LayerNormalization(name="norm"))
+    quantized = functools.partial(quantize, model, "int8", preprocessing=lenet_preprocessing, calibration=PIXELS)
+    message = r"1 layers stayed in float in the int8 file: norm; .* all of their kind at once: LayerNormalization$"
+    with pytest.raises(UserError, match=message):
+        quantized()
+    assert quantized(keep_float=["LayerNormalization"]) == quantized(keep_float=["norm"])
+    assert_like_keras(quantized(keep_float=["norm"]), model, lenet_preprocessing, tmp_path, 0.05)
+
+
+def test_hard_swish_has_an_int16x8_form(lenet_preprocessing, tmp_path):
+    model = with_layer(keras.layers.Activation("hard_silu"))
+    content = quantize(model, "int16x8", preprocessing=lenet_preprocessing, calibration=PIXELS)
+    assert_like_keras(content, model, lenet_preprocessing, tmp_path, 0.01)
+
+
+def test_equal_biases_are_quantized_each_with_its_own_scale(lenet_preprocessing, tmp_path):
+    """The converter stores equal constants once, and int16x8 took one convolution's scale for both."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((32, 32, 1))
+    for scale in (1.0, 0.1):
+        kernel = keras.initializers.RandomNormal(stddev=scale)
+        x = keras.layers.Conv2D(4, 3, strides=2, kernel_initializer=kernel, bias_initializer="ones")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="out")(keras.layers.Flatten()(x)))
+    content = quantize(model, "int16x8", preprocessing=lenet_preprocessing, calibration=PIXELS)
+    assert_like_keras(content, model, lenet_preprocessing, tmp_path, 0.01)
+
+
+def assert_like_keras(content, model, preprocessing, tmp_path, tolerance):
+    (tmp_path / "model.tflite").write_bytes(content)
+    answers = LiteRTEngine(tmp_path / "model.tflite", preprocessing).probabilities(PIXELS)
+    expected = KerasEngine(model, preprocessing).probabilities(PIXELS)
+    assert np.ptp(expected, axis=0).max() > 2 * tolerance
+    np.testing.assert_allclose(answers, expected, atol=tolerance)

@@ -164,6 +164,61 @@ def test_a_softmax_at_the_end_is_not_applied_twice():
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), expected, atol=1e-6)
 
 
+def gated(x):
+    """Squeeze and excite, as EfficientNet writes it."""
+    y = keras.layers.Reshape((1, 1, 4))(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.layers.Multiply()([x, keras.layers.Conv2D(4, 1, activation="sigmoid")(y)])
+
+
+STOCK = {
+    "rescaling": lambda x: keras.layers.Rescaling(0.5, -0.25)(x),
+    "rescaling_by_channel": lambda x: keras.layers.Rescaling([0.5, 1.0, 2.0, 3.0], [0.1, 0.2, 0.3, 0.4])(x),
+    "normalization": lambda x: keras.layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 0.5])(x),
+    "normalization_back": lambda x: keras.layers.Normalization(axis=None, mean=0.5, variance=2.0, invert=True)(x),
+    "separable": lambda x: keras.layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2)(x),
+    "layer_norm": lambda x: keras.layers.LayerNormalization(gamma_initializer="ones", beta_initializer="ones")(x),
+    "dense_on_maps": lambda x: keras.layers.Dense(3, activation="gelu", bias_initializer="ones")(x),
+    "reshape": lambda x: keras.layers.Reshape((5, 10, 8))(x),
+    "gate": gated,
+    "cropping": lambda x: keras.layers.Cropping2D(((1, 0), (2, 1)))(x),
+    "leaky": lambda x: keras.layers.LeakyReLU(0.3)(x),
+    "leaky_and_cut": lambda x: keras.layers.ReLU(0.5, negative_slope=0.1)(x),
+    "parametric": lambda x: keras.layers.PReLU(alpha_initializer="he_normal", shared_axes=[1, 2])(x),
+    "elu": lambda x: keras.layers.ELU(0.7)(x),
+    "softmax": lambda x: keras.layers.Softmax()(x),
+    "most": lambda x: keras.layers.Maximum()([x, keras.layers.Minimum()([x, keras.layers.Rescaling(0.5)(x)])]),
+    "kept_dims": lambda x: keras.layers.GlobalMaxPooling2D(keepdims=True)(x),
+}
+ACTIVATIONS = (
+    *("elu", "gelu", "hard_sigmoid", "hard_silu", "leaky_relu", "log_softmax", "mish", "relu6", "selu", "sigmoid"),
+    *("silu", "softmax", "softplus", "softsign", "tanh"),
+)
+
+
+@pytest.mark.parametrize("kind", [*STOCK, *ACTIVATIONS])
+def test_stock_layers_of_published_networks(kind):
+    keras.utils.set_random_seed(0)
+    layer = STOCK.get(kind, keras.layers.Activation(kind) if kind in ACTIVATIONS else None)
+    x = inputs = keras.Input((10, 12, 3))
+    x = layer(keras.layers.Conv2D(4, (1, 3), strides=(1, 1), name="stem")(keras.layers.Rescaling(6.0, -3.0)(x)))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    preprocessing = Preprocessing(size=(10, 12))
+    pixels = RNG.integers(0, 256, (2, 10, 12, 3), np.uint8)
+    expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
+    np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=2e-5)
+    np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=2e-5)
+
+
+def test_a_layer_that_is_only_called_like_a_stock_one_is_refused():
+    class Rescaling(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * 2
+
+    model = keras.Model(inputs := keras.Input((8, 8, 3)), keras.layers.Flatten()(Rescaling(name="twice")(inputs)))
+    with pytest.raises(UntranslatableError, match="layer 'twice' is a Rescaling, which has no rule"):
+        features_to_onnx(model, Preprocessing(size=(8, 8)), batch_size=1)
+
+
 def test_mixed_precision_is_written_in_float32():
     model = create_model("lenet5")
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -191,16 +246,19 @@ def test_a_layer_called_twice_is_written_twice_but_not_cut_before():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda x: keras.layers.LayerNormalization(name="norm")(x), "layer 'norm' is a LayerNormalization"),
+        (lambda x: keras.layers.UnitNormalization(name="norm")(x), "layer 'norm' is a UnitNormalization"),
         (
-            lambda x: keras.layers.Conv2D(2, 1, activation="gelu", name="conv")(x),
-            "layer 'conv' has the activation gelu",
+            lambda x: keras.layers.Conv2D(2, 1, activation="hard_tanh", name="conv")(x),
+            "layer 'conv' has the activation hard_tanh; those with a rule: elu, gelu",
         ),
-        (lambda x: keras.layers.ReLU(negative_slope=0.1, name="leaky")(x), "layer 'leaky' is a ReLU with a slope"),
-        (lambda x: keras.layers.Dense(4, name="dense")(x), r"layer 'dense' reads \(None, 8, 8, 3\), not"),
+        (lambda x: keras.layers.ReLU(threshold=0.1, name="late")(x), "layer 'late' is a ReLU with a threshold"),
+        (
+            lambda x: keras.layers.Reshape((64, 3), name="rows")(x),
+            r"layer 'rows' goes between shapes \(8, 8, 3\) and \(64, 3\); only maps",
+        ),
         (lambda x: keras.layers.Concatenate(1, name="rows")([x, x]), "layer 'rows' works along axis 1, not channels"),
     ],
-    ids=["norm", "gelu", "leaky", "dense", "rows"],
+    ids=["norm", "activation", "threshold", "rank", "rows"],
 )
 def test_what_has_no_rule_is_refused_by_name(build, message):
     inputs = keras.Input((8, 8, 3))

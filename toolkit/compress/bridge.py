@@ -25,15 +25,43 @@ INSTALL = "pip install 'toolkit[compress]'"
 
 #: Options that only changed their name, by layer class: Keras 3 → tf_keras.
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
-#: Activations that mean the same in both. ``hard_sigmoid``, for one, does not.
+#: Activations that mean the same in both.
 _ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish"),
     *("sigmoid", "tanh", "softmax", "log_softmax", "softplus", "softsign", "exponential"),
 }
-#: What to do about layers that are new in Keras 3.
-_ADVICE = {"AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, build the network without them"}
+#: What to do about layers that tf_keras lacks.
+_ADVICE = {
+    "AdaptiveAveragePooling2D": "if it belongs to auxiliary heads, build the network without them",
+    "LayerScale": "write DepthwiseConv2D(1, use_bias=False) for it, which has the same gamma as its kernel",
+}
 #: Largest difference between the two networks' outputs, relative to the largest output, before it is called a fault.
 _TOLERANCE = 1e-4
+#: End of the name of a separable convolution's first half: the second has the layer's own. TensorFlow Model
+#: Optimization divides such layers too, under names that others may have.
+_DEPTHWISE = "_depthwise"
+
+
+class HardSigmoid:
+    """Keras 3's ``hard_sigmoid``, which tf_keras has with another slope."""
+
+    keeps_range = False
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.nn.relu6(inputs + 3.0) * (1 / 6)
+
+
+class HardSilu(HardSigmoid):
+    """Keras 3's ``hard_silu``, which tf_keras lacks."""
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        return inputs * super().in_tensorflow(inputs)
+
+
+#: What computes an ``Activation`` layer there, by the activation.
+_ACTIVATION_LAYERS = {"hard_sigmoid": HardSigmoid, "hard_silu": HardSilu, "hard_swish": HardSilu}
 
 
 def to_tf_keras(model: "keras.Model") -> Any:
@@ -97,6 +125,8 @@ def from_tf_keras(twin: Any, model: "keras.Model") -> "keras.Model":
         if layer.name not in theirs:
             raise UserError(f"the tf_keras network has no layer {layer.name!r}: it was made of another network")
         weights = theirs[layer.name]
+        if isinstance(layer, keras.layers.SeparableConv2D):
+            weights = [*theirs[f"{layer.name}{_DEPTHWISE}"], *weights]
         if layer.name in scales:
             gamma, beta, *statistics = weights
             weights = [gamma / scales[layer.name], beta / scales[layer.name], *statistics]
@@ -123,7 +153,8 @@ def twin_layers() -> dict[str, type]:
     import toolkit.layers  # noqa: F401  (registers its own)
 
     registered = keras.saving.get_custom_objects().values()
-    return {cls.__name__: _twin_class(cls) for cls in registered if hasattr(cls, "in_tensorflow")}
+    classes = {*registered, HardSigmoid, HardSilu}
+    return {cls.__name__: _twin_class(cls) for cls in classes if hasattr(cls, "in_tensorflow")}
 
 
 @functools.cache
@@ -201,6 +232,7 @@ class _Rebuild:
         self._outputs = config["output_layers"]
         self._inputs = config["input_layers"]
         self._layers: dict[str, Any] = {}
+        self._weights: dict[str, list[np.ndarray]] = {}
         self._tensors: dict[tuple[str, int], Any] = {}
 
     def run(self) -> Any:
@@ -208,7 +240,7 @@ class _Rebuild:
             for node in range(max(1, len(entry["inbound_nodes"]))):
                 self._output(name, node)
         for name, layer in self._layers.items():
-            _set_weights(layer, self._originals[name].get_weights())
+            _set_weights(layer, self._weights[name])
         return self._tf_keras.Model(self._tensor(self._inputs), self._tensor(self._outputs), name=self._name)
 
     def _output(self, name: str, node: int) -> Any:
@@ -228,8 +260,16 @@ class _Rebuild:
         original = self._originals.get(name)
         if getattr(original, "inference_factor", None) is not None:
             return arguments[0]
+        if entry["class_name"] == "SeparableConv2D":
+            first = f"{name}{_DEPTHWISE}"
+            if first not in self._layers:
+                self._layers[first], self._layers[name] = _separated(entry)
+                weights = self._originals[name].get_weights()
+                self._weights |= {first: weights[:1], name: weights[1:]}
+            return self._layers[name](self._layers[first](*arguments))
         if name not in self._layers:
             self._layers[name] = _twin_layer(entry, original)
+            self._weights[name] = self._originals[name].get_weights()
         return self._layers[name](*arguments, **options)
 
     def _argument(self, value: Any) -> Any:
@@ -271,13 +311,15 @@ def _twin_layer(entry: dict[str, Any], original: Any) -> Any:
     if hasattr(original, "in_tensorflow"):  # a custom layer
         options = {key: value for key, value in entry["config"].items() if key != "dtype"}
         return _twin_class(original.__class__)(**options)
+    if class_name == "Activation" and entry["config"]["activation"] in _ACTIVATION_LAYERS:
+        return _twin_class(_ACTIVATION_LAYERS[entry["config"]["activation"]])(name=name)
     if class_name in ("Functional", "Sequential", "Model"):
         raise _unsupported(entry, "a model inside a model: call its layers one by one, so that the graph is flat")
     stock_here = getattr(keras.layers, class_name, None)
     if not str(entry["module"]).startswith("keras.layers") or stock_here is None:
         if "keras" in str(entry["module"]) and ".ops" in str(entry["module"]):
             raise _unsupported(entry, "an operation and not a layer: write keras.layers.Add()([x, y]) for x + y")
-        raise _unsupported(entry, "not a stock Keras layer: build it of stock layers")
+        raise _unsupported(entry, f"not a stock Keras layer: {_ADVICE.get(class_name, 'build it of stock layers')}")
     stock_class = getattr(tf_keras.layers, class_name, None)
     if stock_class is None:
         raise _unsupported(entry, f"new in Keras 3: {_ADVICE.get(class_name, 'replace it by older stock layers')}")
@@ -285,6 +327,26 @@ def _twin_layer(entry: dict[str, Any], original: Any) -> Any:
         return stock_class(name=name, **_translated(entry, stock_here, stock_class))
     except (TypeError, ValueError) as error:
         raise _unsupported(entry, f"refused by tf_keras ({str(error).splitlines()[0]})") from error
+
+
+def _separated(entry: dict[str, Any]) -> tuple[Any, Any]:
+    """The two convolutions that a separable one is made of."""
+    import tf_keras
+
+    config = entry["config"]
+    shared = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "trainable")
+    first = tf_keras.layers.DepthwiseConv2D(
+        **{key: config[key] for key in shared}, use_bias=False, name=f"{entry['name']}{_DEPTHWISE}"
+    )
+    second = tf_keras.layers.Conv2D(
+        config["filters"],
+        1,
+        use_bias=config["use_bias"],
+        activation=_value(entry, "activation", config["activation"]),
+        trainable=config["trainable"],
+        name=entry["name"],
+    )
+    return first, second
 
 
 def _translated(entry: dict[str, Any], original: Any, twin_class: Any) -> dict[str, Any]:
@@ -307,9 +369,10 @@ def _translated(entry: dict[str, Any], original: Any, twin_class: Any) -> dict[s
 def _value(entry: dict[str, Any], key: str, value: Any) -> Any:
     if key.endswith("activation") and value is not None and value not in _ACTIVATIONS:
         shown = value["config"] if isinstance(value, dict) else value
-        raise _unsupported(
-            entry, f"activation {shown!r} means something else there; same: {', '.join(sorted(_ACTIVATIONS))}"
-        )
+        if shown in _ACTIVATION_LAYERS:
+            raise _unsupported(entry, f"activation {shown!r} can only be a layer: put Activation({shown!r}) behind it")
+        known = ", ".join(sorted([*_ACTIVATIONS, *_ACTIVATION_LAYERS]))
+        raise _unsupported(entry, f"activation {shown!r} means something else there; use one of {known}")
     if not isinstance(value, dict) or "class_name" not in value:
         return value
     if key.endswith(("_regularizer", "_constraint")) and str(value.get("module")).startswith("keras."):

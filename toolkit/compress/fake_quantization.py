@@ -4,6 +4,7 @@ What 8-bit training of that package has no rule for gets one here: gates (``Mult
 and batch normalisation that stands behind no convolution.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy as np
 
 from toolkit.errors import UserError
 
-#: What 8-bit training has a rule for: as a layer's own activation, and as a layer.
+#: Activations that 8-bit training has a rule for: as a layer, and as the own one of a layer with weights.
+_ACTIVATION_LAYERS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "gelu", "swish")
 _OWN_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish")
-_ACTIVATION_LAYERS = (*_OWN_ACTIVATIONS, "relu6")
 
 
 def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
@@ -30,6 +31,7 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
     from toolkit.compress.bridge import twin_layers
 
     keras_api = tfmot.quantization.keras
+    _round_before_swish()
     model = _without_lone_normalizations(model)
     normalized = _inputs_of_normalizations(model)
 
@@ -117,7 +119,14 @@ def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> byte
                 weight.assign(weight * mask)
     converter = tf.lite.TFLiteConverter.from_keras_model(network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return converter.convert()
+    try:
+        return converter.convert()
+    except Exception as error:  # of the converter's own kind, with a traceback in its message
+        reason = re.search(r"error: (.*)", str(error))
+        raise UserError(
+            f"the trained network has no int8 file: {reason[1] if reason else str(error).splitlines()[0]}; "
+            "quantize it after training (int8) instead"
+        ) from error
 
 
 def _output_config(quantize_output: bool = True) -> Any:
@@ -129,19 +138,36 @@ def _output_config(quantize_output: bool = True) -> Any:
 
 def _require_known_activation(layer: Any) -> None:
     activation = getattr(getattr(layer, "activation", None), "__name__", None)
-    known = _ACTIVATION_LAYERS if type(layer).__name__ == "Activation" else _OWN_ACTIVATIONS
-    if activation is not None and activation not in known:
+    if type(layer).__name__ != "Activation" and activation is not None and activation not in _OWN_ACTIVATIONS:
         raise UserError(
             f"layer {layer.name!r} ({type(layer).__name__}): quantization-aware training does not know the activation "
-            f"{activation!r}; known: {', '.join(known)}. Name the layer in keep_float to leave it in float"
+            f"{activation!r}; known: {', '.join(_OWN_ACTIVATIONS)}. Name the layer in keep_float to leave it in float"
         )
 
 
 def _config(layer: Any) -> Any:
     """The rule for a layer that TensorFlow Model Optimization has none for, else None."""
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
+
     if hasattr(layer, "keeps_range"):  # the twin of a custom layer
         return _output_config(not layer.keeps_range)
-    return _output_config() if type(layer).__name__ in ("Multiply", "Subtract") else None
+    if type(layer).__name__ == "AveragePooling2D":  # LiteRT's has one scale for what goes in and what comes out
+        return _output_config(False)
+    if type(layer).__name__ == "Activation":
+        return None if layer.activation.__name__ in _ACTIVATION_LAYERS else _output_config()
+    known = default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer)
+    if known or type(layer).__name__ == "BatchNormalization":  # which goes into the layer before it
+        return None
+    # Gates, rescaling, pooling …: what has no kernel needs the range of its output alone.
+    has_kernel = any(len(weight.shape) > 1 for weight in layer.weights)
+    return None if has_kernel else _output_config()
+
+
+def _round_before_swish() -> None:
+    """Have swish inside a layer read integers too: its file multiplies what goes in by what its sigmoid answers."""
+    from tensorflow_model_optimization.python.core.quantization.keras import quantize_aware_activation
+
+    quantize_aware_activation.QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS |= {"swish"}
 
 
 def _scheme(preserve: str) -> dict[str, Any]:
@@ -164,7 +190,7 @@ def _inputs_of_normalizations(model: Any) -> dict[str, str]:
 
 
 def _without_lone_normalizations(model: Any) -> Any:
-    """Batch normalisations that no convolution can take in, as 1×1 depthwise convolutions with a bias.
+    """Normalisations that no convolution can take in, and rescaling, as 1×1 depthwise convolutions with a bias.
 
     One behind an addition or a concatenation would become a multiplication and an addition in the file, with a float
     tensor between them.
@@ -190,7 +216,13 @@ def _without_lone_normalizations(model: Any) -> Any:
 def _is_lone(layer: Any) -> bool:
     import tf_keras
 
-    if not isinstance(layer, tf_keras.layers.BatchNormalization) or len(layer.input.shape) != 4:
+    if isinstance(layer.input, list) or len(layer.input.shape) != 4:
+        return False
+    if isinstance(layer, tf_keras.layers.Rescaling):
+        return True
+    if isinstance(layer, tf_keras.layers.Normalization):
+        return not layer.invert and tuple(layer.axis) in ((), (-1,), (3,))
+    if not isinstance(layer, tf_keras.layers.BatchNormalization):
         return False
     (node,) = layer.inbound_nodes
     before = node.inbound_layers
@@ -199,7 +231,17 @@ def _is_lone(layer: Any) -> bool:
 
 
 def _as_depthwise(layer: Any) -> list[np.ndarray]:
-    mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
-    factor = (np.asarray(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
-    offset = (np.asarray(layer.beta) if layer.center else 0.0) - mean * factor
+    import tf_keras
+
+    if isinstance(layer, tf_keras.layers.Rescaling):
+        factor, offset = np.asarray(layer.scale), np.asarray(layer.offset)
+    elif isinstance(layer, tf_keras.layers.Normalization):
+        factor = 1 / np.maximum(np.sqrt(np.asarray(layer.variance)), tf_keras.backend.epsilon())
+        offset = -np.asarray(layer.mean) * factor
+    else:
+        mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
+        factor = (np.asarray(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
+        offset = (np.asarray(layer.beta) if layer.center else 0.0) - mean * factor
+    channels = layer.input.shape[-1]
+    factor, offset = (np.broadcast_to(np.ravel(values), channels) for values in (factor, offset))
     return [factor.reshape(1, 1, -1, 1), offset]

@@ -66,7 +66,7 @@ def require_integer(content: bytes, model: "keras.Model", keep_float: Collection
     """
     from toolkit.engines.convert import layers_in_float, layers_named_in
 
-    allowed = {*keep_float, *layers_in_float(model)}
+    allowed = {*require_layers(model, keep_float), *layers_in_float(model)}
     names = [layer.name for layer in model.layers]
     kept: dict[str, None] = {}
     silent: dict[str, None] = {}
@@ -75,19 +75,26 @@ def require_integer(content: bytes, model: "keras.Model", keep_float: Collection
         permitted = [name for name in named if name in allowed]
         (kept if permitted else silent)[(permitted or named)[0]] = None
     if silent:
+        kinds = {type(layer).__name__: None for layer in model.layers if layer.name in silent}
         raise UserError(
             f"{model.name}: {len(silent)} layers stayed in float in the int8 file: {', '.join([*silent][:5])}"
-            f"{' …' if len(silent) > 5 else ''}; name them in keep_float to allow it"
+            f"{' …' if len(silent) > 5 else ''}; to allow it, name them in keep_float (--keep-float), or all of their "
+            f"kind at once: {', '.join(kinds)}"
         )
     return tuple(kept)
 
 
-def require_layers(model: "keras.Model", names: Collection[str]) -> None:
-    """Refuse names that no layer of the model has, suggesting the nearest."""
-    known = [layer.name for layer in model.layers]
+def require_layers(model: "keras.Model", names: Collection[str]) -> tuple[str, ...]:
+    """Find the layers that are meant by their names, or by the name of their class for all of a kind.
+
+    Raises:
+        UserError: the model has no such layer; the message suggests the nearest.
+    """
+    known = {layer.name: type(layer).__name__ for layer in model.layers}
     for name in names:
-        if name not in known:
-            raise UserError(unknown_name("layer", name, known, listing=f"{model.name} has no such layer"))
+        if name not in known and name not in known.values():
+            raise UserError(unknown_name("layer", name, [*known], listing=f"{model.name} has no such layer"))
+    return tuple(layer for layer, kind in known.items() if layer in names or kind in names)
 
 
 def compact(content: bytes, layer_names: Sequence[str]) -> bytes:

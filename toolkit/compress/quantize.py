@@ -37,9 +37,9 @@ def quantize(
         preprocessing: what the network was trained with; calibration pictures pass through it.
         calibration: *training* pictures for ``"int8"`` and ``"int16x8"``, of which ``NUM_CALIBRATION`` are drawn
             evenly. Their labels are not looked at: paths do, or an array of uint8 pixels or normalised floats.
-        keep_float: for ``"int8"``, names of layers to leave in float (see ``layer_sensitivity``). Layers whose class
-            says ``keep_float`` stay in float anyhow: the divisor of a local response normalisation has no int8 form;
-            so do small heads, see ``toolkit.engines.convert.float_head``.
+        keep_float: for ``"int8"``, names of layers to leave in float (see ``layer_sensitivity``), or of a class for all
+            of a kind. Layers whose class says ``keep_float`` stay in float anyhow: the divisor of a local response
+            normalisation has no int8 form; so do small heads, see ``toolkit.engines.convert.float_head``.
         float_file: the network's float LiteRT file where it is at hand, which saves converting it again.
 
     Returns:
@@ -57,7 +57,7 @@ def quantize(
     if keep_float and method != "int8":
         raise UserError(f"keep_float is for int8, got it with {method}")
     model = as_classifier(model)
-    require_layers(model, keep_float)
+    keep_float = require_layers(model, keep_float)
     if method in ("dynamic", "float16"):
         return to_litert(model, quantization=method)
     if calibration is None or (isinstance(calibration, Sized) and not len(calibration)):

@@ -134,7 +134,7 @@ def quantized_training(
     """Train as ``quantize_aware_train`` does, and tell beside its file what the training did."""
     _one_of("preserve", preserve, get_args(Preserve))
     model = as_classifier(model)
-    require_layers(model, keep_float)
+    keep_float = require_layers(model, keep_float)
     options = {"preserve": preserve, "keep_float": list(keep_float)}
     with finished_job("qat", model, options, retraining=retraining or Retraining(), **examples) as directory:
         content = (directory / "result.tflite").read_bytes()
@@ -214,7 +214,7 @@ def kernels_to_change(model: "keras.Model", settings: Pruning | Clustering) -> t
     Raises:
         UserError: there is none, or a layer to skip is not there.
     """
-    require_layers(model, settings.skip)
+    skipped = require_layers(model, settings.skip)
     blocks = isinstance(settings, Pruning) and settings.pattern == "block"
     kinds = (keras.layers.Dense,) if blocks else (keras.layers.Dense, keras.layers.Conv2D)
     found = tuple(
@@ -223,7 +223,7 @@ def kernels_to_change(model: "keras.Model", settings: Pruning | Clustering) -> t
         if isinstance(layer, kinds)
         and not isinstance(layer, keras.layers.Conv2DTranspose)
         and math.prod(layer.kernel.shape) >= MIN_WEIGHTS
-        and layer.name not in settings.skip
+        and layer.name not in skipped
     )
     if not found:
         kind = "dense layer" if blocks else "dense layer or convolution"

@@ -1,5 +1,6 @@
 """Conversion of a Keras network to a LiteRT file."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
@@ -49,6 +50,8 @@ def to_litert(
     if quantization in ("int8", "int16x8"):
         if calibration is None:
             raise ValueError(f"{quantization} needs calibration batches: without them activation ranges are unknown")
+        if quantization == "int16x8" and (unfused := _without_hard_swish(model)) is not model:
+            model, float_file = unfused, None
         ranged = with_ranges(float_file or to_litert(model), np.concatenate([*calibration]).astype(np.float32))
         if quantization == "int16x8":
             return _to_int16x8(ranged, model)
@@ -137,6 +140,27 @@ def _to_int8(ranged: bytes, model: "keras.Model", keep_float: Collection[str]) -
     )
 
 
+def _without_hard_swish(model: "keras.Model") -> "keras.Model":
+    """Copy a network such that its ``hard_silu`` is not one operation of LiteRT, which has no int16x8 form."""
+    found = [layer.name for layer in model.layers if getattr(layer, "activation", None) is keras.activations.hard_silu]
+    if not found:
+        return model
+
+    def in_parts(inputs: Any) -> Any:
+        # The converter knows x · relu6(x + 3) / 6 in any other order.
+        return (inputs * (1 / 6)) * keras.ops.relu6(inputs + 3.0)
+
+    def clone(layer: Any) -> Any:
+        copy = type(layer).from_config(layer.get_config())
+        if layer.name in found:
+            copy.activation = in_parts
+        return copy
+
+    unfused = keras.models.clone_model(model, clone_function=clone)
+    unfused.set_weights(model.get_weights())
+    return unfused
+
+
 def _to_int16x8(ranged: bytes, model: "keras.Model") -> bytes:
     from tensorflow.lite.python.optimize.calibrator import Calibrator
 
@@ -147,4 +171,23 @@ def _to_int16x8(ranged: bytes, model: "keras.Model") -> bytes:
         return quantizer.QuantizeModel(float32, float32, False, int16, int64, False, True)
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{model.name} has no int16x8 form: {reason}; take int8 or float16") from None
+        operation = re.search(r"for op: '(\w+)'", reason)
+        where = _first_layer_with(operation[1], ranged, model) if operation else None
+        if operation and where:
+            reason = f"layer {where} computes {operation[1]}, which LiteRT lacks in int16"
+        raise UserError(
+            f"{model.name} has no int16x8 form: {reason}; take float16, or dynamic for a smaller file"
+        ) from None
+
+
+def _first_layer_with(operation: str, content: bytes, model: "keras.Model") -> str | None:
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    file = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    layers = {layer.name: type(layer).__name__ for layer in model.layers}
+    graph = file.subgraphs[0]
+    for operator in graph.operators:
+        if flatbuffer_utils.opcode_to_name(file, operator.opcodeIndex) == operation:
+            named = layers_named_in(graph.tensors[operator.outputs[0]].name.decode(), [*layers])
+            return f"{named[0]!r} ({layers[named[0]]})" if named else None
+    return None

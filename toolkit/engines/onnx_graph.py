@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.engines.onnx_rules import RULES, UntranslatableError
+from toolkit.engines.onnx_rules import RULES, UntranslatableError, write_activation
 from toolkit.errors import UserError
 from toolkit.lazy import keras, lazy_module
 from toolkit.network import as_classifier, as_float32, inputs_of
@@ -24,8 +24,6 @@ onnx = lazy_module("onnx")
 #: Of 2020: every runtime in use reads it, and nothing here needs a later one.
 OPSET = 13
 _IR_VERSION = 7
-#: Activations that are one ONNX operation of the same name.
-_ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 
 
 def to_onnx(
@@ -165,13 +163,9 @@ class _Graph:
         self._layer = layer.name
         if hasattr(layer, "in_onnx"):  # a custom layer
             return layer.in_onnx(self, *inputs)
-        if kind not in RULES:
-            raise UntranslatableError(f"layer {layer.name!r} is a {kind}")
-        x = RULES[kind](self, layer, *inputs)
-        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        if activation not in _ACTIVATIONS:
-            raise UntranslatableError(f"layer {layer.name!r} has the activation {activation}")
-        return x if activation == "linear" else self.add(activation.capitalize(), x)
+        if kind not in RULES or not type(layer).__module__.startswith("keras."):  # another may have the name
+            raise UntranslatableError(f"layer {layer.name!r} is a {kind}, which has no rule for ONNX")
+        return write_activation(self, layer, RULES[kind](self, layer, *inputs))
 
     def document(self, batch: int | str, answers: Mapping[str, Sequence[int | str]]) -> Any:
         """The whole as ``onnx.ModelProto``, given the batch's size or name and the shapes of its answers by name."""

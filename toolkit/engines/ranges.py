@@ -29,6 +29,7 @@ def with_ranges(content: bytes, inputs: np.ndarray) -> bytes:
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     graph = model.subgraphs[0]
+    _own_constants(model)
     computed = {int(index) for operator in graph.operators for index in operator.outputs}
     indices = [
         index
@@ -43,6 +44,29 @@ def with_ranges(content: bytes, inputs: np.ndarray) -> bytes:
         tensor.quantization = tensor.quantization or QuantizationParametersT()
         tensor.quantization.min, tensor.quantization.max = np.array([low]), np.array([high])
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _own_constants(model: Any) -> None:
+    """Give every operator constants of its own.
+
+    The converter stores equal ones once; a bias that two convolutions share would be quantized with the scale of one.
+    """
+    graph = model.subgraphs[0]
+    used: set[int] = set()
+    for operator in graph.operators:
+        inputs = [int(index) for index in operator.inputs]
+        for place, index in enumerate(inputs):
+            if index < 0:  # an operator that does without
+                continue
+            tensor = graph.tensors[index]
+            if tensor.buffer in used:
+                inputs[place] = len(graph.tensors)
+                graph.tensors.append(copy.copy(tensor))
+                graph.tensors[-1].buffer = len(model.buffers)
+                model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
+            elif model.buffers[tensor.buffer].data is not None:
+                used.add(tensor.buffer)
+        operator.inputs = np.array(inputs, np.int32)
 
 
 def _answering(model: Any, indices: list[int]) -> bytes:
