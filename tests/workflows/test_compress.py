@@ -14,10 +14,12 @@ from toolkit.bundle import (
     INT8_LITERT,
     KERAS_FILE,
     litert_file,
+    picture_digests,
     read_examples,
     read_manifest,
     verify_files,
     write_manifest,
+    write_pictures,
 )
 from toolkit.compress import operator_report
 from toolkit.compress.changes import kernels_in, most_values, share_of_zeros
@@ -166,7 +168,7 @@ def test_what_fine_tuning_froze_is_changed_in_the_files(finetuned_copy, digits, 
 
 def test_what_stands_beside_the_network_is_carried_over(bundle_copy, digits):
     """Examples for the demo with their labels, and which pictures taught."""
-    extra = {"examples.json": {"00.png": "0"}, "pictures.json": {"train": ["abc"]}}
+    extra = {"examples.json": {"00.png": "0"}, "pictures.json": {"train": ["abc"], "val": [], "test": []}}
     for name, document in extra.items():
         (bundle_copy / EXTRA / name).write_text(json.dumps(document))
     write_manifest(bundle_copy, read_manifest(bundle_copy))
@@ -180,6 +182,18 @@ def test_what_stands_beside_the_network_is_carried_over(bundle_copy, digits):
         file.read_bytes() for file in sorted((bundle_copy / EXAMPLES).iterdir())
     ]
     verify_files(path, read_manifest(path))
+
+
+def test_pictures_that_taught_are_said_and_others_judge(finetuned_copy, bundle_copy, digits):
+    assert compress_bundle(finetuned_copy, "int8", data=digits)["written"] is False  # fine-tuning made it
+    report = compress_bundle(finetuned_copy, "dynamic", data=digits)["report"]
+    assert "pictures that taught the bundle, like all others" in report["pictures"]
+    known = {"train": picture_digests(sorted(digits.glob("[0-4]/*.png")) + sorted(digits.glob("[5-9]/*[02468].png")))}
+    write_pictures(bundle_copy, known)
+    write_manifest(bundle_copy, read_manifest(bundle_copy))
+    report = compress_bundle(bundle_copy, "dynamic", data=digits)["report"]
+    unseen = len(list(digits.glob("[5-9]/*[13579].png")))
+    assert (report["n"], report["pictures"]) == (unseen, f"{unseen:,} pictures that did not teach the bundle")
 
 
 def test_a_file_that_is_there_is_not_made_again(bundle_copy, digits, monkeypatch, caplog):

@@ -321,6 +321,7 @@ def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> s
     """
     rows = report["rows"]
     title = f"{html.escape(str(report['model']))}: compressed forms"
+    measured = html.escape(report.get("pictures") or f"{report['n']:,} pictures")
     engines = sorted({(timed["engine"], timed["batch"]) for row in rows for timed in row["latency"]})
     top5 = ["top-5 %"] if rows[0]["top5"] is not None else []
     header = ["method", "bytes", "gzip", "zeros %", "top-1 %", *top5, "same label %", "mean change", "worst change"]
@@ -328,7 +329,7 @@ def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> s
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>
 <h1>{title}</h1>
-<p>Measured on {report["n"]:,} held-out pictures; changes are of probabilities, against the float file.</p>
+<p>Measured on {measured}; changes are of probabilities, against the float file.</p>
 <ul>{"".join(f"<li>{html.escape(line)}</li>" for row in rows[1:] for line in _said(row))}</ul>
 {_table(header, [_cells(row, engines) for row in rows])}
 <p>{html.escape(timing_note(report["timing"]))}</p>

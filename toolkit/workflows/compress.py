@@ -17,17 +17,20 @@ from toolkit.bundle import (
     KERAS_FILE,
     PICTURES,
     Manifest,
+    Pictures,
     find_bundle,
     litert_file,
+    picture_digests,
     read_manifest,
+    read_pictures,
     require_network,
     verify_files,
 )
 from toolkit.compress import METHODS, Clustering, Pruning, Retraining
 from toolkit.compress.changes import Changes, recipe_digest, with_kernel
 from toolkit.compress.litert import require_integer, require_layers
-from toolkit.data import Split, split_folder
-from toolkit.data.feed.split import Subset
+from toolkit.data import ImageFolder, Split, split_folder
+from toolkit.data.feed.split import Subset, subset_of
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import write_file
@@ -118,8 +121,8 @@ def compress_bundle(
     Args:
         bundle: the bundle to start from; its ``model.keras`` is what is compressed.
         method: one of ``COMPRESSION_METHODS``, in any case.
-        data: the pictures it was trained on: the training split calibrates and trains on, the validation split chooses
-            among epochs (see ``training_parts``), the held-out split judges.
+        data: the pictures it was trained on: those that taught it calibrate and train on, validation pictures or a
+            fifth of those choose among epochs, and the others judge.
         options: of the method.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         force: write it even if too much accuracy is lost.
@@ -143,8 +146,8 @@ def compress_bundle(
     require_writable(version_dir.parent)
     if options.page and not Path(options.page).absolute().parent.is_dir():
         raise UserError(f"{options.page}: cannot be written (no such folder)")
-    split = split_folder(scan(data, skip_bad, manifest.labels))
-    recipe = _recipe(manifest, method, split, options)
+    pictures = _divide(scan(data, skip_bad, manifest.labels), read_pictures(version_dir, manifest))
+    recipe = _recipe(manifest, method, pictures, options)
     made = _made(version_dir, manifest, method, recipe)
     if made and not options.page:
         return _unchanged(version_dir, method)
@@ -155,10 +158,52 @@ def compress_bundle(
         kept = require_integer(made, model, [layer.name for layer in model.layers]) if method == "int8" else ()
         compressed = _Compressed(model, {method: made}, kept)
     else:
-        compressed = _compress(source, method, split, options)
+        compressed = _compress(source, method, pictures, options)
     if _has_already(manifest, compressed, model) and not options.page:
         return _unchanged(version_dir, method)
-    return _write(source, compressed, split, _Request(method, options, recipe, force))
+    return _write(source, compressed, pictures, _Request(method, options, recipe, force))
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """The pictures, divided as the bundle's were.
+
+    Attributes:
+        calibration: those that taught the network.
+        training: those that train it on.
+        choosing: those that choose among epochs.
+        judging: those that are reported on.
+        words: says what ``judging`` is.
+    """
+
+    calibration: Subset
+    training: Subset
+    choosing: Subset
+    judging: Subset
+    words: str
+
+
+def _divide(folder: ImageFolder, known: Pictures | None) -> _Pictures:
+    """Report on what the bundle did not learn from; where there is nothing, on what does not train it on."""
+    if known is not None:
+        digests = picture_digests([folder.root / path for path in folder.paths])
+        taught, chose = (np.isin(digests, list(known[name])) for name in ("train", "val"))
+        others = ~taught & ~chose
+        unseen = others if others.any() else chose & ~taught
+        if taught.any() and unseen.any():
+            training, own_val = subset_of(folder, np.flatnonzero(taught)), np.flatnonzero(chose & ~taught)
+            parts = (
+                (training, subset_of(folder, own_val)) if others.any() and len(own_val) else _fifth_chooses(training)
+            )
+            judging = subset_of(folder, np.flatnonzero(unseen))
+            return _Pictures(training, *parts, judging, f"{len(judging):,} pictures that did not teach the bundle")
+    split = split_folder(folder)
+    judging = split.held_out[1]
+    if known is None or not taught.any():
+        words = f"{len(judging):,} held-out pictures; it is not known which pictures taught the bundle"
+        return _Pictures(split.train, *training_parts(split), judging, words)
+    words = f"{len(judging):,} pictures that taught the bundle, like all others: look at the change, not at the level"
+    return _Pictures(subset_of(folder, np.flatnonzero(taught)), *training_parts(split), judging, words)
 
 
 @dataclass(frozen=True)
@@ -197,12 +242,12 @@ class _Compressed:
     training: "TrainingFacts | None" = None
 
 
-def _recipe(manifest: Manifest, method: str, split: Split, options: CompressionOptions) -> str | None:
+def _recipe(manifest: Manifest, method: str, pictures: _Pictures, options: CompressionOptions) -> str | None:
     """Digest what a file made after training follows from; None for methods that train on."""
     if method not in METHODS:
         return None
     kept = [*options.keep_float, *([f"the worst {options.keep_worst}"] if options.keep_worst else [])]
-    return recipe_digest(manifest.weights_digest, method, manifest.preprocessing, split.train, keep_float=kept)
+    return recipe_digest(manifest.weights_digest, method, manifest.preprocessing, pictures.calibration, keep_float=kept)
 
 
 def _made(version_dir: Path, manifest: Manifest, method: str, recipe: str | None) -> bytes | None:
@@ -231,14 +276,14 @@ def _has_already(manifest: Manifest, compressed: _Compressed, model: "keras.Mode
     return bool(digests) and compressed.network is model and digests.items() <= manifest.files.items()
 
 
-def _write(source: _Source, compressed: _Compressed, split: Split, request: _Request) -> dict[str, Any]:
+def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, request: _Request) -> dict[str, Any]:
     """Draft the next version, measure it, and publish it if it is what was asked for, and new."""
     from toolkit.compress import range_report, report_page
     from toolkit.export import AccuracyBudget, BundleOptions, draft_bundle
 
     manifest, network, options = source.manifest, compressed.network, request.options
     chosen = BundleOptions(
-        evaluation=split.held_out[1],
+        evaluation=pictures.judging,
         methods=(),
         files=compressed.files,
         recipes={request.method: request.recipe} if request.recipe else {},
@@ -253,12 +298,13 @@ def _write(source: _Source, compressed: _Compressed, split: Split, request: _Req
         changes = _changes(source, compressed, draft.path, request)
         answers, report = _measure(draft, source, compressed, request.method)
         reference, row = report["rows"]
+        report["pictures"] = pictures.words
         row["changes"] = str(changes)
         row["verdict"] = _with_engine(row, compressed, name)
         if options.page:
             integer = compressed.files.get("int8") or compressed.files.get("int16x8")
             # On pictures that the ranges were not learned from.
-            ranges = integer and range_report(integer, network, split.val, preprocessing=manifest.preprocessing)
+            ranges = integer and range_report(integer, network, pictures.judging, preprocessing=manifest.preprocessing)
             write_file(options.page, report_page(report, ranges or ()))
         lost = reference["top1"] - row["top1"]
         if not AccuracyBudget().allows(lost, report["n"]) and not request.force:
@@ -329,15 +375,16 @@ def _changes(source: _Source, compressed: _Compressed, draft: Path, request: _Re
     return replace(found, parameters=parameters, trained=training.trained, kept_epoch=training.kept_epoch)
 
 
-def _compress(source: _Source, method: str, split: Split, options: CompressionOptions) -> _Compressed:
+def _compress(source: _Source, method: str, pictures: _Pictures, options: CompressionOptions) -> _Compressed:
     from toolkit.compress import cluster, prune, quantize
     from toolkit.compress.retrain import quantized_training
 
     steps = method.split("+")
     model, preprocessing = source.model, source.manifest.preprocessing
     require_layers(model, options.keep_float)
-    train, validation = training_parts(split)
+    train, validation = pictures.training, pictures.choosing
     training: dict[str, Any] = {"preprocessing": preprocessing, "train": train, "retraining": options.retraining}
+    calibration: dict[str, Any] = {"preprocessing": preprocessing, "calibration": pictures.calibration}
     network = model
     if "prune" in steps:
         network = prune(network, options.pruning, **training)
@@ -348,27 +395,25 @@ def _compress(source: _Source, method: str, split: Split, options: CompressionOp
         return _Compressed(network)
     if last not in ("int8", "qat"):
         with step(f"quantizing by {last}"):
-            content = quantize(network, last, preprocessing=preprocessing, calibration=split.train)
+            content = quantize(network, last, **calibration)
         return _Compressed(network, {last: content})
     kept = options.keep_float
     if options.keep_worst:
         from toolkit.compress import float_layers, layer_sensitivity
 
-        ranking = layer_sensitivity(network, split.train, preprocessing=preprocessing)
+        ranking = layer_sensitivity(network, pictures.calibration, preprocessing=preprocessing)
         kept += float_layers(network, ranking, options.keep_worst)
     facts = None
     if last == "qat":
-        if not len(split.test):
-            log.info(
-                "no test split: every fifth training picture chooses the epoch; val_accuracy is of pictures it knows"
-            )
+        if set(validation.paths) <= set(pictures.calibration.paths):
+            log.info("training pictures choose the epoch: val_accuracy is of pictures that the network knows")
         preserve: Any = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
         content, facts = quantized_training(
             network, validation=validation, preserve=preserve, keep_float=kept, **training
         )
     else:
         with step("quantizing to int8"):
-            content = quantize(network, "int8", preprocessing=preprocessing, calibration=split.train, keep_float=kept)
+            content = quantize(network, "int8", keep_float=kept, **calibration)
     return _Compressed(network, {"int8": content}, require_integer(content, network, kept), facts)
 
 
@@ -377,13 +422,15 @@ def training_parts(split: Split) -> tuple[Subset, Subset]:
 
     A folder that came with ``train`` and ``val`` only is judged on ``val``, so every fifth training picture chooses.
     """
+    return (split.train, split.val) if len(split.test) else _fifth_chooses(split.train)
+
+
+def _fifth_chooses(training: Subset) -> tuple[Subset, Subset]:
     from toolkit.compress.examples import picked
 
-    if len(split.test):
-        return split.train, split.val
-    choosing = range(0, len(split.train), 5)
-    kept = sorted(set(range(len(split.train))) - set(choosing))
-    return picked(split.train, kept), picked(split.train, choosing)
+    choosing = range(0, len(training), 5)
+    kept = sorted(set(range(len(training))) - set(choosing))
+    return picked(training, kept), picked(training, choosing)
 
 
 def _measure(

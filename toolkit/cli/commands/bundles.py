@@ -130,6 +130,7 @@ def _print_compression(result: dict[str, Any]) -> None:
     if rows[0]["top5"] is None:
         columns.remove("top5")
     print_table([[row[column] for column in columns] for row in rows], columns)
+    print(f"measured on {result['report']['pictures']}")
     if result["kept_float"]:
         print(f"in float: {', '.join(result['kept_float'])}")
     print(timing_note(result["report"]["timing"]))

@@ -176,7 +176,7 @@ def _split(folder: ImageFolder, train: np.ndarray, val: np.ndarray, test: np.nda
         )
         hint = f"; it looks like {twin!r}, and --join-classes makes one class of them" if twin else ""
         raise UserError(f"{folder.root}: class {untrained[0]!r} has no readable pictures to train on{hint}")
-    return Split(_subset(folder, train), _subset(folder, val), _subset(folder, test))
+    return Split(subset_of(folder, train), subset_of(folder, val), subset_of(folder, test))
 
 
 def _divide(folder: ImageFolder, indices: np.ndarray, fractions, seed: int) -> tuple[list[np.ndarray], Lots]:
@@ -256,6 +256,7 @@ def _require_groups_apart(folder: ImageFolder) -> None:
             raise UserError(f"{folder.root}: group {group!r} is in both {split_of[group]} and {split}")
 
 
-def _subset(folder: ImageFolder, indices: np.ndarray) -> Subset:
+def subset_of(folder: ImageFolder, indices: np.ndarray) -> Subset:
+    """Take some of a folder's pictures, in the order of ``indices``."""
     paths = (str((folder.root / folder.paths[i]).absolute()) for i in indices)
     return Subset(tuple(paths), tuple(folder.labels[i] for i in indices))
