@@ -160,7 +160,10 @@ def test_networks_within_networks_become_one_with_names_of_their_own():
 
 def test_augmentation_is_left_out(caplog):
     caplog.set_level("INFO", logger="toolkit")
-    augment = keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.2)], name="augment")
+    augment = keras.Sequential(
+        [layers.RandomFlip("horizontal", name="random_flip"), layers.RandomRotation(0.2, name="random_rotation")],
+        name="augment",
+    )
     model = keras.Sequential([keras.Input(SHAPE), augment, layers.Flatten(), layers.Dropout(0.3), layers.Dense(3)])
     flat = flatten(model)
     assert [type(layer).__name__ for layer in flat.layers] == ["InputLayer", "Flatten", "Dropout", "Dense"]
