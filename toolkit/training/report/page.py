@@ -108,9 +108,10 @@ def _page(
     pairs: list[tuple[int, int, int]],
 ) -> str:
     sizes = f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test pictures"
-    figures = {
-        f"{metrics['subset']} top-1": metrics["top1"],
-        f"{metrics['subset']} top-5": metrics["top5"],
+    figures = {f"{metrics['subset']} top-1": metrics["top1"]}
+    if len(rows) > 5:  # of five classes or fewer, the five best are all
+        figures[f"{metrics['subset']} top-5"] = metrics["top5"]
+    figures |= {
         "macro precision": metrics["macro_precision"],
         "macro recall": metrics["macro_recall"],
         "macro F1": metrics["macro_f1"],
