@@ -32,7 +32,7 @@ SHORTER = (
     (r"^toolkit train my_pictures", "toolkit train my_pictures --set run.epochs=1", "60 epochs and more"),
     (r"run\.epochs=(90|200)", "run.epochs=2", "the same"),
     (r"--trials 20", "--trials 2 --set run.epochs=1", "twenty of them"),
-    (r"--epochs 5", "--epochs 1", "minutes"),
+    (r"--epochs 5", "--epochs 1 --force", "minutes; one epoch of a few pictures does not mend a pruned network"),
     (r"--method qat", "--method qat --epochs 1", "the same"),
     (r"--model resnet50", "--model resnet20 --weights runs/mine", "100 MB of published weights"),
     (r"--weights imagenet-keras ", "", "the same"),
