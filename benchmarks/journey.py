@@ -3,8 +3,8 @@
     python benchmarks/journey.py DATA --weights FILE [--model googlenet] [--out journey.json]
 
 Each command is a process of its own. The first fine-tuning fills the cache of features, those after it find them
-there, so their time is that from features to a written bundle. Seconds, and processor seconds, are of the whole command;
-``load`` is how busy the machine was before it, in processes.
+there, so their time is that from features to a written bundle. Seconds, and processor seconds, are of the whole
+command; ``load`` is how busy the machine was before it, in processes.
 """
 
 import argparse

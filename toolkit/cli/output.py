@@ -29,7 +29,7 @@ def claim_streams() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    # A byte of a file's name that is no UTF-8 is written \\udcXX, which JSON readers turn back.
+    # A byte of a file's name that is no UTF-8 is written \udcXX, which JSON readers turn back.
     sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
 
