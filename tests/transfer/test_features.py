@@ -268,8 +268,9 @@ def test_finetuning_killed_again_and_again_comes_to_the_unbroken_runs_result(man
     for _ in range(3 * num_kills):
         if num_landed == num_kills:
             break
-        # Spread over extraction, up to 1, and most of the choice of the classifier, up to 2; then a moment of chance.
-        moment = 1.75 * (num_landed + rng.random()) / num_kills
+        # Spread over extraction, up to 1, and most of the choice of the classifier, up to 2, where the last one falls;
+        # then a moment of chance.
+        moment = 1.75 * (num_landed + 1) / num_kills
         done = killable.CONTEXT.Value("d")
         process = killable.start(tmp_path / "cache", *many, tmp_path / "killed.npz", done, 0.005)
         while process.is_alive() and done.value < moment:
