@@ -69,7 +69,7 @@ def inputs_from(paths):
 def random_head(width, num_classes=3, hidden=()):
     sizes = (width, *hidden, num_classes)
     layers = [(RNG.normal(size=pair), RNG.normal(size=pair[1])) for pair in pairwise(sizes)]
-    return Head(tuple((k.astype(np.float32), b.astype(np.float32)) for k, b in layers), "lbfgs", 1.0, 0.0)
+    return Head(tuple((k.astype(np.float32), b.astype(np.float32)) for k, b in layers), "lbfgs", 1.0)
 
 
 # --- where a network is cut
@@ -397,7 +397,7 @@ def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
     probe = LogisticRegression(C=0.1).fit((features - mean) / std, labels)
     kernel = (probe.coef_.T / std[:, None]).astype(np.float32)
     assert np.abs(kernel).max() < 100 * np.median(np.abs(kernel[8:]))
-    head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1, 0.0)
+    head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1)
     content = to_litert(stitch(model, None, head), quantization="int8", calibration=[inputs[:100]])
     interpreter = Interpreter(model_content=content)
     place = interpreter.get_input_details()[0]["index"]

@@ -20,7 +20,7 @@ from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.progress import step
 from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
-from toolkit.transfer.heads.head import WHOLE_BYTES, Head, HeadOptions, Layers, apply_layers, fit_path, moments
+from toolkit.transfer.heads.head import Head, HeadOptions, Layers, apply_layers, fit_path, moments
 from toolkit.transfer.heads.logistic import Coordinates, logistic_path
 
 log = logging.getLogger("toolkit")
@@ -30,6 +30,8 @@ Scaling = Literal["cut", "feature"]
 #: Inverse regularisation strengths, strongest first, for features whose squared lengths are 1 on average.
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3)
 
+#: Features of more bytes, as float32, are not copied whole for a fit.
+WHOLE_BYTES = 256 << 20
 #: Examples from which on candidates are compared on a part of them.
 MAX_SEARCHED = 2000
 #: Below so many pictures, candidates are compared over several divisions into folds.
