@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from toolkit.errors import UserError
-from toolkit.transfer.heads import selection
+from toolkit.transfer.heads import fits, selection
 from toolkit.transfer.heads.feature_set import FeatureSet
 from toolkit.transfer.heads.head import HeadOptions
 from toolkit.transfer.heads.selection import SelectionOptions, select_head
@@ -67,17 +67,18 @@ def test_classifier_is_sklearns_of_the_strength_asked_for():
     np.testing.assert_allclose(np.exp(ours), np.exp(expected), atol=5e-3)
 
 
-def test_strength_is_the_smallest_of_those_as_good_as_the_best():
+@pytest.mark.parametrize(("tolerance", "expected"), [(0, 3.0), (selection.TOLERANCE, 2.0), (100, 1.0)])
+def test_strength_is_the_smallest_of_those_as_good_as_the_best(tolerance, expected, monkeypatch):
+    monkeypatch.setattr(selection, "TOLERANCE", tolerance)
     labels = np.arange(200) % 2
-    problem = selection._Problem({"last": np.zeros((1, 200, 1))}, labels, np.arange(200), 2, SelectionOptions())
-    candidate = selection.Candidate(FeatureSet(("last",)), "cut")
-    good, poor = (
-        np.eye(2, dtype=np.float32)[np.where(np.arange(200) % 10 < wrong, 1 - labels, labels)][None] for wrong in (1, 4)
-    )
-    # After one temperature the second and third are the same answers.
-    for answers, expected in (((poor, good, 3 * good), 2.0), ((good, 3 * good, poor), 1.0)):
-        tried = zip((1.0, 2.0, 3.0), answers, strict=True)
-        assert selection._best_strength(problem, candidate, tried).strength == expected
+    problem = fits.Problem({}, labels, np.arange(200), 2, HeadOptions())
+    sure = np.eye(2)[labels]
+    wrong = np.eye(2)[np.where(np.arange(200) % 10 < 4, 1 - labels, labels)]
+    good = sure + np.random.default_rng(0).normal(0, 0.7, (200, 2))
+    better = good + np.random.default_rng(1).normal(0, 0.1, (200, 2))  # by 0.3 standard errors
+    answers = [(strength, own[None]) for strength, own in ((1.0, wrong), (2.0, good), (3.0, better))]
+    candidate = fits.Candidate(FeatureSet(("last",)), "cut")
+    assert selection._best_strength(problem, candidate, answers).strength == expected
 
 
 def test_out_of_fold_figures_are_those_of_unseen_pictures():
@@ -195,7 +196,7 @@ def test_other_solvers_read_the_last_stage_and_are_judged_too(solver):
 def test_many_pictures_are_searched_in_part_and_all_teach(in_memory, monkeypatch):
     monkeypatch.setattr(selection, "MAX_SEARCHED", 200)
     if not in_memory:
-        monkeypatch.setattr(selection, "WHOLE_BYTES", 1000)
+        monkeypatch.setattr(fits, "WHOLE_BYTES", 1000)
     labels = np.concatenate([np.arange(900) % 3, np.full(12, 3)])
     chosen = chosen_for(labels, SelectionOptions(HeadOptions(epochs=10)), tells={"stage2", "stage3"}, noise=2.0)
     assert chosen.head.solver == ("lbfgs" if in_memory else "adam")
