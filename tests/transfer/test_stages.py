@@ -3,6 +3,7 @@ from itertools import pairwise
 import keras
 import numpy as np
 import pytest
+from interpreted import interpreted
 from networks import small_residual
 from PIL import Image
 
@@ -327,14 +328,8 @@ def test_stitched_network_answers_alike_in_litert_and_its_int8_file_keeps_the_he
     int8 = to_litert(model, quantization="int8", calibration=[inputs], float_file=content)
     answers = {}
     for name, file in {"float": content, "int8": int8}.items():
-        interpreter = Interpreter(model_content=file)
-        place = interpreter.get_input_details()[0]["index"]
-        interpreter.resize_tensor_input(place, inputs.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place, inputs)
-        interpreter.invoke()
-        answers[name] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        kernel = [row for row in interpreter.get_tensor_details() if set(row["shape"]) == {3, 56}]
+        answers[name] = interpreted(file, inputs)
+        kernel = [row for row in Interpreter(model_content=file).get_tensor_details() if set(row["shape"]) == {3, 56}]
         assert {np.dtype(row["dtype"]).name for row in kernel} == {"float32"}
         (tmp_path / f"{name}.tflite").write_bytes(file)
         compiled = openvino.Core().compile_model(tmp_path / f"{name}.tflite", "CPU", FLOAT32)
@@ -367,7 +362,6 @@ def test_deviations_are_bounded_cut_by_cut():
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT conversion starts from TensorFlow")
 def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
-    from ai_edge_litert.interpreter import Interpreter
     from sklearn.linear_model import LogisticRegression
 
     from toolkit.engines.convert import to_litert
@@ -387,13 +381,7 @@ def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
     assert np.abs(kernel).max() < 100 * np.median(np.abs(kernel[8:]))
     head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1)
     content = to_litert(stitch(model, None, head), quantization="int8", calibration=[inputs[:100]])
-    interpreter = Interpreter(model_content=content)
-    place = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(place, inputs.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(place, inputs)
-    interpreter.invoke()
-    answers = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    answers = interpreted(content, inputs)
     accuracy = np.mean(head.logits(features).argmax(axis=1) == labels)
     assert accuracy > 0.8
     assert np.mean(answers.argmax(axis=1) == labels) >= accuracy - 0.005
