@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from interpreted import interpreted
 
 from toolkit.compress import operator_report
 from toolkit.compress.litert import compact, require_integer
@@ -84,7 +85,7 @@ def test_a_slimmed_file_answers_alike_and_names_its_layers(network, tmp_path):
     slim = compact(content, [layer.name for layer in network.layers])
     assert len(slim) < 0.9 * len(content)
     assert operator_report(slim).by_name == operator_report(content).by_name
-    np.testing.assert_array_equal(run(slim), run(content))
+    np.testing.assert_array_equal(interpreted(slim, EXAMPLES), interpreted(content, EXAMPLES))
     names = {detail["name"].split("/")[0] for detail in Interpreter(model_content=slim).get_tensor_details()}
     assert {"stem_conv", "stem_relu", "stem_norm", "last_conv", "head_pool"} <= names
     openvino = pytest.importorskip("openvino")
@@ -93,13 +94,3 @@ def test_a_slimmed_file_answers_alike_and_names_its_layers(network, tmp_path):
         (tmp_path / "model.tflite").write_bytes(file)
         others.append(openvino.compile_model(tmp_path / "model.tflite", "CPU")(EXAMPLES)[0])
     np.testing.assert_array_equal(*others)
-
-
-def run(content: bytes) -> np.ndarray:
-    interpreter = Interpreter(model_content=content)
-    index = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(index, EXAMPLES.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(index, EXAMPLES)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])

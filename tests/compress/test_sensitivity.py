@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from interpreted import interpreted
 
 from toolkit.compress import float_layers, layer_sensitivity, quantize, range_report
 from toolkit.spec import Preprocessing
@@ -46,7 +47,7 @@ def test_the_layer_that_spoils_int8_comes_first_and_in_float_mends_it(uneven, un
     assert worst == ("second", "second_bn", "second_relu", "third")
 
     def error(content: bytes) -> float:
-        return float(np.abs(answers(content) - uneven(inputs(), training=False).numpy()).max())
+        return float(np.abs(interpreted(content, inputs()) - uneven(inputs(), training=False).numpy()).max())
 
     def mixed(keep_float: tuple[str, ...]) -> bytes:
         return quantize(uneven, "int8", preprocessing=RGB, calibration=(PIXELS, LABELS), keep_float=keep_float)
@@ -64,26 +65,14 @@ def test_the_rounding_of_one_layer_is_what_the_file_does(lenet, lenet_preprocess
     ranking = layer_sensitivity(lenet, digits_split.train, preprocessing=lenet_preprocessing)
     pictures = normalize(load_pixels(digits_split.train.paths[:64], lenet_preprocessing), lenet_preprocessing)
     expected = lenet(pictures, training=False).numpy()
-    measured = 10 * np.log10(np.mean(expected**2) / np.mean((answers(lenet_files["int8"], pictures) - expected) ** 2))
+    error = interpreted(lenet_files["int8"], pictures) - expected
+    measured = 10 * np.log10(np.mean(expected**2) / np.mean(error**2))
     together = -10 * np.log10(sum(10 ** (-row.decibels / 10) for row in ranking))
     assert measured == pytest.approx(together, abs=3)
 
 
 def inputs() -> np.ndarray:
     return PIXELS.astype(np.float32) / 127.5 - 1
-
-
-def answers(content: bytes, pictures: np.ndarray | None = None) -> np.ndarray:
-    from ai_edge_litert.interpreter import Interpreter
-
-    pictures = inputs() if pictures is None else pictures
-    interpreter = Interpreter(model_content=content)
-    index = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(index, pictures.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(index, pictures)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 def test_ranges_are_those_of_the_pictures(uneven, uneven_int8):

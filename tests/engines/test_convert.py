@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from interpreted import interpreted
 
 from toolkit import create_model
 from toolkit.engines.convert import float_head, to_litert
@@ -87,21 +88,7 @@ def files(lenet, calibration):
     }
 
 
-def run(file: bytes, inputs: np.ndarray) -> np.ndarray:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=file)
-    index = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(index, inputs.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(index, inputs)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-
 def stored_types(file: bytes) -> set:
-    from ai_edge_litert.interpreter import Interpreter
-
     return {np.dtype(tensor["dtype"]).name for tensor in Interpreter(model_content=file).get_tensor_details()}
 
 
@@ -150,11 +137,11 @@ def test_quantized_files_take_floats_answer_float_logits_and_stay_close(files, l
     inputs = calibration[0][:16]
     expected = lenet(inputs, training=False).numpy()
     for batch in (1, 16):
-        logits = run(files[kind], inputs[:batch])
+        logits = interpreted(files[kind], inputs[:batch])
         assert logits.dtype == np.float32
         assert logits.shape == (batch, 10)
         np.testing.assert_allclose(logits, expected[:batch], atol=tolerance)
-    assert np.mean(run(files[kind], inputs).argmax(1) == expected.argmax(1)) >= 15 / 16
+    assert np.mean(interpreted(files[kind], inputs).argmax(1) == expected.argmax(1)) >= 15 / 16
 
 
 def test_int8_without_calibration_is_refused(lenet):
@@ -175,7 +162,7 @@ def test_digest_follows_the_weights_and_not_the_names(residual):
     assert weights_digest(again) != weights_digest(residual)
 
 
-def test_int8_keeps_response_normalisation_in_float(tmp_path):
+def test_int8_keeps_response_normalisation_in_float():
     """In int8 its divisor, 1 to hundreds, would have steps of about one: trained networks then answer nonsense."""
     from toolkit.layers import LocalResponseNormalization
 
@@ -189,14 +176,5 @@ def test_int8_keeps_response_normalisation_in_float(tmp_path):
     examples = (rng.normal(0, 1, (32, 16, 16, 3)) * rng.gamma(0.5, 120, (32, 1, 1, 1))).astype("float32")
     expected = model(examples).numpy()
 
-    file = tmp_path / "model.tflite"
-    file.write_bytes(to_litert(model, quantization="int8", calibration=[examples]))
-    interpreter = Interpreter(model_path=str(file))
-    index = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(index, examples.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(index, examples)
-    interpreter.invoke()
-    answer = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
+    answer = interpreted(to_litert(model, quantization="int8", calibration=[examples]), examples)
     assert np.abs(answer - expected).max() < 0.05 * np.abs(expected).max()

@@ -3,6 +3,7 @@ from itertools import pairwise
 import keras
 import numpy as np
 import pytest
+from interpreted import interpreted
 from networks import small_residual
 from PIL import Image
 
@@ -69,7 +70,7 @@ def inputs_from(paths):
 def random_head(width, num_classes=3, hidden=()):
     sizes = (width, *hidden, num_classes)
     layers = [(RNG.normal(size=pair), RNG.normal(size=pair[1])) for pair in pairwise(sizes)]
-    return Head(tuple((k.astype(np.float32), b.astype(np.float32)) for k, b in layers), "lbfgs", 1.0, 0.0)
+    return Head(tuple((k.astype(np.float32), b.astype(np.float32)) for k, b in layers), "lbfgs", 1.0)
 
 
 # --- where a network is cut
@@ -81,7 +82,7 @@ def test_every_network_has_cuts_that_end_at_its_pooled_features(info, outline):
     cuts = pooled_cuts(model)
     last = cut_tensor(model)
     assert cuts[-1].width == last.shape[-1]
-    assert cuts[-1].pooling is None
+    assert len(cuts[-1].tensor.shape) == 2
     if last.name != "head_features":
         assert cuts[-1].tensor.shape == last.shape
     assert 1 <= len(cuts) <= 12
@@ -114,7 +115,6 @@ def test_every_network_has_cuts_that_end_at_its_pooled_features(info, outline):
 def test_cuts_are_the_blocks(name, expected, outline):
     cuts = pooled_cuts(outline(name))
     assert [cut.name for cut in cuts] == expected
-    assert all(cut.pooling == "avg" for cut in cuts if len(cut.tensor.shape) == 4)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +131,6 @@ def test_foreign_networks_are_cut_and_stitched_too(name, widths):
     flat = stitch(model, chosen, head)
     expected = head.logits(chosen.join(dict(zip(chosen.cuts, map(np.asarray, features), strict=True))))
     np.testing.assert_allclose(flat(x, training=False), expected, atol=1e-4)
-
-
-def test_maximum_is_a_cut_of_its_own(small):
-    cuts = pooled_cuts(small, ("avg", "max"))
-    assert [cut.name for cut in cuts] == ["stage1_out", "stage1_out_max", "stage2_out", "stage2_out_max", "head_pool"]
-    x = RNG.normal(size=(2, 32, 32, 3)).astype(np.float32)
-    average, maximum, maps = keras.Model(
-        small.input, [cuts[0].pooled(), cuts[1].pooled(), small.get_layer("stage1_out").output]
-    )(x)
-    np.testing.assert_allclose(average, np.mean(maps, axis=(1, 2)), atol=1e-5)
-    np.testing.assert_allclose(maximum, np.max(maps, axis=(1, 2)), atol=1e-5)
 
 
 # --- extraction
@@ -238,7 +227,7 @@ SETS = [
     FeatureSet(CUTS),
     FeatureSet(CUTS, normalized=True),
     FeatureSet(("stage1_out", "stage2_out"), normalized=True),
-    FeatureSet(("stage1_out", "stage1_out_max")),
+    FeatureSet(("stage1_out",)),
     FeatureSet(("head_pool",), normalized=True),
 ]
 
@@ -246,7 +235,7 @@ SETS = [
 @pytest.mark.parametrize("hidden", [(), (5,)])
 @pytest.mark.parametrize("chosen", SETS, ids=str)
 def test_stitched_network_answers_what_the_head_does_on_cached_features(small, pictures, tmp_path, chosen, hidden):
-    found = extract(small, pictures, tmp_path, pooled_cuts(small, ("avg", "max")))
+    found = extract(small, pictures, tmp_path, pooled_cuts(small))
     features = chosen.join({name: found[name].plain for name in chosen.cuts})
     head = random_head(features.shape[-1], 4, hidden)
     flat = stitch(small, chosen, head)
@@ -339,14 +328,8 @@ def test_stitched_network_answers_alike_in_litert_and_its_int8_file_keeps_the_he
     int8 = to_litert(model, quantization="int8", calibration=[inputs], float_file=content)
     answers = {}
     for name, file in {"float": content, "int8": int8}.items():
-        interpreter = Interpreter(model_content=file)
-        place = interpreter.get_input_details()[0]["index"]
-        interpreter.resize_tensor_input(place, inputs.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place, inputs)
-        interpreter.invoke()
-        answers[name] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        kernel = [row for row in interpreter.get_tensor_details() if set(row["shape"]) == {3, 56}]
+        answers[name] = interpreted(file, inputs)
+        kernel = [row for row in Interpreter(model_content=file).get_tensor_details() if set(row["shape"]) == {3, 56}]
         assert {np.dtype(row["dtype"]).name for row in kernel} == {"float32"}
         (tmp_path / f"{name}.tflite").write_bytes(file)
         compiled = openvino.Core().compile_model(tmp_path / f"{name}.tflite", "CPU", FLOAT32)
@@ -379,7 +362,6 @@ def test_deviations_are_bounded_cut_by_cut():
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT conversion starts from TensorFlow")
 def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
-    from ai_edge_litert.interpreter import Interpreter
     from sklearn.linear_model import LogisticRegression
 
     from toolkit.engines.convert import to_litert
@@ -397,15 +379,9 @@ def test_int8_file_keeps_the_accuracy_of_a_head_on_nearly_dead_features():
     probe = LogisticRegression(C=0.1).fit((features - mean) / std, labels)
     kernel = (probe.coef_.T / std[:, None]).astype(np.float32)
     assert np.abs(kernel).max() < 100 * np.median(np.abs(kernel[8:]))
-    head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1, 0.0)
+    head = Head(((kernel, (probe.intercept_ - mean @ kernel).astype(np.float32)),), "lbfgs", 0.1)
     content = to_litert(stitch(model, None, head), quantization="int8", calibration=[inputs[:100]])
-    interpreter = Interpreter(model_content=content)
-    place = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(place, inputs.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(place, inputs)
-    interpreter.invoke()
-    answers = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    answers = interpreted(content, inputs)
     accuracy = np.mean(head.logits(features).argmax(axis=1) == labels)
     assert accuracy > 0.8
     assert np.mean(answers.argmax(axis=1) == labels) >= accuracy - 0.005

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ class Extractor:
         name: the engine.
         precision: ``"float32"`` or ``"bfloat16"``.
         batch_size: pictures per call.
-        num_parallel: calls that may usefully run at the same time.
         difference: largest distance from Keras' features on the pictures it was tried on; 0 for Keras itself.
         call: float32 features for exactly ``batch_size`` pictures, of each output of the network.
     """
@@ -45,14 +44,8 @@ class Extractor:
     name: str
     precision: str
     batch_size: int
-    num_parallel: int
     difference: float
-    call: "Call"
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 RGB (n ≤ batch_size, height, width, 3) to float32 features (n, …) of a network of one output."""
-        (features,) = self.answers(pixels)
-        return features
+    call: Call
 
     def answers(self, pixels: np.ndarray) -> list[np.ndarray]:
         """uint8 RGB (n ≤ batch_size, height, width, 3) to float32 features (n, …) of each output, in one pass.
@@ -112,7 +105,7 @@ def open_extractor(
         found = candidate.answers(trial)
         difference = max(relative_difference(*pair) for pair in zip(found, expected, strict=True))
         if difference <= TOLERANCE[candidate.precision]:
-            return Extractor(**{**vars(candidate), "difference": difference})
+            return replace(candidate, difference=difference)
         reasons.append(f"{candidate.precision} features differ by {100 * difference:.2g} %")
     message = f"OpenVINO is not used for {model.name}: {'; '.join(reasons)}"
     if engine == "openvino":
@@ -171,7 +164,7 @@ def _openvino_extractors(
         compiled = core.compile_model(graph, "CPU", options | precision)
         bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         name = "bfloat16" if bfloat16 else "float32"
-        yield Extractor("OpenVINO", name, batch_size, streams, 0.0, _openvino_call(compiled, grey))
+        yield Extractor("OpenVINO", name, batch_size, 0.0, _openvino_call(compiled, grey))
         if not bfloat16:
             return
 
@@ -198,7 +191,7 @@ def _keras_extractor(model: "keras.Model", preprocessing: Preprocessing, batch_s
         with lock:
             return forward(inputs)
 
-    return Extractor("Keras", "float32", batch_size, 1, 0.0, call)
+    return Extractor("Keras", "float32", batch_size, 0.0, call)
 
 
 def _compiled(model: "keras.Model", batch_size: int) -> Call:

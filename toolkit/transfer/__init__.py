@@ -6,7 +6,7 @@ from toolkit.transfer.deepen import deepen
 from toolkit.transfer.features import Extraction, FeatureExtractor, Features, extract_features
 from toolkit.transfer.finetune import FinetuneOptions, FinetuneResult, finetune
 from toolkit.transfer.freeze import FreezePlan, FreezeReport, freeze, plan_freezing, stages_of, unfreeze
-from toolkit.transfer.heads.head import Head, HeadOptions, fit_head
+from toolkit.transfer.heads.head import Head, HeadOptions
 from toolkit.transfer.unfrozen import UnfrozenOptions
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "deepen",
     "extract_features",
     "finetune",
-    "fit_head",
     "freeze",
     "plan_freezing",
     "stages_of",

@@ -6,7 +6,7 @@ What the cache lacks is computed on this machine or, with an address of one, on 
 import math
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,8 +35,6 @@ from toolkit.transfer.ray_actors import (
     network_to_bytes,
 )
 from toolkit.transfer.stages import Cut
-
-Progress = Callable[[int, int], None]
 
 #: Pictures that an engine has to answer as Keras does before it is used.
 NUM_TRIALS = 4

@@ -315,7 +315,7 @@ def _subset(subset: Subset, indices: np.ndarray) -> Subset:
 
 
 def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split]:
-    """Which training pictures go on teaching, and a split with the others, a fold, as validation if it has none."""
+    """Give the pictures that go on teaching, and a split whose validation is the others, a fold, if it has none."""
     if len(split.val):
         return np.arange(len(split.train)), split
     labels = np.asarray(split.train.labels)

@@ -29,7 +29,6 @@ _MAP_WIDTH, _MAP_HEIGHT = 900, 640
 _SHOWN = 40
 _MISTAKES = 24
 _PAIRS = 15
-_EXPLAINED = {OUT_OF_FOLD: "each answered by a classifier that was fitted without it"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Told:
-    """What a fine-tuning tells of itself on the page.
+    """The account of a fine-tuning that the page gives.
 
     Attributes:
         steps: and what each came to.
@@ -72,7 +71,7 @@ def write_report(
     features: np.ndarray | None,
     told: Told | None = None,
     held_out: Sequence[HeldOut] = (),
-) -> dict[str, int]:
+) -> None:
     """Write one HTML file that holds everything it shows.
 
     Accuracy with its interval, scores by class, the confusion matrix and the surest mistakes on pictures that did not
@@ -85,9 +84,6 @@ def write_report(
         features: (pictures, features), pooled; without them only results are shown.
         told: by the fine-tuning.
         held_out: what the network answered; labels are doubted by the answers out of fold.
-
-    Returns:
-        ``{"near_duplicates", "label_doubts", "pictures"}``, how many there are of each.
 
     Raises:
         UserError: the file cannot be written.
@@ -115,7 +111,6 @@ def write_report(
             *(_doubt(out_of_fold.subset, class_names, doubt) for doubt in doubts[:_SHOWN]),
         ]
     write_file(path, document(title, "\n".join(body)))
-    return {"near_duplicates": len(duplicates), "label_doubts": len(doubts), "pictures": len(pictures)}
 
 
 def _told(told: Told) -> list[str]:
@@ -162,7 +157,9 @@ def _results(held_out: HeldOut, class_names: Sequence[str], is_further: bool) ->
         values["top-5"] = overall["top5"]
     shown = {name.replace("_", " "): value for name, value in classification.macro_means(rows).items()}
     parts = [f"<h2>Accuracy, {held_out.name}</h2>"] if is_further else []
-    how = _EXPLAINED.get(held_out.name, "which did not teach the classifier")
+    how = "which did not teach the classifier"
+    if held_out.name == OUT_OF_FOLD:
+        how = "each answered by a classifier that was fitted without it"
     interval = f"with 95 % confidence the accuracy on pictures like them is {_interval(held_out, overall['top1'])}"
     parts += [figures(values | shown), f"<p>{len(labels):,} pictures, {how}; {interval}.</p>"]
     if len(matrix) <= plots.MAX_CONFUSION_CLASSES:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
@@ -19,8 +19,6 @@ from toolkit.transfer.heads.feature_set import FeatureSet
 
 if TYPE_CHECKING:
     from toolkit.transfer.heads.head import Head
-
-Pooling = Literal["avg", "max"]
 
 #: Blocks up to this number are cuts each; of more, those that end a resolution are.
 MAX_CUTS = 12
@@ -50,14 +48,12 @@ class Cut:
     """A place at which a network is tapped.
 
     Attributes:
-        name: of the layer whose output it is, for maximum pooling with ``_max`` behind.
-        tensor: that output, a map or a vector.
-        pooling: over the map; None for a vector, which stays as it is.
+        name: of the layer whose output it is.
+        tensor: that output, a map, to be averaged, or a vector.
     """
 
     name: str
     tensor: "keras.KerasTensor"
-    pooling: Pooling | None
 
     @property
     def width(self) -> int:
@@ -66,13 +62,12 @@ class Cut:
 
     def pooled(self, name: str | None = None) -> "keras.KerasTensor":
         """Build the symbolic vector of features; ``name`` is for the layer that pools."""
-        if self.pooling is None:
+        if len(self.tensor.shape) == 2:
             return self.tensor
-        kinds = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
-        return kinds[self.pooling](name=name)(self.tensor)
+        return keras.layers.GlobalAveragePooling2D(name=name)(self.tensor)
 
 
-def pooled_cuts(model: "keras.Model", poolings: Sequence[Pooling] = ("avg",)) -> tuple[Cut, ...]:
+def pooled_cuts(model: "keras.Model") -> tuple[Cut, ...]:
     """Find the places at which a network can be tapped, input to output.
 
     A block ends where branches have met again and only one tensor leads on, activation included. Networks without
@@ -81,17 +76,13 @@ def pooled_cuts(model: "keras.Model", poolings: Sequence[Pooling] = ("avg",)) ->
 
     Args:
         model: a flat functional network, of this package or not.
-        poolings: over the maps; each gives a cut of its own.
 
     Returns:
         The cuts; the last is the pooled features before the classifier, or what a network without one answers.
     """
     last = _last_cut(model)
-    ends = [(end.name, end.output) for end in _block_ends(frozen_part(model, last.tensor))]
-    if last.pooling is not None:
-        ends.append((last.name, last.tensor))
-    found = {cut.name: cut for end in ends for cut in (_cut(*end, pooling) for pooling in poolings)}
-    return (*(cut for cut in found.values() if cut.name != last.name), last)
+    ends = _block_ends(frozen_part(model, last.tensor))
+    return (*(Cut(end.name, end.output) for end in ends if end.name != last.name), last)
 
 
 def stitch(model: "keras.Model", feature_set: FeatureSet | None, head: "Head") -> "keras.Model":
@@ -145,7 +136,7 @@ def _joined(cuts: Sequence[Cut], normalized: bool) -> "keras.KerasTensor":
 
 
 def _chosen(model: "keras.Model", feature_set: FeatureSet) -> list[Cut]:
-    known = {cut.name: cut for cut in pooled_cuts(model, ("avg", "max"))}
+    known = {cut.name: cut for cut in pooled_cuts(model)}
     for name in feature_set.cuts:
         if name not in known:
             raise UserError(unknown_name("cut", name, list(known)))
@@ -155,19 +146,13 @@ def _chosen(model: "keras.Model", feature_set: FeatureSet) -> list[Cut]:
 def _last_cut(model: "keras.Model") -> Cut:
     last = model.layers[-1]
     if not isinstance(last, keras.layers.Dense) and last.name != "head_logits":
-        return _cut(last.name, model.outputs[0])
+        return Cut(last.name, model.outputs[0])
     tensor = cut_tensor(model)
     name = cut_name(model, tensor)
     if name.startswith(JOINED):  # of a network whose classifier reads several: the last block of all
         body = next(layer for layer in reversed(model.layers) if not layer.name.startswith((JOINED, HIDDEN, last.name)))
-        return _cut(body.name, body.output)
-    return _cut(name, tensor)
-
-
-def _cut(name: str, tensor: "keras.KerasTensor", pooling: Pooling = "avg") -> Cut:
-    if len(tensor.shape) == 2:
-        return Cut(name, tensor, None)
-    return Cut(f"{name}_max" if pooling == "max" else name, tensor, pooling)
+        return Cut(body.name, body.output)
+    return Cut(name, tensor)
 
 
 def _bottlenecks(model: "keras.Model") -> list["keras.Layer"]:

@@ -5,9 +5,11 @@ import time
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 
 from toolkit.errors import UserError
-from toolkit.transfer.heads import selection
+from toolkit.transfer.heads import fits, selection
+from toolkit.transfer.heads.feature_set import FeatureSet
 from toolkit.transfer.heads.head import HeadOptions
 from toolkit.transfer.heads.selection import SelectionOptions, select_head
 
@@ -47,6 +49,36 @@ def test_early_stage_that_alone_tells_the_classes_apart_is_heard():
 def test_last_stage_alone_is_taken_where_it_knows_all():
     chosen = chosen_for(np.arange(240) % 4, tells={"stage3"}, noise=2.0)
     assert chosen.features.cuts == ("stage3",)
+
+
+def test_classifier_is_sklearns_of_the_strength_asked_for():
+    labels = np.arange(240) % 3
+    features = cuts(labels, tells={"stage3"}, noise=2.0)
+    how = SelectionOptions(HeadOptions(strengths=(30.0,)), plain=True)
+    chosen = select_head(features, labels, num_classes=3, options=how)
+    assert (chosen.features.cuts, chosen.head.solver, chosen.head.strength) == (("stage3",), "lbfgs", 30.0)
+    x = features["stage3"]
+    # The examples' squared lengths are 1 on average, whichever way the features are divided.
+    deviation = x.std(axis=0) if "each feature scaled" in chosen.chosen else np.ones(32)
+    scaled = (x - x.mean(axis=0)) / deviation
+    scaled /= np.sqrt(np.square(scaled).sum(axis=1).mean())
+    expected = LogisticRegression(C=30.0, max_iter=5000, tol=1e-6).fit(scaled, labels).predict_log_proba(scaled)
+    ours = log_softmax(chosen.head.logits(x) * chosen.temperature, axis=1)
+    np.testing.assert_allclose(np.exp(ours), np.exp(expected), atol=5e-3)
+
+
+@pytest.mark.parametrize(("tolerance", "expected"), [(0, 3.0), (selection.TOLERANCE, 2.0), (100, 1.0)])
+def test_strength_is_the_smallest_of_those_as_good_as_the_best(tolerance, expected, monkeypatch):
+    monkeypatch.setattr(selection, "TOLERANCE", tolerance)
+    labels = np.arange(200) % 2
+    problem = fits.Problem({}, labels, np.arange(200), 2, HeadOptions())
+    sure = np.eye(2)[labels]
+    wrong = np.eye(2)[np.where(np.arange(200) % 10 < 4, 1 - labels, labels)]
+    good = sure + np.random.default_rng(0).normal(0, 0.7, (200, 2))
+    better = good + np.random.default_rng(1).normal(0, 0.1, (200, 2))  # by 0.3 standard errors
+    answers = [(strength, own[None]) for strength, own in ((1.0, wrong), (2.0, good), (3.0, better))]
+    candidate = fits.Candidate(FeatureSet(("last",)), "cut")
+    assert selection._best_strength(problem, candidate, answers).strength == expected
 
 
 def test_out_of_fold_figures_are_those_of_unseen_pictures():
@@ -164,7 +196,7 @@ def test_other_solvers_read_the_last_stage_and_are_judged_too(solver):
 def test_many_pictures_are_searched_in_part_and_all_teach(in_memory, monkeypatch):
     monkeypatch.setattr(selection, "MAX_SEARCHED", 200)
     if not in_memory:
-        monkeypatch.setattr(selection, "WHOLE_BYTES", 1000)
+        monkeypatch.setattr(fits, "WHOLE_BYTES", 1000)
     labels = np.concatenate([np.arange(900) % 3, np.full(12, 3)])
     chosen = chosen_for(labels, SelectionOptions(HeadOptions(epochs=10)), tells={"stage2", "stage3"}, noise=2.0)
     assert chosen.head.solver == ("lbfgs" if in_memory else "adam")

@@ -26,7 +26,7 @@ def finetune(arguments: Namespace) -> None:
             report=arguments.report,
             skip_bad=arguments.skip_bad,
             keep_val=arguments.keep_val,
-            preprocessing=arguments.preprocessing and read_preprocessing(arguments.preprocessing),
+            preprocessing=None if arguments.preprocessing is None else read_preprocessing(arguments.preprocessing),
         ),
         on_epoch=print_epoch,
     )

@@ -8,7 +8,7 @@ from toolkit.data.scan.duplicates import components
 from toolkit.data.scan.folder import ImageFolder
 
 #: Look-alikes in one lot stay together up to this share of a class, or this many …
-MAX_SHARE, MAX_LOT = 0.2, 10
+_MAX_SHARE, _MAX_LOT = 0.2, 10
 #: … and a larger lot, such as a film's frames, is taken apart where its pictures differ by more than these shares of
 #: what counts as alike. At the last only equal bytes are left.
 _TIGHTER = (0.5, 0.25, 0.125, -1.0)
@@ -66,12 +66,12 @@ def _within(folder: ImageFolder, indices: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _too_large(lots: np.ndarray, labels: np.ndarray, min_lots: int) -> np.ndarray:
-    """Which pictures are in a lot that holds too much of a class, or one of a class that is in too few lots."""
+    """Mark pictures in a lot that holds too much of a class, or in one of a class that is in too few lots."""
     is_tight = np.zeros(len(lots), bool)
     for label in np.unique(labels):
         members = lots[labels == label]
         sizes = np.bincount(members, minlength=lots.max() + 1)
-        too_large = sizes > max(MAX_LOT, MAX_SHARE * len(members))
+        too_large = sizes > max(_MAX_LOT, _MAX_SHARE * len(members))
         if np.count_nonzero(sizes) < min_lots:
             too_large = sizes > 0
         is_tight |= too_large[lots]

@@ -1,40 +1,34 @@
-"""A classifier on cached features, fitted in moments, its regularisation chosen on validation.
+"""A classifier on cached features, and the solvers that see the features themselves: mini-batches and least squares.
 
-Logistic regression is scikit-learn's. Mini-batches, for hidden layers and for features that do not fit into memory, are
-Keras': the heads of all strengths train side by side, so each batch is read, converted and standardised once for all of
-them. Measured on 2 cores of an AMD EPYC, shared with other work, with linear heads of ten classes on 2,048 float16
-features in batches of 64: one head learns from 75,000 to 118,000 examples a second, five together from 53,000 each; an
-Adam written in NumPy came to 58,000 to 180,000 for one, and so to 12,000 to 36,000 for each of five. Setting Keras up
-takes two to four seconds more, which a small data set waits for.
+Mini-batches, for hidden layers and for features that do not fit into memory, are Keras': the heads of all strengths
+train side by side, so each batch is read, converted and standardised once for all of them. Measured on 2 cores of an
+AMD EPYC, shared with other work, with linear heads of ten classes on 2,048 float16 features in batches of 64: one head
+learns from 75,000 to 118,000 examples a second, five together from 53,000 each; an Adam written in NumPy came to 58,000
+to 180,000 for one, and so to 12,000 to 36,000 for each of five. Setting Keras up takes two to four seconds more, which
+a small data set waits for.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from toolkit.data.feed.split import class_weights
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.metrics import top_k_accuracy
 
 Solver = Literal["auto", "lbfgs", "adam", "ridge"]
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
 
-#: Inverse regularisation strengths that the validation pictures choose from, strongest first. For ``ridge`` they are
-#: in units of the features' total variance.
+#: Inverse regularisation strengths to choose from, strongest first. For ``ridge`` they are in units of the features'
+#: total variance.
 STRENGTHS: dict[str, tuple[float, ...]] = {
-    "lbfgs": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     "adam": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     "ridge": (0.1, 1.0, 10.0, 100.0, 1e3),
 }
 
-
 _MANY_STEPS = 2000
-
-#: Features of more bytes, as float32, are not copied whole for a fit.
-WHOLE_BYTES = 256 << 20
 
 _CONSTANT = 1e-6  # a feature that deviates less only adds noise
 
@@ -45,9 +39,9 @@ class HeadOptions:
 
     Attributes:
         solver: ``"lbfgs"``, multinomial logistic regression to convergence; ``"adam"``, the same or a deeper head by
-            mini-batches, for features that do not fit into memory; ``"ridge"``, least squares in closed form.
-            ``"auto"`` is ``lbfgs`` up to ``WHOLE_BYTES`` of features and without hidden layers, else ``adam``.
-        strengths: to choose from; by default the solver's ``STRENGTHS``.
+            mini-batches, which takes the place of ``lbfgs`` where the features do not fit into memory; ``"ridge"``,
+            least squares in closed form. ``"auto"`` is ``adam`` with hidden layers, else ``lbfgs``.
+        strengths: inverse regularisation strengths to choose from, ascending; by default the solver's own.
         balanced: weigh every class alike, whatever its share of the pictures.
         hidden: widths of further ReLU layers before the logits (``adam`` only).
         epochs: passes over the features (``adam`` only).
@@ -66,8 +60,8 @@ class HeadOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.solver not in ("auto", *STRENGTHS):
-            raise UserError(unknown_name("head", self.solver, ["auto", *STRENGTHS]))
+        if self.solver not in get_args(Solver):
+            raise UserError(unknown_name("head", self.solver, list(get_args(Solver))))
         if self.hidden and self.solver not in ("auto", "adam"):
             raise UserError(f"hidden layers are trained by the head 'adam', not by {self.solver!r}")
         if min((*self.hidden, self.epochs, self.batch_size)) < 1:
@@ -82,15 +76,11 @@ class Head:
         layers: float32 (kernel, bias) of shapes (inputs, outputs) and (outputs,), the last giving logits.
         solver: what fitted it.
         strength: the inverse regularisation strength that was chosen.
-        val_accuracy: its accuracy on validation, a fraction.
-        sweep: validation accuracy by strength.
     """
 
     layers: Layers
     solver: str
     strength: float
-    val_accuracy: float = 0.0
-    sweep: dict[float, float] = field(default_factory=dict)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Compute float32 logits (examples, classes)."""
@@ -100,52 +90,6 @@ class Head:
         """The head whose logits are ``factor`` times as large."""
         kernel, bias = self.layers[-1]
         return replace(self, layers=(*self.layers[:-1], (kernel * np.float32(factor), bias * np.float32(factor))))
-
-
-def fit_head(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    val_features: np.ndarray,
-    val_labels: np.ndarray,
-    *,
-    num_classes: int,
-    options: HeadOptions | None = None,
-) -> Head:
-    """Fit a head for every strength and keep the one that is best on validation.
-
-    Features are standardised for the fit; that is folded into the returned layers, so the head applies to features as
-    they are. Ties go to the stronger regularisation.
-
-    Args:
-        train_features: (examples, features), float16 or float32; for ``adam``, ``numpy.memmap`` will do.
-        train_labels: integer class per example; every class must occur.
-        val_features: as ``train_features``.
-        val_labels: as ``train_labels``.
-        num_classes: width of the head.
-        options: solver and its settings.
-    """
-    from threadpoolctl import threadpool_limits
-
-    options = _decided(options or HeadOptions(), train_features)
-    train_labels, val_labels = np.asarray(train_labels), np.asarray(val_labels)
-    best: Head | None = None
-    sweep: dict[float, float] = {}
-    # Products with so few columns are over before a second thread has started: with two it took twenty times as long.
-    with threadpool_limits(1):
-        for strength, layers in fit_path(train_features, train_labels, num_classes=num_classes, options=options):
-            accuracy = top_k_accuracy(apply_layers(layers, val_features), val_labels, 1)
-            sweep[strength] = accuracy
-            if best is None or accuracy > best.val_accuracy:
-                best = Head(layers, options.solver, strength, accuracy)
-    assert best is not None
-    return replace(best, sweep=sweep)
-
-
-def _decided(options: HeadOptions, features: np.ndarray) -> HeadOptions:
-    if options.solver != "auto":
-        return options
-    is_small = features.size * 4 <= WHOLE_BYTES
-    return replace(options, solver="lbfgs" if is_small and not options.hidden else "adam")
 
 
 def apply_layers(layers: Layers, features: np.ndarray, *, chunk: int = 4096) -> np.ndarray:
@@ -165,32 +109,31 @@ def fit_path(
     *,
     num_classes: int,
     options: HeadOptions,
-    scale: tuple[np.ndarray, np.ndarray] | None = None,
+    scale: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[tuple[float, Layers]]:
-    """Fit a head for every strength.
+    """Fit a head for every strength, by mini-batches or least squares.
 
     Args:
         features: (examples, features), float16 or float32; for ``adam``, ``numpy.memmap`` will do.
         labels: integer class per example.
         num_classes: width of the heads.
-        options: solver, other than ``"auto"``, and its settings.
-        scale: what is subtracted from each feature for the fit, and what it is then divided by; by default its mean
-            and standard deviation. That is folded into the layers.
+        options: the solver, ``"adam"`` or ``"ridge"``, and its settings.
+        scale: what is subtracted from each feature for the fit, and what it is then divided by. That is folded into
+            the layers.
 
     Yields:
         Each strength with the layers fitted under it, for features as they are.
     """
     strengths = options.strengths or STRENGTHS[options.solver]
     weights = class_weights(labels.tolist(), num_classes) if options.balanced else None
-    mean, std = moments(features) if scale is None else scale
+    mean, std = scale
     fits: Iterable[Layers]
     if options.solver == "adam":
         fits = _train(features, labels, num_classes, weights, replace(options, strengths=strengths), (mean, std))
     else:
         x = (features.astype(np.float32) - mean) / std
         shares = np.array([(weights or {}).get(label, 1.0) for label in range(num_classes)])
-        path = _lbfgs_path if options.solver == "lbfgs" else _ridge_path
-        fits = path(x, labels, shares, strengths)
+        fits = _ridge_path(x, labels, shares, strengths)
     for strength, ((kernel, bias), *others) in zip(strengths, fits, strict=True):
         first = (kernel / std[:, None]).astype(np.float32)
         yield strength, ((first, (bias - mean @ first).astype(np.float32)), *others)
@@ -213,21 +156,6 @@ def moments(features: np.ndarray, *, chunk: int = 256) -> tuple[np.ndarray, np.n
     shift = total / len(features)
     std = np.sqrt(np.maximum(squares / len(features) - shift**2, 0))
     return (pivot + shift).astype(np.float32), np.where(std > _CONSTANT, std, 1).astype(np.float32)
-
-
-def _lbfgs_path(
-    x: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, strengths: tuple[float, ...]
-) -> Iterator[Layers]:
-    """Logistic regression from the strongest regularisation to the weakest, each starting from the one before."""
-    from sklearn.linear_model import LogisticRegression
-
-    probe = LogisticRegression(max_iter=500, warm_start=True)
-    for strength in strengths:
-        probe.set_params(C=strength).fit(x, labels, sample_weight=class_weights[labels])
-        kernel, bias = probe.coef_.T, probe.intercept_
-        if kernel.shape[1] == 1 and len(class_weights) == 2:  # two classes come as one set of log odds
-            kernel, bias = np.concatenate([-kernel, kernel], axis=1) / 2, np.concatenate([-bias, bias]) / 2
-        yield ((kernel, bias),)
 
 
 def _ridge_path(
