@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import platform
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class BundleOptions:
         methods: quantized LiteRT files to write besides.
         files: LiteRT files that are made already, by the name of their method.
         recipes: digests of what those follow from, see ``toolkit.compress.changes.recipe_digest``.
+        copied: other files that are made already, by their places in the bundle; its float forms, which are not
+            written again, or what else it has.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
         reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
@@ -91,6 +94,7 @@ class BundleOptions:
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)
+    copied: Mapping[str, Path] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
     reference: np.ndarray | None = None
@@ -298,14 +302,22 @@ def _write_forms(
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 
-    with step("writing the SavedModel"):
-        write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
-        write_warmup(staging, preprocessing)
-        # The network alone: an optimizer's state would double the file, and one of ours could not be opened elsewhere.
-        keras.Model(model.inputs, model.outputs, name=model.name).save(staging / KERAS_FILE)
+    for place, file in options.copied.items():
+        (staging / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, staging / place)
+    if KERAS_FILE not in options.copied:
+        with step("writing the SavedModel"):
+            write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
+            write_warmup(staging, preprocessing)
+            # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
+            keras.Model(model.inputs, model.outputs, name=model.name).save(staging / KERAS_FILE)
     files: dict[str, bytes] = dict(options.files)
     methods = [method for method in options.methods if method != "int8" or options.calibration is not None]
-    float_file = to_litert(model) if options.litert or {"int8", "int16x8"}.intersection(methods) else None
+    float_file = None
+    if FLOAT_LITERT in options.copied:
+        float_file = (staging / FLOAT_LITERT).read_bytes()
+    elif options.litert or {"int8", "int16x8"}.intersection(methods):
+        float_file = to_litert(model)
     if options.litert and float_file is not None:
         (staging / FLOAT_LITERT).write_bytes(float_file)
     for method in methods:
