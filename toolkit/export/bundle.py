@@ -3,7 +3,6 @@
 import importlib.metadata
 import itertools
 import logging
-import math
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.compress import Method, quantize
-from toolkit.compress.changes import recipe_digest
+from toolkit.compress.changes import num_parameters, recipe_digest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.ground import common_ground
@@ -183,7 +182,7 @@ class BundleDraft:
         manifest = Manifest(
             name=directory.name,
             model=self.model.name,
-            num_params=_num_params(self.model),
+            num_params=num_parameters(self.model),
             weights_digest=digest,
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
@@ -353,12 +352,6 @@ def _ground(options: BundleOptions, preprocessing: Preprocessing) -> float | Non
         return options.ground
     some = pictures.paths[:: max(1, len(pictures) // _NUM_GROUNDS)][:_NUM_GROUNDS]
     return common_ground(load_pixels(some, preprocessing))
-
-
-def _num_params(model: "keras.Model") -> int:
-    """Count the parameters that training can move, whether or not they are frozen now."""
-    statistics = ("moving_mean", "moving_variance", "seed_generator_state")
-    return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
 def package_versions() -> dict[str, str]:
