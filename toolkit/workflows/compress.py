@@ -450,11 +450,9 @@ def training_parts(split: Split) -> tuple[Subset, Subset]:
 
 
 def _fifth_chooses(training: Subset) -> tuple[Subset, Subset]:
-    from toolkit.compress.examples import picked
-
     choosing = range(0, len(training), 5)
     kept = sorted(set(range(len(training))) - set(choosing))
-    return picked(training, kept), picked(training, choosing)
+    return training.picked(kept), training.picked(choosing)
 
 
 def _measure(
