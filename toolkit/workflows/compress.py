@@ -35,7 +35,7 @@ from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.data.feed.split import Subset, subset_of
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
-from toolkit.files import write_file
+from toolkit.files import require_place, write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.progress import step
@@ -149,8 +149,8 @@ def compress_bundle(
     manifest = read_manifest(version_dir)
     keras_file = require_network(version_dir, manifest)
     require_writable(version_dir.parent)
-    if options.page and not Path(options.page).absolute().parent.is_dir():
-        raise UserError(f"{options.page}: cannot be written (no such folder)")
+    if options.page:
+        require_place(options.page)
     pictures = _divide(scan(data, skip_bad, manifest.labels), read_pictures(version_dir, manifest))
     recipe = _recipe(manifest, method, pictures, options)
     made = _made(version_dir, manifest, method, recipe)
