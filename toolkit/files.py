@@ -51,6 +51,17 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
         partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
+def require_place(path: str | os.PathLike[str]) -> None:
+    """Refuse a place where no file can be written, before work is done for that file.
+
+    Raises:
+        UserError: a folder is there, or none that it could be in.
+    """
+    place = Path(path).absolute()
+    if place.is_dir() or not place.parent.is_dir():
+        raise UserError(f"{path}: cannot be written ({'it is a folder' if place.is_dir() else 'no such folder'})")
+
+
 def read_text(file: Path, *, errors: str = "strict") -> str:
     r"""Read a text of UTF-8 or UTF-16, with or without a byte-order mark, and of any system's line ends, as ``\n``.
 

@@ -196,6 +196,13 @@ def test_predict_on_a_missing_picture(bundle, tmp_path):
     assert_one_clear_line(run("predict", bundle, "gone.jpg", cwd=tmp_path), "gone.jpg: no such file")
 
 
+def test_finetune_with_no_place_for_its_report(folder):
+    """Said before anything is computed, which the report would come after."""
+    for place, reason in (("gone/page.html", "no such folder"), (".", "it is a folder")):
+        result = run("finetune", folder, "--model", "lenet5", "--out", "m/x", "--report", place, cwd=folder.parent)
+        assert_one_clear_line(result, f"{place}: cannot be written ({reason})")
+
+
 def test_finetune_without_such_weights(folder):
     result = run("finetune", folder, "--model", "lenet5", "--weights", "gone.keras", "--out", "m/x", cwd=folder.parent)
     assert_one_clear_line(result, "gone.keras")

@@ -28,6 +28,7 @@ sys.exit(f"imported {loaded}" if loaded else status)
         (("--clusters", "1"), "at least 2, got 1"),
         (("--learning-rate", "0"), "learning_rate positive, got"),
         (("--report", "no/such/page.html"), "no/such/page.html: cannot be written (no such folder)"),
+        (("--report", "."), ".: cannot be written (it is a folder)"),
         (("--keep-worst", "-1"), "keep_worst is a number of layers, got -1"),
     ],
 )

@@ -13,9 +13,9 @@ from toolkit.data.pixels.decode import luma, normalize
 from toolkit.engines.extract import relative_difference
 from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
 from toolkit.engines.onnx_rules import UntranslatableError
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
+from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
 pytest.importorskip("onnx")
@@ -38,6 +38,14 @@ def in_openvino(model: keras.Model, preprocessing: Preprocessing, pixels: np.nda
     graph = openvino.Core().read_model(features_to_onnx(model, preprocessing, batch_size=len(pixels)))
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(luma(pixels) if preprocessing.channel_order == "grey" else pixels)[0]
+
+
+def assert_answers_as_keras(model: keras.Model, *, atol: float) -> None:
+    preprocessing = Preprocessing(size=model.input_shape[1:3])
+    pixels = RNG.integers(0, 256, (2, *preprocessing.size, 3), np.uint8)
+    expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
+    np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=atol)
+    np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=atol)
 
 
 def with_statistics(model: keras.Model) -> keras.Model:
@@ -146,11 +154,7 @@ def test_layers_and_options_of_no_network_above():
     x = keras.layers.Flatten()(x)
     x = keras.layers.BatchNormalization(scale=False)(StochasticDepth(0.7)(x))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(4, activation="sigmoid")(x)))
-    preprocessing = Preprocessing(size=(17, 22))
-    pixels = RNG.integers(0, 256, (2, 17, 22, 3), np.uint8)
-    expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
-    np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=1e-6)
-    np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=1e-6)
+    assert_answers_as_keras(model, atol=1e-6)
 
 
 def test_a_softmax_at_the_end_is_not_applied_twice():
@@ -202,11 +206,7 @@ def test_stock_layers_of_published_networks(kind):
     x = inputs = keras.Input((10, 12, 3))
     x = layer(keras.layers.Conv2D(4, (1, 3), strides=(1, 1), name="stem")(keras.layers.Rescaling(6.0, -3.0)(x)))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
-    preprocessing = Preprocessing(size=(10, 12))
-    pixels = RNG.integers(0, 256, (2, 10, 12, 3), np.uint8)
-    expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
-    np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=2e-5)
-    np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=2e-5)
+    assert_answers_as_keras(model, atol=2e-5)
 
 
 def test_a_layer_that_is_only_called_like_a_stock_one_is_refused():

@@ -217,6 +217,29 @@ def test_a_file_that_is_there_is_not_made_again(bundle_copy, digits, monkeypatch
             compress_bundle(bundle_copy, "int8", data=digits, options=other)
 
 
+def test_forms_in_float_are_not_made_again(bundle_copy, digits, monkeypatch):
+    """No method that quantizes after training changes the network, whose files the bundle has."""
+    import toolkit.engines.convert
+    import toolkit.export.saved_model
+
+    monkeypatch.setattr(toolkit.export.saved_model, "write_saved_model", lambda *_, **__: pytest.fail("written anew"))
+    monkeypatch.setattr(toolkit.engines.convert, "_converter", lambda *_: pytest.fail("converted anew"))
+    options = CompressionOptions(keep_float=("stage2_conv",))
+    result = compress_bundle(bundle_copy, "int8", data=digits, options=options, force=True)
+    before, after = read_manifest(bundle_copy).files, read_manifest(bundle_copy.parent / "2").files
+    assert result["kept_float"] == ["stage2_conv"]
+    assert before.keys() == after.keys()
+    assert {place for place in before if before[place] != after[place]} == {INT8_LITERT}
+
+
+def test_a_bundle_without_litert_files_is_compressed(bundle_copy, digits):
+    (bundle_copy / FLOAT_LITERT).unlink()
+    write_manifest(bundle_copy, read_manifest(bundle_copy))
+    assert compress_bundle(bundle_copy, "int8", data=digits)["float_bytes"] is None  # it is there already
+    result = compress_bundle(bundle_copy, "dynamic", data=digits)
+    assert result["float_bytes"] == (bundle_copy.parent / "2" / FLOAT_LITERT).stat().st_size > 3 * result["bytes"]
+
+
 @pytest.mark.slow
 def test_an_equal_version_is_not_written(bundle_copy, digits):
     """An older bundle does not say what its int8 file follows from."""

@@ -17,6 +17,8 @@ EXAMPLE_LABELS = f"{EXTRA}/examples.json"
 PICTURES = f"{EXTRA}/pictures.json"
 KERAS_FILE = f"{EXTRA}/model.keras"
 LABELS = "assets/labels.txt"
+#: Beginnings of the places of what TensorFlow Serving reads.
+SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/", WARMUP)
 
 
 def litert_file(kind: str) -> str:

@@ -121,7 +121,7 @@ def most_values(kernels: Mapping[str, np.ndarray], *, by_channel: bool) -> int:
 
 
 def num_parameters(model: "keras.Model") -> int:
-    """Count a network's weights without statistics, whether or not they are frozen."""
+    """Count the parameters of a network that training can move, whether or not they are frozen now."""
     return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in _NO_PARAMETERS)
 
 

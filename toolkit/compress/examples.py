@@ -66,7 +66,7 @@ def spread(examples: "Examples | Pictures", preprocessing: Preprocessing, count:
     """
     alike = _labelled_alike(examples)
     if isinstance(alike, Subset):
-        alike = picked(alike, evenly(len(alike), count))
+        alike = alike.picked(evenly(len(alike), count))
     elif isinstance(alike, tuple):
         chosen = evenly(len(alike[0]), count)
         alike = (alike[0][chosen], alike[1][chosen])
@@ -118,12 +118,6 @@ def evenly(total: int, count: int) -> list[int]:
     """
     count = min(total, count)
     return [index * total // count for index in range(count)]
-
-
-def picked(subset: Subset, indices: Iterable[int]) -> Subset:
-    """Pick pictures of a subset by their indices."""
-    indices = list(indices)
-    return Subset(tuple(subset.paths[i] for i in indices), tuple(subset.labels[i] for i in indices))
 
 
 def write_examples(examples: Examples, preprocessing: Preprocessing, directory: Path, name: str) -> dict[str, Any]:

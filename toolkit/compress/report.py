@@ -3,13 +3,12 @@
 import gzip
 import html
 import io
-import os
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +17,14 @@ from toolkit.compress.changes import kernels_in, share_of_zeros, with_kernel
 from toolkit.compress.examples import Examples, batches_of
 from toolkit.compress.litert import operator_report
 from toolkit.compress.sensitivity import RangeRow
+from toolkit.engines import ENGINES, Engine
+from toolkit.engines.timing import BUSY, processor_share
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.machine import num_threads
 from toolkit.metrics import top_k_accuracy
 from toolkit.progress import step, track
+from toolkit.report.page import document, plot_style
 from toolkit.spec import Preprocessing
-
-if TYPE_CHECKING:
-    from toolkit.engines import Engine
 
 #: Batch sizes that are timed, with the least number of rounds: of all forms, one after another.
 BATCHES = {1: 7, 16: 3}
@@ -46,20 +44,6 @@ _REMEDIES = {
     "qat": "train longer (--epochs), or keep the worst layers in float (--keep-worst)",
     "int8": "train on with qat, or keep the worst layers in float (--keep-worst)",
 }
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ddd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181a1b; --line: #444; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-body { color: var(--ink); background: var(--paper); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin: 1rem 0; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child, .text { text-align: left; }
-td:first-child { white-space: nowrap; }
-svg { width: 100%; height: auto; }
-"""
-#: Plots are drawn with this colour where they should have the page's, which is only known where it is shown.
-_INK = "#010203"
 
 
 def compression_report(
@@ -81,9 +65,9 @@ def compression_report(
         ``"agreement"`` with LiteRT on the first label and the ``"worst_change"`` of a probability, or why it cannot
         load the file), ``"operators"`` (``by_type``, ``by_name``, ``float_outputs``), ``"fastest"`` (the engine),
         ``"speedup"`` with its quartiles over the rounds, ``"speedup_range"``, and ``"verdict"``, a sentence.
-        The first row is the float file. ``"timing"`` has ``"rounds"``,
-        ``"spread"`` (distance of their quartiles, as a share of the median), ``"load"`` (average of the last minute,
-        None where the system tells none), ``"processors"`` and ``"busy"``: other work made the times rough.
+        The first row is the float file. ``"timing"`` has ``"rounds"``, ``"spread"`` (distance of their quartiles, as a
+        share of the median), ``"processor_share"`` (0…1, of the processors' time that this process gets) and
+        ``"busy"``: other work made the times rough.
 
     Raises:
         UserError: pictures without labels, or as floats instead of pixels.
@@ -119,25 +103,23 @@ class Form:
     """
 
     content: bytes
-    engines: Mapping[str, "Engine | str"]
+    engines: Mapping[str, Engine | str]
     answers: dict[str, np.ndarray] = field(default_factory=dict)
     seen: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def opened(self) -> dict[str, "Engine"]:
+    def opened(self) -> dict[str, Engine]:
         """The engines without those that cannot load the file."""
         return {runtime: engine for runtime, engine in self.engines.items() if not isinstance(engine, str)}
 
 
 def open_runtimes(
-    file: Path, preprocessing: Preprocessing, opened: Mapping[str, "Engine"] | None = None
-) -> dict[str, "Engine | str"]:
+    file: Path, preprocessing: Preprocessing, opened: Mapping[str, Engine] | None = None
+) -> dict[str, Engine | str]:
     """Open a LiteRT file in every runtime installed: the engine, or why it cannot load the file.
 
     Engines that have the file open already, ``opened``, are taken as they are.
     """
-    from toolkit.engines import ENGINES
-
     opened = opened or {}
     engines: dict[str, Engine | str] = {}
     for name, runtime in ENGINES.items():
@@ -279,7 +261,7 @@ def _times(forms: Mapping[str, Form], size: tuple[int, int]) -> dict[tuple[str, 
     return times
 
 
-def _seconds(engine: "Engine", pixels: np.ndarray, calls: int) -> float:
+def _seconds(engine: Engine, pixels: np.ndarray, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         engine.probabilities(pixels)
@@ -289,24 +271,22 @@ def _seconds(engine: "Engine", pixels: np.ndarray, calls: int) -> float:
 def _timing(times: Mapping[tuple[str, str, int], np.ndarray]) -> dict[str, Any]:
     alone = [rounds for (_, _, batch), rounds in times.items() if batch == 1]
     spread = max(float(np.subtract(*np.percentile(rounds, (75, 25))) / np.median(rounds)) for rounds in alone)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    processors = num_threads()
-    # What was measured here keeps all processors at work too.
-    busy = spread > _BUSY_SPREAD or (load or 0) > 2 * processors
-    return {"rounds": len(alone[0]), "spread": spread, "load": load, "processors": processors, "busy": busy}
+    share = processor_share()
+    busy = spread > _BUSY_SPREAD or share < BUSY
+    return {"rounds": len(alone[0]), "spread": spread, "processor_share": round(share, 3), "busy": busy}
 
 
 def timing_note(timing: Mapping[str, Any]) -> str:
     """Say how the times were taken, and whether they can be relied on.
 
-    >>> timing_note({"rounds": 12, "spread": 0.61, "load": 5.2, "processors": 2, "busy": True})
-    'The machine was busy: load 5.2 on 2 processors, rounds 61 % apart. Times are rough, and so is what is faster.'
+    >>> timing_note({"rounds": 12, "spread": 0.61, "processor_share": 0.7, "busy": True})
+    'The machine was busy: rounds 61 % apart, 70 % of its processors free. Times are rough, and so is what is faster.'
     """
-    load = "" if timing["load"] is None else f"load {timing['load']:.1f} on {timing['processors']} processors, "
     spread = f"rounds {100 * timing['spread']:.0f} % apart"
-    if timing["busy"]:
-        return f"The machine was busy: {load}{spread}. Times are rough, and so is what is faster."
-    return f"Timed in {timing['rounds']} rounds of every form in turn, {spread}."
+    if not timing["busy"]:
+        return f"Timed in {timing['rounds']} rounds of every form in turn, {spread}."
+    free = f"{100 * timing['processor_share']:.0f} % of its processors free"
+    return f"The machine was busy: {spread}, {free}. Times are rough, and so is what is faster."
 
 
 def _fastest(row: Mapping[str, Any]) -> str:
@@ -320,15 +300,13 @@ def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> s
     ``ranges`` are those of an integer file in it, by ``range_report``.
     """
     rows = report["rows"]
-    title = f"{html.escape(str(report['model']))}: compressed forms"
+    title = f"{report['model']}: compressed forms"
     measured = html.escape(report.get("pictures") or f"{report['n']:,} pictures")
     engines = sorted({(timed["engine"], timed["batch"]) for row in rows for timed in row["latency"]})
     top5 = ["top-5 %"] if rows[0]["top5"] is not None else []
     header = ["method", "bytes", "gzip", "zeros %", "top-1 %", *top5, "same label %", "mean change", "worst change"]
     header += [f"{engine} ×{batch} ms" for engine, batch in engines]
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>
-<h1>{title}</h1>
+    body = f"""<h1>{html.escape(title)}</h1>
 <p>Measured on {measured}; changes are of probabilities, against the float file.</p>
 <ul>{"".join(f"<li>{html.escape(line)}</li>" for row in rows[1:] for line in _said(row))}</ul>
 {_table(header, [_cells(row, engines) for row in rows])}
@@ -337,9 +315,8 @@ def report_page(report: Mapping[str, Any], ranges: Sequence[RangeRow] = ()) -> s
 {_plots(rows)}
 <h2>Operators</h2>
 {_table(["method", "by type of number", "engines"], [_operators(row) for row in rows], text=True)}
-{_ranges(ranges)}
-</body></html>
-"""
+{_ranges(ranges)}"""
+    return document(title, body)
 
 
 def _said(row: Mapping[str, Any]) -> list[str]:
@@ -384,24 +361,26 @@ def _compared(engine: Mapping[str, float]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]], *, text: bool = False) -> str:
-    kind = ' class="text"' if text else ""
-    head = "".join(f"<th{kind}>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    """Lay out rows under a header: a name, then figures, unless all is ``text``."""
+
+    def line(tag: str, cells: list[str]) -> str:
+        kinds = ["", *["" if text else ' class="number"'] * (len(cells) - 1)]
+        row = (f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        return f"<tr>{''.join(row)}</tr>"
+
+    return f"<table>{line('th', header)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 def _plots(rows: list[Mapping[str, Any]]) -> str:
-    import matplotlib
     from matplotlib.figure import Figure
 
-    inked: Any = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    with matplotlib.rc_context({**dict.fromkeys(inked, _INK), "axes.facecolor": "none"}):
-        figure = Figure(figsize=(11, 1.5 + 0.34 * len(rows)), layout="constrained", facecolor="none")
+    with plot_style():
+        figure = Figure(figsize=(11, 1.5 + 0.34 * len(rows)), layout="constrained")
         _draw(figure, rows)
         picture = io.StringIO()
         figure.savefig(picture, format="svg", metadata={"Date": None})
     svg = picture.getvalue()
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    return svg[svg.index("<svg") :]
 
 
 def _draw(figure: Any, rows: list[Mapping[str, Any]]) -> None:

@@ -110,7 +110,7 @@ def quantize_aware_train(
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What a training did.
+    """Facts about a training that is done.
 
     Attributes:
         trained: parameters that it moved.

@@ -3,8 +3,8 @@
 import importlib.metadata
 import itertools
 import logging
-import math
 import platform
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from toolkit.bundle import (
     write_manifest,
 )
 from toolkit.compress import Method, quantize
-from toolkit.compress.changes import recipe_digest
+from toolkit.compress.changes import num_parameters, recipe_digest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.ground import common_ground
@@ -72,6 +72,8 @@ class BundleOptions:
         methods: quantized LiteRT files to write besides.
         files: LiteRT files that are made already, by the name of their method.
         recipes: digests of what those follow from, see ``toolkit.compress.changes.recipe_digest``.
+        copied: other files that are made already, by their places in the bundle; its float forms, which are not
+            written again, or what else it has.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
         reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
@@ -91,6 +93,7 @@ class BundleOptions:
     methods: tuple[Method, ...] = ("int8",)
     files: Mapping[str, bytes] = field(default_factory=dict)
     recipes: Mapping[str, str] = field(default_factory=dict)
+    copied: Mapping[str, Path] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
     reference: np.ndarray | None = None
@@ -179,7 +182,7 @@ class BundleDraft:
         manifest = Manifest(
             name=directory.name,
             model=self.model.name,
-            num_params=_num_params(self.model),
+            num_params=num_parameters(self.model),
             weights_digest=digest,
             preprocessing=self.preprocessing,
             labels=tuple(self.labels),
@@ -298,14 +301,22 @@ def _write_forms(
 ) -> None:
     from toolkit.export.saved_model import write_saved_model, write_warmup
 
-    with step("writing the SavedModel"):
-        write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
-        write_warmup(staging, preprocessing)
-        # The network alone: an optimizer's state would double the file, and one of ours could not be opened elsewhere.
-        keras.Model(model.inputs, model.outputs, name=model.name).save(staging / KERAS_FILE)
+    for place, file in options.copied.items():
+        (staging / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, staging / place)
+    if KERAS_FILE not in options.copied:
+        with step("writing the SavedModel"):
+            write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
+            write_warmup(staging, preprocessing)
+            # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
+            keras.Model(model.inputs, model.outputs, name=model.name).save(staging / KERAS_FILE)
     files: dict[str, bytes] = dict(options.files)
     methods = [method for method in options.methods if method != "int8" or options.calibration is not None]
-    float_file = to_litert(model) if options.litert or {"int8", "int16x8"}.intersection(methods) else None
+    float_file = None
+    if FLOAT_LITERT in options.copied:
+        float_file = (staging / FLOAT_LITERT).read_bytes()
+    elif options.litert or {"int8", "int16x8"}.intersection(methods):
+        float_file = to_litert(model)
     if options.litert and float_file is not None:
         (staging / FLOAT_LITERT).write_bytes(float_file)
     for method in methods:
@@ -341,12 +352,6 @@ def _ground(options: BundleOptions, preprocessing: Preprocessing) -> float | Non
         return options.ground
     some = pictures.paths[:: max(1, len(pictures) // _NUM_GROUNDS)][:_NUM_GROUNDS]
     return common_ground(load_pixels(some, preprocessing))
-
-
-def _num_params(model: "keras.Model") -> int:
-    """Count the parameters that training can move, whether or not they are frozen now."""
-    statistics = ("moving_mean", "moving_variance", "seed_generator_state")
-    return sum(math.prod(weight.shape) for weight in model.weights if weight.name not in statistics)
 
 
 def package_versions() -> dict[str, str]:

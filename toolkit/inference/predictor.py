@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from toolkit.bundle import (
-    EXTRA,
+    SAVED_MODEL,
     Manifest,
     find_bundle,
     read_manifest,
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 #: A picture as an engine takes it, uint8 (height, width, 3), or all its crops.
 Decoded = np.ndarray | DecodedCrops
-
-_SAVED_MODEL_FILES = ("saved_model.pb", "variables/", "assets/", f"{EXTRA}/tf_serving")
 
 
 @dataclass(frozen=True)
@@ -309,9 +307,9 @@ class Predictor:
 
 def _files_of(engine: str) -> tuple[str, ...]:
     file = ENGINES[engine].file if engine in ENGINES else ""
-    return (file,) if file else _SAVED_MODEL_FILES
+    return (file,) if file else SAVED_MODEL
 
 
 def _open_signatures(version_dir: Path, manifest: Manifest) -> SavedModelEngine:
-    verify_files(version_dir, manifest, _SAVED_MODEL_FILES)
+    verify_files(version_dir, manifest, SAVED_MODEL)
     return SavedModelEngine(version_dir, manifest.preprocessing)

@@ -219,7 +219,7 @@ def _scaling(kind: str, first: Any, second: Any) -> tuple[Any, Any] | None:
 
 
 def _places(structure: Any) -> list[tuple[str, int, int]]:
-    """Where tensors come from, ``[layer, call, output]`` or lists or dictionaries of such."""
+    """List the origins of tensors, each ``[layer, call, output]``, in lists or dictionaries of such."""
     if isinstance(structure, dict):
         return [place for value in structure.values() for place in _places(value)]
     if len(structure) == 3 and isinstance(structure[0], str):

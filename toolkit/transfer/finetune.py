@@ -12,11 +12,10 @@ import numpy as np
 
 from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Split, Subset
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
-from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
+from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, softmax, top_k_accuracy
 from toolkit.network import as_classifier
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
@@ -271,7 +270,7 @@ def _fit_classifier(
             selection.chosen,
         )
     indices = np.flatnonzero(selection.judged)
-    judged = Judged("out-of-fold", _subset(train, indices), selection.logits[indices], selection.standard_error)
+    judged = Judged("out-of-fold", train.picked(indices), selection.logits[indices], selection.standard_error)
     return replace(
         result,
         selection=selection,
@@ -309,11 +308,6 @@ def _knn_accuracy(features: np.ndarray, labels: np.ndarray, lots: np.ndarray, ju
     return right / float(judged.sum())
 
 
-def _subset(subset: Subset, indices: np.ndarray) -> Subset:
-    paths, labels = (tuple(own[i] for i in indices) for own in (subset.paths, subset.labels))
-    return Subset(paths, labels, subset.skip_bad)
-
-
 def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split]:
     """Give the pictures that go on teaching, and a split whose validation is the others, a fold, if it has none."""
     if len(split.val):
@@ -322,7 +316,7 @@ def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split]:
     folds = assign_folds(labels, lots)
     is_held_out = (folds == 0) & np.isin(labels, labels[folds != 0])
     taught, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-    return taught, Split(_subset(split.train, taught), _subset(split.train, held_out), split.test)
+    return taught, Split(split.train.picked(taught), split.train.picked(held_out), split.test)
 
 
 def _on_validation(result: FinetuneResult, pictures: Pictures, start: Head) -> tuple[np.ndarray, float]:

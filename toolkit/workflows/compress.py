@@ -1,8 +1,9 @@
 """Compression of a bundle: its network in a smaller form becomes the bundle's next version."""
 
+import functools
 import hashlib
 import logging
-import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from toolkit.bundle import (
     FLOAT_LITERT,
     KERAS_FILE,
     PICTURES,
+    SAVED_MODEL,
     Manifest,
     Pictures,
     find_bundle,
@@ -33,7 +35,7 @@ from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.data.feed.split import Subset, subset_of
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
-from toolkit.files import write_file
+from toolkit.files import require_place, write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.progress import step
@@ -57,6 +59,8 @@ NUM_REPORTED = 2000
 #: What a version takes over from the one that it was made of, where that has it: pictures for the demo with their true
 #: labels, and which pictures taught the network.
 _CARRIED = (EXAMPLES, EXAMPLE_LABELS, PICTURES)
+#: Beginnings of the places of a network's forms in float.
+_FLOAT_FORMS = (*SAVED_MODEL, KERAS_FILE, FLOAT_LITERT)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def compress_bundle(
         force: write it even if too much accuracy is lost.
 
     Returns:
-        ``{"bundle", "method", "written", "bytes", "float_bytes"}``, and unless nothing was done,
+        ``{"bundle", "method", "written", "bytes", "float_bytes"}``, the last None where nothing was done to a bundle
+        without a float LiteRT file; and unless nothing was done,
         ``{"top1", "float_top1", "kept_float", "changes", "report"}``; the last two as ``toolkit.compress.Changes`` and
         ``toolkit.compress.compression_report`` have them.
 
@@ -144,8 +149,8 @@ def compress_bundle(
     manifest = read_manifest(version_dir)
     keras_file = require_network(version_dir, manifest)
     require_writable(version_dir.parent)
-    if options.page and not Path(options.page).absolute().parent.is_dir():
-        raise UserError(f"{options.page}: cannot be written (no such folder)")
+    if options.page:
+        require_place(options.page)
     pictures = _divide(scan(data, skip_bad, manifest.labels), read_pictures(version_dir, manifest))
     recipe = _recipe(manifest, method, pictures, options)
     made = _made(version_dir, manifest, method, recipe)
@@ -214,10 +219,20 @@ class _Source:
     manifest: Manifest
     model: "keras.Model"
 
+    @functools.cached_property
+    def float_file(self) -> bytes:
+        """The network's float LiteRT file, made where the bundle has none."""
+        if FLOAT_LITERT not in self.manifest.files:
+            from toolkit.engines.convert import to_litert
+
+            return to_litert(self.model)
+        verify_files(self.path, self.manifest, (FLOAT_LITERT,))
+        return (self.path / FLOAT_LITERT).read_bytes()
+
 
 @dataclass(frozen=True)
 class _Request:
-    """What was asked for, and the digest of all that its file follows from."""
+    """A request, and the digest of all that its file follows from."""
 
     method: str
     options: CompressionOptions
@@ -261,12 +276,13 @@ def _made(version_dir: Path, manifest: Manifest, method: str, recipe: str | None
 
 def _unchanged(version_dir: Path, method: str) -> dict[str, Any]:
     log.info("%s has this very %s file already: nothing was written", version_dir, method)
+    float_file = version_dir / FLOAT_LITERT
     return {
         "bundle": str(version_dir),
         "method": method,
         "written": False,
         "bytes": (version_dir / litert_file(method)).stat().st_size,
-        "float_bytes": (version_dir / FLOAT_LITERT).stat().st_size,
+        "float_bytes": float_file.stat().st_size if float_file.is_file() else None,
     }
 
 
@@ -287,6 +303,7 @@ def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, reques
         methods=(),
         files=compressed.files,
         recipes={request.method: request.recipe} if request.recipe else {},
+        copied=_carried(source, network),
         temperature=manifest.temperature,
         reject_below=manifest.reject_below,
         ground=manifest.ground,
@@ -294,9 +311,9 @@ def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, reques
     )
     name = source.path.parent
     with draft_bundle(network, name, manifest.labels, manifest.preprocessing, chosen) as draft:
-        _carry_over(source, draft.path)
         changes = _changes(source, compressed, draft.path, request)
-        answers, report = _measure(draft, source, compressed, request.method)
+        with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as spare:
+            answers, report = _measure(draft, source, compressed, request.method, Path(spare))
         reference, row = report["rows"]
         report["pictures"] = pictures.words
         row["changes"] = str(changes)
@@ -318,13 +335,18 @@ def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, reques
     return {"bundle": str(path), "method": request.method, "written": True, **sizes, **found}
 
 
-def _carry_over(source: _Source, target: Path) -> None:
-    verify_files(source.path, source.manifest, _CARRIED)
-    for name in _CARRIED:
-        if (source.path / name).is_dir():
-            shutil.copytree(source.path / name, target / name)
-        elif (source.path / name).is_file():
-            shutil.copyfile(source.path / name, target / name)
+def _carried(source: _Source, network: "keras.Model") -> dict[str, Path]:
+    """Find the files that a version takes over from the source, by their place, and check them.
+
+    Its float forms are among them where the network is the source's own, and these very packages wrote them.
+    """
+    from toolkit.export.bundle import package_versions
+
+    prefixes: tuple[str, ...] = _CARRIED
+    if network is source.model and source.manifest.versions == package_versions():
+        prefixes += _FLOAT_FORMS
+    verify_files(source.path, source.manifest, prefixes)
+    return {place: source.path / place for place in source.manifest.files if place.startswith(prefixes)}
 
 
 def _with_engine(row: Mapping[str, Any], compressed: _Compressed, bundle: Path) -> str:
@@ -384,7 +406,6 @@ def _compress(source: _Source, method: str, pictures: _Pictures, options: Compre
     require_layers(model, options.keep_float)
     train, validation = pictures.training, pictures.choosing
     training: dict[str, Any] = {"preprocessing": preprocessing, "train": train, "retraining": options.retraining}
-    calibration: dict[str, Any] = {"preprocessing": preprocessing, "calibration": pictures.calibration}
     network = model
     if "prune" in steps:
         network = prune(network, options.pruning, **training)
@@ -393,6 +414,9 @@ def _compress(source: _Source, method: str, pictures: _Pictures, options: Compre
     last: Any = steps[-1]
     if last in ("prune", "cluster"):
         return _Compressed(network)
+    calibration: dict[str, Any] = {"preprocessing": preprocessing, "calibration": pictures.calibration}
+    if network is model and last in ("int8", "int16x8"):
+        calibration["float_file"] = source.float_file
     if last not in ("int8", "qat"):
         with step(f"quantizing by {last}"):
             content = quantize(network, last, **calibration)
@@ -426,15 +450,13 @@ def training_parts(split: Split) -> tuple[Subset, Subset]:
 
 
 def _fifth_chooses(training: Subset) -> tuple[Subset, Subset]:
-    from toolkit.compress.examples import picked
-
     choosing = range(0, len(training), 5)
     kept = sorted(set(range(len(training))) - set(choosing))
-    return picked(training, kept), picked(training, choosing)
+    return training.picked(kept), training.picked(choosing)
 
 
 def _measure(
-    draft: "BundleDraft", source: _Source, compressed: _Compressed, method: str
+    draft: "BundleDraft", source: _Source, compressed: _Compressed, method: str, spare: Path
 ) -> "tuple[EngineAnswers, dict[str, Any]]":
     """Run the new bundle over the held-out pictures once, for the gate and for the report.
 
@@ -445,10 +467,13 @@ def _measure(
     from toolkit.compress.report import Form, open_runtimes, report_on
     from toolkit.export.parity import NUM_PARITY
 
-    # What is in the draft may have been trained on: the float network is the source's.
-    files = {"float": (draft if compressed.network is source.model else source).path / FLOAT_LITERT}
-    files[method] = draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT)
-    verify_files(source.path, source.manifest, (FLOAT_LITERT,))
+    files = {
+        "float": draft.path / FLOAT_LITERT,
+        method: draft.path / next(map(litert_file, compressed.files), FLOAT_LITERT),
+    }
+    if compressed.network is not source.model:  # the draft's was trained on
+        files["float"] = spare / Path(FLOAT_LITERT).name
+        files["float"].write_bytes(source.float_file)
     forms: dict[str, Form] = {}
     names: dict[tuple[str, str], str] = {}
     for form, file in files.items():

@@ -11,6 +11,7 @@ from toolkit.data import teaching_split
 from toolkit.data.feed.split import lots_remarks
 from toolkit.errors import UserError
 from toolkit.factory import create_model, is_network_file, locate_weights, open_network, preprocessing_of
+from toolkit.files import require_place
 from toolkit.network import as_float32
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -79,6 +80,7 @@ def finetune_folder(
     require_writable(export.directory)
     require_writable(Path(options.cache_dir), "--cache")
     if options.report:
+        require_place(options.report)
         require_writable(Path(options.report).parent, "--report")
     if info is not None:
         locate_weights(info, weights)

@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.bundle import EXAMPLES, find_bundle, read_manifest, require_network
 from toolkit.errors import UserError
-from toolkit.files import write_file
+from toolkit.files import require_place, write_file
 from toolkit.network import load_network
 from toolkit.progress import step
 
@@ -45,8 +45,7 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
         raise UserError(f"this needs {' and '.join(missing)}, not installed here: {_INSTALL}")
     if file.suffix != ".onnx":
         raise UserError(f"{file}: expected a name that ends in .onnx")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"{file}: there is no folder {file.parent}")
+    require_place(file)
     from toolkit.data.feed.arrays import load_pixels
     from toolkit.engines.onnx_graph import OPSET, to_onnx
     from toolkit.engines.runtimes import KerasEngine

@@ -12,8 +12,8 @@ import numpy as np
 
 from toolkit.bundle import picture_digests, write_pictures
 from toolkit.compress import METHODS
+from toolkit.compress.examples import evenly
 from toolkit.data import ImageFolder, Split, scan_folder
-from toolkit.data.feed.split import Subset
 from toolkit.data.scan.facts import notes
 from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.lazy import keras
@@ -115,7 +115,7 @@ def export_held_out(
     name, subset = split.held_out
     is_held_out = len(subset) > 0
     if not is_held_out:
-        subset = _some(split.train)
+        subset = split.train.picked(evenly(len(split.train), _NUM_COMPARED))
         shown = ("top1", "top5", "n", "standard_error")
         options["out_of_fold"] = {key: value for key, value in (out_of_fold or {}).items() if key in shown}
     options.setdefault("litert", "litert" in export.formats)
@@ -131,10 +131,3 @@ def export_held_out(
     if is_held_out:
         return path, {"subset": name} | report
     return path, {"subset": "out-of-fold"} | dict(out_of_fold) if out_of_fold else {}
-
-
-def _some(subset: Subset) -> Subset:
-    """Pictures spread over a subset, which comes sorted by class."""
-    chosen = np.unique(np.linspace(0, len(subset) - 1, min(len(subset), _NUM_COMPARED)).astype(int))
-    paths, labels = (tuple(own[i] for i in chosen) for own in (subset.paths, subset.labels))
-    return Subset(paths, labels, subset.skip_bad)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,11 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def picked(self, indices: Iterable[int]) -> "Subset":
+        """Some of its pictures, by their places in it."""
+        indices = list(indices)
+        return replace(self, paths=tuple(self.paths[i] for i in indices), labels=tuple(self.labels[i] for i in indices))
 
 
 @dataclass(frozen=True)

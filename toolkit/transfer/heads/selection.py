@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
-from toolkit.metrics import fit_temperature, reject_threshold
+from toolkit.metrics import fit_temperature, reject_threshold, softmax
 from toolkit.progress import step
 from toolkit.transfer.heads.feature_set import FeatureSet
 from toolkit.transfer.heads.fits import (
