@@ -70,6 +70,25 @@ def test_folders_around_classes_are_seen_through_beside_files_and_folders_withou
     assert counts(tmp_path) == ({"": TWO}, {"not a picture": 2, layout.NO_CLASS: 1})
 
 
+@pytest.mark.parametrize("wrapper", ["", "data/", "train/", "test/"])
+def test_a_folder_of_a_known_class_is_not_seen_through(make_folder, tmp_path, wrapper):
+    make_folder(tmp_path, {f"{wrapper}Cat/front": 2, f"{wrapper}Cat/back": 1})
+    (found,) = counts(tmp_path, class_names=("cat", "dog"))[0].values()
+    assert found == {"Cat": 3}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_classes_that_a_scan_is_given_are_known(make_folder, tmp_path, kind):
+    root = make_folder(tmp_path / "data", {"cat/front": 2, "cat/back": 1})
+    source = root if kind == "folder" else shutil.make_archive(str(tmp_path / "a"), "zip", root)
+    assert scan_folder(source, class_names=("cat", "dog")).class_counts() == {"cat": 3, "dog": 0}
+
+
+def test_known_classes_may_hold_the_same_folders(make_folder, tmp_path):
+    root = make_folder(tmp_path, {f"{name}/{side}": 1 for name in ("cat", "dog") for side in ("front", "back")})
+    assert counts(root, class_names=("cat", "dog")) == ({"": {"cat": 2, "dog": 2}}, {})
+
+
 def test_a_split_of_one_class_is_not_seen_through(make_folder, tmp_path):
     root = make_folder(tmp_path, pets("train") | {"test/cat/front": 1, "test/cat/back": 1})
     assert counts(root)[0] == {"train": TWO, "test": {"cat": 2}}

@@ -113,8 +113,8 @@ def scan_folder(
     source = given.path
     cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
-        listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders)
         expected = tuple(class_names) if class_names is not None else ()
+        listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders, expected)
         listing = join_classes(listing, expected) if given.join_classes else listing
         names = expected or listing.labels
         _require_known_classes(listing, names)

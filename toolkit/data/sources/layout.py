@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class Layout:
     left_out: Mapping[str, str]
 
 
-def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> Layout:
+def find_layout(root: Path, split_folders: Mapping[str, str] | None = None, class_names: Iterable[str] = ()) -> Layout:
     """Find the class folders below ``root``: straight in it, or in ``train``, ``val`` and ``test`` folders.
 
     Folders that only wrap the others are seen through.
@@ -78,33 +78,36 @@ def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> L
         root: a folder.
         split_folders: splits by the paths of their folders below ``root``, where these have other names; an empty
             mapping says that there are none, whatever the names are.
+        class_names: classes that are known: a folder of such a name is no wrapper, even if it is the only one.
 
     Raises:
         UserError: no class folders, or folders that may be splits or classes.
     """
+    known = {alike_key(name) for name in class_names}
     top = Folder(str(root), frozenset(chain_of(root)))
     if not top.folders:
         held = " but pictures straight in it" if top.holds_pictures_itself else ""
         raise UserError(f"{root}: no class folders in it{held}; expected one sub-folder of pictures per class")
     if split_folders:
         named = {_named_folder(root, name): split for name, split in split_folders.items()}
-        return _split_layout(root, named, top, is_told=True)
+        return _split_layout(root, named, top, known, is_told=True)
     left_out: dict[str, str] = {}
     while True:
         left_out |= {folder.path: EMPTY for folder in top.folders if not folder.is_full and folder.has_files}
         if split_folders is None:
             splits = _recognised(root, top)
             if splits:
-                layout = _split_layout(root, splits, top)
+                layout = _split_layout(root, splits, top, known)
                 return replace(layout, left_out=left_out | dict(layout.left_out))
-        if not top.is_wrapper:
+        if not top.is_wrapper or top.class_names & known:
             break
         (top,) = top.full
     if split_folders is None:
         inside = _split_inside_classes(top)
         if inside:
             return Layout(top.path, inside, left_out)
-        _require_distinct(root, top)
+        if not top.class_names & known:
+            _require_distinct(root, top)
     classes = tuple(ClassFolder(f.path, f.name) for f in top.folders if f.path not in left_out)
     if not classes:
         raise UserError(f"{root}: no pictures in its folders ({_some({f.name for f in top.folders})})")
@@ -271,9 +274,11 @@ def _recognised(root: Path, top: Folder) -> dict[Folder, str]:
     )
 
 
-def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder, *, is_told: bool = False) -> Layout:
+def _split_layout(
+    root: Path, splits: Mapping[Folder, str], top: Folder, known: set[str], *, is_told: bool = False
+) -> Layout:
     """Class folders of folders known to be splits."""
-    tops = _class_level(splits)
+    tops = _class_level(splits, known)
     trained = {name for folder, split in splits.items() if split == "train" for name in tops[folder].class_names}
     left_out = {}
     for folder in _beside(top, list(splits)):
@@ -300,10 +305,10 @@ def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder, *, is_t
     return Layout(top.path, tuple(classes), left_out)
 
 
-def _class_level(splits: Mapping[Folder, str]) -> dict[Folder, Folder]:
+def _class_level(splits: Mapping[Folder, str], known: set[str]) -> dict[Folder, Folder]:
     """See through ``seg_train/seg_train``, but not through the only class that a small split may have."""
     levels = {folder: list(folder.levels()) for folder in splits}
-    sure = {name for found in levels.values() if len(found) == 1 for name in found[0].class_names}
+    sure = known | {name for found in levels.values() if len(found) == 1 for name in found[0].class_names}
     return {
         folder: next((level for level in found if level.class_names & sure), found[-1])
         for folder, found in levels.items()

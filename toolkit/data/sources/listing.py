@@ -57,18 +57,25 @@ class Listing:
     ignored: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
-def list_folder(root: Path, split_folders: Mapping[str, str] | None = None, *, see_through: bool = False) -> Listing:
+def list_folder(
+    root: Path,
+    split_folders: Mapping[str, str] | None = None,
+    class_names: Iterable[str] = (),
+    *,
+    see_through: bool = False,
+) -> Listing:
     """List one folder per class, or ``train``/``val``/``test`` folders which hold them; see ``find_layout``.
 
     Args:
         root: a folder.
         split_folders: see ``find_layout``.
+        class_names: see ``find_layout``.
         see_through: folders that only wrap the others become part of the listing's root.
 
     Raises:
         UserError: no class folders in it, or what they are is not clear.
     """
-    layout = find_layout(root, split_folders)
+    layout = find_layout(root, split_folders, class_names)
     label_of = _labels(root, layout.classes)
     files, ignored = [], []
     top = Path(layout.top) if see_through else root
