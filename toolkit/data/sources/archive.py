@@ -82,7 +82,11 @@ def list_archive(
         UserError: see ``unpack`` and ``list_folder``.
     """
     unpack(archive, directory)
-    listing = list_folder(directory / _FILES, split_folders, class_names, see_through=True)
+    files = directory / _FILES
+    try:
+        listing = list_folder(files, split_folders, class_names, see_through=True)
+    except UserError as error:  # about a folder that nobody but us has seen
+        raise UserError(str(error).replace(str(files), str(archive))) from None
     left_out = json.loads((directory / _LEFT_OUT).read_bytes())
     return replace(listing, ignored=tuple(sorted((*listing.ignored, *map(tuple, left_out)))))
 
