@@ -133,8 +133,9 @@ def _columns(file: Path, cells: list[_Row], places: "_Places") -> tuple[list[str
     found = [sum(places.holds(row[i]) for row in sample if i < len(row)) for i in range(len(first))]
     if "path" in known and ("label" in known or len(first) > 1):
         pass
-    elif "label" in known and any(found) and not any(map(places.holds, first)):
-        known[found.index(max(found))] = "path"
+    elif "label" in known and not any(places.holds(cell) or is_picture_name(cell) for cell in first):
+        if any(found):
+            known[found.index(max(found))] = "path"
     elif not any(map(places.holds, first)) and any(found):  # headings of other words
         known = [""] * len(first)
         known[found.index(max(found))] = "path"
