@@ -3,12 +3,12 @@
 import csv
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from toolkit.data.sources.alike import path_key
 from toolkit.data.sources.content import is_picture_name
 from toolkit.data.sources.junk import is_junk
 from toolkit.data.sources.layout import SPLIT_NAMES, SPLIT_OF
@@ -260,7 +260,7 @@ class _Places:
         names = self._names(folder)
         if name in names.exact:
             return [path]
-        found = names.alike.get(_alike(name)) or ([] if is_picture_name(name) else names.stems.get(name, []))
+        found = names.alike.get(path_key(name)) or ([] if is_picture_name(name) else names.stems.get(name, []))
         return [os.path.join(folder, other) for other in found]
 
     def _read_names(self, folder: str) -> _Names:
@@ -272,11 +272,7 @@ class _Places:
         alike: dict[str, list[str]] = {}
         stems: dict[str, list[str]] = {}
         for name in names:
-            alike.setdefault(_alike(name), []).append(name)
+            alike.setdefault(path_key(name), []).append(name)
             if is_picture_name(name):
                 stems.setdefault(os.path.splitext(name)[0], []).append(name)
         return _Names(frozenset(names), alike, stems)
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
