@@ -11,7 +11,7 @@ from PIL import Image
 
 from toolkit.bundle import MANIFEST
 from toolkit.data import Source, scan_folder, split_folder
-from toolkit.data.sources import layout
+from toolkit.data.sources import junk, layout
 from toolkit.data.sources.listing import list_folder
 from toolkit.errors import UserError
 
@@ -221,7 +221,7 @@ def test_bundle_run_search_and_cache_in_the_data_are_left_out(make_folder, tmp_p
 def test_marks_are_those_that_runs_and_searches_begin_with():
     from toolkit.workflows import train, tune
 
-    assert layout._MARKS[0] == (MANIFEST,)
+    assert junk._MARKS[0] == (MANIFEST,)
     plan = json.dumps(train._Plan.files.__code__.co_consts, default=str)
-    assert all(name in plan for name in layout._MARKS[1])
-    assert layout._MARKS[2] == (tune._SEARCH, tune._STORE)
+    assert all(name in plan for name in junk._MARKS[1])
+    assert junk._MARKS[2] == (tune._SEARCH, tune._STORE)

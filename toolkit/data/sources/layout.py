@@ -1,4 +1,4 @@
-"""Which folders of a data set are classes, which are splits, and which only lie beside them or around them."""
+"""Folders of a data set told apart: classes, splits, and those that only lie beside them or around them."""
 
 import os
 import re
@@ -9,9 +9,8 @@ from pathlib import Path
 
 from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.content import why_no_picture
-from toolkit.data.sources.junk import is_junk
+from toolkit.data.sources.junk import is_junk, is_output
 from toolkit.errors import UserError
-from toolkit.machine import cache_dir
 
 #: Names that mark a folder as already split; the first of each row is the name used from then on.
 SPLIT_NAMES = {
@@ -29,19 +28,10 @@ _ASIDE = re.compile(
 
 _MAX_DEPTH = 32  # class folders are near the top
 
+# Words that say nothing of what a folder holds.
 _NEUTRAL = (
-    "set",
-    "data",
-    "dataset",
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "pictures",
-    "photos",
-    "files",
-    "split",
-    "folder",
+    *("set", "data", "dataset", "images", "image", "imgs", "img"),
+    *("pictures", "photos", "files", "split", "folder"),
 )
 
 NO_CLASS = "in no class folder"
@@ -115,7 +105,7 @@ def find_layout(root: Path, split_folders: Mapping[str, str] | None = None, clas
 
 
 def split_of(name: str) -> str:
-    """Tell which split a folder of this name holds, if its name says so: a word for it, alone or with others.
+    """Read in a folder's name the split that it holds, if there is a word for one, alone or with others.
 
     >>> [split_of(name) for name in ("Train", "seg_train", "TestImages", "val2017", "dev set", "trains", "contest")]
     ['train', 'train', 'test', 'val', 'val', '', '']
@@ -143,11 +133,7 @@ class Folder:
 
     @cached_property
     def _entries(self) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(self.path) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
+        return entries_of(self.path)
 
     @cached_property
     def folders(self) -> list["Folder"]:
@@ -213,13 +199,22 @@ class Folder:
         return {alike_key(folder.name) for folder in self.full}
 
 
+def entries_of(folder: str) -> list[os.DirEntry[str]]:
+    """List a folder by name, or raise a ``UserError`` if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Tell if an entry is a folder or leads to one."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def identity(path: str) -> tuple[int, int]:
-    """What two paths to one folder have in common."""
+    """Device and number of a folder, equal for all paths to it."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
@@ -227,27 +222,6 @@ def identity(path: str) -> tuple[int, int]:
 def chain_of(folder: str | Path) -> set[tuple[int, int]]:
     """Identities of all folders that hold a folder, where links to them would lead in a circle."""
     return {identity(str(parent)) for parent in Path(folder).resolve().parents}
-
-
-def is_output(folder: str) -> bool:
-    """Tell if a folder is a run, a search, a bundle or the cache of this package, by the files it began with."""
-    if any(all(os.path.isfile(os.path.join(folder, name)) for name in marks) for marks in _MARKS):
-        return True
-    try:
-        versions = [name for name in os.listdir(folder) if name.isdecimal()]
-        if any(os.path.isfile(os.path.join(folder, name, *_MARKS[0])) for name in versions):
-            return True
-        return os.path.samefile(folder, cache_dir())
-    except OSError:
-        return False
-
-
-# A bundle's version, a run, a search for settings.
-_MARKS = (
-    ("assets.extra/manifest.json",),
-    ("config.json", "environment.json", "splits.json"),
-    ("search.json", "search.db"),
-)
 
 
 def _recognised(root: Path, top: Folder) -> dict[Folder, str]:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.content import is_picture_name, why_no_picture
-from toolkit.data.sources.junk import is_junk
+from toolkit.data.sources.junk import is_junk, is_output
 from toolkit.data.sources.layout import (
     EMPTY,
     NO_CLASS,
     OUTPUT,
     ClassFolder,
     chain_of,
+    entries_of,
     find_layout,
     identity,
     is_folder,
-    is_output,
 )
 from toolkit.errors import UserError, one_line
 
@@ -145,7 +145,7 @@ def _walk(
     folders = [root]
     while folders:
         folder = folders.pop()
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             if not is_folder(entry):
                 yield entry.path, None, _own_reason(entry, at_top=folder == root) or NO_CLASS
             elif entry.path in classes:
@@ -173,7 +173,7 @@ def _files_of_class(directory: str, chain: set[tuple[int, int]]) -> Iterator[tup
         seen.add(identity(folder))
         inner = []
         try:
-            entries = _entries(folder)
+            entries = entries_of(folder)
         except UserError as error:
             yield folder, str(error).removeprefix(one_line(f"{folder}: "))
             continue
@@ -194,7 +194,7 @@ def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
     while folders:
         folder = folders.pop()
         try:
-            entries = _entries(folder)
+            entries = entries_of(folder)
         except UserError as error:
             yield folder, str(error).removeprefix(one_line(f"{folder}: "))
             continue
@@ -225,14 +225,6 @@ def _why_no_folder(entry: os.DirEntry[str]) -> str:
     if is_junk(entry.name):
         return JUNK
     return OUTPUT if is_output(entry.path) else HIDDEN if entry.name.startswith(".") else ""
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _parents(path: str, root: str) -> Iterator[str]:
