@@ -44,11 +44,6 @@ def quarantine_file(source: Path) -> Path:
     return source / LIST_NAME if source.is_dir() else source.with_name(f"{source.name}.{LIST_NAME}")
 
 
-def read_quarantine(file: Path) -> dict[str, str]:
-    """Read reasons by path, or raise a ``UserError`` if the list cannot be read."""
-    return {readings[0]: reason for readings, reason in _entries(file)}
-
-
 def match_quarantine(file: Path, root: Path, paths: Sequence[str]) -> dict[str, str]:
     """Read the list and find what it means among ``paths``, which are relative to ``root``: reasons by these.
 
@@ -110,7 +105,7 @@ def _quote(path: str) -> str:
 
 
 def _entries(file: Path) -> Iterator[tuple[list[str], str]]:
-    """What each line's path may be, the likeliest first, and its reason."""
+    """Readings of each line's path, the likeliest first, and its reason."""
     try:
         lines = read_text(file, errors="surrogateescape").split("\n")
     except OSError as error:
