@@ -210,7 +210,7 @@ def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
 
 
 def _own_reason(entry: os.DirEntry[str], *, at_top: bool = False) -> str:
-    """Why a file is left out wherever it lies."""
+    """Name the reason that leaves a file out wherever it lies; ``""`` for a picture."""
     if is_picture_name(entry.name) and not entry.name.startswith((".", "~$")):
         return JUNK if is_junk(entry.name) else ""
     if at_top and entry.name == LIST_NAME:
@@ -221,7 +221,7 @@ def _own_reason(entry: os.DirEntry[str], *, at_top: bool = False) -> str:
 
 
 def _why_no_folder(entry: os.DirEntry[str]) -> str:
-    """Why a folder within a class, or beside all of them, is left out."""
+    """Name the reason that leaves a folder out within a class or beside all of them; ``""`` if there is none."""
     if is_junk(entry.name):
         return JUNK
     return OUTPUT if is_output(entry.path) else HIDDEN if entry.name.startswith(".") else ""

@@ -211,7 +211,7 @@ class _Names:
 
 
 class _Places:
-    """Where the pictures of a table are: from its folder on, or from one folder beside it."""
+    """Finder of a table's pictures: from the table's folder on, or from one folder beside it."""
 
     def __init__(self, table: Path) -> None:
         self._table = table
@@ -228,7 +228,7 @@ class _Places:
         return any(self._below(base, cell) for base in ("", *self._beside))
 
     def choose_base(self, paths: Sequence[str]) -> None:
-        """Where none of ``paths`` leads anywhere from the table's folder, look from the folder beside it where they do.
+        """Look from the folder beside the table that has ``paths``, unless one of them leads somewhere from its own.
 
         Raises:
             UserError: there are several.
