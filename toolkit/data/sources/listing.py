@@ -175,7 +175,7 @@ def _files_of_class(directory: str, chain: set[tuple[int, int]]) -> Iterator[tup
         try:
             entries = entries_of(folder)
         except UserError as error:
-            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
+            yield folder, error.reason(folder)
             continue
         for entry in entries:
             if not is_folder(entry):
@@ -196,7 +196,7 @@ def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
         try:
             entries = entries_of(folder)
         except UserError as error:
-            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
+            yield folder, error.reason(folder)
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
