@@ -13,6 +13,14 @@ class UserError(Exception):
     def __str__(self) -> str:
         return one_line(super().__str__())
 
+    def reason(self, place: object) -> str:
+        r"""Give the message without the place that it begins with, for where that is told already.
+
+        >>> UserError("a\nb.png: no such file").reason("a\nb.png")
+        'no such file'
+        """
+        return str(self).removeprefix(one_line(f"{place}: "))
+
 
 def one_line(text: str) -> str:
     r"""Write a text, in which names of files may stand, without what would break its line or hide what it says.

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.feed.arrays import CACHE_BYTES, BatchOptions, cached_pixels, load_pixels, training_recipe
+from toolkit.data.feed.arrays import CACHE_BYTES, BatchOptions, SubsetPixels, load_pixels, training_recipe
 from toolkit.data.feed.order import Plan, epoch_plan
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import normalize
@@ -195,10 +196,8 @@ class StoredExamples:
         """From indices to inputs as they are stored, or to pixels of the canvas's size."""
         if self._subset is None:
             return lambda chosen: self._inputs[chosen]
-        cache, paths = cached_pixels(self._subset, canvas, CACHE_BYTES), self._subset.paths
-        if cache is not None:
-            return lambda chosen: cache[chosen]
-        return lambda chosen: load_pixels([paths[index] for index in chosen], canvas)
+        pixels_of = SubsetPixels(replace(self._subset, skip_bad=False), canvas, CACHE_BYTES)
+        return lambda chosen: pixels_of(chosen)[0]
 
 
 def _batches(examples: Examples, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data.feed.arrays import BatchOptions, array_batches, cached_pixels, decode_ahead, load_pixels
+from toolkit.data.feed.arrays import BatchOptions, SubsetPixels, array_batches, decode_ahead
 from toolkit.data.feed.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import ImageError, decode_pixels
@@ -102,8 +102,10 @@ def test_pictures_are_decoded_once_if_they_fit(subset, monkeypatch):
     size = NUM * 16 * 24 * 3
     take(array_batches(subset, PREPROCESSING, BatchOptions(BATCH, 0, cache_bytes=size)), 15)
     assert len(decoded) == NUM
-    assert cached_pixels(subset, PREPROCESSING, size - 1) is None
-    assert np.array_equal(cached_pixels(subset, PREPROCESSING, size), load_pixels(subset.paths, PREPROCESSING))
+    SubsetPixels(subset, PREPROCESSING, size - 1)
+    assert len(decoded) == NUM
+    SubsetPixels(subset, PREPROCESSING, size)
+    assert len(decoded) == 2 * NUM
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from toolkit.data.scan.duplicates import MAX_DISTANCE, equal_groups, near_groups
+from toolkit.data.scan.duplicates import MAX_DISTANCE, equal_groups, linked_groups, near_pairs
 from toolkit.data.scan.facts import FACTS, picture_facts
 
 
@@ -25,6 +25,10 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
 
 def facts_of(pictures: list[bytes]) -> np.ndarray:
     return np.array([picture_facts(data, "x") for data in pictures])
+
+
+def near_groups(facts: np.ndarray) -> list[np.ndarray]:
+    return linked_groups(near_pairs(facts)[0], len(facts))
 
 
 def as_lists(groups) -> list[list[int]]:

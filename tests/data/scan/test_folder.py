@@ -205,7 +205,7 @@ def test_class_of_nothing_but_bad_pictures_is_named(make_folder, tmp_path):
     (tmp_path / "dogs" / "bad.jpg").write_text("no")
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path)
-    assert_one_line(error, str(tmp_path / "dogs"), "none of 1 pictures", "dogs/bad.jpg")
+    assert_one_line(error, f"{tmp_path}: class 'dogs': none of 1 pictures", "dogs/bad.jpg")
 
 
 def test_empty_class_is_named_even_if_another_holds_a_bad_picture(make_folder, tmp_path):
@@ -213,7 +213,7 @@ def test_empty_class_is_named_even_if_another_holds_a_bad_picture(make_folder, t
     (tmp_path / "cats" / "bad.jpg").write_text("no")
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path)
-    assert_one_line(error, str(tmp_path / "dogs"), "without pictures")
+    assert_one_line(error, f"{tmp_path}: class 'dogs' is without pictures")
 
 
 def test_progress_ends_with_every_file(damaged, told):

@@ -336,6 +336,20 @@ def test_damaged_archives_and_other_files_are_one_clear_line(tmp_path, cache, na
     assert list(cache.glob("unpacked/*")) == []
 
 
+@pytest.mark.parametrize("members", [("cats/1.png",), ("pets/cats/1.png", "pets/dogs/1.png"), ("1.png", "2.png")])
+def test_what_is_wrong_in_an_archive_is_said_of_the_archive(tmp_path, cache, members):
+    with pytest.raises(UserError) as error:
+        scan_folder(write_archive(tmp_path / "a.zip", dict.fromkeys(members, b"x")))
+    assert str(error.value).startswith(f"{tmp_path / 'a.zip'}: ")
+    assert str(cache) not in str(error.value)
+
+
+def test_what_is_wrong_in_a_table_is_said_of_the_table(table):
+    table.write_text("path,label\npictures/one/000.png,cat\n")
+    with pytest.raises(UserError, match=r"table\.csv: only one class"):
+        scan_folder(table)
+
+
 def test_archive_without_pictures_is_refused(tmp_path, cache):
     with pytest.raises(UserError, match="no pictures in it"):
         scan_folder(write_archive(tmp_path / "a.zip", {"cats/readme.txt": b"x"}))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from toolkit.bundle import MANIFEST
 from toolkit.data import Source, scan_folder, split_folder
-from toolkit.data.sources import layout
+from toolkit.data.sources import junk, layout
 from toolkit.data.sources.listing import list_folder
 from toolkit.errors import UserError
 
@@ -68,6 +68,25 @@ def test_folders_around_classes_are_seen_through_beside_files_and_folders_withou
     (tmp_path / "README").write_text("ours")
     Image.new("RGB", (9, 9)).save(tmp_path / "a" / "cover.png")
     assert counts(tmp_path) == ({"": TWO}, {"not a picture": 2, layout.NO_CLASS: 1})
+
+
+@pytest.mark.parametrize("wrapper", ["", "data/", "train/", "test/"])
+def test_a_folder_of_a_known_class_is_not_seen_through(make_folder, tmp_path, wrapper):
+    make_folder(tmp_path, {f"{wrapper}Cat/front": 2, f"{wrapper}Cat/back": 1})
+    (found,) = counts(tmp_path, class_names=("cat", "dog"))[0].values()
+    assert found == {"Cat": 3}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_classes_that_a_scan_is_given_are_known(make_folder, tmp_path, kind):
+    root = make_folder(tmp_path / "data", {"cat/front": 2, "cat/back": 1})
+    source = root if kind == "folder" else shutil.make_archive(str(tmp_path / "a"), "zip", root)
+    assert scan_folder(source, class_names=("cat", "dog")).class_counts() == {"cat": 3, "dog": 0}
+
+
+def test_known_classes_may_hold_the_same_folders(make_folder, tmp_path):
+    root = make_folder(tmp_path, {f"{name}/{side}": 1 for name in ("cat", "dog") for side in ("front", "back")})
+    assert counts(root, class_names=("cat", "dog")) == ({"": {"cat": 2, "dog": 2}}, {})
 
 
 def test_a_split_of_one_class_is_not_seen_through(make_folder, tmp_path):
@@ -202,7 +221,7 @@ def test_bundle_run_search_and_cache_in_the_data_are_left_out(make_folder, tmp_p
 def test_marks_are_those_that_runs_and_searches_begin_with():
     from toolkit.workflows import train, tune
 
-    assert layout._MARKS[0] == (MANIFEST,)
+    assert junk._MARKS[0] == (MANIFEST,)
     plan = json.dumps(train._Plan.files.__code__.co_consts, default=str)
-    assert all(name in plan for name in layout._MARKS[1])
-    assert layout._MARKS[2] == (tune._SEARCH, tune._STORE)
+    assert all(name in plan for name in junk._MARKS[1])
+    assert junk._MARKS[2] == (tune._SEARCH, tune._STORE)

@@ -94,6 +94,7 @@ def test_splits_under_another_heading(table):
             "image,melanoma,nevus\n",
             "'melanoma' and 'nevus' may each be the label; head the one .* with 'label'",
         ),
+        ("label,size\ncat,1\ndog,2\n", "line 1: no column for the path in 'label,size'; head the one .* with 'path'"),
         ("filename\n", "line 1: expected path,label"),
         ("filename,class\n", "no rows"),
     ],

@@ -48,7 +48,7 @@ def _answers(arguments: Namespace, pictures: list[Input]) -> Iterator[dict[str, 
         for done, (path, reason) in enumerate(pictures, start=1):
             answer = {"error": reason} if reason else next(found)
             if isinstance(answer, UserError):
-                answer = {"error": str(answer).removeprefix(f"{path}: ")}
+                answer = {"error": answer.reason(path)}
             yield {"path": path} | answer
             told(done)
 

@@ -31,7 +31,6 @@ Source = TypeVar("Source")
 Picture = TypeVar("Picture")
 
 _CHUNK = 64  # pictures per task
-_AT_ONCE = 512  # pictures between two tellings of how many there are
 # Of up to 16 MiB. Pillow hands every picture's memory back to the system, which fills the next one's with zeros: a
 # third of the time that a small JPEG takes.
 _KEPT_BLOCKS = 8
@@ -216,20 +215,6 @@ def _num_bytes(source: Any) -> int:
         except OSError:  # decoding it will say what is wrong
             return 0
     return _SMALL_FILE  # decoded already
-
-
-def cached_pixels(subset: Subset, preprocessing: Preprocessing, cache_bytes: int) -> np.ndarray | None:
-    """All pictures of a subset, decoded now, if they take no more than ``cache_bytes``; else ``None``."""
-    height, width = preprocessing.size
-    if len(subset) * height * width * 3 > cache_bytes:
-        return None
-    pixels = np.empty((len(subset), height, width, 3), np.uint8)
-    with step("decoding pictures", len(subset)) as told:
-        for start in range(0, len(subset), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            pixels[part] = load_pixels(subset.paths[part], preprocessing)
-            told(min(start + _AT_ONCE, len(subset)))
-    return pixels
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import zlib
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # What decides pixels; all else (text, colour profiles, times) may be as large or damaged as it likes.
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+#: Kinds of HEIF in the bytes behind "ftyp".
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 #: Blocks of a GIF before its first picture: the served graph walks them one at a time.
 MAX_GIF_BLOCKS = 4096
@@ -19,7 +20,7 @@ def is_png(data: bytes) -> bool:
 
 def is_heif(data: bytes) -> bool:
     """Tell a HEIC or HEIF picture by its brand; AVIF, which Pillow reads, has its own."""
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[8:64]
+    return data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and b"avif" not in data[8:64]
 
 
 def plain_png(data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from toolkit.data.pixels.sizes import MAX_PIXELS
 
 
 def decode_png(data: tf.Tensor) -> tf.Tensor:
-    """Of 16-bit samples the range counts that the largest of them lies in."""
+    """Decode a PNG of any depth; 16-bit samples in the range that the largest of them lies in."""
 
     depth = tf.minimum(_bytes(tf.strings.substr(_padded(data), 24, 1))[0], 16)
 
@@ -28,7 +28,7 @@ def decode_png(data: tf.Tensor) -> tf.Tensor:
 
 
 def decode_webp(data: tf.Tensor) -> tf.Tensor:
-    """A still picture, with an opacity or without."""
+    """Decode a still WebP, with an opacity or without."""
     is_webp = tf.equal(tf.strings.substr(_padded(data), 8, 4), b"WEBP")
     known = tf.debugging.Assert(
         is_webp, ["not a picture in a format that this graph decodes: JPEG, PNG, BMP, WebP, or a GIF's first frame"]
@@ -40,7 +40,7 @@ def decode_webp(data: tf.Tensor) -> tf.Tensor:
 
 
 def decode_bmp(data: tf.Tensor) -> tf.Tensor:
-    """8 bits with a palette, 24, or 32, whose fourth byte means nothing; what stands behind the pixels is left off."""
+    """Decode a BMP of 8 bits with a palette, of 24, or of 32, whose fourth byte means nothing; ignore what follows."""
     raw = _bytes(tf.strings.substr(_padded(data), 0, 64))
     start, header = _little_endian(raw, 10, 4), _little_endian(raw, 14, 4)
     width, height = _little_endian(raw, 18, 4), tf.abs(_little_endian(raw, 22, 4))
@@ -71,7 +71,7 @@ def decode_bmp(data: tf.Tensor) -> tf.Tensor:
 
 
 def decode_gif(data: tf.Tensor) -> tf.Tensor:
-    """The first frame on its canvas, white where it is transparent and where it does not reach.
+    """Decode the first frame of a GIF on its canvas, white where it is transparent and where it does not reach.
 
     The operation decodes what is transparent as black, and what it is decoded from knows no more of it. So it decodes
     twice, the second time with every colour of the palette inverted: what is black both times is transparent.
@@ -151,7 +151,7 @@ def _on_white(rgba: tf.Tensor, opaque: int | tf.Tensor = 255) -> tf.Tensor:
 
 
 def _padded(data: tf.Tensor, count: int = 64) -> tf.Tensor:
-    """The same with noughts behind, so that a shorter file fails in its decoder and not here."""
+    """Append zeros, so that a shorter file fails in its decoder and not here."""
     return tf.strings.join([data, tf.constant(bytes(count))])
 
 

@@ -95,14 +95,14 @@ def _multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _kept(make: Any, size: int, resized: int, interpolation: Interpolation, span: Span, *more: int) -> Any:
-    """What ``make`` makes, from its cache; for a long source anew each time, so that those do not fill memory."""
+    """Call ``make`` through its cache; for a long source without it, so that those do not fill memory."""
     is_small = size * (span[1] - span[0]) <= _LONGEST_KEPT * resized
     return (make if is_small else make.__wrapped__)(size, resized, interpolation, span, *more)
 
 
 @lru_cache(maxsize=32)
 def _bands(size: int, resized: int, interpolation: Interpolation, span: Span) -> tuple[np.ndarray, np.ndarray]:
-    """For each band of the result: where its source begins, and the weights, float32 (bands, _BAND, depth)."""
+    """First source line of each band of the result, and the weights, float32 (bands, _BAND, depth)."""
     places, weights = _weights(size, resized, interpolation, span)
     starts, ends = places[::_BAND, 0], np.append(places[_BAND - 1 :: _BAND, -1], places[-1, -1])
     depth = int((ends[: len(starts)] - starts).max()) + 1
@@ -118,7 +118,7 @@ def _bands(size: int, resized: int, interpolation: Interpolation, span: Span) ->
 def _channel_bands(
     size: int, resized: int, interpolation: Interpolation, span: Span, channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for interleaved channels, transposed: the weights are (bands, depth × channels, _BAND × channels)."""
+    """``_bands`` for interleaved channels, transposed: the weights are (bands, depth × channels, _BAND × channels)."""
     starts, matrices = _kept(_bands, size, resized, interpolation, span)
     bands, _, depth = matrices.shape
     spread = np.zeros((bands, depth, channels, _BAND, channels), np.float32)

@@ -25,11 +25,6 @@ def equal_groups(facts: np.ndarray) -> list[np.ndarray]:
     return _groups(inverse.ravel())
 
 
-def near_groups(facts: np.ndarray) -> list[np.ndarray]:
-    """Indices of pictures that look the same but differ in their bytes, by group; each byte-equal set counts once."""
-    return linked_groups(near_pairs(facts)[0], len(facts))
-
-
 def near_pairs(facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of pictures that look the same but differ in their bytes; each byte-equal set counts once.
 

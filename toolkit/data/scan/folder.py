@@ -113,11 +113,11 @@ def scan_folder(
     source = given.path
     cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
-        listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders)
         expected = tuple(class_names) if class_names is not None else ()
+        listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders, expected)
         listing = join_classes(listing, expected) if given.join_classes else listing
         names = expected or listing.labels
-        _require_known_classes(listing, names)
+        _require_known_classes(source, listing, names)
         listed = _read_list(source, quarantine, listing)
         files = [file for file in listing.files if file.path not in (listed or {})]
         root = listing.root.absolute()
@@ -145,7 +145,7 @@ def scan_folder(
         facts=facts[readable],
         source=source,
     )
-    _require_usable(listing, folder)
+    _require_usable(source, listing, folder)
     return folder
 
 
@@ -196,34 +196,33 @@ def _read_list(source: Path, given: str | Path | None, listing: Listing) -> dict
     return match_quarantine(file, listing.root, [row.path for row in listing.files])
 
 
-def _require_known_classes(listing: Listing, expected: tuple[str, ...]) -> None:
+def _require_known_classes(source: Path, listing: Listing, expected: tuple[str, ...]) -> None:
     unknown = sorted(set(listing.labels) - set(expected))
     if unknown:
         twin = next((name for name in expected if alike_key(name) == alike_key(unknown[0])), None)
         hint = f"; --join-classes takes it for {twin!r}, which looks the same" if twin else ""
-        raise UserError(
-            f"{listing.root}: class folder {unknown[0]!r} is none of the classes {', '.join(expected)}{hint}"
-        )
+        raise UserError(f"{source}: class {unknown[0]!r} is none of the classes {', '.join(expected)}{hint}")
 
 
-def _require_usable(listing: Listing, folder: ImageFolder) -> None:
+def _require_usable(source: Path, listing: Listing, folder: ImageFolder) -> None:
     if not folder.paths:
-        _require_readable(folder.root, folder.problems)
-        raise UserError(f"{folder.root}: no pictures in its class folders ({', '.join(folder.class_names[:5])})")
+        _require_readable(f"{source}", folder.problems)
+        raise UserError(f"{source}: no pictures in its class folders ({', '.join(folder.class_names[:5])})")
     counts = folder.class_counts()
     # Classes that were asked for may be missing, but not those that the data set itself names.
     empty = [name for name in listing.labels if counts[name] == 0]
     if empty:
         members = {file.path for file in listing.files if file.label == empty[0]}
-        _require_readable(folder.root / empty[0], tuple(p for p in folder.problems if p[0] in members))
-        raise UserError(f"{folder.root / empty[0]}: a class folder without pictures; fill it or remove it")
+        place = f"{source}: class {empty[0]!r}"
+        _require_readable(place, tuple(problem for problem in folder.problems if problem[0] in members))
+        raise UserError(f"{place} is without pictures; add some or remove it")
     if len(folder.class_names) < 2:
         raise UserError(
-            f"{folder.root}: only one class ({folder.class_names[0]!r}); a classifier needs at least two class folders"
+            f"{source}: only one class ({folder.class_names[0]!r}); a classifier needs at least two class folders"
         )
 
 
-def _require_readable(place: Path, problems: tuple[tuple[str, str], ...]) -> None:
+def _require_readable(place: str, problems: tuple[tuple[str, str], ...]) -> None:
     # Leaving these out would leave nothing, so there is no --skip-bad to offer.
     if problems:
         path, reason = problems[0]

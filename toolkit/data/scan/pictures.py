@@ -13,7 +13,6 @@ from toolkit.data.pixels.decode import ImageError, read_file
 from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.scan.cache import Finding, ScanCache, file_status, is_settled
 from toolkit.data.scan.facts import FACTS, content_digest, picture_facts
-from toolkit.errors import one_line
 from toolkit.machine import num_threads
 from toolkit.progress import step
 
@@ -80,7 +79,7 @@ def _inspect(path: Path, cache: ScanCache) -> Finding:
     try:
         data = read_file(path)
     except ImageError as error:
-        return Finding(b"", None, _reason(error, path))
+        return Finding(b"", None, error.reason(path))
     digest = content_digest(data).tobytes()
     known = cache.find_content(digest)
     if known:
@@ -88,8 +87,4 @@ def _inspect(path: Path, cache: ScanCache) -> Finding:
     try:
         return Finding(digest, picture_facts(data, path).tobytes(), None)
     except ImageError as error:
-        return Finding(digest, None, _reason(error, path))
-
-
-def _reason(error: ImageError, path: Path) -> str:
-    return str(error).removeprefix(one_line(f"{path}: "))
+        return Finding(digest, None, error.reason(path))

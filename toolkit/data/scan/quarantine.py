@@ -7,13 +7,13 @@ import difflib
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from toolkit.data.pixels.decode import FORMATS
+from toolkit.data.sources.alike import path_key
 from toolkit.data.sources.listing import LIST_NAME
 from toolkit.errors import UserError
 from toolkit.files import read_text, write_file
@@ -44,11 +44,6 @@ def quarantine_file(source: Path) -> Path:
     return source / LIST_NAME if source.is_dir() else source.with_name(f"{source.name}.{LIST_NAME}")
 
 
-def read_quarantine(file: Path) -> dict[str, str]:
-    """Read reasons by path, or raise a ``UserError`` if the list cannot be read."""
-    return {readings[0]: reason for readings, reason in _entries(file)}
-
-
 def match_quarantine(file: Path, root: Path, paths: Sequence[str]) -> dict[str, str]:
     """Read the list and find what it means among ``paths``, which are relative to ``root``: reasons by these.
 
@@ -61,12 +56,12 @@ def match_quarantine(file: Path, root: Path, paths: Sequence[str]) -> dict[str, 
     known = set(paths)
     alike: dict[str, list[str]] = {}
     for path in paths:
-        alike.setdefault(_alike(path), []).append(path)
+        alike.setdefault(path_key(path), []).append(path)
     reasons: dict[str, str] = {}
     for readings, reason in _entries(file):
         variants = [variant for reading in readings for variant in _variants(reading, root)]
         found = next((variant for variant in variants if variant in known), None)
-        same = next((alike[key] for key in map(_alike, variants) if len(alike.get(key, ())) == 1), [])
+        same = next((alike[key] for key in map(path_key, variants) if len(alike.get(key, ())) == 1), [])
         meant = [found] if found else same or _below(variants, paths)
         if not meant and not any(os.path.lexists(os.path.join(root, variant)) for variant in variants):
             raise UserError(f"{file}: {readings[-1]!r} matches no picture of {root}{_nearest(variants[-1], paths)}")
@@ -110,7 +105,7 @@ def _quote(path: str) -> str:
 
 
 def _entries(file: Path) -> Iterator[tuple[list[str], str]]:
-    """What each line's path may be, the likeliest first, and its reason."""
+    """Readings of each line's path, the likeliest first, and its reason."""
     try:
         lines = read_text(file, errors="surrogateescape").split("\n")
     except OSError as error:
@@ -150,10 +145,6 @@ def _variants(path: str, root: Path) -> list[str]:
 def _below(variants: Sequence[str], paths: Sequence[str]) -> list[str]:
     folders = tuple(f"{variant}/" for variant in variants)
     return [path for path in paths if path.startswith(folders)]
-
-
-def _alike(path: str) -> str:
-    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _nearest(path: str, paths: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -73,14 +73,20 @@ class _Member:
     reason: str = ""  # why it is left out
 
 
-def list_archive(archive: Path, directory: Path, split_folders: Mapping[str, str] | None = None) -> Listing:
+def list_archive(
+    archive: Path, directory: Path, split_folders: Mapping[str, str] | None = None, class_names: Iterable[str] = ()
+) -> Listing:
     """List the class folders of an archive, whose pictures are unpacked below ``directory`` unless they are there.
 
     Raises:
         UserError: see ``unpack`` and ``list_folder``.
     """
     unpack(archive, directory)
-    listing = list_folder(directory / _FILES, split_folders, see_through=True)
+    files = directory / _FILES
+    try:
+        listing = list_folder(files, split_folders, class_names, see_through=True)
+    except UserError as error:  # about a folder that nobody but us has seen
+        raise UserError(str(error).replace(str(files), str(archive))) from None
     left_out = json.loads((directory / _LEFT_OUT).read_bytes())
     return replace(listing, ignored=tuple(sorted((*listing.ignored, *map(tuple, left_out)))))
 

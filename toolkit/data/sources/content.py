@@ -1,27 +1,16 @@
-"""Whether a file claims to be a picture: by its name, or else by its first bytes."""
+"""Signs that a file is a picture: its name, or else its first bytes."""
 
 import os
 import re
 import stat
 
+from toolkit.data.pixels.encoded import HEIF_BRANDS
+
 _SUFFIXES = frozenset(
     (
-        *(
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".png",
-            ".bmp",
-            ".gif",
-            ".webp",
-            ".tif",
-            ".tiff",
-            ".heic",
-            ".heif",
-            ".avif",
-        ),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".jxl"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+        *(".heic", ".heif", ".avif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".jxl"),  # which cannot be read here, and are told
     )
 )
 #: Bytes that a file has to begin with to be told by.
@@ -30,7 +19,6 @@ _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"qoif", b"8BPS", b"DDS "),
 )
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _NETPBM = re.compile(rb"P(7\s+[#A-Z]|[1-6]\s+[#\d])")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
@@ -55,7 +43,7 @@ def is_picture_content(head: bytes) -> bool:
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     if head[4:8] == b"ftyp":
-        return head[8:12] in _HEIF_BRANDS
+        return head[8:12] in (*HEIF_BRANDS, b"avif", b"avis")
     if head[:2] == b"BM":  # as many a text does
         return head[6:10] == bytes(4) and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
     return bool(_NETPBM.match(head))

@@ -28,7 +28,11 @@ Row = tuple[np.ndarray, str, str, str]  # a picture, its label, group and split
 
 
 def list_source(
-    source: Path, cache: Path, digest_of: DigestOf, split_folders: Mapping[str, str] | None = None
+    source: Path,
+    cache: Path,
+    digest_of: DigestOf,
+    split_folders: Mapping[str, str] | None = None,
+    class_names: Iterable[str] = (),
 ) -> Listing:
     """List the files of a folder, a CSV, archive or IDX file; what is no picture file is written out into ``cache``.
 
@@ -37,6 +41,7 @@ def list_source(
         cache: where pictures are written to that are no files yet.
         digest_of: digests a file's content.
         split_folders: of a folder or archive, see ``toolkit.data.sources.layout.find_layout``.
+        class_names: of a folder or archive, see there.
 
     Raises:
         UserError: there is no such thing, or it is damaged.
@@ -45,13 +50,13 @@ def list_source(
         raise UserError(f"{source}: no such folder or file")
     if source.is_dir():
         pairs = find_idx(source)
-        return _list_idx(pairs, cache, digest_of) if pairs else list_folder(source, split_folders)
+        return _list_idx(pairs, cache, digest_of) if pairs else list_folder(source, split_folders, class_names)
     if is_table_name(source.name):
         return list_csv(source)
     if is_idx_name(source.name):
         return _list_idx([idx_pair(source)], cache, digest_of)
     if is_archive_name(source.name):
-        return list_archive(source, cache / "unpacked" / _digest([source], digest_of), split_folders)
+        return list_archive(source, cache / "unpacked" / _digest([source], digest_of), split_folders, class_names)
     raise UserError(
         f"{source}: not a folder of class folders, a CSV file of path,label, a tar or zip file, or an IDX file "
         "(…images-idx3-ubyte)"

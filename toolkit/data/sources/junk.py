@@ -1,6 +1,8 @@
-"""Names of what lies beside pictures and is none of them: thumbnails, previews and databases of other programs."""
+"""Names of what lies beside pictures and is none of them: thumbnails, databases and previews, or our own output."""
 
 import os
+
+from toolkit.machine import cache_dir
 
 #: Folders, in lower case, that systems, viewers, network drives and tools make among anybody's files.
 JUNK_FOLDERS = frozenset(
@@ -31,6 +33,13 @@ JUNK_FILES = frozenset(
 # AppleDouble twins of any file, NFS's and FUSE's deleted ones, Office's locks; our own unfinished output.
 _PREFIXES = ("._", ".nfs", ".fuse_hidden", "~$", ".trash-", "synophoto_", "synothumb_", ".partial-", ".staging-")
 
+# A bundle's version, a run, a search for settings.
+_MARKS = (
+    ("assets.extra/manifest.json",),
+    ("config.json", "environment.json", "splits.json"),
+    ("search.json", "search.db"),
+)
+
 
 def is_junk(name: str) -> bool:
     """Tell if a file or folder of this name is a system's or another program's own, whatever is in it.
@@ -49,3 +58,16 @@ def is_junk_path(path: str) -> bool:
     (True, False)
     """
     return any(map(is_junk, os.path.normpath(path).split("/")))
+
+
+def is_output(folder: str) -> bool:
+    """Tell if a folder is a run, a search, a bundle or the cache of this package, by the files it began with."""
+    if any(all(os.path.isfile(os.path.join(folder, name)) for name in marks) for marks in _MARKS):
+        return True
+    try:
+        versions = [name for name in os.listdir(folder) if name.isdecimal()]
+        if any(os.path.isfile(os.path.join(folder, name, *_MARKS[0])) for name in versions):
+            return True
+        return os.path.samefile(folder, cache_dir())
+    except OSError:
+        return False

@@ -1,17 +1,16 @@
-"""Which folders of a data set are classes, which are splits, and which only lie beside them or around them."""
+"""Folders of a data set told apart: classes, splits, and those that only lie beside them or around them."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.content import why_no_picture
-from toolkit.data.sources.junk import is_junk
+from toolkit.data.sources.junk import is_junk, is_output
 from toolkit.errors import UserError
-from toolkit.machine import cache_dir
 
 #: Names that mark a folder as already split; the first of each row is the name used from then on.
 SPLIT_NAMES = {
@@ -29,19 +28,10 @@ _ASIDE = re.compile(
 
 _MAX_DEPTH = 32  # class folders are near the top
 
+# Words that say nothing of what a folder holds.
 _NEUTRAL = (
-    "set",
-    "data",
-    "dataset",
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "pictures",
-    "photos",
-    "files",
-    "split",
-    "folder",
+    *("set", "data", "dataset", "images", "image", "imgs", "img"),
+    *("pictures", "photos", "files", "split", "folder"),
 )
 
 NO_CLASS = "in no class folder"
@@ -69,7 +59,7 @@ class Layout:
     left_out: Mapping[str, str]
 
 
-def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> Layout:
+def find_layout(root: Path, split_folders: Mapping[str, str] | None = None, class_names: Iterable[str] = ()) -> Layout:
     """Find the class folders below ``root``: straight in it, or in ``train``, ``val`` and ``test`` folders.
 
     Folders that only wrap the others are seen through.
@@ -78,33 +68,36 @@ def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> L
         root: a folder.
         split_folders: splits by the paths of their folders below ``root``, where these have other names; an empty
             mapping says that there are none, whatever the names are.
+        class_names: classes that are known: a folder of such a name is no wrapper, even if it is the only one.
 
     Raises:
         UserError: no class folders, or folders that may be splits or classes.
     """
+    known = {alike_key(name) for name in class_names}
     top = Folder(str(root), frozenset(chain_of(root)))
     if not top.folders:
         held = " but pictures straight in it" if top.holds_pictures_itself else ""
         raise UserError(f"{root}: no class folders in it{held}; expected one sub-folder of pictures per class")
     if split_folders:
         named = {_named_folder(root, name): split for name, split in split_folders.items()}
-        return _split_layout(root, named, top, is_told=True)
+        return _split_layout(root, named, top, known, is_told=True)
     left_out: dict[str, str] = {}
     while True:
         left_out |= {folder.path: EMPTY for folder in top.folders if not folder.is_full and folder.has_files}
         if split_folders is None:
             splits = _recognised(root, top)
             if splits:
-                layout = _split_layout(root, splits, top)
+                layout = _split_layout(root, splits, top, known)
                 return replace(layout, left_out=left_out | dict(layout.left_out))
-        if not top.is_wrapper:
+        if not top.is_wrapper or top.class_names & known:
             break
         (top,) = top.full
     if split_folders is None:
         inside = _split_inside_classes(top)
         if inside:
             return Layout(top.path, inside, left_out)
-        _require_distinct(root, top)
+        if not top.class_names & known:
+            _require_distinct(root, top)
     classes = tuple(ClassFolder(f.path, f.name) for f in top.folders if f.path not in left_out)
     if not classes:
         raise UserError(f"{root}: no pictures in its folders ({_some({f.name for f in top.folders})})")
@@ -112,7 +105,7 @@ def find_layout(root: Path, split_folders: Mapping[str, str] | None = None) -> L
 
 
 def split_of(name: str) -> str:
-    """Tell which split a folder of this name holds, if its name says so: a word for it, alone or with others.
+    """Read in a folder's name the split that it holds, if there is a word for one, alone or with others.
 
     >>> [split_of(name) for name in ("Train", "seg_train", "TestImages", "val2017", "dev set", "trains", "contest")]
     ['train', 'train', 'test', 'val', 'val', '', '']
@@ -140,11 +133,7 @@ class Folder:
 
     @cached_property
     def _entries(self) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(self.path) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
+        return entries_of(self.path)
 
     @cached_property
     def folders(self) -> list["Folder"]:
@@ -210,13 +199,22 @@ class Folder:
         return {alike_key(folder.name) for folder in self.full}
 
 
+def entries_of(folder: str) -> list[os.DirEntry[str]]:
+    """List a folder by name, or raise a ``UserError`` if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Tell if an entry is a folder or leads to one."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def identity(path: str) -> tuple[int, int]:
-    """What two paths to one folder have in common."""
+    """Device and number of a folder, equal for all paths to it."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
@@ -224,27 +222,6 @@ def identity(path: str) -> tuple[int, int]:
 def chain_of(folder: str | Path) -> set[tuple[int, int]]:
     """Identities of all folders that hold a folder, where links to them would lead in a circle."""
     return {identity(str(parent)) for parent in Path(folder).resolve().parents}
-
-
-def is_output(folder: str) -> bool:
-    """Tell if a folder is a run, a search, a bundle or the cache of this package, by the files it began with."""
-    if any(all(os.path.isfile(os.path.join(folder, name)) for name in marks) for marks in _MARKS):
-        return True
-    try:
-        versions = [name for name in os.listdir(folder) if name.isdecimal()]
-        if any(os.path.isfile(os.path.join(folder, name, *_MARKS[0])) for name in versions):
-            return True
-        return os.path.samefile(folder, cache_dir())
-    except OSError:
-        return False
-
-
-# A bundle's version, a run, a search for settings.
-_MARKS = (
-    ("assets.extra/manifest.json",),
-    ("config.json", "environment.json", "splits.json"),
-    ("search.json", "search.db"),
-)
 
 
 def _recognised(root: Path, top: Folder) -> dict[Folder, str]:
@@ -271,9 +248,11 @@ def _recognised(root: Path, top: Folder) -> dict[Folder, str]:
     )
 
 
-def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder, *, is_told: bool = False) -> Layout:
+def _split_layout(
+    root: Path, splits: Mapping[Folder, str], top: Folder, known: set[str], *, is_told: bool = False
+) -> Layout:
     """Class folders of folders known to be splits."""
-    tops = _class_level(splits)
+    tops = _class_level(splits, known)
     trained = {name for folder, split in splits.items() if split == "train" for name in tops[folder].class_names}
     left_out = {}
     for folder in _beside(top, list(splits)):
@@ -300,10 +279,10 @@ def _split_layout(root: Path, splits: Mapping[Folder, str], top: Folder, *, is_t
     return Layout(top.path, tuple(classes), left_out)
 
 
-def _class_level(splits: Mapping[Folder, str]) -> dict[Folder, Folder]:
+def _class_level(splits: Mapping[Folder, str], known: set[str]) -> dict[Folder, Folder]:
     """See through ``seg_train/seg_train``, but not through the only class that a small split may have."""
     levels = {folder: list(folder.levels()) for folder in splits}
-    sure = {name for found in levels.values() if len(found) == 1 for name in found[0].class_names}
+    sure = known | {name for found in levels.values() if len(found) == 1 for name in found[0].class_names}
     return {
         folder: next((level for level in found if level.class_names & sure), found[-1])
         for folder, found in levels.items()

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.content import is_picture_name, why_no_picture
-from toolkit.data.sources.junk import is_junk
+from toolkit.data.sources.junk import is_junk, is_output
 from toolkit.data.sources.layout import (
     EMPTY,
     NO_CLASS,
     OUTPUT,
     ClassFolder,
     chain_of,
+    entries_of,
     find_layout,
     identity,
     is_folder,
-    is_output,
 )
 from toolkit.errors import UserError, one_line
 
@@ -57,18 +57,25 @@ class Listing:
     ignored: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
-def list_folder(root: Path, split_folders: Mapping[str, str] | None = None, *, see_through: bool = False) -> Listing:
+def list_folder(
+    root: Path,
+    split_folders: Mapping[str, str] | None = None,
+    class_names: Iterable[str] = (),
+    *,
+    see_through: bool = False,
+) -> Listing:
     """List one folder per class, or ``train``/``val``/``test`` folders which hold them; see ``find_layout``.
 
     Args:
         root: a folder.
         split_folders: see ``find_layout``.
+        class_names: see ``find_layout``.
         see_through: folders that only wrap the others become part of the listing's root.
 
     Raises:
         UserError: no class folders in it, or what they are is not clear.
     """
-    layout = find_layout(root, split_folders)
+    layout = find_layout(root, split_folders, class_names)
     label_of = _labels(root, layout.classes)
     files, ignored = [], []
     top = Path(layout.top) if see_through else root
@@ -138,7 +145,7 @@ def _walk(
     folders = [root]
     while folders:
         folder = folders.pop()
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             if not is_folder(entry):
                 yield entry.path, None, _own_reason(entry, at_top=folder == root) or NO_CLASS
             elif entry.path in classes:
@@ -166,9 +173,9 @@ def _files_of_class(directory: str, chain: set[tuple[int, int]]) -> Iterator[tup
         seen.add(identity(folder))
         inner = []
         try:
-            entries = _entries(folder)
+            entries = entries_of(folder)
         except UserError as error:
-            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
+            yield folder, error.reason(folder)
             continue
         for entry in entries:
             if not is_folder(entry):
@@ -187,9 +194,9 @@ def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
     while folders:
         folder = folders.pop()
         try:
-            entries = _entries(folder)
+            entries = entries_of(folder)
         except UserError as error:
-            yield folder, str(error).removeprefix(one_line(f"{folder}: "))
+            yield folder, error.reason(folder)
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -203,7 +210,7 @@ def _files_below(directory: str, reason: str) -> Iterator[tuple[str, str]]:
 
 
 def _own_reason(entry: os.DirEntry[str], *, at_top: bool = False) -> str:
-    """Why a file is left out wherever it lies."""
+    """Name the reason that leaves a file out wherever it lies; ``""`` for a picture."""
     if is_picture_name(entry.name) and not entry.name.startswith((".", "~$")):
         return JUNK if is_junk(entry.name) else ""
     if at_top and entry.name == LIST_NAME:
@@ -214,18 +221,10 @@ def _own_reason(entry: os.DirEntry[str], *, at_top: bool = False) -> str:
 
 
 def _why_no_folder(entry: os.DirEntry[str]) -> str:
-    """Why a folder within a class, or beside all of them, is left out."""
+    """Name the reason that leaves a folder out within a class or beside all of them; ``""`` if there is none."""
     if is_junk(entry.name):
         return JUNK
     return OUTPUT if is_output(entry.path) else HIDDEN if entry.name.startswith(".") else ""
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _parents(path: str, root: str) -> Iterator[str]:

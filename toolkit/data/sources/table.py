@@ -3,12 +3,12 @@
 import csv
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from toolkit.data.sources.alike import path_key
 from toolkit.data.sources.content import is_picture_name
 from toolkit.data.sources.junk import is_junk
 from toolkit.data.sources.layout import SPLIT_NAMES, SPLIT_OF
@@ -133,8 +133,9 @@ def _columns(file: Path, cells: list[_Row], places: "_Places") -> tuple[list[str
     found = [sum(places.holds(row[i]) for row in sample if i < len(row)) for i in range(len(first))]
     if "path" in known and ("label" in known or len(first) > 1):
         pass
-    elif "label" in known and any(found) and not any(map(places.holds, first)):
-        known[found.index(max(found))] = "path"
+    elif "label" in known and not any(places.holds(cell) or is_picture_name(cell) for cell in first):
+        if any(found):
+            known[found.index(max(found))] = "path"
     elif not any(map(places.holds, first)) and any(found):  # headings of other words
         known = [""] * len(first)
         known[found.index(max(found))] = "path"
@@ -210,7 +211,7 @@ class _Names:
 
 
 class _Places:
-    """Where the pictures of a table are: from its folder on, or from one folder beside it."""
+    """Finder of a table's pictures: from the table's folder on, or from one folder beside it."""
 
     def __init__(self, table: Path) -> None:
         self._table = table
@@ -227,7 +228,7 @@ class _Places:
         return any(self._below(base, cell) for base in ("", *self._beside))
 
     def choose_base(self, paths: Sequence[str]) -> None:
-        """Where none of ``paths`` leads anywhere from the table's folder, look from the folder beside it where they do.
+        """Look from the folder beside the table that has ``paths``, unless one of them leads somewhere from its own.
 
         Raises:
             UserError: there are several.
@@ -259,7 +260,7 @@ class _Places:
         names = self._names(folder)
         if name in names.exact:
             return [path]
-        found = names.alike.get(_alike(name)) or ([] if is_picture_name(name) else names.stems.get(name, []))
+        found = names.alike.get(path_key(name)) or ([] if is_picture_name(name) else names.stems.get(name, []))
         return [os.path.join(folder, other) for other in found]
 
     def _read_names(self, folder: str) -> _Names:
@@ -271,11 +272,7 @@ class _Places:
         alike: dict[str, list[str]] = {}
         stems: dict[str, list[str]] = {}
         for name in names:
-            alike.setdefault(_alike(name), []).append(name)
+            alike.setdefault(path_key(name), []).append(name)
             if is_picture_name(name):
                 stems.setdefault(os.path.splitext(name)[0], []).append(name)
         return _Names(frozenset(names), alike, stems)
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
