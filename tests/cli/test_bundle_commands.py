@@ -13,6 +13,7 @@ from forked import run_command as run
 from toolkit.bundle import EXAMPLES, read_manifest
 from toolkit.cli import commands
 from toolkit.cli.output import print_metrics
+from toolkit.inference.choice import describe_bundles
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def test_recommended_engine_is_set_listed_and_answers(home):
     told = done(run("bundles", "recommend", "saved_models/digits", "openvino-int8", cwd=home))
     assert told == "saved_models/digits/2: `--engine recommended` answers with openvino-int8 from now on\n"
     listed = done(run("bundles", "list", cwd=home)).splitlines()
-    assert listed[0].split() == ["bundle", "network", "classes", "top-1", "%", "pictures", "recommended", "engines"]
+    columns = "bundle network classes top-1 % pictures measured recommended engines"
+    assert listed[0].split() == columns.split()
     assert listed[3].split()[:3] == ["saved_models/digits/2", "lenet5", "10"]
     rows = json.loads(done(run("bundles", "list", "saved_models", "--json", cwd=home)))
     assert [row["bundle"] for row in rows] == ["saved_models/digits/1", "saved_models/digits/2"]
@@ -46,6 +48,15 @@ def test_recommended_engine_is_set_listed_and_answers(home):
     )
     assert (report["engine"], report["n"], report["subset"]) == ("openvino-int8", 3, "all")
     assert picture.exists()
+
+
+def test_list_tells_where_accuracy_is_by_cross_validation(home):
+    file = home / "saved_models/digits/1/assets.extra/manifest.json"
+    document = json.loads(file.read_text())
+    document["metrics"]["standard_error"] = 0.04
+    file.write_text(json.dumps(document))
+    rows = describe_bundles(home / "saved_models")
+    assert [row["subset"] for row in rows] == ["out-of-fold", "held-out"]
 
 
 def test_version_that_cannot_be_read_does_not_hide_the_others(home):

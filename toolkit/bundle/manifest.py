@@ -62,7 +62,8 @@ class Manifest:
         weights_digest: sha256 over all weights in order.
         preprocessing: from picture to input.
         labels: class names in output order.
-        metrics: measured on held-out pictures, fractions in 0…1; ``n`` says how many.
+        metrics: measured on held-out pictures, fractions in 0…1; ``n`` says how many. Where none were held out, by
+            cross-validation, with the ``standard_error`` of ``top1``.
         parity: largest difference in probability from the Keras network, by engine.
         versions: packages it was made with.
         files: sha256 by path, of every other file in the bundle.
@@ -105,6 +106,11 @@ class Manifest:
     scales: tuple[int, ...] = ()
     timings: Timings | None = None
     recipes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def subset(self) -> str:
+        """Kind of the pictures that ``metrics`` were measured on: ``held-out`` or ``out-of-fold``."""
+        return "out-of-fold" if "standard_error" in self.metrics else "held-out"
 
 
 def read_manifest(version_dir: Path) -> Manifest:

@@ -119,10 +119,10 @@ def describe_bundles(directory: str | Path) -> list[dict[str, Any]]:
     """Describe every version of the bundles in a directory, or of one bundle.
 
     Returns:
-        ``{"bundle", "model", "num_classes", "top1", "n", "engines", "recommended", "error"}`` each: the network, its
-        accuracy on the held-out pictures, a fraction, and their number, ``None`` where it was not measured; the engines
-        that it has files for; the one that ``recommended`` means. Of a version that cannot be read ``bundle`` and
-        ``error`` alone are set.
+        ``{"bundle", "model", "num_classes", "top1", "n", "subset", "engines", "recommended", "error"}`` each: the
+        network, its accuracy, a fraction, the number of pictures and their kind, ``held-out`` or ``out-of-fold``,
+        ``None`` where it was not measured; the engines that it has files for; the one that ``recommended`` means. Of a
+        version that cannot be read ``bundle`` and ``error`` alone are set.
 
     Raises:
         UserError: no such directory, or no bundles in it.
@@ -130,7 +130,7 @@ def describe_bundles(directory: str | Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for versions in list_bundles(directory).values():
         for version_dir in versions.values():
-            row = dict.fromkeys(("model", "num_classes", "top1", "n", "engines", "recommended"))
+            row = dict.fromkeys(("model", "num_classes", "top1", "n", "subset", "engines", "recommended"))
             try:
                 row |= _description(version_dir, read_manifest(version_dir)) | {"error": ""}
             except UserError as error:
@@ -147,6 +147,7 @@ def _description(version_dir: Path, manifest: Manifest) -> dict[str, Any]:
         "num_classes": len(manifest.labels),
         "top1": manifest.metrics.get("top1"),
         "n": manifest.metrics.get("n"),
+        "subset": manifest.subset if "top1" in manifest.metrics else None,
         "engines": _engines_of(version_dir),
         "recommended": manifest.recommended_engine,
     }

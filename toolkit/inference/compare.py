@@ -30,11 +30,11 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
 
     Returns:
         ``{"bundle", "held_out", "rows", "processor_share", "recommended", "verdict"}``. ``held_out`` is what the export
-        measured, with top-1 and top-5 as fractions, or ``None``. ``processor_share`` is the part, 0…1, of the
-        processors' time that this process could have meanwhile; where it is small the verdict says so. A row is
-        ``{"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change
-        of top-1 against float measured at export, a fraction, 0 for float engines and ``None`` where it was not
-        measured.
+        measured, with top-1 and top-5 as fractions and the ``subset`` that they hold for, or ``None``.
+        ``processor_share`` is the part, 0…1, of the processors' time that this process could have meanwhile; where it
+        is small the verdict says so. A row is ``{"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes",
+        "top1_delta"}``; ``top1_delta`` is the change of top-1 against float measured at export, a fraction, 0 for float
+        engines and ``None`` where it was not measured.
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
@@ -58,8 +58,9 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
     share = float(np.mean(shares))
     held_out: dict[str, Any] | None = None
     if "top1" in manifest.metrics:
-        held_out = {key: manifest.metrics[key] for key in ("top1", "top5", "n")}
-        held_out["num_classes"] = len(manifest.labels)
+        shown = ("top1", "top5", "n", "standard_error")
+        held_out = {key: manifest.metrics[key] for key in shown if key in manifest.metrics}
+        held_out |= {"subset": manifest.subset, "num_classes": len(manifest.labels)}
     return {
         "bundle": str(version_dir),
         "held_out": held_out,
