@@ -1,13 +1,18 @@
 """A bundle's layout, its manifest and its checksums."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError
 from toolkit.files import write_file
 from toolkit.spec import Preprocessing
+
+if TYPE_CHECKING:
+    import pydantic
 
 EXTRA = "assets.extra"
 MANIFEST = f"{EXTRA}/manifest.json"
@@ -123,7 +128,7 @@ def read_manifest(version_dir: Path) -> Manifest:
 
     path = version_dir / MANIFEST
     try:
-        manifest = pydantic.TypeAdapter(Manifest).validate_json(path.read_bytes())
+        manifest = _schema().validate_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the bundle is incomplete") from None
     except OSError as error:
@@ -137,6 +142,13 @@ def read_manifest(version_dir: Path) -> Manifest:
             f"{path}: written by a newer toolkit (schema {manifest.schema_version}, this one reads {SCHEMA_VERSION})"
         )
     return manifest
+
+
+@functools.cache  # making it takes far longer than reading a manifest by it
+def _schema() -> "pydantic.TypeAdapter[Manifest]":
+    import pydantic
+
+    return pydantic.TypeAdapter(Manifest)
 
 
 def write_manifest(version_dir: Path, manifest: Manifest) -> None:

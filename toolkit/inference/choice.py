@@ -199,6 +199,7 @@ def _memory(identity: Mapping[str, object]) -> Path:
     return cache_dir() / "times" / f"{digest[:32]}.json"
 
 
+@functools.cache
 def _version(module: str) -> str:
     try:
         return importlib.metadata.version(module.replace("_", "-"))
