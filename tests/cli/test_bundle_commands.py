@@ -13,7 +13,6 @@ from forked import run_command as run
 from toolkit.bundle import EXAMPLES, read_manifest
 from toolkit.cli import commands
 from toolkit.cli.output import print_metrics
-from toolkit.inference.choice import describe_bundles
 
 
 @pytest.fixture
@@ -48,15 +47,6 @@ def test_recommended_engine_is_set_listed_and_answers(home):
     )
     assert (report["engine"], report["n"], report["subset"]) == ("openvino-int8", 3, "all")
     assert picture.exists()
-
-
-def test_list_tells_where_accuracy_is_by_cross_validation(home):
-    file = home / "saved_models/digits/1/assets.extra/manifest.json"
-    document = json.loads(file.read_text())
-    document["metrics"]["standard_error"] = 0.04
-    file.write_text(json.dumps(document))
-    rows = describe_bundles(home / "saved_models")
-    assert [row["subset"] for row in rows] == ["out-of-fold", "held-out"]
 
 
 def test_version_that_cannot_be_read_does_not_hide_the_others(home):

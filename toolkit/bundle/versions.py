@@ -48,6 +48,18 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     return {name: versions for name, versions in found.items() if versions}
 
 
+def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
+    """List the bundles below ``root`` as ``list_bundles`` does, where there must be some.
+
+    Raises:
+        UserError: there is no such folder, or no bundle in it.
+    """
+    bundles = list_bundles(root)
+    if not bundles:
+        raise UserError(f"{root}: no bundles in it; expected NAME/VERSION/{MANIFEST}, as export writes them")
+    return bundles
+
+
 def complete_versions(directory: Path) -> dict[int, Path]:
     """List the versions below a bundle's directory that are whole, ascending: a manifest is written last."""
     try:

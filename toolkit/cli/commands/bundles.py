@@ -69,7 +69,7 @@ def ensemble(arguments: Namespace) -> None:
 def manage_bundles(arguments: Namespace) -> None:
     if arguments.action == "examples":
         return show_examples(arguments)
-    from toolkit.inference.choice import describe_bundles, recommend_engine
+    from toolkit.inference.bundles import describe_bundles, recommend_engine
 
     if arguments.action == "recommend":
         version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
