@@ -43,7 +43,7 @@ def client(served):
 
 @pytest.fixture
 def sent(upload_folder):
-    """What the browser sends of a file that it has uploaded."""
+    """A file that was uploaded, as the browser sends it."""
     return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
 
 
