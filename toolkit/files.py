@@ -2,7 +2,9 @@
 
 import codecs
 import errno
+import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -15,7 +17,7 @@ from pathlib import Path
 from toolkit.errors import UserError
 
 _PREFIX = ".partial-"
-_ABANDONED_SECONDS = 7 * 24 * 3600
+_ABANDONED_SECONDS = 7 * 24 * 3600  # of a process on another machine, which cannot be asked
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -94,10 +96,10 @@ def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> It
         UserError: the folder cannot be made, or is there and not empty.
     """
     directory = Path(directory).absolute()
-    staging = directory.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    staging = staging_path(directory.parent)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(directory.parent)
+        remove_abandoned(directory.parent)
         staging.mkdir()
     except OSError as error:
         # A file where the parent should be is "File exists" to mkdir, which sounds like the folder itself.
@@ -129,15 +131,43 @@ def plain_path(directory: Path) -> Iterator[Path]:
 
 def remove_folder(directory: Path) -> None:
     """Remove a folder that whoever looks for it finds whole or not at all."""
-    gone = directory.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    gone = staging_path(directory.parent)
     os.replace(directory, gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _remove_abandoned(parent: Path) -> None:
-    for path in parent.glob(f"{_PREFIX}*"):
-        if path.is_dir() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+def staging_path(directory: Path, prefix: str = _PREFIX) -> Path:
+    """Name a fresh folder below ``directory`` after this process, so that ``remove_abandoned`` knows its writer."""
+    return directory / f"{prefix}{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
+
+
+def remove_abandoned(directory: Path, prefix: str = _PREFIX) -> None:
+    """Remove the ``staging_path`` folders of processes that are gone: known by their number here, elsewhere by age."""
+    for staging in directory.glob(f"{prefix}*"):
+        process, machine, *_ = [*staging.name.removeprefix(prefix).split("-"), ""]
+        with suppress(OSError):  # gone meanwhile, or somebody else's
+            is_old = time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS
+            if is_old or (machine == _machine() and not _is_running(process)):
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _machine() -> str:
+    """Name where a process's number means that process: a host, or a container on it."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        return True
+    return True
 
 
 def no_such_file(path: str | os.PathLike[str]) -> str:

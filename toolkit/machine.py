@@ -9,20 +9,17 @@ from pathlib import Path
 
 from toolkit.errors import UserError
 
+_CPUINFO = Path("/proc/cpuinfo")
+
 
 def num_threads() -> int:
     """Number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def processor() -> str:
     """Name the processor and how many threads this process may use of it: times hold for machines of equal names."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    stated = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    name = next(stated, "") or platform.processor() or platform.machine()
+    name = _stated("model name", _CPUINFO) or platform.processor() or platform.machine()
     return f"{name}, {num_threads()} threads"
 
 
@@ -33,17 +30,22 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TOOLKIT_CACHE") or platformdirs.user_cache_dir("toolkit"))
 
 
-def sums_bytes_exactly(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def sums_bytes_exactly(cpuinfo: Path = _CPUINFO) -> bool:
     """Tell if this processor adds products of bytes in 32 bits: with VNNI or AMX, or if it is no x86.
 
     True where the system does not tell.
     """
+    flags = _stated("flags", cpuinfo)
+    return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags.split()))
+
+
+def _stated(field: str, cpuinfo: Path) -> str | None:
+    """Look a field of the first processor up; None where the system does not tell."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return True
-    flags = next((line.split() for line in lines if line.startswith("flags")), None)
-    return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags))
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
 
 
 def bind_address(host: str, port: int, port_option: str = "--port") -> socket.socket:

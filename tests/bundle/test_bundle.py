@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -358,8 +359,8 @@ def test_what_a_killed_export_left_is_swept_by_the_next_and_only_that(tmp_path):
         killed.stdout.close()
 
 
-def test_staging_is_swept_after_a_day_though_its_number_was_given_again(tmp_path):
+def test_staging_is_swept_after_a_week_though_its_number_was_given_again(tmp_path):
     left, fresh = staging_dir(tmp_path), staging_dir(tmp_path)  # by a process that runs
-    os.utime(left, (0, 0))
+    os.utime(left, (then := time.time() - 8 * 24 * 3600, then))
     with next_version(tmp_path) as staging:
         assert set(tmp_path.iterdir()) == {fresh, staging}

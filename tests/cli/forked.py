@@ -23,7 +23,7 @@ _SECONDS = 300
 def run_command(
     *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    """What ``toolkit ARGUMENTS`` answers in ``cwd``, with ``environment`` added to this process's own."""
+    """Run ``toolkit ARGUMENTS`` in ``cwd``, with ``environment`` added to this process's own."""
     argv = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory() as scratch:
         streams = [Path(scratch) / name for name in ("stdout", "stderr")]

@@ -61,7 +61,7 @@ for line in sys.stdin.read().splitlines():
 
 @pytest.fixture(scope="module")
 def outcomes(digits):
-    """What each command says, and which frameworks are imported by then: all in one process."""
+    """The error of each command, and the frameworks imported by then: all in one process."""
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, input="\n".join(COMMANDS), capture_output=True, text=True, cwd=digits.parent)
     assert done.returncode == 0, done.stderr

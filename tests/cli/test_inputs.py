@@ -1,4 +1,4 @@
-"""What files, folders, patterns and lists on standard input stand for."""
+"""Files, folders, patterns and lists on standard input, and the pictures that they stand for."""
 
 import io
 import os

@@ -28,7 +28,7 @@ CHROMIUM = [
 
 @pytest.fixture(scope="session", autouse=True)
 def upload_folder(tmp_path_factory) -> Iterator[Path]:
-    """Where Gradio keeps uploads: gone with the tests."""
+    """The folder in which Gradio keeps uploads: gone with the tests."""
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))

@@ -1,4 +1,4 @@
-"""What stands behind the page: finding bundles, keeping networks, answering."""
+"""Behind the page: finding bundles, keeping networks, answering."""
 
 import io
 import json

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def client(served):
 
 @pytest.fixture
 def sent(upload_folder):
-    """What the browser sends of a file that it has uploaded."""
+    """A file that was uploaded, as the browser sends it."""
     return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
 
 
@@ -111,6 +112,12 @@ def test_opening_lists_bundles_engines_examples_and_accuracy(page, bundles):
     assert "data-draw" in card
     metrics = Classifier(bundles).manifest("digits/2").metrics
     assert f"<b>{100 * metrics['top1']:.1f} %</b> on {metrics['n']:.0f} held-out pictures" in about
+
+
+def test_accuracy_by_cross_validation_is_not_called_held_out(bundles):
+    manifest = Classifier(bundles).manifest("digits/2")
+    judged = replace(manifest, metrics={"top1": 0.94, "top5": 1.0, "n": 50, "standard_error": 0.0394})
+    assert "<b>94.0 %</b> ± 3.9 on 50 out-of-fold pictures" in markup.about(judged, "litert")
 
 
 def test_a_damaged_bundle_does_not_keep_the_page_from_opening(bundles, tmp_path):

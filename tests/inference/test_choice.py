@@ -8,13 +8,12 @@ import time
 import pytest
 
 from toolkit import Predictor
-from toolkit.bundle import FLOAT_LITERT, MANIFEST, Timings, read_manifest, verify_files, write_manifest
+from toolkit.bundle import FLOAT_LITERT, MANIFEST, Timings, read_manifest
 from toolkit.engines import ENGINES
 from toolkit.engines.timing import Latency
 from toolkit.errors import UserError
 from toolkit.inference import benchmark_bundle, choice
-from toolkit.inference.choice import recommend_engine, remember_times, resolve_engine
-from toolkit.inference.shelf import Shelf
+from toolkit.inference.choice import remember_times, resolve_engine
 from toolkit.machine import processor
 
 pytestmark = pytest.mark.skipif(not ENGINES["openvino"].is_installed, reason="there is but one engine to choose")
@@ -163,50 +162,6 @@ def test_damaged_file_is_named_when_it_is_loaded(bundle_copy, timed):
     with pytest.raises(UserError, match=r"model\.fp32\.tflite: checksum"):
         Predictor.load(bundle_copy)
     assert timed == []
-
-
-def test_recommending_an_engine_changes_one_word_of_the_manifest(bundle_copy):
-    before = read_manifest(bundle_copy)
-    assert recommend_engine(bundle_copy.parent, "litert-int8") == bundle_copy
-    after = read_manifest(bundle_copy)
-    assert after == dataclasses.replace(before, recommended_engine="litert-int8")
-    verify_files(bundle_copy, after)
-    assert Predictor.load(bundle_copy, "recommended").engine_name == "litert-int8"
-    assert [path.name for path in (bundle_copy / MANIFEST).parent.glob(".*")] == []  # nothing half-written beside it
-
-
-def test_what_a_bundle_cannot_answer_with_is_not_recommended(bundle_copy):
-    before = (bundle_copy / MANIFEST).read_bytes()
-    with pytest.raises(UserError, match=r"unknown engine 'int8'; .*litert-int8"):
-        recommend_engine(bundle_copy, "int8")
-    with pytest.raises(
-        UserError, match=r"has no .*int16x8\.tflite, which litert-int16x8 runs; it has savedmodel, litert"
-    ):
-        recommend_engine(bundle_copy, "litert-int16x8", force=True)
-    assert (bundle_copy / MANIFEST).read_bytes() == before
-
-
-def test_engine_that_is_not_trusted_is_recommended_only_by_force(bundle_copy):
-    manifest = read_manifest(bundle_copy)
-    metrics = {key: value for key, value in manifest.metrics.items() if key != "top1_openvino-int8"}
-    write_manifest(bundle_copy, dataclasses.replace(manifest, metrics=metrics, forced=("litert-int8 loses 40 points",)))
-    with pytest.raises(
-        UserError, match=r"litert-int8 loses 40 points; --force .* trusted are: savedmodel, litert, openvino$"
-    ):
-        recommend_engine(bundle_copy, "litert-int8")
-    with pytest.raises(UserError, match="the accuracy of openvino-int8 was not measured"):
-        recommend_engine(bundle_copy, "openvino-int8")
-    recommend_engine(bundle_copy, "litert-int8", force=True)
-    assert read_manifest(bundle_copy).recommended_engine == "litert-int8"
-
-
-def test_served_bundle_answers_with_what_was_recommended_since(bundle_copy):
-    shelf = Shelf(bundle_copy.parent)
-    name = bundle_copy.parent.name
-    recommend_engine(bundle_copy, "litert")
-    assert shelf.get(name, engine="recommended")[1].engine_name == "litert"
-    recommend_engine(bundle_copy, "openvino-int8")
-    assert shelf.get(name, engine="recommended")[1].engine_name == "openvino-int8"
 
 
 def test_auto_makes_do_with_what_is_installed(bundle, monkeypatch):

@@ -47,6 +47,7 @@ from toolkit.bundle.versions import (
     list_versions,
     next_version,
     publish,
+    require_bundles,
     staging_dir,
 )
 
@@ -80,6 +81,7 @@ __all__ = [
     "read_examples",
     "read_manifest",
     "read_pictures",
+    "require_bundles",
     "require_network",
     "require_same_labels",
     "same_network",

@@ -1,13 +1,18 @@
 """A bundle's layout, its manifest and its checksums."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError
 from toolkit.files import write_file
 from toolkit.spec import Preprocessing
+
+if TYPE_CHECKING:
+    import pydantic
 
 EXTRA = "assets.extra"
 MANIFEST = f"{EXTRA}/manifest.json"
@@ -64,7 +69,8 @@ class Manifest:
         weights_digest: sha256 over all weights in order.
         preprocessing: from picture to input.
         labels: class names in output order.
-        metrics: measured on held-out pictures, fractions in 0…1; ``n`` says how many.
+        metrics: measured on held-out pictures, fractions in 0…1; ``n`` says how many. Where none were held out, by
+            cross-validation, with the ``standard_error`` of ``top1``.
         parity: largest difference in probability from the Keras network, by engine.
         versions: packages it was made with.
         files: sha256 by path, of every other file in the bundle.
@@ -108,6 +114,11 @@ class Manifest:
     timings: Timings | None = None
     recipes: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def subset(self) -> str:
+        """Kind of the pictures that ``metrics`` were measured on: ``held-out`` or ``out-of-fold``."""
+        return "out-of-fold" if "standard_error" in self.metrics else "held-out"
+
 
 def read_manifest(version_dir: Path) -> Manifest:
     """Read and check a manifest against the schema.
@@ -119,7 +130,7 @@ def read_manifest(version_dir: Path) -> Manifest:
 
     path = version_dir / MANIFEST
     try:
-        manifest = pydantic.TypeAdapter(Manifest).validate_json(path.read_bytes())
+        manifest = _schema().validate_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the bundle is incomplete") from None
     except OSError as error:
@@ -133,6 +144,13 @@ def read_manifest(version_dir: Path) -> Manifest:
             f"{path}: written by a newer toolkit (schema {manifest.schema_version}, this one reads {SCHEMA_VERSION})"
         )
     return manifest
+
+
+@functools.cache  # making it takes far longer than reading a manifest by it
+def _schema() -> "pydantic.TypeAdapter[Manifest]":
+    import pydantic
+
+    return pydantic.TypeAdapter(Manifest)
 
 
 def write_manifest(version_dir: Path, manifest: Manifest) -> None:

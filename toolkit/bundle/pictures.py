@@ -1,4 +1,4 @@
-"""What a bundle knows of pictures: examples to show, and digests of those that it was made with."""
+"""Pictures of a bundle: examples to show, and digests of those that it was made with."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,20 +1,16 @@
 """Versions of a bundle side by side: found, listed, written beside their place and published in one step."""
 
-import hashlib
 import os
-import platform
-import secrets
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.bundle.manifest import MANIFEST
 from toolkit.errors import UserError
+from toolkit.files import remove_abandoned, staging_path
 
-_STAGING = ".staging-"  # then the number of the process that writes there, and of what machine
-_ABANDONED_SECONDS = 24 * 3600
+_STAGING = ".staging-"
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -50,6 +46,18 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
         return {root.name: own}
     found = {name: complete_versions(root / name) for name in sorted(os.listdir(root))}
     return {name: versions for name, versions in found.items() if versions}
+
+
+def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
+    """List the bundles below ``root`` as ``list_bundles`` does, where there must be some.
+
+    Raises:
+        UserError: there is no such folder, or no bundle in it.
+    """
+    bundles = list_bundles(root)
+    if not bundles:
+        raise UserError(f"{root}: no bundles in it; expected NAME/VERSION/{MANIFEST}, as export writes them")
+    return bundles
 
 
 def complete_versions(directory: Path) -> dict[int, Path]:
@@ -91,7 +99,7 @@ def next_version(directory: Path) -> Iterator[Path]:
 
     Those that killed processes left in the same place are removed first.
     """
-    _sweep(directory)
+    remove_abandoned(directory, _STAGING)
     staging = staging_dir(directory)
     try:
         yield staging
@@ -107,38 +115,9 @@ def staging_dir(directory: Path) -> Path:
     Raises:
         UserError: it cannot be made, for instance because ``directory`` is a file.
     """
-    staging = directory / f"{_STAGING}{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
+    staging = staging_path(directory, _STAGING)
     try:
         staging.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to ({error.strerror})") from None
     return staging
-
-
-def _sweep(directory: Path) -> None:
-    """Remove staging directories whose process is gone: known by its number here, elsewhere by its age."""
-    for staging in directory.glob(f"{_STAGING}*") if directory.is_dir() else ():
-        process, machine, *_ = [*staging.name.removeprefix(_STAGING).split("-"), ""]
-        with suppress(OSError):  # gone meanwhile, or somebody else's
-            is_old = time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS
-            if is_old or (machine == _machine() and not _is_running(process)):
-                shutil.rmtree(staging, ignore_errors=True)
-
-
-def _machine() -> str:
-    """Name where a process's number means that process: a host, or a container on it."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OverflowError, PermissionError):
-        return True
-    return True

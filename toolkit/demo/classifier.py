@@ -41,7 +41,7 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        """Whether the best label is the true one, however improbable."""
+        """True where the best label is the true one, however improbable."""
         return self.predictions[0].label == self.true_label
 
     def as_document(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def problem_card(title: str, detail: str, advice: str = "") -> str:
 
 
 def about(manifest: Manifest, engine: str) -> str:
-    """Write the network's facts and its accuracy on held-out pictures, with ``engine`` where that was measured."""
+    """Write the network's facts and its measured accuracy, with ``engine`` where that was measured."""
     height, width = manifest.preprocessing.size
     colour = "grey" if _is_grey(manifest) else "colour"
     facts = [
@@ -132,8 +132,10 @@ def about(manifest: Manifest, engine: str) -> str:
     accuracy = manifest.metrics.get(f"top1_{engine}", manifest.metrics.get("top1"))
     if accuracy is not None:
         count = manifest.metrics.get("n")
-        where = f"on {count:,.0f} held-out pictures" if count else "on held-out pictures"
-        lines += f"<br><b>{100 * accuracy:.1f} %</b> {where}"
+        of_them = f"{count:,.0f} " if count else ""
+        error = manifest.metrics.get("standard_error")
+        spread = "" if error is None else f" ± {100 * error:.1f}"
+        lines += f"<br><b>{100 * accuracy:.1f} %</b>{spread} on {of_them}{manifest.subset} pictures"
     if manifest.forced:
         lines += f'<br><span class="tk-warn">Exported against its checks: {escape("; ".join(manifest.forced))}</span>'
     return f'<p class="tk-about">{lines}</p>'

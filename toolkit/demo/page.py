@@ -260,7 +260,7 @@ class _Page:
 
 
 def _sent(event: gr.EventData) -> dict[str, Any]:
-    """What a script of the page sent with an event, or whoever pretends to be it."""
+    """Take the data that a script of the page sent with an event, or whoever pretends to be it."""
     return event._data if isinstance(event._data, dict) else {}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.data.pixels.decode import GRAPH_FORMATS, decode_pixels
+from toolkit.data.pixels.decode import GRAPH_FORMATS
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
@@ -30,11 +30,11 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
 
     Returns:
         ``{"bundle", "held_out", "rows", "processor_share", "recommended", "verdict"}``. ``held_out`` is what the export
-        measured, with top-1 and top-5 as fractions, or ``None``. ``processor_share`` is the part, 0…1, of the
-        processors' time that this process could have meanwhile; where it is small the verdict says so. A row is
-        ``{"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"}``; ``top1_delta`` is the change
-        of top-1 against float measured at export, a fraction, 0 for float engines and ``None`` where it was not
-        measured.
+        measured, with top-1 and top-5 as fractions and the ``subset`` that they hold for, or ``None``.
+        ``processor_share`` is the part, 0…1, of the processors' time that this process could have meanwhile; where it
+        is small the verdict says so. A row is ``{"engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes",
+        "top1_delta"}``; ``top1_delta`` is the change of top-1 against float measured at export, a fraction, 0 for float
+        engines and ``None`` where it was not measured.
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
@@ -58,8 +58,9 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
     share = float(np.mean(shares))
     held_out: dict[str, Any] | None = None
     if "top1" in manifest.metrics:
-        held_out = {key: manifest.metrics[key] for key in ("top1", "top5", "n")}
-        held_out["num_classes"] = len(manifest.labels)
+        shown = ("top1", "top5", "n", "standard_error")
+        held_out = {key: manifest.metrics[key] for key in shown if key in manifest.metrics}
+        held_out |= {"subset": manifest.subset, "num_classes": len(manifest.labels)}
     return {
         "bundle": str(version_dir),
         "held_out": held_out,
@@ -85,13 +86,12 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     """
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
-    for image in images:
-        decode_pixels(image, manifest.preprocessing)  # before minutes of loading networks
+    pixels = load_pixels(images, manifest.preprocessing)  # before minutes of loading networks
     verify_files(version_dir, manifest)
     if manifest.members:
         answers = {"savedmodel": Predictor.load(version_dir).probabilities(images)}
     else:
-        answers = _engine_answers(version_dir, manifest, images)
+        answers = _engine_answers(version_dir, manifest, pixels)
     reference = next(iter(answers.values()))
     served = SavedModelEngine(version_dir, manifest.preprocessing)
     found = [_served(served, Path(image)) for image in track(images, "asking the served graph")]
@@ -133,10 +133,9 @@ def _served(engine: SavedModelEngine, image: Path) -> np.ndarray:
         ) from None
 
 
-def _engine_answers(version_dir: Path, manifest: Manifest, images: Sequence[str | Path]) -> dict[str, np.ndarray]:
+def _engine_answers(version_dir: Path, manifest: Manifest, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Every engine's probabilities by its name, those of the Keras network first."""
     preprocessing = manifest.preprocessing
-    pixels = load_pixels(images, preprocessing)
     with step("asking the Keras network"):
         model = load_network(require_network(version_dir, manifest))
         answers = {"keras": KerasEngine(model, preprocessing).probabilities(pixels)}

@@ -1,4 +1,4 @@
-"""What callers give as a picture, or as several, brought to the kinds that are decoded."""
+"""Pictures as callers give them, one or several, brought to the kinds that are decoded."""
 
 import io
 import os

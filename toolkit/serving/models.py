@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import MANIFEST, Manifest, read_manifest
+from toolkit.bundle import Manifest, read_manifest, require_bundles
 from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
@@ -30,14 +30,10 @@ class ModelTable:
 
     def __init__(self, directory: str | Path, engine: str = "auto") -> None:
         """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.serving.create_app``."""
-        directory = Path(directory).resolve()
         require_engine(engine)
-        if not directory.is_dir():
-            raise UserError(f"{directory}: no such folder of bundles")
+        require_bundles(directory)
         self._engine = engine
         self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS)
-        if not self.names():
-            raise UserError(f"{directory}: no bundles in it; expected NAME/VERSION/{MANIFEST}, as export writes them")
 
     def names(self) -> list[str]:
         """List the names of the bundles there are now."""

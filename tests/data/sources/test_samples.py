@@ -69,3 +69,5 @@ def test_killed_half_way_it_leaves_no_folder_of_that_name(tmp_path):
     assert not (tmp_path / "digits").exists() or len(list((tmp_path / "digits").rglob("*.png"))) == 1797
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".partial-") or left.name == "digits"
+    write_samples("digits", tmp_path / "again")
+    assert not any(tmp_path.glob(".partial-*"))

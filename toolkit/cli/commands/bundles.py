@@ -69,7 +69,7 @@ def ensemble(arguments: Namespace) -> None:
 def manage_bundles(arguments: Namespace) -> None:
     if arguments.action == "examples":
         return show_examples(arguments)
-    from toolkit.inference.choice import describe_bundles, recommend_engine
+    from toolkit.inference.bundles import describe_bundles, recommend_engine
 
     if arguments.action == "recommend":
         version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
@@ -80,11 +80,11 @@ def manage_bundles(arguments: Namespace) -> None:
     if arguments.json:
         return print_json(rows)
     readable = [row for row in rows if not row["error"]]
-    columns = ["bundle", "network", "classes", "top-1 %", "pictures", "recommended", "engines"]
+    columns = ["bundle", "network", "classes", "top-1 %", "pictures", "measured", "recommended", "engines"]
     table = [
         [
-            *(row["bundle"], row["model"], row["num_classes"]),
-            *(row["top1"] and 100 * row["top1"], row["n"], row["recommended"], " ".join(row["engines"])),
+            *(row["bundle"], row["model"], row["num_classes"], row["top1"] and 100 * row["top1"]),
+            *(row["n"], row["subset"], row["recommended"], " ".join(row["engines"])),
         ]
         for row in readable
     ]
@@ -156,7 +156,7 @@ def benchmark(arguments: Namespace) -> None:
         return print_json(report)
     columns = ["engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"]
     if report["held_out"]:
-        print_metrics(report["held_out"] | {"subset": "held-out"})
+        print_metrics(report["held_out"])
     print_table([[row[c] for c in columns] for row in report["rows"]], columns)
     return print(report["verdict"])
 

@@ -1,6 +1,7 @@
 """The action that shows a bundle at work on its own pictures."""
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from toolkit.cli.output import print_json, print_table
@@ -21,8 +22,7 @@ def show_examples(arguments: Namespace) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
-    name = row["path"].replace("\\", "/").rpartition("/")[2]
-    return [name, row["true_label"], row["label"], 100 * row["probability"]]
+    return [Path(row["path"]).name, row["true_label"], row["label"], 100 * row["probability"]]
 
 
 def _verdict(row: dict[str, Any]) -> str:
