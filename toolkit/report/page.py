@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from toolkit.errors import one_line
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e; --paper: #fff; --line: #d1d9e0 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --quiet: #9198a1; --paper: #0d1117; --line: #3d444d } }
@@ -87,7 +89,7 @@ def plot_style() -> Iterator[None]:
 
 
 def _text(value: Any) -> str:
-    return f"{100 * value:.2f}" if isinstance(value, float) else escape(str(value))
+    return f"{100 * value:.2f}" if isinstance(value, float) else escape(one_line(str(value)))
 
 
 def _jpeg(pixels: np.ndarray, height: int) -> str:

@@ -1,15 +1,12 @@
 """The results of a run: figures, tables and pictures, and one HTML page that holds them all."""
 
-import base64
 import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,7 @@ from toolkit.metrics import accuracy_report
 from toolkit.network import as_float32
 from toolkit.progress import track
 from toolkit.report import classification, plots
-from toolkit.report.page import STYLE, plot_style
+from toolkit.report.page import document, figures, picture, plot_style, table
 from toolkit.spec import Preprocessing
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
 
@@ -108,51 +105,25 @@ def _page(
     pairs: list[tuple[int, int, int]],
 ) -> str:
     sizes = f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test pictures"
-    figures = {f"{metrics['subset']} top-1": metrics["top1"]}
+    values = {f"{metrics['subset']} top-1": metrics["top1"]}
     if len(rows) > 5:  # of five classes or fewer, the five best are all
-        figures[f"{metrics['subset']} top-5"] = metrics["top5"]
-    figures |= {
+        values[f"{metrics['subset']} top-5"] = metrics["top5"]
+    values |= {
         "macro precision": metrics["macro_precision"],
         "macro recall": metrics["macro_recall"],
         "macro F1": metrics["macro_f1"],
     }
-    sections = [_picture(heading, path) for heading, path in pictures.items()]
-    table = [[row.name, row.num_examples, *(f"{100 * v:.2f}" for v in astuple(row)[2:])] for row in rows]
-    sections.append(_table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], table))
+    subtitle = f"{one_line(str(run.path))} · {len(run.history())} epochs · {sizes}"
+    body = [f'<h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p>', figures(values)]
+    body += [picture(heading, path.read_bytes()) for heading, path in pictures.items()]
+    body.append(table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], map(astuple, rows)))
     if pairs:
         named = [[rows[true].name, rows[called].name, count] for true, called, count in pairs]
-        sections.append(_table("Most frequent mistakes", ["is", "was called", "times"], named))
+        body.append(table("Most frequent mistakes", ["is", "was called", "times"], named))
     for name in ("config.json", "model.json", "environment.json"):
         text = (run.path / name).read_text(encoding="utf-8")
-        sections.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
-    template = resources.files("toolkit.training.report").joinpath("report.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        style=STYLE,
-        title=_escaped(title),
-        subtitle=f"{_escaped(str(run.path))} · {len(run.history())} epochs · {sizes}",
-        figures="".join(f"<li><b>{100 * v:.2f} %</b>{escape(k)}</li>" for k, v in figures.items()),
-        sections="\n".join(sections),
-    )
-
-
-def _picture(heading: str, path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{content}">'
-
-
-def _table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    kinds = ['class="number"' if column else "" for column in range(len(header))]
-    kinds[1] = "" if header[1] == "was called" else kinds[1]
-    head = "".join(f"<th {kind}>{name}</th>" for kind, name in zip(kinds, header, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f"<td {k}>{_escaped(str(v))}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f"<details open><summary>{heading}</summary><table><tr>{head}</tr>\n{body}</table></details>"
-
-
-def _escaped(text: str) -> str:
-    return escape(one_line(text))
+        body.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
+    return document(title, "\n".join(body))
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:
