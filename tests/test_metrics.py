@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from toolkit import metrics
-from toolkit.engines.runtimes import softmax
-from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
+from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, softmax, top_k_accuracy
 
 PROBABILITIES = np.array(
     [

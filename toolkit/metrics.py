@@ -8,6 +8,16 @@ KEPT = 0.95
 _LOG_RANGE = (-5.0, 5.0)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis, float32.
+
+    >>> [round(float(p), 3) for p in softmax(np.array([5.0, 2.0, -1.0, 3.0]))]
+    [0.842, 0.042, 0.002, 0.114]
+    """
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share, 0…1, of examples whose label is among the ``k`` most probable classes, or all if they are fewer.
 

@@ -13,9 +13,9 @@ from toolkit.data.pixels.decode import luma, normalize
 from toolkit.engines.extract import relative_difference
 from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
 from toolkit.engines.onnx_rules import UntranslatableError
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.layers import StochasticDepth
+from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
 pytest.importorskip("onnx")

@@ -16,9 +16,10 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.engines.convert import to_litert
-from toolkit.engines.runtimes import KerasEngine, softmax
+from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
 from toolkit.machine import sums_bytes_exactly
+from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
 INSTALLED = [name for name, row in ENGINES.items() if row.is_installed]

@@ -12,13 +12,13 @@ from toolkit.bundle import FLOAT_LITERT, KERAS_FILE, read_manifest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines
-from toolkit.engines.runtimes import softmax
 from toolkit.engines.timing import recommend
 from toolkit.errors import UserError
 from toolkit.export import export_bundle
 from toolkit.inference import benchmark_bundle, compare, verify_bundle
 from toolkit.inference.choice import is_trusted
 from toolkit.inference.compare import _verdict
+from toolkit.metrics import softmax
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 import toolkit
 from toolkit import layers
 from toolkit.engines.convert import to_litert
-from toolkit.engines.runtimes import LiteRTEngine, SavedModelEngine, softmax
+from toolkit.engines.runtimes import LiteRTEngine, SavedModelEngine
+from toolkit.metrics import softmax
 from toolkit.network import feature_tensor
 from toolkit.spec import Preprocessing
 

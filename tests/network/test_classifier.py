@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
+from toolkit.metrics import softmax
 from toolkit.network import as_classifier, feature_tensor, flatten, probabilities_of, split_rescaling
 from toolkit.spec import Preprocessing
 

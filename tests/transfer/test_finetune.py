@@ -12,8 +12,8 @@ from toolkit import create_model, model_info
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Split, Subset
 from toolkit.data.pixels.decode import normalize
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
+from toolkit.metrics import softmax
 from toolkit.transfer import (
     AugmentedViews,
     Extraction,

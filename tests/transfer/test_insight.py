@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from toolkit.data.feed.split import Subset
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
+from toolkit.metrics import softmax
 from toolkit.transfer.finetune import Step
 from toolkit.transfer.heads.selection import Trial, select_head
 from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates

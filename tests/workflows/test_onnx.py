@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.engines import open_engine
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
+from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 from toolkit.workflows import onnx as workflow
 from toolkit.workflows.onnx import export_onnx

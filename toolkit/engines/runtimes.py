@@ -14,6 +14,7 @@ from toolkit.errors import UserError, unknown_name
 from toolkit.files import plain_path
 from toolkit.lazy import keras
 from toolkit.machine import num_threads, sums_bytes_exactly
+from toolkit.metrics import softmax
 from toolkit.network import probabilities_of
 from toolkit.spec import Preprocessing
 
@@ -189,13 +190,3 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing) -> E
     except Exception as error:  # every runtime has exceptions of its own for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{version_dir / row.file}: engine {name!r} cannot load it ({reason})") from error
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities along the last axis, float32.
-
-    >>> [round(float(p), 3) for p in softmax(np.array([5.0, 2.0, -1.0, 3.0]))]
-    [0.842, 0.042, 0.002, 0.114]
-    """
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -133,7 +133,9 @@ def probabilities_of(model: "keras.Model") -> Callable[["np.ndarray"], "np.ndarr
         return lambda answers: np.asarray(answers, np.float32)
     if head.activation == "sigmoid":
         return lambda answers: np.concatenate([1 - answers, answers], axis=-1).astype(np.float32)
-    return _softmax
+    from toolkit.metrics import softmax
+
+    return softmax
 
 
 def split_rescaling(model: "keras.Model", preprocessing: Preprocessing) -> tuple["keras.Model", Preprocessing]:
@@ -275,8 +277,3 @@ def _affine(layer: Any, channels: int) -> tuple[Any, Any] | None:
             deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
             return 1 / deviation, -mean / deviation
     return None
-
-
-def _softmax(logits: "np.ndarray") -> "np.ndarray":
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -12,11 +12,10 @@ import numpy as np
 
 from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Split, Subset
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
-from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, top_k_accuracy
+from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, softmax, top_k_accuracy
 from toolkit.network import as_classifier
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures

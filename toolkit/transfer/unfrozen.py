@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.data.feed.split import class_weights
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.metrics import top_k_accuracy
+from toolkit.metrics import softmax, top_k_accuracy
 from toolkit.progress import step
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import cut_tensor, freeze, stages_of, trainable_part, unfreeze

@@ -158,7 +158,7 @@ def _calibrate(
     Returns:
         Options of ``export_held_out``: the temperature, the reject threshold, the probabilities from now on.
     """
-    from toolkit.engines.runtimes import softmax
+    from toolkit.metrics import softmax
     from toolkit.training.report.page import predict
     from toolkit.transfer.finetune import divide_logits
 

@@ -14,9 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toolkit.engines.runtimes import softmax
 from toolkit.errors import UserError
-from toolkit.metrics import fit_temperature, reject_threshold
+from toolkit.metrics import fit_temperature, reject_threshold, softmax
 from toolkit.progress import step
 from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
