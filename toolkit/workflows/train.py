@@ -20,6 +20,7 @@ from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.data.sources.source import Source, as_source
 from toolkit.errors import UserError, one_line
+from toolkit.factory import locate_weights
 from toolkit.lazy import keras
 from toolkit.metrics import fit_temperature, reject_threshold
 from toolkit.network import load_network
@@ -101,7 +102,9 @@ def train_folder(
     if export:
         require_writable(export.directory, "--export")
     config = _settings(command, options, run if begun else None)
-    weights = None if begun and run.positions() else _located(command.weights, info)
+    weights = None if begun and run.positions() else command.weights
+    if weights is not None:
+        locate_weights(info, weights)
     folder = scan(command.source, command.skip_bad)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
     split = split.skipping_bad(command.skip_bad)
@@ -306,19 +309,6 @@ def _changed_length(run: RunDirectory, before: TrainConfig, now: TrainConfig) ->
     )
 
 
-def _located(weights: str | None, info: ModelInfo) -> str | Path | None:
-    """Find the file that a run starts from, before anything takes long."""
-    if weights is None:
-        return None
-    path = Path(weights)
-    if (path / "config.json").exists() and not (path / "model.keras").exists():
-        raise UserError(f"--weights {path}: the run is not finished; `toolkit train --resume {path}` goes on with it")
-    from toolkit.factory import locate_weights
-
-    locate_weights(info, weights)
-    return weights
-
-
 @contextmanager
 def _resumable(run: RunDirectory) -> Iterator[None]:
     """Have an error of the disk say how the run goes on: all it has written is whole."""
@@ -346,7 +336,7 @@ class _Plan:
     folder: ImageFolder
     split: Split
     command: _Command
-    weights: str | Path | None
+    weights: str | None
     begun: bool
 
     def files(self) -> dict[str, str]:
