@@ -17,19 +17,6 @@ from toolkit.workflows.train import train_folder
 FLAT = ("optimizer.schedule=constant", "optimizer.warmup_epochs=0", "run.batch_size=16", "run.gradient_norms=false")
 
 
-@pytest.fixture(scope="module")
-def few(digits, tmp_path_factory) -> Path:
-    """Twenty pictures each of two digits; caches are the module's own."""
-    root = tmp_path_factory.mktemp("train") / "few"
-    for name in "01":
-        (root / name).mkdir(parents=True)
-        for path in sorted((digits / name).iterdir())[:20]:
-            shutil.copy(path, root / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_CACHE", str(root.parent / "cache"))
-        yield root
-
-
 def begin(data: Path, out: Path, *settings: str, epochs: int = 2, **options) -> dict:
     chosen = (*FLAT, f"run.epochs={epochs}", *settings)
     return train_folder(data, "softmax_regression", out=out, options=TrainOptions(overrides=chosen, **options))
