@@ -248,6 +248,15 @@ def test_a_full_disk_costs_nothing_that_was_written(few, two_epochs, tmp_path, l
     assert epochs_of(out) == [1, 2]
 
 
+def test_held_out_pictures_are_decoded_once_for_all_that_follows_training(few, tmp_path, held_out_decoded):
+    """For the report, calibration and the bundle; the gate of an export is where they are decoded."""
+    export = ExportOptions(tmp_path / "bundle", formats=("savedmodel",))
+    options = TrainOptions(overrides=(*FLAT, "run.epochs=1"))
+    train_folder(few, "softmax_regression", out=tmp_path / "run", options=options, export=export)
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert sorted(held_out_decoded) == sorted(str(few / name) for name in splits["val"] + splits["test"])
+
+
 def test_every_long_step_is_told(few, tmp_path, told):
     begin(few, tmp_path / "run", "run.gradient_norms=true", "run.checkpoint_every_steps=1")
     begun = [label for label, _ in told._steps]

@@ -22,8 +22,8 @@ from toolkit.data.sources.source import Source, as_source
 from toolkit.errors import UserError, one_line
 from toolkit.factory import locate_weights
 from toolkit.lazy import keras
-from toolkit.metrics import fit_temperature, reject_threshold
-from toolkit.network import load_network
+from toolkit.metrics import softmax
+from toolkit.network import as_float32, load_network
 from toolkit.progress import step
 from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
@@ -110,8 +110,10 @@ def train_folder(
     split = split.skipping_bad(command.skip_bad)
 
     with step("starting TensorFlow"):
+        from toolkit.engines.runtimes import KerasEngine
+        from toolkit.export.parity import HeldOutPictures
         from toolkit.training.devices import resolve_policy
-        from toolkit.training.report.page import predict, write_report
+        from toolkit.training.report.page import write_report
 
         policy = resolve_policy(config.run.dtype_policy)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype_policy=policy))
@@ -134,7 +136,10 @@ def train_folder(
             model, preprocessing = _trained_model(plan, run, hosts, epoch_report)
         if not run.writer:
             return {"run": str(run.path)}
-        probabilities = predict(model, split.held_out[1], preprocessing)
+        engine = KerasEngine(as_float32(model), preprocessing)
+        name, subset = split.held_out
+        pictures = HeldOutPictures(subset, preprocessing)
+        probabilities = pictures.answers(engine, "predicting held-out pictures")
         with step("writing the report"):
             metrics = write_report(probabilities, split, preprocessing, folder.class_names, run, title=info.title)
         result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
@@ -142,40 +147,35 @@ def train_folder(
             return result | {"bundle": command.bundle}  # this network's already
         export = export or command.export_options()
         if export:
-            calibration = _calibrate(model, split, preprocessing, probabilities)
-            path, _ = export_held_out(model, folder, split, preprocessing, export, **calibration)
+            validation = probabilities
+            if name != "val":
+                validation = HeldOutPictures(split.val, preprocessing).answers(engine, "calibrating")
+            calibration = _calibrate(model, validation, np.asarray(split.val.labels), probabilities)
+            path, _ = export_held_out(model, folder, split, preprocessing, export, pictures=pictures, **calibration)
             run.write_text("command.json", dataclasses.replace(command, bundle=str(path.absolute())).as_json())
             result["bundle"] = str(path)
     return result
 
 
 def _calibrate(
-    model: "keras.Model", split: Split, preprocessing: Preprocessing, held_out: np.ndarray
+    model: "keras.Model", validation: np.ndarray, labels: np.ndarray, held_out: np.ndarray
 ) -> dict[str, Any]:
     """Scale the network's logits so that validation finds its probabilities right, as fine-tuning does.
 
     Args:
         model: its last layer is changed.
-        held_out: the network's probabilities for the held-out pictures, until now.
+        validation: the network's probabilities for the validation pictures, until now.
+        labels: of those.
+        held_out: the same for the held-out pictures.
 
     Returns:
         Options of ``export_held_out``: the temperature, the reject threshold, the probabilities from now on.
     """
-    from toolkit.metrics import softmax
-    from toolkit.training.report.page import predict
-    from toolkit.transfer.finetune import divide_logits
+    from toolkit.transfer.finetune import calibrate
 
-    if not len(split.val):
-        return {"reference": held_out}
-    with step("calibrating"):
-        logits, labels = _logits(predict(model, split.val, preprocessing)), np.asarray(split.val.labels)
-    temperature = fit_temperature(logits, labels)
-    divide_logits(model, temperature)
-    return {
-        "reference": softmax(_logits(held_out) / np.float32(temperature)),
-        "temperature": temperature,
-        "reject_below": reject_threshold(softmax(logits / np.float32(temperature)), labels),
-    }
+    temperature, reject_below = calibrate(model, _logits(validation), labels)
+    reference = softmax(_logits(held_out) / np.float32(temperature))
+    return {"temperature": temperature, "reject_below": reject_below, "reference": reference}
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

@@ -12,19 +12,14 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.data.feed.split import Split, Subset
-from toolkit.engines.runtimes import KerasEngine
+from toolkit.data.feed.split import Split
 from toolkit.errors import one_line
-from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
-from toolkit.network import as_float32
-from toolkit.progress import track
 from toolkit.report import classification, plots
 from toolkit.report.page import document, figures, picture, plot_style, table
 from toolkit.spec import Preprocessing
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
 
-_BATCH = 64
 _MISTAKES = 24
 _PAIRS = 15
 
@@ -68,18 +63,6 @@ def write_report(
     run.write_text("report.html", page)
     run.write_text("result.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
-
-
-def predict(model: "keras.Model", subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
-    """Predict probabilities in float32, (pictures, classes), with the network computing in float32."""
-    engine = KerasEngine(as_float32(model), preprocessing)
-    chunks = [subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH)]
-    return np.concatenate(
-        [
-            engine.probabilities(load_pixels(chunk, preprocessing))
-            for chunk in track(chunks, "predicting held-out pictures")
-        ]
-    )
 
 
 def _draw(run: RunDirectory, title: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Path]:
