@@ -1,4 +1,4 @@
-"""What several test files stand on: the real digits, a network trained on them, and its bundle. Made once a session."""
+"""Fixtures of several test files: the real digits, a network trained on them, and its bundle. Made once a session."""
 
 import functools
 import io
@@ -43,7 +43,7 @@ def digits_split(digits_folder):
 
 @pytest.fixture(scope="session")
 def lenet_preprocessing():
-    """What LeNet-5 takes."""
+    """The preprocessing of LeNet-5."""
     from toolkit import model_info
 
     return model_info("lenet5").preprocessing
