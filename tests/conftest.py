@@ -187,12 +187,16 @@ def told():
     """Every (label, done, total) that steps tell while the test runs."""
 
     class Recorder(list):
+        def __init__(self):
+            super().__init__()
+            self.begun = []  # (label, total) of every step
+
         def begin(self, label, total, in_bytes):
-            self._steps = [*getattr(self, "_steps", []), (label, total)]
-            return len(self._steps) - 1
+            self.begun.append((label, total))
+            return len(self.begun) - 1
 
         def update(self, number, done, total):
-            label, known = self._steps[number]
+            label, known = self.begun[number]
             self.append((label, done, total or known))
 
         def end(self, number): ...

@@ -259,11 +259,10 @@ def test_held_out_pictures_are_decoded_once_for_all_that_follows_training(few, t
 
 def test_every_long_step_is_told(few, tmp_path, told):
     begin(few, tmp_path / "run", "run.gradient_norms=true", "run.checkpoint_every_steps=1")
-    begun = [label for label, _ in told._steps]
     labels = ("building the network", "decoding pictures", "compiling the training step", "epoch 2/2", "validating")
     labels += ("measuring gradients", "writing a checkpoint", "predicting held-out pictures", "writing the report")
-    assert set(labels) <= set(begun)
-    totals = dict(told._steps)
+    totals = dict(told.begun)
+    assert set(labels) <= set(totals)
     assert (totals["epoch 1/2"], totals["validating"], totals["decoding pictures"]) == (2, 1, 24)
-    assert all(total != 0 for _, total in told._steps)
+    assert 0 not in totals.values()
     assert all(done <= (total or done) for _, done, total in told)
