@@ -16,12 +16,11 @@ from toolkit.data.feed.split import Split
 from toolkit.errors import one_line
 from toolkit.metrics import accuracy_report
 from toolkit.report import classification, plots
-from toolkit.report.page import document, figures, picture, plot_style, table
+from toolkit.report.page import document, figures, picture, plot_style, score_tables
 from toolkit.spec import Preprocessing
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
 
 _MISTAKES = 24
-_PAIRS = 15
 
 
 def write_report(
@@ -59,7 +58,7 @@ def write_report(
         with plot_style():
             plots.plot_mistakes(pixels, answers, labels[mistakes].tolist(), class_names, run.path / "mistakes.png")
         pictures["Surest mistakes"] = run.path / "mistakes.png"
-    page = _page(run, title, split, metrics, pictures, rows, classification.confused_pairs(matrix, _PAIRS))
+    page = _page(run, title, split, metrics, pictures, rows, matrix)
     run.write_text("report.html", page)
     run.write_text("result.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
@@ -85,7 +84,7 @@ def _page(
     metrics: dict[str, Any],
     pictures: dict[str, Path],
     rows: list[classification.ClassRow],
-    pairs: list[tuple[int, int, int]],
+    matrix: np.ndarray,
 ) -> str:
     sizes = f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test pictures"
     values = {f"{metrics['subset']} top-1": metrics["top1"]}
@@ -99,10 +98,7 @@ def _page(
     subtitle = f"{one_line(str(run.path))} · {len(run.history())} epochs · {sizes}"
     body = [f'<h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p>', figures(values)]
     body += [picture(heading, path.read_bytes()) for heading, path in pictures.items()]
-    body.append(table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], map(astuple, rows)))
-    if pairs:
-        named = [[rows[true].name, rows[called].name, count] for true, called, count in pairs]
-        body.append(table("Most frequent mistakes", ["is", "was called", "times"], named))
+    body += score_tables(rows, matrix)
     for name in ("config.json", "model.json", "environment.json"):
         text = (run.path / name).read_text(encoding="utf-8")
         body.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
