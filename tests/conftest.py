@@ -1,4 +1,4 @@
-"""What several test files stand on: the real digits, a network trained on them, and its bundle. Made once a session."""
+"""Fixtures of several test files: the real digits, a network trained on them, and its bundle. Made once a session."""
 
 import functools
 import io
@@ -43,7 +43,7 @@ def digits_split(digits_folder):
 
 @pytest.fixture(scope="session")
 def lenet_preprocessing():
-    """What LeNet-5 takes."""
+    """The preprocessing of LeNet-5."""
     from toolkit import model_info
 
     return model_info("lenet5").preprocessing
@@ -187,12 +187,16 @@ def told():
     """Every (label, done, total) that steps tell while the test runs."""
 
     class Recorder(list):
+        def __init__(self):
+            super().__init__()
+            self.begun = []  # (label, total) of every step
+
         def begin(self, label, total, in_bytes):
-            self._steps = [*getattr(self, "_steps", []), (label, total)]
-            return len(self._steps) - 1
+            self.begun.append((label, total))
+            return len(self.begun) - 1
 
         def update(self, number, done, total):
-            label, known = self._steps[number]
+            label, known = self.begun[number]
             self.append((label, done, total or known))
 
         def end(self, number): ...

@@ -1,4 +1,4 @@
-"""What the README and the guide say is so."""
+"""The README and the guide hold against the code, the records and the files."""
 
 import json
 import re

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 
 class Display(Protocol):
-    """Where steps under way are shown. Called from several threads."""
+    """A place that shows steps under way. Called from several threads."""
 
     def begin(self, label: str, total: int | None, in_bytes: bool) -> int:
         """Show a new step, and give the number that it is known by."""

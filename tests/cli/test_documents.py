@@ -121,7 +121,7 @@ def test_what_is_activated_is_what_make_installs():
 
 
 def curl_at_server(home: Path, lines: list[str]) -> dict:
-    """The answer that the README's curl gets from the server of the line before."""
+    """Send the README's request to the server of the line before, and give the answer."""
     serve, curl = (next(line for line in lines if line.startswith(start)) for start in ("toolkit serve", "echo"))
     log = home / "server.log"
     command = [sys.executable, "-m", "toolkit", *shlex.split(serve)[1:], "--port", "0"]

@@ -12,6 +12,7 @@ import pytest
 import toolkit
 from toolkit.errors import UserError
 from toolkit.factory import locate_weights
+from toolkit.training.run_dir import RunDirectory
 
 RNG = np.random.default_rng(0)
 FORMATS = (".keras", ".weights.h5")
@@ -227,9 +228,17 @@ def test_bundles_and_runs_are_weights(bundle, lenet, lenet_preprocessing, tmp_pa
     assert toolkit.create_model("lenet5", num_classes=3, weights=bundle).output_shape == (None, 3)
 
 
-@pytest.mark.parametrize(("place", "fault"), [("gone.keras", "no weights file at"), ("empty", "not a bundle")])
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ("gone.keras", "no weights file at"),
+        ("empty", "not a bundle"),
+        ("begun", "begun: the run is not finished; `tool"),
+    ],
+)
 def test_a_place_without_weights_is_told_before_a_network_is_built(tmp_path, place, fault):
     (tmp_path / "empty").mkdir()
+    RunDirectory(tmp_path / "begun").begin({"config.json": "{}"}, resume=False)
     info = toolkit.model_info("lenet5")
     with pytest.raises(UserError, match=fault):
         locate_weights(info, str(tmp_path / place))

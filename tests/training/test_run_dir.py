@@ -44,7 +44,7 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def train_to_the_end(pictures: Path, out: Path, config: TrainConfig) -> None:
-    """What one process does: begin or go on, and finish."""
+    """Begin or go on, and finish, as one process does."""
     import keras
 
     from toolkit.data import scan_folder, split_folder

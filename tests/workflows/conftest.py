@@ -1,4 +1,21 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+
+
+@pytest.fixture(scope="module")
+def few(digits, tmp_path_factory) -> Iterator[Path]:
+    """Twenty pictures each of two digits; caches are the module's own."""
+    root = tmp_path_factory.mktemp("few") / "digits"
+    for name in "01":
+        (root / name).mkdir(parents=True)
+        for path in sorted((digits / name).iterdir())[:20]:
+            shutil.copy(path, root / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_CACHE", str(root.parent / "cache"))
+        yield root
 
 
 @pytest.fixture

@@ -44,7 +44,10 @@ def test_a_file_that_answers_otherwise_is_not_written(bundle, tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("digits.pb", "expected a name that ends in .onnx"), ("none/digits.onnx", r"cannot be written \(no such folder\)")],
+    [
+        ("digits.pb", "expected a name that ends in .onnx"),
+        ("none/digits.onnx", r"cannot be written \(no such folder\)"),
+    ],
 )
 def test_bad_names_are_refused_first(bundle, tmp_path, name, message):
     with pytest.raises(UserError, match=message):
@@ -58,7 +61,7 @@ def test_what_is_missing_is_named_with_what_to_install(bundle, tmp_path, monkeyp
 
 
 def from_the_file_alone(file, picture):
-    """What a reader in any language does: Pillow and ONNX Runtime, and what the file's metadata tells."""
+    """Answer as a reader in any language does: by Pillow, ONNX Runtime and the file's metadata."""
     session = onnxruntime.InferenceSession(file)
     told = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     image = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")

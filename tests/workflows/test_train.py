@@ -17,19 +17,6 @@ from toolkit.workflows.train import train_folder
 FLAT = ("optimizer.schedule=constant", "optimizer.warmup_epochs=0", "run.batch_size=16", "run.gradient_norms=false")
 
 
-@pytest.fixture(scope="module")
-def few(digits, tmp_path_factory) -> Path:
-    """Twenty pictures each of two digits; caches are the module's own."""
-    root = tmp_path_factory.mktemp("train") / "few"
-    for name in "01":
-        (root / name).mkdir(parents=True)
-        for path in sorted((digits / name).iterdir())[:20]:
-            shutil.copy(path, root / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_CACHE", str(root.parent / "cache"))
-        yield root
-
-
 def begin(data: Path, out: Path, *settings: str, epochs: int = 2, **options) -> dict:
     chosen = (*FLAT, f"run.epochs={epochs}", *settings)
     return train_folder(data, "softmax_regression", out=out, options=TrainOptions(overrides=chosen, **options))
@@ -261,13 +248,21 @@ def test_a_full_disk_costs_nothing_that_was_written(few, two_epochs, tmp_path, l
     assert epochs_of(out) == [1, 2]
 
 
+def test_held_out_pictures_are_decoded_once_for_all_that_follows_training(few, tmp_path, held_out_decoded):
+    """For the report, calibration and the bundle; the gate of an export is where they are decoded."""
+    export = ExportOptions(tmp_path / "bundle", formats=("savedmodel",))
+    options = TrainOptions(overrides=(*FLAT, "run.epochs=1"))
+    train_folder(few, "softmax_regression", out=tmp_path / "run", options=options, export=export)
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert sorted(held_out_decoded) == sorted(str(few / name) for name in splits["val"] + splits["test"])
+
+
 def test_every_long_step_is_told(few, tmp_path, told):
     begin(few, tmp_path / "run", "run.gradient_norms=true", "run.checkpoint_every_steps=1")
-    begun = [label for label, _ in told._steps]
     labels = ("building the network", "decoding pictures", "compiling the training step", "epoch 2/2", "validating")
     labels += ("measuring gradients", "writing a checkpoint", "predicting held-out pictures", "writing the report")
-    assert set(labels) <= set(begun)
-    totals = dict(told._steps)
+    totals = dict(told.begun)
+    assert set(labels) <= set(totals)
     assert (totals["epoch 1/2"], totals["validating"], totals["decoding pictures"]) == (2, 1, 24)
-    assert all(total != 0 for _, total in told._steps)
+    assert 0 not in totals.values()
     assert all(done <= (total or done) for _, done, total in told)

@@ -16,20 +16,6 @@ from toolkit.training.config import config_from_json
 from toolkit.training.search.space import parse_setting
 from toolkit.training.search.study import plan_values
 
-
-@pytest.fixture(scope="module")
-def few_digits(digits, tmp_path_factory) -> Path:
-    """Twenty pictures each of three digits; caches are the module's own."""
-    root = tmp_path_factory.mktemp("tune") / "digits"
-    for name in ("0", "1", "2"):
-        (root / name).mkdir(parents=True)
-        for path in sorted((digits / name).iterdir())[:20]:
-            shutil.copy(path, root / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_CACHE", str(root.parent / "cache"))
-        yield root
-
-
 # With seed 1, the first trial draws the rate that cannot work, the second the one that can.
 REAL = (
     *("--model", "softmax_regression", "--seed", "1", "--trials", "2"),
@@ -48,13 +34,13 @@ def command(*arguments: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def searched(few_digits) -> Path:
-    out = few_digits.parent / "search"
-    command("tune", few_digits, "--out", out, *REAL)
+def searched(few) -> Path:
+    out = few.parent / "search"
+    command("tune", few, "--out", out, *REAL)
     return out
 
 
-def test_trials_are_ordinary_runs_and_the_best_config_is_ready(searched, few_digits):
+def test_trials_are_ordinary_runs_and_the_best_config_is_ready(searched, few):
     result = json.loads((searched / "tune.json").read_text())
     by_number = {row["trial"]: row for row in result["trials"]}
     rates = {number: row["settings"]["optimizer.lr"] for number, row in by_number.items()}
@@ -81,18 +67,18 @@ def test_trials_are_ordinary_runs_and_the_best_config_is_ready(searched, few_dig
     run_config = config_from_json(Path(best["run"], "config.json").read_text())
     assert config_from_json(Path(best["config"]).read_text()) == run_config
     words = shlex.split(best["command"])
-    assert words[:5] == ["toolkit", "train", str(few_digits), "--model", "softmax_regression"]
+    assert words[:5] == ["toolkit", "train", str(few), "--model", "softmax_regression"]
     assert f"optimizer.momentum={best['settings']['optimizer.momentum']}" in words
     assert best["held_out"]["subset"] == "test"
     assert Path(result["plot"]).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_finished_search_is_told_again_and_not_trained_again(searched, few_digits, capsys):
+def test_a_finished_search_is_told_again_and_not_trained_again(searched, few, capsys):
     before = (searched / "tune.json").read_text()
     models = {path: path.stat().st_mtime_ns for path in searched.glob("trial-*/model.keras")}
-    command("tune", few_digits, "--out", searched, *REAL, "--resume", "--json")
+    command("tune", few, "--out", searched, *REAL, "--resume", "--json")
     assert json.loads(capsys.readouterr().out) == json.loads(before)
-    command("tune", few_digits, "--out", searched, *REAL, "--resume")
+    command("tune", few, "--out", searched, *REAL, "--resume")
     shown = capsys.readouterr().out
     assert "complete" in shown
     assert "failed: the training loss became" in shown
@@ -110,16 +96,16 @@ def test_a_finished_search_is_told_again_and_not_trained_again(searched, few_dig
     ],
     ids=["again", "seed", "set", "metric"],
 )
-def test_another_search_does_not_mix_with_this_one(searched, few_digits, extra, message):
+def test_another_search_does_not_mix_with_this_one(searched, few, extra, message):
     with pytest.raises(UserError, match=message):
-        command("tune", few_digits, "--out", searched, *REAL, *extra)
+        command("tune", few, "--out", searched, *REAL, *extra)
 
 
-def test_two_processes_do_not_lead_one_search(searched, few_digits):
+def test_two_processes_do_not_lead_one_search(searched, few):
     from filelock import FileLock
 
     with FileLock(searched / ".lock"), pytest.raises(UserError, match="another process is at this search"):
-        command("tune", few_digits, "--out", searched, *REAL, "--resume")
+        command("tune", few, "--out", searched, *REAL, "--resume")
 
 
 @pytest.mark.parametrize(
@@ -135,32 +121,32 @@ def test_two_processes_do_not_lead_one_search(searched, few_digits):
     ],
     ids=["range", "metric", "split", "loss", "seed", "together"],
 )
-def test_bad_input_writes_nothing(few_digits, tmp_path, extra, message):
+def test_bad_input_writes_nothing(few, tmp_path, extra, message):
     with pytest.raises(UserError, match=message):
-        command("tune", few_digits, "--model", "lenet5", "--out", tmp_path / "search", *extra)
+        command("tune", few, "--model", "lenet5", "--out", tmp_path / "search", *extra)
     assert not list(tmp_path.iterdir())
 
 
-def test_without_optuna_there_is_one_clear_line(few_digits, tmp_path, monkeypatch):
+def test_without_optuna_there_is_one_clear_line(few, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'toolkit\[tune\]'"):
-        command("tune", few_digits, "--out", tmp_path / "search", *REAL)
+        command("tune", few, "--out", tmp_path / "search", *REAL)
     assert not list(tmp_path.iterdir())
 
 
-def test_search_of_another_version_is_refused(searched, few_digits, tmp_path):
+def test_search_of_another_version_is_refused(searched, few, tmp_path):
     old = shutil.copytree(searched, tmp_path / "old")
     begun = json.loads((old / "search.json").read_text())
     del begun["format"]
     (old / "search.json").write_text(json.dumps(begun))
     with pytest.raises(UserError, match=r"begun by another version.*name another --out"):
-        command("tune", few_digits, "--out", old, *REAL, "--resume")
+        command("tune", few, "--out", old, *REAL, "--resume")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
-def test_no_trial_outlives_a_killed_search(few_digits, tmp_path):
+def test_no_trial_outlives_a_killed_search(few, tmp_path):
     endless = ["--set", "run.epochs=100000", "--search", "optimizer.lr=log:1e-4:1e-2"]
-    arguments = ["tune", str(few_digits), "--model", "softmax_regression", "--out", str(tmp_path / "search"), *endless]
+    arguments = ["tune", str(few), "--model", "softmax_regression", "--out", str(tmp_path / "search"), *endless]
     search = subprocess.Popen([sys.executable, "-m", "toolkit", *arguments])
     metrics = tmp_path / "search" / "trial-0000" / "metrics.jsonl"
     while not metrics.exists():
@@ -180,9 +166,9 @@ def test_no_trial_outlives_a_killed_search(few_digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_search_killed_again_and_again_ends_as_the_unbroken_one(few_digits, tmp_path):
+def test_search_killed_again_and_again_ends_as_the_unbroken_one(few, tmp_path):
     arguments = [
-        *("tune", str(few_digits), "--model", "lenet5", "--trials", "4", "--resume"),
+        *("tune", str(few), "--model", "lenet5", "--trials", "4", "--resume"),
         *("--set", "run.epochs=3", "--search", "optimizer.lr=log:1e-4:1e-2"),
     ]
 

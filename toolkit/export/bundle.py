@@ -76,6 +76,7 @@ class BundleOptions:
             written again, or what else it has.
         num_examples: evaluation pictures to copy into the bundle for the demo, spread over the classes.
         metrics: further figures to keep in the manifest, beside those measured on ``evaluation``.
+        pictures: those of ``evaluation``, where they are decoded already.
         reference: the network's probabilities for ``evaluation``, where they are known: it does not run again then.
         budget: how much accuracy a quantized file may cost.
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
@@ -96,6 +97,7 @@ class BundleOptions:
     copied: Mapping[str, Path] = field(default_factory=dict)
     num_examples: int = 0
     metrics: Mapping[str, float] | None = None
+    pictures: HeldOutPictures | None = None
     reference: np.ndarray | None = None
     budget: AccuracyBudget | None = None
     temperature: float | None = None
@@ -255,7 +257,7 @@ def draft_bundle(
     model, preprocessing = split_rescaling(model, preprocessing)
     directory = Path(directory)
     with next_version(directory) as staging:
-        pictures = HeldOutPictures(options.evaluation, preprocessing)
+        pictures = options.pictures or HeldOutPictures(options.evaluation, preprocessing)
         reference = options.reference
         if reference is None:
             reference = pictures.answers(KerasEngine(given, seen), "classifying held-out pictures")

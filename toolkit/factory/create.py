@@ -20,6 +20,7 @@ log = logging.getLogger("toolkit")
 
 #: The trained network in the directory of a run.
 RUN_MODEL = "model.keras"
+_RUN_SETTINGS = "config.json"  # there from its beginning
 
 # What changes a network's answers without a trace in the shapes of its tensors.
 _UNSEEN = ("version", "layout", "epsilon")
@@ -138,10 +139,12 @@ def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
     """Find the Keras file of a run or a bundle, and the preprocessing that a bundle names.
 
     Raises:
-        UserError: the directory is neither, the bundle is an ensemble, or the file is damaged.
+        UserError: the directory is neither, the run is not finished, the bundle is an ensemble, or the file is damaged.
     """
     if (directory / RUN_MODEL).exists():
         return directory / RUN_MODEL, None
+    if (directory / _RUN_SETTINGS).exists():
+        raise UserError(f"{directory}: the run is not finished; `toolkit train --resume {directory}` goes on with it")
     version_dir = find_bundle(directory)
     manifest = read_manifest(version_dir)
     verify_files(version_dir, manifest, (MANIFEST,))

@@ -4,11 +4,15 @@ import base64
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from html import escape
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from toolkit.errors import one_line
+from toolkit.report.classification import ClassRow, confused_pairs
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e; --paper: #fff; --line: #d1d9e0 }
@@ -33,6 +37,7 @@ svg { width: 100%; border: 1px solid var(--line) }
 
 #: Of lines and letters in plots: seen on white and on black.
 _INK = "#7d8590"
+_PAIRS = 15  # of classes confused, that are shown
 
 
 def document(title: str, body: str) -> str:
@@ -63,6 +68,16 @@ def table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) ->
     return f"<details open><summary>{heading}</summary><table>{line('th', header)}\n{body}</table></details>"
 
 
+def score_tables(rows: Sequence[ClassRow], matrix: np.ndarray) -> list[str]:
+    """Lay out the scores of every class, and the most frequent mistakes of the confusion matrix if there are any."""
+    tables = [table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], map(astuple, rows))]
+    pairs = confused_pairs(matrix, _PAIRS)
+    if pairs:
+        named = [[rows[true].name, rows[called].name, count] for true, called, count in pairs]
+        tables.append(table("Most frequent mistakes", ["is", "was called", "times"], named))
+    return tables
+
+
 def picture(heading: str, png: bytes) -> str:
     """Put a plot under a heading."""
     return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
@@ -87,7 +102,7 @@ def plot_style() -> Iterator[None]:
 
 
 def _text(value: Any) -> str:
-    return f"{100 * value:.2f}" if isinstance(value, float) else escape(str(value))
+    return f"{100 * value:.2f}" if isinstance(value, float) else escape(one_line(str(value)))
 
 
 def _jpeg(pixels: np.ndarray, height: int) -> str:

@@ -57,7 +57,7 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """True where a run was begun."""
         return (self.path / _SETTINGS).exists()
 
     def command(self) -> dict[str, Any]:

@@ -196,10 +196,21 @@ def finetune(
     return _train_stages(result, pictures, lots, features, options, on_epoch)
 
 
-def divide_logits(model: "keras.Model", temperature: float) -> None:
-    """Scale the layer that gives the logits: a dense one, or a rectified convolution whose maps are averaged."""
+def calibrate(model: "keras.Model", logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Scale a network's logits such that its probabilities are right for pictures it was not fitted on.
+
+    Args:
+        model: ends in a dense layer, or in a rectified convolution whose maps are averaged; its weights are changed.
+        logits: (pictures, classes), that it gave for them until now.
+        labels: integer class per picture.
+
+    Returns:
+        What the logits are divided by, and the probability under which an answer may be refused.
+    """
+    temperature = fit_temperature(logits, labels)
     last = next(layer for layer in reversed(model.layers) if layer.weights)
     last.set_weights([weight / temperature for weight in last.get_weights()])
+    return temperature, reject_threshold(softmax(logits / np.float32(temperature)), labels)
 
 
 def _is_dense(model: "keras.Model") -> bool:
@@ -382,18 +393,16 @@ def _train_stages(
     if not improved:
         result.model.set_weights(before)
         return _with_classifier(replace(result, steps=steps))
-    temperature = fit_temperature(trained.val_logits, labels)
-    divide_logits(model, temperature)
-    logits = trained.val_logits / np.float32(temperature)
+    temperature, reject_below = calibrate(model, trained.val_logits, labels)
     return replace(
         result,
         model=model,
         split=split,
-        judged=Judged("val", split.val, logits),
+        judged=Judged("val", split.val, trained.val_logits / np.float32(temperature)),
         head=None,
         steps=steps,
         temperature=temperature,
-        reject_below=reject_threshold(softmax(logits), labels),
+        reject_below=reject_below,
     )
 
 

@@ -4,7 +4,7 @@ import colorsys
 import html
 import tempfile
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from toolkit.data.pixels.decode import read_rgb
 from toolkit.files import write_file
 from toolkit.metrics import accuracy_report
 from toolkit.report import classification, plots
-from toolkit.report.page import document, figures, picture, plot_style, table, thumbnails
+from toolkit.report.page import document, figures, picture, plot_style, score_tables, table, thumbnails
 from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicates
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ OUT_OF_FOLD = "out-of-fold"
 _MAP_WIDTH, _MAP_HEIGHT = 900, 640
 _SHOWN = 40
 _MISTAKES = 24
-_PAIRS = 15
 
 
 @dataclass(frozen=True)
@@ -164,11 +163,7 @@ def _results(held_out: HeldOut, class_names: Sequence[str], is_further: bool) ->
     parts += [figures(values | shown), f"<p>{len(labels):,} pictures, {how}; {interval}.</p>"]
     if len(matrix) <= plots.MAX_CONFUSION_CLASSES:
         parts.append(picture("Confusion matrix", _confusion(matrix, class_names)))
-    parts.append(table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], map(astuple, rows)))
-    pairs = classification.confused_pairs(matrix, _PAIRS)
-    if pairs:
-        named = [[class_names[true], class_names[called], count] for true, called, count in pairs]
-        parts.append(table("Most frequent mistakes", ["is", "was called", "times"], named))
+    parts += score_tables(rows, matrix)
     mistakes = classification.worst_mistakes(answers, labels, _MISTAKES)
     if len(mistakes):
         parts.append("<h2>Surest mistakes</h2>")

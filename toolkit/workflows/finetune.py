@@ -135,7 +135,7 @@ def finetune_folder(
 def _write_report(
     path: Path, result: FinetuneResult, class_names: tuple[str, ...], preprocessing: Preprocessing
 ) -> dict[str, Any]:
-    """Write the page about a fine-tuning, and give what it took: ``reference``, answers for held-out pictures."""
+    """Write the page about a fine-tuning, and give ``BundleOptions`` that spare doing it again."""
     from toolkit.engines.runtimes import KerasEngine
     from toolkit.export.parity import HeldOutPictures
     from toolkit.transfer.report import HeldOut, Told, write_report
@@ -146,7 +146,8 @@ def _write_report(
     name, subset = result.split.held_out
     if len(subset):
         engine = KerasEngine(as_float32(result.model), preprocessing)
-        known["reference"] = HeldOutPictures(subset, preprocessing).answers(engine, "classifying held-out pictures")
+        known["pictures"] = HeldOutPictures(subset, preprocessing)
+        known["reference"] = known["pictures"].answers(engine, "classifying held-out pictures")
         shown = [own for own in shown if own.name != name]
         shown.append(HeldOut(name, subset, known["reference"]))
     told = Told(result.steps, selection.trials, selection.remarks) if selection else Told(result.steps)

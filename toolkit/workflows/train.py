@@ -1,15 +1,12 @@
 """A folder of pictures to a trained network."""
 
 import dataclasses
-import errno
 import importlib.metadata
 import json
 import logging
 import os
 import platform
-import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,48 +15,27 @@ import numpy as np
 
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
-from toolkit.data.sources.source import Source, as_source
 from toolkit.errors import UserError, one_line
+from toolkit.factory import locate_weights
 from toolkit.lazy import keras
-from toolkit.metrics import fit_temperature, reject_threshold
-from toolkit.network import load_network
+from toolkit.metrics import softmax
+from toolkit.network import as_float32, load_network
 from toolkit.progress import step
 from toolkit.spec import ModelInfo, Preprocessing
-from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
+from toolkit.training.config import TrainConfig, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
-from toolkit.training.recipes import recipe, smoke
 from toolkit.training.run_dir import RunDirectory
+from toolkit.workflows.run_command import (
+    RunCommand,
+    TrainOptions,
+    begun_command,
+    changed_length,
+    resumable,
+    settings_of,
+)
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 log = logging.getLogger("toolkit")
-
-# Schedules that divide the run's length.
-_BY_LENGTH = ("cosine", "step")
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_PARTS = 1000  # of an epoch, to look a schedule up
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of training on a folder.
-
-    Attributes:
-        recipe_name: by default the one that suits the network.
-        overrides: ``group.key=value`` settings on top of the recipe.
-        weights: start from these in place of fresh ones: a run's directory, a weights file, a bundle or a tag.
-        smoke_run: two epochs only; a later run may take the place of this one.
-        resume: go on with the run in ``out``, if it holds one. What is not given comes from that run.
-        skip_bad: leave unreadable pictures out instead of refusing the folder.
-        hosts: the others that train along, each calling ``train_folder``; the first one writes and reports.
-    """
-
-    recipe_name: str | None = None
-    overrides: tuple[str, ...] = ()
-    weights: str | Path | None = None
-    smoke_run: bool = False
-    resume: bool = False
-    skip_bad: bool = False
-    hosts: Hosts | None = None
 
 
 def train_folder(
@@ -92,23 +68,27 @@ def train_folder(
     options = options or TrainOptions()
     hosts = options.hosts
     run = RunDirectory(out, writer=hosts is None or hosts.host_id == 0)
-    begun = _begun(run, data, options)
-    command = _Command.resolved(data, model_name, options, export, begun)
+    begun = begun_command(run, data, options)
+    command = RunCommand.resolved(data, model_name, options, export, begun)
     info = model_info(command.model)
     if begun is None and run.writer:  # which may have begun it by now
         run.require_free()
         require_writable(run.path)
     if export:
         require_writable(export.directory, "--export")
-    config = _settings(command, options, run if begun else None)
-    weights = None if begun and run.positions() else _located(command.weights, info)
+    config = settings_of(command, options.overrides, run, begun)
+    weights = None if begun and run.positions() else command.weights
+    if weights is not None:
+        locate_weights(info, weights)
     folder = scan(command.source, command.skip_bad)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
     split = split.skipping_bad(command.skip_bad)
 
     with step("starting TensorFlow"):
+        from toolkit.engines.runtimes import KerasEngine
+        from toolkit.export.parity import HeldOutPictures
         from toolkit.training.devices import resolve_policy
-        from toolkit.training.report.page import predict, write_report
+        from toolkit.training.report.page import write_report
 
         policy = resolve_policy(config.run.dtype_policy)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype_policy=policy))
@@ -117,9 +97,9 @@ def train_folder(
     if hosts and not finished:
         connect(hosts)
     plan = _Plan(info, config, folder, split, command, weights, begun is not None)
-    with loss_of_hosts(hosts), _resumable(run):
+    with loss_of_hosts(hosts), resumable(run):
         if begun:
-            message = _changed_length(run, before, config)
+            message = changed_length(run, before, config)
             run.begin(plan.files(), resume=True)
             if message:
                 log.info(message)
@@ -131,7 +111,10 @@ def train_folder(
             model, preprocessing = _trained_model(plan, run, hosts, epoch_report)
         if not run.writer:
             return {"run": str(run.path)}
-        probabilities = predict(model, split.held_out[1], preprocessing)
+        engine = KerasEngine(as_float32(model), preprocessing)
+        name, subset = split.held_out
+        pictures = HeldOutPictures(subset, preprocessing)
+        probabilities = pictures.answers(engine, "predicting held-out pictures")
         with step("writing the report"):
             metrics = write_report(probabilities, split, preprocessing, folder.class_names, run, title=info.title)
         result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
@@ -139,199 +122,40 @@ def train_folder(
             return result | {"bundle": command.bundle}  # this network's already
         export = export or command.export_options()
         if export:
-            calibration = _calibrate(model, split, preprocessing, probabilities)
-            path, _ = export_held_out(model, folder, split, preprocessing, export, **calibration)
+            validation = probabilities
+            if name != "val":
+                validation = HeldOutPictures(split.val, preprocessing).answers(engine, "calibrating")
+            calibration = _calibrate(model, validation, np.asarray(split.val.labels), probabilities)
+            path, _ = export_held_out(model, folder, split, preprocessing, export, pictures=pictures, **calibration)
             run.write_text("command.json", dataclasses.replace(command, bundle=str(path.absolute())).as_json())
             result["bundle"] = str(path)
     return result
 
 
 def _calibrate(
-    model: "keras.Model", split: Split, preprocessing: Preprocessing, held_out: np.ndarray
+    model: "keras.Model", validation: np.ndarray, labels: np.ndarray, held_out: np.ndarray
 ) -> dict[str, Any]:
     """Scale the network's logits so that validation finds its probabilities right, as fine-tuning does.
 
     Args:
         model: its last layer is changed.
-        held_out: the network's probabilities for the held-out pictures, until now.
+        validation: the network's probabilities for the validation pictures, until now.
+        labels: of those.
+        held_out: the same for the held-out pictures.
 
     Returns:
         Options of ``export_held_out``: the temperature, the reject threshold, the probabilities from now on.
     """
-    from toolkit.metrics import softmax
-    from toolkit.training.report.page import predict
-    from toolkit.transfer.finetune import divide_logits
+    from toolkit.transfer.finetune import calibrate
 
-    if not len(split.val):
-        return {"reference": held_out}
-    with step("calibrating"):
-        logits, labels = _logits(predict(model, split.val, preprocessing)), np.asarray(split.val.labels)
-    temperature = fit_temperature(logits, labels)
-    divide_logits(model, temperature)
-    return {
-        "reference": softmax(_logits(held_out) / np.float32(temperature)),
-        "temperature": temperature,
-        "reject_below": reject_threshold(softmax(logits / np.float32(temperature)), labels),
-    }
+    temperature, reject_below = calibrate(model, _logits(validation), labels)
+    reference = softmax(_logits(held_out) / np.float32(temperature))
+    return {"temperature": temperature, "reject_below": reject_below, "reference": reference}
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
     """Logits of these probabilities, of those there are: softmax takes no notice of a constant."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-
-
-@dataclass(frozen=True)
-class _Command:
-    """What a run was begun with, so that it can go on by itself; paths are absolute, as a run outlives its shell.
-
-    ``split_folders`` and ``join_classes`` say how the pictures are read, see ``Source``; ``bundle`` is the version that
-    was exported of the network.
-    """
-
-    data: str
-    model: str
-    recipe: str
-    split_folders: dict[str, str] | None = None
-    join_classes: bool = False
-    weights: str | None = None
-    skip_bad: bool = False
-    smoke: bool = False
-    export: dict[str, Any] | None = None
-    bundle: str | None = None
-
-    @classmethod
-    def resolved(
-        cls,
-        data: str | Path | None,
-        model_name: str | None,
-        options: TrainOptions,
-        export: ExportOptions | None,
-        begun: "_Command | None",
-    ) -> "_Command":
-        """Take what is given, and the rest from the run that goes on."""
-        if begun is None:
-            if data is None or model_name is None:
-                raise UserError("a run that begins needs DATA, --model and --out; one that goes on, --resume RUN")
-            begun = cls(str(data), model_name, options.recipe_name or model_info(model_name).recipe)
-        elif model_name not in (None, begun.model):
-            raise UserError(f"the run was begun with --model {begun.model} and cannot go on with {model_name}")
-        elif options.weights is not None and _absolute(options.weights) != begun.weights:
-            raise UserError("--weights is for a run that begins; one that goes on has its own")
-        lengthened = any(override.partition("=")[0].strip() == "run.epochs" for override in options.overrides)
-        source = begun.source if data is None else as_source(data)
-        return cls(
-            data=str(source.path.absolute()),
-            split_folders=None if source.split_folders is None else dict(source.split_folders),
-            join_classes=source.join_classes,
-            model=model_name or begun.model,
-            recipe=options.recipe_name or begun.recipe,
-            weights=begun.weights if options.weights is None else _absolute(options.weights),
-            skip_bad=options.skip_bad or begun.skip_bad,
-            smoke=options.smoke_run or (begun.smoke and not lengthened),
-            export=begun.export if export is None else _as_document(export),
-            bundle=begun.bundle,
-        )
-
-    @property
-    def source(self) -> Source:
-        """The pictures, and how they are read."""
-        return Source(Path(self.data), self.split_folders, self.join_classes)
-
-    def as_json(self) -> str:
-        """The text of ``command.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-
-    def export_options(self) -> ExportOptions | None:
-        """The bundle to write."""
-        if self.export is None:
-            return None
-        given = self.export | {"directory": Path(self.export["directory"]), "formats": tuple(self.export["formats"])}
-        return ExportOptions(**given)
-
-
-def _absolute(weights: str | Path) -> str:
-    """Make a path that exists absolute; anything else is a tag."""
-    return str(Path(weights).absolute()) if Path(weights).exists() else str(weights)
-
-
-def _as_document(export: ExportOptions) -> dict[str, Any]:
-    return dataclasses.asdict(export) | {"directory": str(export.directory.absolute())}
-
-
-def _begun(run: RunDirectory, data: str | Path | None, options: TrainOptions) -> _Command | None:
-    """Read the command of the run that goes on; None where one begins."""
-    if not options.resume or (data is not None and not run.exists):
-        return None
-    begun = _Command(**run.command())
-    # A whole command in the place of a smoke run means the real one, whether or not it says --resume.
-    return None if data is not None and begun.smoke and not options.smoke_run else begun
-
-
-def _settings(command: _Command, options: TrainOptions, run: RunDirectory | None) -> TrainConfig:
-    own = run is not None and options.recipe_name in (None, run.command()["recipe"])
-    config = run.config() if run and own else recipe(command.recipe)
-    config = apply_overrides(config, options.overrides)
-    return smoke(config) if command.smoke else config
-
-
-def _changed_length(run: RunDirectory, before: TrainConfig, now: TrainConfig) -> str:
-    """Tell what another number of epochs makes of a run that goes on, in one line; nothing where it makes no other.
-
-    Raises:
-        UserError: early stopping has ended it, so that more epochs would change nothing.
-    """
-    from toolkit.training.callbacks import is_over
-    from toolkit.training.optimizers import build_schedule
-
-    history, epochs = run.history(), now.run.epochs
-    done = len(history)
-    if epochs == before.run.epochs:
-        return ""
-    if done < epochs and is_over(now, history):
-        raise UserError(
-            f"{run.path}: early stopping ended it after epoch {done}, so more epochs change nothing; to train on all "
-            f"the same, start from what it learned: --weights {run.path}, another --out"
-        )
-    if now.optimizer.schedule not in _BY_LENGTH or done in (0, epochs):
-        return ""
-
-    def rate(length: int) -> float:
-        schedule = build_schedule(now.optimizer, total_steps=length * _PARTS, steps_per_epoch=_PARTS)
-        return float(keras.ops.convert_to_numpy(schedule(min(done, length) * _PARTS)))  # type: ignore[operator]
-
-    return (
-        f"the {now.optimizer.schedule} schedule spans {epochs} epochs from now on: after epoch {done} the learning "
-        f"rate is {rate(epochs):.2g}, which was to be {rate(before.run.epochs):.2g}. So this becomes another network "
-        f"than {epochs} epochs from the start would give"
-    )
-
-
-def _located(weights: str | None, info: ModelInfo) -> str | Path | None:
-    """Find the file that a run starts from, before anything takes long."""
-    if weights is None:
-        return None
-    path = Path(weights)
-    if (path / "config.json").exists() and not (path / "model.keras").exists():
-        raise UserError(f"--weights {path}: the run is not finished; `toolkit train --resume {path}` goes on with it")
-    from toolkit.factory import locate_weights
-
-    locate_weights(info, weights)
-    return weights
-
-
-@contextmanager
-def _resumable(run: RunDirectory) -> Iterator[None]:
-    """Have an error of the disk say how the run goes on: all it has written is whole."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError) or cause.errno not in _OF_THE_DISK or not run.exists:
-            raise
-        message = f"{error.filename or run.path}: {error.strerror or error}" if error is cause else error
-        raise UserError(
-            f"{message}; once that is mended, `toolkit train --resume {shlex.quote(str(run.path))}` goes on"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -345,8 +169,8 @@ class _Plan:
     config: TrainConfig
     folder: ImageFolder
     split: Split
-    command: _Command
-    weights: str | Path | None
+    command: RunCommand
+    weights: str | None
     begun: bool
 
     def files(self) -> dict[str, str]:

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Split, Subset
+from toolkit.engines.runtimes import KerasEngine
 from toolkit.report import plots
 from toolkit.spec import Preprocessing
-from toolkit.training.report.page import predict, write_report
+from toolkit.training.report.page import write_report
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, RunDirectory
+
+PREPROCESSING = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
 
 
 @pytest.fixture
@@ -45,12 +49,13 @@ def brightness() -> keras.Model:
     return model
 
 
+def answers(model: keras.Model, subset: Subset) -> np.ndarray:
+    return KerasEngine(model, PREPROCESSING).probabilities(load_pixels(subset.paths, PREPROCESSING))
+
+
 def test_report_is_one_page_with_everything_in_it(run, split):
-    preprocessing = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
     names = ["<dark>", "bright"]
-    metrics = write_report(
-        predict(brightness(), split.test, preprocessing), split, preprocessing, names, run, title="A & B"
-    )
+    metrics = write_report(answers(brightness(), split.test), split, PREPROCESSING, names, run, title="A & B")
     assert metrics["subset"] == "test"
     assert metrics["top1"] == pytest.approx(4 / 5)
     assert metrics["macro_recall"] == pytest.approx((2 / 3 + 1) / 2)
@@ -80,9 +85,8 @@ def test_matrix_of_many_classes_is_left_to_its_table(run, tmp_path):
     split = Split(Subset((), ()), Subset((str(path),), (1,)), Subset((), ()))
     inputs = keras.layers.Input((8, 8, 1))
     model = keras.Model(inputs, keras.layers.Dense(many)(keras.layers.GlobalAveragePooling2D()(inputs)))
-    preprocessing = Preprocessing((8, 8), channel_order="grey", mean=(0.0,), std=(1.0,))
     names = [str(index) for index in range(many)]
-    probabilities = predict(model, split.val, preprocessing)
-    assert write_report(probabilities, split, preprocessing, names, run, title="many")["subset"] == "val"
+    probabilities = answers(model, split.val)
+    assert write_report(probabilities, split, PREPROCESSING, names, run, title="many")["subset"] == "val"
     assert not (run.path / "confusion.png").exists()
     assert len((run.path / "confusion.csv").read_text().splitlines()) == many + 1

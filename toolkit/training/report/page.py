@@ -1,35 +1,26 @@
 """The results of a run: figures, tables and pictures, and one HTML page that holds them all."""
 
-import base64
 import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
 from toolkit.data.feed.arrays import load_pixels
-from toolkit.data.feed.split import Split, Subset
-from toolkit.engines.runtimes import KerasEngine
+from toolkit.data.feed.split import Split
 from toolkit.errors import one_line
-from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report
-from toolkit.network import as_float32
-from toolkit.progress import track
 from toolkit.report import classification, plots
-from toolkit.report.page import STYLE, plot_style
+from toolkit.report.page import document, figures, picture, plot_style, score_tables
 from toolkit.spec import Preprocessing
 from toolkit.training.run_dir import GRADIENT_NORMS, RunDirectory
 
-_BATCH = 64
 _MISTAKES = 24
-_PAIRS = 15
 
 
 def write_report(
@@ -67,22 +58,10 @@ def write_report(
         with plot_style():
             plots.plot_mistakes(pixels, answers, labels[mistakes].tolist(), class_names, run.path / "mistakes.png")
         pictures["Surest mistakes"] = run.path / "mistakes.png"
-    page = _page(run, title, split, metrics, pictures, rows, classification.confused_pairs(matrix, _PAIRS))
+    page = _page(run, title, split, metrics, pictures, rows, matrix)
     run.write_text("report.html", page)
     run.write_text("result.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
-
-
-def predict(model: "keras.Model", subset: Subset, preprocessing: Preprocessing) -> np.ndarray:
-    """Predict probabilities in float32, (pictures, classes), with the network computing in float32."""
-    engine = KerasEngine(as_float32(model), preprocessing)
-    chunks = [subset.paths[i : i + _BATCH] for i in range(0, len(subset), _BATCH)]
-    return np.concatenate(
-        [
-            engine.probabilities(load_pixels(chunk, preprocessing))
-            for chunk in track(chunks, "predicting held-out pictures")
-        ]
-    )
 
 
 def _draw(run: RunDirectory, title: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Path]:
@@ -105,54 +84,25 @@ def _page(
     metrics: dict[str, Any],
     pictures: dict[str, Path],
     rows: list[classification.ClassRow],
-    pairs: list[tuple[int, int, int]],
+    matrix: np.ndarray,
 ) -> str:
     sizes = f"{len(split.train):,} training, {len(split.val):,} validation, {len(split.test):,} test pictures"
-    figures = {f"{metrics['subset']} top-1": metrics["top1"]}
+    values = {f"{metrics['subset']} top-1": metrics["top1"]}
     if len(rows) > 5:  # of five classes or fewer, the five best are all
-        figures[f"{metrics['subset']} top-5"] = metrics["top5"]
-    figures |= {
+        values[f"{metrics['subset']} top-5"] = metrics["top5"]
+    values |= {
         "macro precision": metrics["macro_precision"],
         "macro recall": metrics["macro_recall"],
         "macro F1": metrics["macro_f1"],
     }
-    sections = [_picture(heading, path) for heading, path in pictures.items()]
-    table = [[row.name, row.num_examples, *(f"{100 * v:.2f}" for v in astuple(row)[2:])] for row in rows]
-    sections.append(_table("Classes", ["class", "pictures", "precision %", "recall %", "F1 %"], table))
-    if pairs:
-        named = [[rows[true].name, rows[called].name, count] for true, called, count in pairs]
-        sections.append(_table("Most frequent mistakes", ["is", "was called", "times"], named))
+    subtitle = f"{one_line(str(run.path))} · {len(run.history())} epochs · {sizes}"
+    body = [f'<h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p>', figures(values)]
+    body += [picture(heading, path.read_bytes()) for heading, path in pictures.items()]
+    body += score_tables(rows, matrix)
     for name in ("config.json", "model.json", "environment.json"):
         text = (run.path / name).read_text(encoding="utf-8")
-        sections.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
-    template = resources.files("toolkit.training.report").joinpath("report.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        style=STYLE,
-        title=_escaped(title),
-        subtitle=f"{_escaped(str(run.path))} · {len(run.history())} epochs · {sizes}",
-        figures="".join(f"<li><b>{100 * v:.2f} %</b>{escape(k)}</li>" for k, v in figures.items()),
-        sections="\n".join(sections),
-    )
-
-
-def _picture(heading: str, path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{content}">'
-
-
-def _table(heading: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    kinds = ['class="number"' if column else "" for column in range(len(header))]
-    kinds[1] = "" if header[1] == "was called" else kinds[1]
-    head = "".join(f"<th {kind}>{name}</th>" for kind, name in zip(kinds, header, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f"<td {k}>{_escaped(str(v))}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f"<details open><summary>{heading}</summary><table><tr>{head}</tr>\n{body}</table></details>"
-
-
-def _escaped(text: str) -> str:
-    return escape(one_line(text))
+        body.append(f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>")
+    return document(title, "\n".join(body))
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:
