@@ -55,7 +55,8 @@ def ensemble_bundles(
         "members": [asdict(member) for member in manifest.members],
         "crops": crops,
         "scales": list(scales),
-        "metrics": manifest.metrics | ({"subset": split.held_out[0]} if split else {}),
+        "metrics": manifest.metrics
+        | ({"subset": split.held_out[0], "num_classes": len(manifest.labels)} if split else {}),
         "parity": manifest.parity,
         "reject_below": manifest.reject_below,
     }
