@@ -33,7 +33,7 @@ _METHODS = {
 }
 
 
-def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = 0.6) -> np.ndarray:
+def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = 0.7) -> np.ndarray:
     """Lay a heat map over the picture as it is, in its own shape; what the network did not see is dimmed.
 
     Args:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-_STEPS = 28
+#: Steps of a curve.
+STEPS = 28
 _BLUR = 0.05  # standard deviation in sides of the picture
 _BATCH = 16
 
@@ -38,7 +39,7 @@ def faithfulness(
     probabilities: Callable[[np.ndarray], np.ndarray],
     index: int,
     *,
-    steps: int = _STEPS,
+    steps: int = STEPS,
 ) -> Curves:
     """Delete and insert a picture's pixels in the order of a heat map.
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.layers import UnitLength
 from toolkit.lazy import keras
 
 _PASSING = ("Dropout", "Identity", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout")
@@ -47,6 +46,8 @@ class Tap:
         kernel = self.kernel @ weights.astype(np.float32)
         evidence = (cells * kernel).sum(axis=-1)
         if self.is_unit:
+            from toolkit.layers import UnitLength
+
             length = np.linalg.norm(cells.mean(axis=(0, 1)))
             evidence = evidence / max(float(length), UnitLength.smallest**0.5)
         return evidence.astype(np.float32)
@@ -84,6 +85,8 @@ def read_out(model: "keras.Model") -> ReadOut | None:
 
 def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Tap] | None:
     """Follow a vector back to the maps that it is made of; None where it is made otherwise."""
+    from toolkit.layers import UnitLength
+
     layer = producers.get(id(vector))
     kind = type(layer).__name__
     if kind in _PASSING:
