@@ -192,9 +192,8 @@ class Explanation:
         Args:
             label: the class, by default the likeliest.
             method: one of ``METHODS``; ``auto`` is ``evidence`` where the classifier is linear in maps, else
-                ``hires-cam``: it is Grad-CAM where maps are averaged, and where they are flattened Grad-CAM forgets the
-                place (of LeNet-5, it does no better in deletion than a random map). For another stage ``auto`` is
-                ``grad-cam``, and for a network without maps ``occlusion``.
+                ``occlusion``: gradients through hidden layers say little of the place (of LeNet-5, Grad-CAM does no better
+                in deletion than a random map). For another stage ``auto`` is ``grad-cam``.
             stage: see ``Explainer.maps``, or any layer with a map; by default all that the classifier reads, or the
                 last one.
             against: hold the class against this one; by default against all others, by their probabilities.
@@ -278,9 +277,7 @@ class Explanation:
             return method
         if self.explainer.read_out is not None and self._taps(stage):
             return "evidence"
-        if not self.explainer.maps:
-            return "occlusion"
-        return "hires-cam" if stage is None else "grad-cam"
+        return "occlusion" if stage is None else "grad-cam"
 
     def _taps(self, stage: str | None) -> tuple[Tap, ...]:
         taps = self.explainer.read_out.taps if self.explainer.read_out is not None else ()
