@@ -192,8 +192,8 @@ class Explanation:
         Args:
             label: the class, by default the likeliest.
             method: one of ``METHODS``; ``auto`` is ``evidence`` where the classifier is linear in maps, else
-                ``occlusion``: gradients through hidden layers say little of the place (of LeNet-5, Grad-CAM does no better
-                in deletion than a random map). For another stage ``auto`` is ``grad-cam``.
+                ``occlusion``: gradients through hidden layers say little of the place (of LeNet-5, Grad-CAM does no
+                better in deletion than a random map). For another stage ``auto`` is ``grad-cam``.
             stage: see ``Explainer.maps``, or any layer with a map; by default all that the classifier reads, or the
                 last one.
             against: hold the class against this one; by default against all others, by their probabilities.

@@ -27,8 +27,8 @@ class Box:
 def seen_box(height: int, width: int, preprocessing: Preprocessing) -> Box:
     """Find the part of a picture of this size that is left after resizing and cropping.
 
-    >>> seen_box(300, 400, Preprocessing((224, 224)))
-    Box(top=0.0, left=50.22..., height=300.0, width=299.66...)
+    >>> seen_box(448, 896, Preprocessing((224, 224)))
+    Box(top=0.0, left=224.0, height=448.0, width=448.0)
     """
     resized = resized_size(height, width, preprocessing)
     down, across = height / resized[0], width / resized[1]
