@@ -236,8 +236,8 @@ def _add_bundles(commands) -> None:
     methods = "evidence, grad-cam, hires-cam, occlusion; auto (default) is exact where the classifier allows it"
     parser.add_argument("--method", default="auto", metavar="H", help=methods)
     parser.add_argument("--stage", metavar="S", help="whose map to look at, or a layer (default what is read)")
-    shown = "map (default), features of a stage, filters of the first layer, or statistics of the activations"
-    parser.add_argument("--show", default="map", metavar="W", help=shown)
+    kinds = "map (default), features of a stage, filters of the first layer, or statistics of the activations"
+    parser.add_argument("--show", default="map", metavar="W", help=kinds)
     parser.add_argument("--weights", metavar="TAG|PATH", help="of M: a tag (default imagenet), a file, run or bundle")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line; a bundle has its own")
     parser.add_argument(

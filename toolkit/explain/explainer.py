@@ -169,7 +169,7 @@ class Explanation:
 
     def __init__(self, explainer: Explainer, rgb: np.ndarray, pixels: np.ndarray) -> None:
         self.explainer, self.rgb, self.pixels = explainer, rgb, pixels
-        self.seen = seen_box(*rgb.shape[:2], explainer.preprocessing)
+        self.seen = seen_box(rgb.shape[0], rgb.shape[1], explainer.preprocessing)
         with step("answering the picture"):
             self.logits = explainer.logits(pixels[None])[0]
         self.probabilities = softmax(self.logits)
@@ -271,7 +271,7 @@ class Explanation:
                 "grad-cam, hires-cam or occlusion"
             )
         if method == "evidence" and stage is not None and not self._taps(stage):
-            read = ", ".join(tap.name for tap in self.explainer.read_out.taps)
+            read = ", ".join(tap.name for tap in self._taps(None))
             raise UserError(f"the classifier of {name!r} does not read stage {stage!r}, but {read}; take grad-cam")
         if method != "auto":
             return method

@@ -58,7 +58,7 @@ def find_map(model: "keras.Model", name: str) -> "keras.Layer":
 
 def is_map(layer: "keras.Layer") -> bool:
     """Tell if a layer computes a map of several cells; the picture itself is none."""
-    shape = getattr(layer.output, "shape", ())
+    shape: tuple[int, ...] = getattr(layer.output, "shape", ())
     return len(shape) == 4 and shape[1] * shape[2] > 1 and not isinstance(layer, keras.layers.InputLayer)
 
 

@@ -87,7 +87,7 @@ def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Ta
     """Follow a vector back to the maps that it is made of; None where it is made otherwise."""
     from toolkit.layers import UnitLength
 
-    layer = producers.get(id(vector))
+    layer: Any = producers.get(id(vector))
     kind = type(layer).__name__
     if kind in _PASSING:
         return _taps(layer.input, kernel, producers)
