@@ -223,6 +223,27 @@ def _add_bundles(commands) -> None:
     _add_crops(parser)
     _add_engine(parser)
 
+    parser = _command(
+        commands, "explain", "show where in a picture the evidence for a class lies, and what a network saw"
+    )
+    kinds = "a bundle, a network (see `toolkit models`), or a .keras file of one"
+    parser.add_argument("network", metavar="BUNDLE|M|FILE", help=kinds)
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture; filters need none")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="draw it; otherwise it is said in words only")
+    several = "explain this class (default the likeliest), by name or number; once for each"
+    parser.add_argument("--class", action="append", default=[], dest="classes", metavar="C", help=several)
+    parser.add_argument("--against", metavar="C", help="hold it against this class (default all others)")
+    methods = "evidence, grad-cam, hires-cam, occlusion; auto (default) is exact where the classifier allows it"
+    parser.add_argument("--method", default="auto", metavar="H", help=methods)
+    parser.add_argument("--stage", metavar="S", help="whose map to look at, or a layer (default what is read)")
+    kinds = "map (default), features of a stage, filters of the first layer, or statistics of the activations"
+    parser.add_argument("--show", default="map", metavar="W", help=kinds)
+    parser.add_argument("--weights", metavar="TAG|PATH", help="of M: a tag (default imagenet), a file, run or bundle")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line; a bundle has its own")
+    parser.add_argument(
+        "--preprocessing", metavar="P", help="of a FILE's network: imagenet, caffe, inception, none, or fields as JSON"
+    )
+
     parser = _command(commands, "ensemble", "export bundles as one that averages them, over several views if asked")
     parser.add_argument(
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="with the same labels; one will do to export its views"

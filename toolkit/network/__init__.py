@@ -1,5 +1,6 @@
 """Keras networks of anyone: loaded, made flat, cut to logits, walked, cast to float32, and told from one another."""
 
+from toolkit.network.blocks import bottlenecks, origin, shrinks
 from toolkit.network.classifier import Head, as_classifier, head_of, probabilities_of, split_rescaling, with_new_head
 from toolkit.network.flatten import flatten
 from toolkit.network.graph import (
@@ -18,13 +19,16 @@ __all__ = [
     "architecture_digest",
     "as_classifier",
     "as_float32",
+    "bottlenecks",
     "essence",
     "feature_tensor",
     "flatten",
     "head_of",
     "inputs_of",
     "load_network",
+    "origin",
     "probabilities_of",
+    "shrinks",
     "sources",
     "split_rescaling",
     "weights_digest",

@@ -5,15 +5,14 @@ early one still says (Evci et al., Head2Toe, ICML 2022). A cut is the output of 
 come out of one pass, and the classifier of some of them is a few poolings beside the network.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.network import inputs_of
+from toolkit.network import bottlenecks, inputs_of, origin, shrinks
 from toolkit.transfer.freeze import HIDDEN, cut_name, cut_tensor, frozen_part, is_input
 from toolkit.transfer.heads.feature_set import FeatureSet
 
@@ -26,19 +25,6 @@ MAX_CUTS = 12
 #: How the names of layers begin that ``stitch`` puts between cuts and classifier.
 JOINED = "head_cut"
 
-_SHRINKS = 0.7  # a side this much shorter is another resolution; a border lost to an unpadded window is not
-
-# Layers that repeat, drop or pool what is there already.
-_REPEATING = (
-    "AveragePooling2D",
-    "Dropout",
-    "Flatten",
-    "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D",
-    "MaxPooling2D",
-    "SpatialDropout2D",
-    "ZeroPadding2D",
-)
 # Layers that still belong to the block whose branches have just met.
 _FINISHING = ("Activation", "BatchNormalization", "LeakyReLU", "PReLU", "ReLU")
 
@@ -155,26 +141,10 @@ def _last_cut(model: "keras.Model") -> Cut:
     return Cut(name, tensor)
 
 
-def _bottlenecks(model: "keras.Model") -> list["keras.Layer"]:
-    """List the layers, input to output, whose output is all that the layers behind them can see."""
-    num_readers = Counter(id(tensor) for layer in model.operations for tensor in inputs_of(layer))
-    waiting: dict[int, int] = {}
-    found = []
-    for layer in model.operations:
-        for tensor in () if is_input(layer) else inputs_of(layer):
-            waiting[id(tensor)] -= 1
-            if not waiting[id(tensor)]:
-                del waiting[id(tensor)]
-        waiting[id(layer.output)] = num_readers[id(layer.output)]
-        if len(waiting) == 1:
-            found.append(layer)
-    return found
-
-
 def _block_ends(model: "keras.Model") -> list["keras.Layer"]:
     """List the layers that end a block or a resolution of a network that answers features, but for its very last."""
     producers = {id(layer.output): layer for layer in model.operations}
-    chain = _bottlenecks(model)
+    chain = bottlenecks(model)
     first = next((number for number, layer in enumerate(chain) if _merges(layer)), 0)
     ends = []
     for number, (layer, after) in enumerate(pairwise(chain)):
@@ -182,9 +152,9 @@ def _block_ends(model: "keras.Model") -> list["keras.Layer"]:
             continue
         if _merges(layer):
             ends.append(_finished(chain, number))
-        elif isinstance(after, keras.layers.Dense) or _shrinks(layer.output.shape, after.output.shape):
-            ends.append(_origin(layer, producers))
-    last = _origin(producers[id(model.outputs[0])], producers)
+        elif isinstance(after, keras.layers.Dense) or shrinks(layer.output.shape, after.output.shape):
+            ends.append(origin(layer, producers))
+    last = origin(producers[id(model.outputs[0])], producers)
     distinct = list(dict.fromkeys([layer for layer in ends if not is_input(layer)] + [last]))
     if len(distinct) > MAX_CUTS:
         distinct = list({layer.output.shape[1:-1]: layer for layer in distinct}.values())
@@ -200,15 +170,3 @@ def _finished(chain: list["keras.Layer"], number: int) -> "keras.Layer":
     while number + 1 < len(chain) and type(chain[number + 1]).__name__ in _FINISHING:
         number += 1
     return chain[number]
-
-
-def _origin(layer: "keras.Layer", producers: Mapping[int, "keras.Layer"]) -> "keras.Layer":
-    """Go back over layers that only repeat or pool to the one that computed."""
-    while type(layer).__name__ in _REPEATING:
-        layer = producers[id(layer.input)]
-    return layer
-
-
-def _shrinks(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    sides = zip(before[1:-1], after[1:-1], strict=False)
-    return len(after) < len(before) or any(late < _SHRINKS * early for early, late in sides)

@@ -13,6 +13,7 @@ from toolkit.cli.commands.bundles import (
     serve,
     verify,
 )
+from toolkit.cli.commands.explain import explain
 from toolkit.cli.commands.folders import check
 from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.predict import predict

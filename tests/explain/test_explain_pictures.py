@@ -1,0 +1,47 @@
+"""Drawings fit the picture as it is; sheets show maps and filters."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit.errors import UserError
+from toolkit.explain.draw import draw_explanation, draw_features, draw_filters, overlay
+from toolkit.explain.inside import feature_maps, first_filters, statistics
+
+
+def test_overlay_has_the_picture_s_shape_and_dims_what_was_not_seen(textures):
+    picture = np.full((200, 500, 3), 200, np.uint8)
+    explanation = textures.explain(picture)
+    drawn = overlay(explanation, explanation.heat_map())
+    assert drawn.shape == picture.shape
+    assert (drawn[:, :149] == 90).all()
+    assert (drawn[:, 351:] == 90).all()
+    untouched = overlay(explanation, explanation.heat_map(), strength=0.0)
+    assert (untouched[:, 155:345] == 200).all()
+
+
+def test_sheets_and_pages_are_written(textures, halved, tmp_path):
+    explanation = textures.explain(halved[0][0])
+    draw_explanation(tmp_path / "page.png", explanation, [explanation.heat_map(label) for label in textures.labels[:2]])
+    name, cells = feature_maps(explanation, "stage1")
+    assert (name, cells.shape) == ("stage1_conv", (48, 48, 12))
+    draw_features(tmp_path / "maps.png", name, cells)
+    name, filters = first_filters(textures)
+    assert filters.shape == (12, 3, 3, 3)
+    draw_filters(tmp_path / "filters.png", name, filters)
+    for file in ("page.png", "maps.png", "filters.png"):
+        with Image.open(tmp_path / file) as image:
+            assert image.format == "PNG"
+            assert min(image.size) > 100
+    with pytest.raises(UserError, match="cannot be written"):
+        draw_filters(tmp_path / "nowhere" / "x.png", name, filters)
+
+
+def test_statistics_are_those_of_the_maps(textures, halved):
+    explanation = textures.explain(halved[0][0])
+    rows = statistics(explanation)
+    assert [row.stage for row in rows] == ["stage1", "stage2", "stage3"]
+    _, cells = feature_maps(explanation, "stage2")
+    assert rows[1].mean == pytest.approx(cells.mean())
+    assert rows[1].zeros == pytest.approx((cells == 0).mean())
+    assert rows[1].silent == (cells == 0).all(axis=(0, 1)).sum()

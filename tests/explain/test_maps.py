@@ -1,0 +1,58 @@
+"""Cells of maps stand in the picture where they look."""
+
+import keras
+import numpy as np
+import pytest
+
+from toolkit.errors import UserError
+from toolkit.explain.maps import find_map, spreading, stage_maps
+from toolkit.explain.window import Box, seen_box
+from toolkit.spec import Preprocessing
+
+
+def test_cells_without_padding_stand_inside(outline):
+    model = outline("lenet5")
+    assert list(stage_maps(model)) == ["stage1", "stage2"]
+    layer = find_map(model, "stage2")
+    down, across = spreading(model, layer.output)
+    assert layer.name == "stage2_conv"
+    assert down.shape == (32, layer.output.shape[1])
+    np.testing.assert_allclose(down.sum(axis=0), 1, rtol=1e-5)
+    # Of ten cells 2 apart, each seeing 14 pixels, the first is in the middle of pixels 0 to 13.
+    peak = down[:, 1].argmax()
+    assert peak in (8, 9)
+    assert across.shape == down.shape
+
+
+def test_maps_of_a_network_that_is_read_at_several_stages(outline):
+    model = outline("resnet20")
+    names = [layer.name for layer in stage_maps(model).values()]
+    assert [model.get_layer(name).output.shape[1] for name in names] == [32, 16, 8]
+    assert find_map(model, names[0]).name == names[0]
+    assert find_map(model, "stem").output.shape[1] == 32
+
+
+def test_network_without_maps(outline):
+    assert stage_maps(outline("mlp")) == {}
+    with pytest.raises(UserError, match="has no map to show"):
+        find_map(outline("mlp"), "stage1")
+
+
+@pytest.mark.parametrize("builder", ["MobileNetV2", "MobileNetV3Small", "DenseNet121"])
+def test_maps_of_other_networks(outline, builder):
+    model = outline(getattr(keras.applications, builder), weights=None, input_shape=(64, 64, 3))
+    sides = [layer.output.shape[1] for layer in stage_maps(model).values()]
+    assert sides == sorted(sides, reverse=True)
+    assert len(set(sides)) == len(sides) >= 4
+    for layer in stage_maps(model).values():
+        down, _ = spreading(model, layer.output)
+        assert np.isfinite(down).all()
+
+
+def test_box_seen():
+    cropped = Preprocessing((224, 224), crop_fraction=0.875)
+    box = seen_box(512, 1024, cropped)
+    assert (box.height, box.width) == pytest.approx((448, 448))
+    assert (box.top, box.left) == pytest.approx((32, 288))
+    assert seen_box(30, 90, Preprocessing((10, 10), resize="stretch")) == Box(0, 0, 30, 90)
+    assert box.inner(Box(112, 0, 112, 56), (224, 224)) == Box(256, 288, 224, 112)

@@ -1,0 +1,256 @@
+"""Pictures of explanations, as PNG: heat over the picture as a person sees it, sheets of maps and of filters."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from toolkit.draw.labels import drawable
+from toolkit.explain.crops import Region
+from toolkit.explain.explainer import Explanation, HeatMap
+from toolkit.explain.window import Box
+from toolkit.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Colours whose lightness rises with the value, in any kind of colour vision.
+COLOURS = "inferno"
+
+_SIDE = 900  # pixels of the longer side of a drawn picture
+_LONGEST = 4  # times the shorter side, beyond which a picture is drawn squeezed
+_DIM = 0.45  # brightness of what the network does not see
+_TILES, _COLUMNS = 64, 8
+_PANEL = 4.2  # inches
+_METHODS = {
+    "evidence": "exact share of the classifier's lead",
+    "grad-cam": "Grad-CAM",
+    "hires-cam": "HiResCAM",
+    "occlusion": "loss where covered",
+}
+
+
+def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = 0.7) -> np.ndarray:
+    """Lay a heat map over the picture as it is, in its own shape; what the network did not see is dimmed.
+
+    Args:
+        explanation: of the picture.
+        heat_map: of it.
+        strength: of the colours, from 0, where the picture is left as it is, to 1.
+
+    Returns:
+        uint8 (height, width, 3), its longer side at most 900.
+    """
+    from matplotlib import colormaps
+
+    picture, box = _shown(explanation)
+    drawn = (picture * _DIM).astype(np.uint8)
+    top, left, bottom, right = _whole(box, picture.shape)
+    seen = picture[top:bottom, left:right].astype(np.float32)
+    heat = Image.fromarray(heat_map.heat.astype(np.float32)).resize(
+        (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
+    values = np.clip(np.asarray(heat), 0, 1)
+    colours = 255 * np.asarray(colormaps[COLOURS](values))[..., :3]
+    # Grey under the colours, so that none of them is the picture's own.
+    grey = seen @ np.array([0.299, 0.587, 0.114], np.float32)
+    opacity = strength * (0.5 + 0.5 * values[..., None])
+    ground = (1 - min(1.0, 2 * strength)) * seen + min(1.0, 2 * strength) * grey[..., None]
+    drawn[top:bottom, left:right] = np.clip((1 - opacity) * ground + opacity * colours, 0, 255).round().astype(np.uint8)
+    return drawn
+
+
+def draw_explanation(
+    path: str | Path, explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None = None
+) -> None:
+    """Draw a picture, heat maps over it, the likeliest classes, and what each stage gave, to a PNG file.
+
+    Args:
+        path: where to.
+        explanation: of the picture.
+        heat_maps: of it, one or several.
+        region: the smallest part that keeps the answer, to be outlined.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    top = explanation.top()
+    texts = [*(name for name, _ in top), *(heat.label for heat in heat_maps), *(heat.against for heat in heat_maps)]
+    with drawable(texts, longest=28) as drawn:
+        names = dict(zip(texts, drawn, strict=True))
+        picture, box = _shown(explanation)
+        height, width = picture.shape[:2]
+        aspect = min(max(height / width, 1 / _LONGEST), _LONGEST)
+        across = min(_PANEL, 1.4 * _PANEL / aspect)
+        parts = [heat for heat in heat_maps if len(heat.by_stage) > 2]
+        figure = _figure(across * (1 + len(heat_maps)) + 0.9 + 2.6 * (1 + len(parts)), max(2.6, across * aspect) + 0.7)
+        widths = [across] * (1 + len(heat_maps)) + [2.6] * (1 + len(parts))
+        axes = figure.subplots(1, len(widths), width_ratios=widths)
+        plain = picture.copy()
+        top_row, left, bottom, right = _whole(box, picture.shape)
+        seen = plain[top_row:bottom, left:right].copy()
+        plain = (plain * _DIM).astype(np.uint8)
+        plain[top_row:bottom, left:right] = seen
+        _show(axes[0], plain, "bright: what the network saw" if seen.shape != picture.shape else "the picture", aspect)
+        _outline(axes[0], box, "white", "--")
+        if region is not None:
+            scale = height / explanation.rgb.shape[0], width / explanation.rgb.shape[1]
+            inner = region.box
+            part = Box(inner.top * scale[0], inner.left * scale[1], inner.height * scale[0], inner.width * scale[1])
+            _outline(axes[0], part, "#ffd166", "-")
+            note = f"yellow: enough for {names[top[0][0]]}, {100 * region.probability:.0f} %"
+            axes[0].set_xlabel(note, fontsize=8)
+        for axis, heat in zip(axes[1:], heat_maps, strict=False):
+            against = f" against {names[heat.against]}" if heat.against else ""
+            _show(axis, overlay(explanation, heat), f"for {names[heat.label]}{against}", aspect)
+            axis.set_xlabel(_METHODS[heat.method], fontsize=8)
+            _outline(axis, box, "white", "--")
+        _legend(figure, axes[len(heat_maps)])
+        charts = axes[1 + len(heat_maps) :]
+        _bars(charts[0], [names[name] for name, _ in top], [100 * p for _, p in top], "probability, %")
+        for axis, heat in zip(charts[1:], parts, strict=True):
+            stages = [(name.removesuffix("_concat"), value) for name, value in heat.by_stage]
+            _bars(
+                axis,
+                [name for name, _ in stages],
+                [value for _, value in stages],
+                f"for {names[heat.label]}, in logits",
+            )
+        _save(figure, path)
+
+
+def draw_features(path: str | Path, name: str, cells: np.ndarray) -> None:
+    """Draw the strongest channels of a map as a sheet, each scaled to its own largest value, which stands above it.
+
+    Args:
+        path: a PNG file.
+        name: of the layer.
+        cells: (rows, columns, channels).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    strongest = np.sort(np.argsort(-np.abs(cells).mean(axis=(0, 1)), kind="stable")[:_TILES])
+    titles = [f"{channel}: {cells[..., channel].max():.3g}" for channel in strongest]
+    count = f"{len(strongest)} strongest of " if len(strongest) < cells.shape[-1] else ""
+    size = f"{cells.shape[1]}×{cells.shape[0]} cells"
+    heading = f"{name}: {count}{cells.shape[-1]} channels of {size}, each scaled to its own largest value"
+    _save(_sheet([cells[..., channel] for channel in strongest], titles, heading), path)
+
+
+def draw_filters(path: str | Path, name: str, filters: np.ndarray) -> None:
+    """Draw filters as a sheet: grey is zero, and each is scaled by its own largest weight.
+
+    Args:
+        path: a PNG file.
+        name: of the layer.
+        filters: (filters, height, width, 1 or 3).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    tiles = []
+    for weights in filters[: 4 * _TILES]:
+        scaled = 0.5 + 0.5 * weights / max(float(np.abs(weights).max()), 1e-12)
+        tiles.append(np.broadcast_to(scaled, (*scaled.shape[:2], 3)))
+    number = f"{len(tiles)} of {len(filters)}" if len(tiles) < len(filters) else f"{len(filters)}"
+    height, width = filters.shape[1:3]
+    _save(
+        _sheet(
+            tiles, [], f"{name}: {number} filters of {width}×{height}; grey is zero, each scaled by its largest weight"
+        ),
+        path,
+    )
+
+
+def _shown(explanation: Explanation) -> tuple[np.ndarray, Box]:
+    """The picture at the size in which it is drawn, and where in it lies what the network saw."""
+    height, width = explanation.rgb.shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    if max(height, width) < _SIDE // 3:  # small ones are enlarged, pixel by pixel
+        scale = _SIDE // 3 // max(height, width) + 1
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    kind = Image.Resampling.BOX if scale > 1 else Image.Resampling.LANCZOS
+    picture = np.asarray(Image.fromarray(np.ascontiguousarray(explanation.rgb)).resize(size, kind))
+    down, across = picture.shape[0] / height, picture.shape[1] / width
+    seen = explanation.seen
+    return picture, Box(seen.top * down, seen.left * across, seen.height * down, seen.width * across)
+
+
+def _whole(box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """First row and column, and one past the last, of at least one pixel."""
+    top, left = min(round(box.top), shape[0] - 1), min(round(box.left), shape[1] - 1)
+    bottom, right = min(round(box.top + box.height), shape[0]), min(round(box.left + box.width), shape[1])
+    return top, left, max(bottom, top + 1), max(right, left + 1)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format="png", bbox_inches="tight", pad_inches=0.1)
+
+
+def _show(axis: Any, picture: np.ndarray, title: str, aspect: float) -> None:
+    height, width = picture.shape[:2]
+    axis.imshow(picture, aspect=aspect * width / height)
+    axis.set_title(title, fontsize=10)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _outline(axis: Any, box: Box, colour: str, style: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    for ink, width in (("black", 3.0), (colour, 1.5)):  # seen on light and on dark
+        corner = box.left - 0.5, box.top - 0.5
+        line = "-" if ink == "black" else style
+        axis.add_patch(
+            Rectangle(corner, box.width, box.height, fill=False, edgecolor=ink, linewidth=width, linestyle=line)
+        )
+
+
+def _legend(figure: "Figure", axis: Any) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=axis, fraction=0.05, pad=0.02)
+    bar.set_ticks([0, 0.5, 1], labels=["none", "half", "most"])
+    bar.ax.tick_params(labelsize=8)
+
+
+def _bars(axis: Any, names: Sequence[str], values: Sequence[float], title: str) -> None:
+    colours = ["#31688e" if value >= 0 else "#b5653a" for value in values]
+    places = range(len(names))
+    axis.barh(places, values, color=colours)
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(places, names, fontsize=8)
+    axis.set_title(title, fontsize=10)
+    low, high = min(0.0, *values), max(0.0, *values)
+    axis.set_xlim(low - 0.3 * (high - low) * (low < 0), high + 0.3 * (high - low))
+    for place, value in zip(places, values, strict=True):
+        axis.text(value, place, f" {value:.1f} ", va="center", ha="left" if value >= 0 else "right", fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _sheet(tiles: Sequence[np.ndarray], titles: Sequence[str], heading: str) -> "Figure":
+    columns = min(len(tiles), max(_COLUMNS, math.ceil(math.sqrt(len(tiles)))))
+    rows = math.ceil(len(tiles) / columns)
+    side = 1.2 if titles else 0.8
+    figure = _figure(max(side * columns, 6), (side + 0.15 * bool(titles)) * rows + 0.5)
+    figure.suptitle(heading, fontsize=10)
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, tile in zip(axes, tiles, strict=False):
+        axis.imshow(tile, cmap=COLOURS, interpolation="nearest")
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title, fontsize=7, pad=2)
+    return figure
