@@ -46,7 +46,7 @@ class _Stream(io.FileIO):
         super().__init__(descriptor, "w")
         self._label = label
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
