@@ -1,6 +1,7 @@
-"""The one exception whose message is for a person, and the sentence for a name that nobody has."""
+"""The exceptions whose message is for a person, and the sentence for a name that nobody has."""
 
 import difflib
+import os
 import re
 
 # Control characters, separators of lines, surrogates, and what turns the direction of writing.
@@ -20,6 +21,18 @@ class UserError(Exception):
         'no such file'
         """
         return str(self).removeprefix(one_line(f"{place}: "))
+
+
+class WriteError(UserError):
+    """A place that cannot be written; the command line adds which option names it.
+
+    Attributes:
+        place: the file or folder that was to be written.
+    """
+
+    def __init__(self, message: str, place: str | os.PathLike[str] = "") -> None:
+        super().__init__(message)  # alone, so that it can be sent to another process
+        self.place = os.fspath(place)
 
 
 def one_line(text: str) -> str:

@@ -13,12 +13,60 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, WriteError
 
 _PREFIX = ".partial-"
 _ABANDONED_SECONDS = 7 * 24 * 3600  # of a process on another machine, which cannot be asked
+#: Errors of the system that are no fault of what is written, but of the disk or of who may write there.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# Those of them that only writing meets, and that libraries in other languages only tell in words.
+_FULL = DISK_ERRORS[:4]
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+def disk_reason(error: BaseException) -> str:
+    """Give the system's words for why something could not be written; nothing where an error is about something else.
+
+    >>> disk_reason(OSError(28, "No space left on device")), disk_reason(ValueError("no such label"))
+    ('No space left on device', '')
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno in DISK_ERRORS else ""  # HDF5 has longer words of its own
+    return next((words for words in map(os.strerror, _FULL) if words in str(error)), "")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell if an error is one that only writing meets: a full disk, a quota, a read-only disk."""
+    return error.errno in _FULL
+
+
+@contextmanager
+def writing(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Have whatever libraries raise where a disk is full or read-only name the place that is being written.
+
+    Raises:
+        WriteError: ``place`` cannot be written, or another one that is needed for it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason, named = disk_reason(error), place
+        if isinstance(error, OSError) and isinstance(error.filename, str) and not _is_of(error.filename, place):
+            reason, named = reason if is_disk_full(error) else "", error.filename  # else it may have been read
+        if not reason:
+            raise
+        raise WriteError(f"{named}: cannot be written ({reason})", named) from None
+
+
+def _is_of(file: str, place: str | os.PathLike[str]) -> bool:
+    """Tell if a file is written for ``place``: below it, or as a partial one beside it."""
+    path, own = Path(file).absolute(), Path(place).absolute()
+    beside = path.relative_to(own.parent).parts[:1] if path.is_relative_to(own.parent) else ()
+    return path.is_relative_to(own) or any(name.startswith(_PREFIX) for name in beside)
 
 
 @contextmanager
@@ -28,15 +76,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The path given lies beside ``path`` and ends as its name does, for libraries that go by a file's suffix.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
     try:
-        yield partial
-        os.replace(partial, path)
+        with writing(path):
+            yield partial
+            os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})", path) from None
     finally:
         with suppress(OSError):  # nothing there, or a disk that has become read-only
             partial.unlink()
@@ -93,7 +142,7 @@ def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> It
         shared: several processes may write the same content at once: that of the first stays.
 
     Raises:
-        UserError: the folder cannot be made, or is there and not empty.
+        WriteError: the folder cannot be made or filled, or is there and not empty.
     """
     directory = Path(directory).absolute()
     staging = staging_path(directory.parent)
@@ -104,16 +153,56 @@ def new_folder(directory: str | os.PathLike[str], *, shared: bool = False) -> It
     except OSError as error:
         # A file where the parent should be is "File exists" to mkdir, which sounds like the folder itself.
         reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
-        raise UserError(f"{directory}: cannot be made ({reason})") from None
+        raise WriteError(f"{directory}: cannot be made ({reason})", directory) from None
     try:
-        yield staging
+        with writing(directory):
+            yield staging
         try:
             os.replace(staging, directory)
         except OSError as error:
             if not (shared and directory.is_dir()):
-                raise UserError(f"{directory}: cannot be made ({error.strerror})") from None
+                raise WriteError(f"{directory}: cannot be made ({error.strerror})", directory) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def spare_file(num_bytes: int, directory: str | os.PathLike[str] | None = None) -> Iterator[BinaryIO]:
+    """Give a file without a name to map into memory, by default among temporary ones; gone when nobody has it open.
+
+    All of it is on the disk: touching a page for which there is no room would end the process.
+
+    Raises:
+        WriteError: there is no room for it.
+    """
+    place = directory or tempfile.gettempdir()
+    with writing(place), tempfile.TemporaryFile(dir=place) as file:
+        allocate(file.fileno(), num_bytes)
+        yield file
+
+
+@contextmanager
+def scratch_folder(prefix: str = "toolkit-") -> Iterator[Path]:
+    """Give a temporary folder, which is removed at the end.
+
+    Raises:
+        WriteError: there is no room among temporary files.
+    """
+    place = tempfile.gettempdir()
+    with writing(place), tempfile.TemporaryDirectory(prefix=prefix) as directory:
+        yield Path(directory)
+
+
+def allocate(descriptor: int, num_bytes: int) -> None:
+    """Take room on the disk for the first bytes of a file, which keeps what is in it.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    elif os.fstat(descriptor).st_size < num_bytes:
+        os.ftruncate(descriptor, num_bytes)
 
 
 @contextmanager
@@ -123,8 +212,8 @@ def plain_path(directory: Path) -> Iterator[Path]:
     if not set("[]*?\\").intersection(text) and text.isprintable():
         yield directory
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        link = Path(scratch) / "folder"
+    with scratch_folder() as scratch:
+        link = scratch / "folder"
         link.symlink_to(directory.absolute(), target_is_directory=True)
         yield link
 

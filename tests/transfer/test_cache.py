@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +18,18 @@ import pytest
 from caches import CONTEXT, picture, rewrite, store_file, vector
 from PIL import Image
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, WriteError
 from toolkit.transfer import AugmentedViews
 from toolkit.transfer import cache as cache_module
-from toolkit.transfer.cache import FeatureCache, file_digests, list_cache, prune_cache, verify_cache
+from toolkit.transfer.cache import (
+    FeatureCache,
+    close_store,
+    file_digests,
+    list_cache,
+    open_store,
+    prune_cache,
+    verify_cache,
+)
 
 
 @pytest.fixture
@@ -141,7 +151,7 @@ def test_damaged_file_is_one_clear_error_that_says_what_to_do(cache, tmp_path, d
 
 def test_place_that_cannot_hold_a_cache_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/features-\d: cannot hold the feature cache .*; give another folder"):
+    with pytest.raises(UserError, match=r"file/features-\d: the feature cache cannot be written \(Not a directory\)"):
         FeatureCache(tmp_path / "file", CONTEXT)
 
 
@@ -353,3 +363,44 @@ def test_file_of_an_older_version_with_a_fourth_database_opens(tmp_path):
     np.testing.assert_array_equal(cache.get([key])[key], vector(0))
     cache.close()
     assert prune_cache(tmp_path / "cache", everything=True)["compacted"]
+
+
+def store_in(directory, value):
+    store = open_store(directory)
+    try:
+        with store.begin(write=True) as transaction:
+            transaction.put(b"key", value)
+    finally:
+        close_store(store)
+
+
+def test_a_full_disk_is_told_as_one_and_leaves_a_cache_that_works(tmp_path):
+    """LMDB calls a write that came out short an input/output error, which was told as damage to the file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (5_000, 80_000):  # within its first pages, and behind them
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(WriteError, match=r"features-2: the feature cache cannot be written \("):
+                store_in(tmp_path, bytes(200_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    store_in(tmp_path, b"value")
+
+
+_ON_A_FULL_DISK = """
+mount -t tmpfs -o size=40k tmpfs "$1" || exit 77
+mkdir -p "$1/cache/features-2"
+cat /dev/zero > "$1/filling" 2> /dev/null
+exec "$2" -c 'import sys; from toolkit.transfer.cache import open_store; open_store(sys.argv[1])' "$1/cache"
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a disk of its own")
+def test_a_disk_without_a_byte_left_does_not_end_the_process(tmp_path):
+    """LMDB maps its table of readers into memory; touching a page without room was a bus error."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _ON_A_FULL_DISK, "sh"]
+    result = subprocess.run([*command, tmp_path, sys.executable], capture_output=True, text=True, check=False)
+    if result.returncode == 77 or result.stderr.startswith("unshare"):
+        pytest.skip("this system gives nobody a disk of their own")
+    assert result.returncode == 1, result.stderr
+    assert "the feature cache cannot be written (No space left on device)" in result.stderr.splitlines()[-1]

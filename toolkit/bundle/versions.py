@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.bundle.manifest import MANIFEST
-from toolkit.errors import UserError
-from toolkit.files import remove_abandoned, staging_path
+from toolkit.errors import UserError, WriteError
+from toolkit.files import remove_abandoned, staging_path, writing
 
 _STAGING = ".staging-"
 
@@ -98,11 +98,15 @@ def next_version(directory: Path) -> Iterator[Path]:
     """Give a ``staging_dir`` to write a bundle's next version in, which is removed at the end unless published.
 
     Those that killed processes left in the same place are removed first.
+
+    Raises:
+        WriteError: it cannot be written.
     """
     remove_abandoned(directory, _STAGING)
     staging = staging_dir(directory)
     try:
-        yield staging
+        with writing(directory):
+            yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if directory.is_dir() and not any(directory.iterdir()):
@@ -113,11 +117,11 @@ def staging_dir(directory: Path) -> Path:
     """Make a fresh hidden directory beside the versions, on the same file system; servers ignore it.
 
     Raises:
-        UserError: it cannot be made, for instance because ``directory`` is a file.
+        WriteError: it cannot be made, for instance because ``directory`` is a file.
     """
     staging = staging_path(directory, _STAGING)
     try:
         staging.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{directory}: cannot be written to ({error.strerror})") from None
+        raise WriteError(f"{directory}: cannot be written to ({error.strerror})", directory) from None
     return staging

@@ -7,9 +7,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from toolkit.cli.output import StderrHandler, claim_streams, progress_bars
+from toolkit.cli.failures import in_words
+from toolkit.cli.output import StderrHandler, claim_streams, drop_stdout, is_of_stdout, progress_bars
 from toolkit.cli.parser import build_parser
-from toolkit.errors import UserError, one_line
+from toolkit.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,16 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with progress_bars():
             getattr(commands, arguments.handler)(arguments)
             sys.stdout.flush()
-    except UserError as error:
-        print(f"toolkit: error: {one_line(str(error))}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # `toolkit models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return 0
-    except OSError as error:
-        if arguments.verbose or not (error.filename and error.strerror):
+    except (UserError, OSError) as error:
+        if is_of_stdout(error):
+            drop_stdout()
+        line = in_words(error, arguments)
+        if not line or (arguments.verbose and isinstance(error, OSError)):
             raise
-        print(one_line(f"toolkit: error: {error.filename}: {error.strerror}"), file=sys.stderr)
+        print(f"toolkit: error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"toolkit: interrupted{arguments.interrupted}", file=sys.stderr)

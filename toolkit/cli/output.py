@@ -1,5 +1,6 @@
 """Output of commands: tables and progress for people, one JSON document for programs."""
 
+import io
 import json
 import logging
 import os
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+_STDOUT = "standard output"  # what errors of that stream call it
+
+
 def claim_streams() -> None:
     """Give this package's own output the real stdout and stderr, and let what native libraries write vanish.
 
@@ -30,8 +34,34 @@ def claim_streams() -> None:
     os.dup2(nowhere, 2)
     os.close(nowhere)
     # A byte of a file's name that is no UTF-8 is written \udcXX, which JSON readers turn back.
-    sys.stdout = os.fdopen(out, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    sys.stderr = os.fdopen(err, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    stdout, stderr = (io.BufferedWriter(_Stream(*named)) for named in ((out, _STDOUT), (err, "standard error")))
+    sys.stdout = io.TextIOWrapper(stdout, "utf-8", errors="backslashreplace", line_buffering=True)
+    sys.stderr = io.TextIOWrapper(stderr, "utf-8", errors="backslashreplace", line_buffering=True)
+
+
+class _Stream(io.FileIO):
+    """A stream whose errors say what could not be written: a redirected one may lie on a full disk."""
+
+    def __init__(self, descriptor: int, label: str) -> None:
+        super().__init__(descriptor, "w")
+        self._label = label
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = self._label
+            raise
+
+
+def is_of_stdout(error: Exception) -> bool:
+    """Tell if an error is that of writing to stdout."""
+    return isinstance(error, OSError) and error.filename == _STDOUT
+
+
+def drop_stdout() -> None:
+    """Have what is still to be written to stdout at the process's end vanish: the first of it could not be."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(document: Any) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from toolkit.compress.bridge import INSTALL, save_twin, to_tf_keras
 from toolkit.compress.examples import Examples, write_examples
 from toolkit.data import augment
 from toolkit.errors import UserError
+from toolkit.files import scratch_folder
 from toolkit.lazy import keras
 from toolkit.progress import Step, step
 from toolkit.spec import Preprocessing
@@ -74,8 +74,7 @@ def finished_job(
     """
     if importlib.util.find_spec("tensorflow_model_optimization") is None:
         raise UserError(f"this needs TensorFlow Model Optimization, which is not installed: {INSTALL}")
-    with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as name:
-        directory = Path(name)
+    with scratch_folder("toolkit-compress-") as directory:
         job = {
             "method": method,
             "options": options,

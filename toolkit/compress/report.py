@@ -3,7 +3,6 @@
 import gzip
 import html
 import io
-import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
@@ -20,6 +19,7 @@ from toolkit.compress.sensitivity import RangeRow
 from toolkit.engines import ENGINES, Engine
 from toolkit.engines.timing import BUSY, processor_share
 from toolkit.errors import UserError
+from toolkit.files import scratch_folder
 from toolkit.lazy import keras
 from toolkit.metrics import top_k_accuracy
 from toolkit.progress import step, track
@@ -76,9 +76,9 @@ def compression_report(
 
     forms: dict[str, Form] = {}
     labels: list[np.ndarray] = []
-    with tempfile.TemporaryDirectory(prefix="toolkit-report-") as name:
+    with scratch_folder("toolkit-report-") as directory:
         for number, (method, content) in enumerate({"float": to_litert(model), **files}.items()):
-            file = Path(name) / f"{number}.tflite"
+            file = directory / f"{number}.tflite"
             file.write_bytes(content)
             forms[method] = Form(content, open_runtimes(file, preprocessing))
         parts: dict[tuple[str, str], list[np.ndarray]] = {}

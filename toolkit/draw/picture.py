@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.draw.blocks import Box, boxes
 from toolkit.errors import UserError
+from toolkit.files import replacing
 from toolkit.lazy import keras
 
 SUFFIXES = (".svg", ".png")
@@ -94,7 +95,8 @@ def page(path: Path, width: float, height: float) -> Iterator[Any]:
         figure = Figure(figsize=(width, height))
         yield figure
         # Without a date, the same drawing gives the same file.
-        figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=120, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 
 def check_path(path: Path) -> None:

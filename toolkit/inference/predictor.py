@@ -21,7 +21,7 @@ from toolkit.bundle import (
     verify_files,
 )
 from toolkit.data.feed.arrays import decode_ahead
-from toolkit.data.pixels.decode import ImageError, ImageSource, decode_pixels
+from toolkit.data.pixels.decode import ImageError, ImageSource, as_graph_reads, decode_pixels
 from toolkit.engines import ENGINES, Engine, open_engine
 from toolkit.engines.runtimes import SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
@@ -278,8 +278,8 @@ class Predictor:
         return np.concatenate(batches) if batches else self._features({"": np.zeros((1, 1, 3), np.uint8)})[:0]
 
     def _features(self, sources: dict[str, ImageSource]) -> np.ndarray:
-        contents = [encoded(source) for source in sources.values()]
         try:
+            contents = [as_graph_reads(encoded(source)) for source in sources.values()]
             return np.concatenate([signatures.features(contents) for signatures in self._signatures], axis=1)
         except Exception:  # TensorFlow's, which does not say which picture
             for name, source in sources.items():

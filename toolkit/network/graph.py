@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.files import scratch_folder
 from toolkit.lazy import keras, lazy_module
 
 np = lazy_module("numpy")
@@ -54,8 +54,8 @@ def _readable(path: Path) -> Iterator[Path]:
     if not isinstance(config, str) or not str(version).startswith("2"):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="toolkit-keras2-") as directory:
-        copy = Path(directory) / "network.h5"
+    with scratch_folder("toolkit-keras2-") as directory:
+        copy = directory / "network.h5"
         shutil.copyfile(path, copy)
         with h5py.File(copy, "r+") as file:
             file.attrs["model_config"] = json.dumps(_as_keras3(json.loads(config)))

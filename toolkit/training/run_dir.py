@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.files import new_folder, remove_folder, replacing, write_file
+from toolkit.files import new_folder, remove_folder, replacing, write_file, writing
 from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig, config_from_json
 
@@ -141,11 +141,8 @@ class RunDirectory:
         if not self.writer:
             return
         path = self.path / name
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Read the whole lines of such a file."""

@@ -18,10 +18,13 @@ Writing keeps up with any network that computes them, and reading is what every 
 only one of them with transactions between processes and readers that wait for nobody; its price is whole pages.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
+import shutil
 import struct
 import threading
 import time
@@ -40,7 +43,8 @@ import numpy as np
 
 from toolkit.data.pixels.decode import DECODING, read_file
 from toolkit.data.scan.cache import file_status, is_settled
-from toolkit.errors import UserError
+from toolkit.errors import UserError, WriteError
+from toolkit.files import allocate, disk_reason
 from toolkit.machine import num_threads
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -54,6 +58,8 @@ _PREFIX = 16  # bytes of a key that name the context
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _STATUS = _DIGEST_BYTES + 1  # where a file's status begins in what is remembered of it
 _DAY = 24 * 3600
+_LOCKS_BYTES = 1 << 16  # of 512 readers, 64 bytes each, and a header
+_SHORT_WRITE = os.strerror(errno.EIO)
 _BATCH = 1000  # entries deleted in one transaction, so that writers wait for moments only
 
 # LMDB refuses to open an environment twice in one process, so caches in one directory share it.
@@ -212,13 +218,12 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{path}: cannot hold the feature cache ({error.strerror}); give another folder") from None
         with self._explained(), ExitStack() as opened:
+            path.mkdir(parents=True, exist_ok=True)
             self._in_use = opened.enter_context((path / "in-use").open("w"))
             fcntl.flock(self._in_use, fcntl.LOCK_SH)  # waits while another process compacts the file
+            opened.enter_context(_removed_if_begun(path / "data.mdb"))
+            _allocate_locks(path / "lock.mdb")
             # Without metasync the last transaction may be lost with the machine, but never the file's wholeness.
             self._environment = opened.enter_context(
                 lmdb.open(str(path), map_size=_MAP_SIZE, max_readers=512, max_dbs=3, metasync=False, readahead=False)
@@ -252,17 +257,20 @@ class Store:
         """Rewrite the file without what was deleted and close it, unless somebody else has it open."""
         if _NUM_USERS[self.path] > 1:
             return False
-        beside = self.path / "compacted"
-        beside.mkdir(exist_ok=True)
-        (beside / "data.mdb").unlink(missing_ok=True)
         try:
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        self._environment.copy(str(beside), compact=True)
-        self._environment.close()
-        (beside / "data.mdb").replace(self.path / "data.mdb")
-        beside.rmdir()
+        beside = self.path / "compacted"
+        try:
+            with self._explained():
+                beside.mkdir(exist_ok=True)
+                (beside / "data.mdb").unlink(missing_ok=True)
+                self._environment.copy(str(beside), compact=True)
+                self._environment.close()
+                (beside / "data.mdb").replace(self.path / "data.mdb")
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
         return True
 
     def close(self) -> None:
@@ -281,15 +289,40 @@ class Store:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (lmdb.DiskError, lmdb.MapFullError) as error:
+        except lmdb.MapFullError as error:
             raise UserError(f"{self.path}: the feature cache is full ({error}); see `toolkit cache prune`") from None
         except (lmdb.LockError, lmdb.ReadonlyError, OSError) as error:
-            raise UserError(f"{self.path}: cannot hold the feature cache ({error}); give another folder") from None
+            raise self._not_written(getattr(error, "strerror", None) or str(error)) from None
         except lmdb.Error as error:
+            # A write that comes out short, as on a full disk, is an "Input/output error" to LMDB.
+            reason = disk_reason(error) or ("the disk is full, or fails" if _SHORT_WRITE in str(error) else "")
+            if reason:
+                raise self._not_written(f"{reason}; `toolkit cache prune` makes room") from None
             raise UserError(
                 f"{self.path}: the feature cache is damaged ({error}); "
                 "delete this folder, its features are computed again"
             ) from None
+
+    def _not_written(self, reason: str) -> WriteError:
+        return WriteError(f"{self.path}: the feature cache cannot be written ({reason})", self.path)
+
+
+def _allocate_locks(file: Path) -> None:
+    """Take room for LMDB's table of readers, which it maps into memory: a page without room would end the process."""
+    with file.open("ab") as locks:
+        allocate(locks.fileno(), os.fstat(locks.fileno()).st_size or _LOCKS_BYTES)
+
+
+@contextmanager
+def _removed_if_begun(file: Path) -> Iterator[None]:
+    """Remove a new file whose two first pages did not get written: LMDB would take it for a damaged one."""
+    is_new = not file.exists()
+    try:
+        yield
+    except BaseException:
+        if is_new and file.exists() and file.stat().st_size < 2 * mmap.PAGESIZE:
+            file.unlink()
+        raise
 
 
 def open_store(directory: str | Path) -> Store:

@@ -5,7 +5,6 @@ What the cache lacks is computed on this machine or, with an address of one, on 
 
 import math
 import random
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from toolkit.data.feed.split import Split
 from toolkit.data.pixels.decode import read_rgb, resize_pixels
 from toolkit.engines.extract import Extractor, open_extractor
 from toolkit.errors import UserError
+from toolkit.files import spare_file
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.network import architecture_digest, as_float32, weights_digest
@@ -387,5 +387,5 @@ def _empty(shape: tuple[int, ...], dtype: str, directory: Path | None) -> np.nda
     """Make room for the answer: in memory, or in a file of this directory that is gone when the array is."""
     if directory is None:
         return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(dir=directory) as file:
-        return np.memmap(file, dtype, mode="w+", shape=shape)
+    with spare_file(math.prod(shape) * np.dtype(dtype).itemsize, directory) as file:
+        return np.memmap(file, dtype, mode="r+", shape=shape)

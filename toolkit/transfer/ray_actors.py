@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import pickle
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.pixels.decode import ImageError, read_file, read_rgb
 from toolkit.engines.extract import open_extractor
 from toolkit.errors import UserError
+from toolkit.files import scratch_folder
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
 from toolkit.network import load_network
@@ -264,15 +264,15 @@ def _by_key(task: ExtractionTask, views: Iterator[dict[int, np.ndarray]]) -> dic
 
 def network_to_bytes(model: "keras.Model") -> bytes:
     """Write a network as a ``.keras`` archive."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "network.keras"
+    with scratch_folder() as directory:
+        file = directory / "network.keras"
         model.save(file)
         return file.read_bytes()
 
 
 def network_from_bytes(content: bytes) -> "keras.Model":
     """Read the network of an archive; nothing in it can run."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "network.keras"
+    with scratch_folder() as directory:
+        file = directory / "network.keras"
         file.write_bytes(content)
         return load_network(file)

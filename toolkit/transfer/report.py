@@ -2,7 +2,6 @@
 
 import colorsys
 import html
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
-from toolkit.files import write_file
+from toolkit.files import scratch_folder, write_file
 from toolkit.metrics import accuracy_report
 from toolkit.report import classification, plots
 from toolkit.report.page import document, figures, picture, plot_style, score_tables, table, thumbnails
@@ -177,8 +176,8 @@ def _results(held_out: HeldOut, class_names: Sequence[str], is_further: bool) ->
 
 
 def _confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
-    with tempfile.TemporaryDirectory() as directory, plot_style():
-        file = Path(directory) / "confusion.png"
+    with scratch_folder() as directory, plot_style():
+        file = directory / "confusion.png"
         plots.plot_confusion(matrix, class_names, file)
         return file.read_bytes()
 

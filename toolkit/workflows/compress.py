@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.data.feed.split import Subset, subset_of
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
-from toolkit.files import require_place, write_file
+from toolkit.files import require_place, scratch_folder, write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.progress import step
@@ -312,8 +311,8 @@ def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, reques
     name = source.path.parent
     with draft_bundle(network, name, manifest.labels, manifest.preprocessing, chosen) as draft:
         changes = _changes(source, compressed, draft.path, request)
-        with tempfile.TemporaryDirectory(prefix="toolkit-compress-") as spare:
-            answers, report = _measure(draft, source, compressed, request.method, Path(spare))
+        with scratch_folder("toolkit-compress-") as spare:
+            answers, report = _measure(draft, source, compressed, request.method, spare)
         reference, row = report["rows"]
         report["pictures"] = pictures.words
         row["changes"] = str(changes)

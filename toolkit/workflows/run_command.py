@@ -1,7 +1,6 @@
 """The command of a training run, and the run that goes on by it."""
 
 import dataclasses
-import errno
 import json
 import shlex
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from toolkit.catalogue import model_info
 from toolkit.data.sources.source import Source, as_source
 from toolkit.errors import UserError
+from toolkit.files import DISK_ERRORS
 from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig, apply_overrides
 from toolkit.training.hosts import Hosts
@@ -22,7 +22,6 @@ from toolkit.workflows.steps import ExportOptions
 
 # Schedules that divide the run's length.
 _BY_LENGTH = ("cosine", "step")
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _PARTS = 1000  # of an epoch, to look a schedule up
 
 
@@ -184,7 +183,7 @@ def resumable(run: RunDirectory) -> Iterator[None]:
         yield
     except (UserError, OSError) as error:
         cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError) or cause.errno not in _OF_THE_DISK or not run.exists:
+        if not isinstance(cause, OSError) or cause.errno not in DISK_ERRORS or not run.exists:
             raise
         message = f"{error.filename or run.path}: {error.strerror or error}" if error is cause else error
         raise UserError(

@@ -203,6 +203,52 @@ def test_host_reads_scanners_and_phones_formats_and_the_graph_says_that_it_does_
     assert as_graph_reads(like) is like
 
 
+def animation(**options) -> bytes:
+    frames = [Image.open(io.BytesIO(picture("PNG", "RGB", (40, 50), seed))) for seed in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "by_the_host", "by_the_graph"),
+    [
+        (picture("BMP", "1", (40, 50)), "a BMP .* save it as PNG", "not a BMP that this graph decodes .* send a PNG"),
+        (
+            animation(lossless=True),
+            "an animated WebP .* save one frame of it",
+            "an animated WebP, .* send its first frame",
+        ),
+        (animation(quality=95), "an animated WebP", "an animated WebP"),
+    ],
+)
+def test_rare_kinds_are_refused_by_both_which_say_what_to_do(data, by_the_host, by_the_graph):
+    """An animated WebP wrote behind the memory that TensorFlow made for it, and ended a server."""
+    with pytest.raises(ImageError, match=by_the_host):
+        decode_pixels(data, PREPROCESSING)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=by_the_graph):
+        decoder()(tf.constant(data))
+
+
+@pytest.mark.parametrize(
+    ("mode", "lossless", "place", "sides"),
+    [
+        ("RGB", True, 21, b"\xff\xff\xff\x0f"),
+        ("RGB", False, 26, b"\xff\x3f" * 2),
+        ("RGBA", False, 24, b"\xff\x3f\0" * 2),
+    ],
+)
+def test_webp_that_announces_too_much_is_refused_by_both(mode, lossless, place, sides):
+    buffer = io.BytesIO()
+    Image.new(mode, (50, 40), (255, 0, 0, 90)[: len(mode)]).save(buffer, "WEBP", lossless=lossless)
+    data = buffer.getvalue()
+    assert disagreement(data) == ""
+    huge = data[:place] + sides + data[place + len(sides) :]
+    assert by_host(huge) is None
+    with pytest.raises(tf.errors.InvalidArgumentError, match="announces more than"):
+        decoder()(tf.constant(huge))
+
+
 @pytest.mark.parametrize(("image_format", "turned"), [("TIFF", True), ("AVIF", True), ("PNG", False)])
 def test_upright_is_what_both_decoders_can_tell(image_format, turned):
     """TensorFlow's decoders know nothing of an orientation in PNG and WebP, so the host ignores it there."""

@@ -24,8 +24,9 @@ def check(arguments: Namespace) -> None:
     folder = scan_folder(arguments.data)
     report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
     if arguments.quarantine:
-        given = arguments.quarantine
-        file = quarantine_file(data) if given is True else Path(given)
+        if arguments.quarantine is True:
+            arguments.quarantine = quarantine_file(data)
+        file = Path(arguments.quarantine)
         write_quarantine(file, dict(folder.quarantined + folder.problems))
         report["quarantine_file"] = str(file)
     if preview:

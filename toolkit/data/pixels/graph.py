@@ -22,7 +22,7 @@ _EXIF_SEARCH_BYTES = 256 * 1024
 def decode_pixels(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Scalar string of encoded bytes to uint8 RGB of shape ``(*preprocessing.size, 3)``.
 
-    A JPEG, PNG or GIF whose header announces more than ``MAX_PIXELS`` is an error before its pixels are allocated.
+    A picture, but for BMP, whose header announces more than ``MAX_PIXELS`` is an error before its pixels are allocated.
     """
     return resize_pixels(decode_rgb(image_bytes, preprocessing), preprocessing)
 
@@ -165,14 +165,25 @@ def _announced_pixels(data: tf.Tensor) -> tf.Tensor:
     def big_endian(offset):
         return tf.reduce_sum(raw[offset : offset + 4] * [1 << 24, 1 << 16, 1 << 8, 1])
 
-    def little_endian(offset):
-        return tf.reduce_sum(raw[offset : offset + 2] * [1, 1 << 8])
+    def little_endian(offset, count=2):
+        return tf.reduce_sum(raw[offset : offset + count] * [1 << 8 * index for index in range(count)])
+
+    def webp():
+        # https://developers.google.com/speed/webp/docs/riff_container: with flags, lossless, or else lossy.
+        sides, mask = little_endian(21, 4), tf.constant(0x3FFF, tf.int64)
+        lossless = (tf.bitwise.bitwise_and(sides, mask) + 1) * (
+            tf.bitwise.bitwise_and(tf.bitwise.right_shift(sides, tf.constant(14, tf.int64)), mask) + 1
+        )
+        lossy = tf.bitwise.bitwise_and(little_endian(26), mask) * tf.bitwise.bitwise_and(little_endian(28), mask)
+        with_flags = (little_endian(24, 3) + 1) * (little_endian(27, 3) + 1)
+        return tf.where(tf.equal(raw[15], ord("X")), with_flags, tf.where(tf.equal(raw[15], ord("L")), lossless, lossy))
 
     return tf.case(
         [
             (tf.equal(raw[0], 0xFF), lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)[:2])),
             (tf.equal(raw[0], 0x89), lambda: big_endian(16) * big_endian(20)),
             (tf.equal(raw[0], ord("G")), lambda: little_endian(6) * little_endian(8)),
+            (tf.equal(raw[0], ord("R")), webp),
         ],
         default=lambda: tf.constant(0, tf.int64),
     )

@@ -28,12 +28,23 @@ def decode_png(data: tf.Tensor) -> tf.Tensor:
 
 
 def decode_webp(data: tf.Tensor) -> tf.Tensor:
-    """Decode a still WebP, with an opacity or without."""
-    is_webp = tf.equal(tf.strings.substr(_padded(data), 8, 4), b"WEBP")
+    """Decode a still WebP, with an opacity or without.
+
+    An animated one is refused here: the operation makes room for one frame and writes all of them there, which ends the
+    process.
+    """
+    head = tf.strings.substr(_padded(data), 0, 64)
+    is_webp = tf.equal(tf.strings.substr(head, 8, 4), b"WEBP")
     known = tf.debugging.Assert(
         is_webp, ["not a picture in a format that this graph decodes: JPEG, PNG, BMP, WebP, or a GIF's first frame"]
     )
-    with tf.control_dependencies([known]):
+    has_flags = tf.equal(tf.strings.substr(head, 12, 4), b"VP8X")
+    is_animated = has_flags & tf.not_equal(tf.bitwise.bitwise_and(_bytes(head)[20], 2), 0)
+    still = tf.debugging.Assert(
+        tf.logical_not(is_webp & is_animated),
+        ["an animated WebP, which this graph does not decode: send its first frame, as a still WebP or a PNG"],
+    )
+    with tf.control_dependencies([known, still]):
         pixels = tf.io.decode_image(data, channels=0, expand_animations=False)
     pixels.set_shape([None, None, None])
     return tf.cond(tf.equal(tf.shape(pixels)[2], 4), lambda: _on_white(pixels), lambda: pixels[..., :3])
@@ -49,7 +60,7 @@ def decode_bmp(data: tf.Tensor) -> tf.Tensor:
     is_plain &= tf.equal(compression, 0) | (tf.equal(compression, 3) & tf.equal(bits, 32))
     pixels_there = (width > 0) & (height > 0) & (tf.cast(width, tf.int64) * tf.cast(height, tf.int64) <= MAX_PIXELS)
     known = tf.debugging.Assert(
-        is_plain & pixels_there, ["not a BMP that this graph decodes: 8, 24 or 32 bits, not compressed"]
+        is_plain & pixels_there, ["not a BMP that this graph decodes (8, 24 or 32 bits, not compressed): send a PNG"]
     )
     with tf.control_dependencies([known]):
         row_size = (width * bits // 8 + 3) // 4 * 4

@@ -20,7 +20,7 @@ from toolkit.data.pixels.sizes import MAX_FILE_BYTES
 from toolkit.data.sources.content import HEAD_BYTES, is_picture_content, is_picture_name
 from toolkit.data.sources.junk import is_junk_path
 from toolkit.data.sources.listing import HIDDEN, JUNK, Listing, list_folder
-from toolkit.errors import UserError
+from toolkit.errors import UserError, WriteError
 from toolkit.files import new_folder
 from toolkit.progress import step
 
@@ -108,7 +108,8 @@ def unpack(archive: Path, directory: Path) -> None:
         except _DAMAGE as error:
             raise UserError(f"{archive}: a damaged or encrypted archive ({error})") from None
         except OSError as error:
-            raise UserError(f"{archive}: cannot be unpacked into {directory.parent} ({error})") from None
+            reason = f"{archive}: cannot be unpacked into {directory.parent} ({error.strerror or error})"
+            raise WriteError(reason, directory) from None
         if not (staging / _FILES).exists():
             raise UserError(f"{archive}: no pictures in it; expected one folder of pictures per class")
         (staging / _LEFT_OUT).write_text(json.dumps(left_out), encoding="ascii")

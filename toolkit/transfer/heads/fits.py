@@ -4,13 +4,14 @@ Logistic regression is fitted on the Gram matrix of the examples while they are 
 fit into memory. Other solvers see the examples themselves, on disk if need be.
 """
 
-import tempfile
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from toolkit.files import spare_file
 from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
 from toolkit.transfer.heads.head import Head, HeadOptions, Layers, apply_layers, fit_path, moments
@@ -297,8 +298,8 @@ def _rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _on_disk(shape: tuple[int, int]) -> np.memmap:
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float16, mode="w+", shape=shape)
+    with spare_file(math.prod(shape) * np.dtype(np.float16).itemsize) as file:
+        return np.memmap(file, np.float16, mode="r+", shape=shape)
 
 
 def _standard(x: np.ndarray, widths: list[int], scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
