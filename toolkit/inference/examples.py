@@ -29,10 +29,12 @@ def answer_examples(bundle: str | Path, engine: str = "auto") -> dict[str, Any]:
         raise UserError(f"{version_dir}: brings no example pictures; export it with --examples N")
     with step("classifying the examples"):
         predictor = Predictor.load(version_dir, engine)
-        probabilities = predictor.probabilities([example.path for example in examples])
+        pictures = [predictor.decode(example.path) for example in examples]
+        answers = predictor.answer_decoded(pictures)
     rows = []
-    for example, row in zip(examples, probabilities, strict=True):
-        (best,) = predictor.top(row, 1)
-        answer = {"label": best.label, "probability": best.probability, "rejected": predictor.is_rejected(row)}
-        rows.append({"path": str(example.path), "true_label": example.label} | answer)
+    for example, answer in zip(examples, answers, strict=True):
+        (best,) = predictor.top(answer.probabilities, 1)
+        row = {"path": str(example.path), "true_label": example.label}
+        row |= {"label": best.label, "probability": best.probability, "rejected": predictor.is_rejected(answer)}
+        rows.append(row)
     return {"bundle": str(version_dir), "engine": predictor.engine_name, "rows": rows}

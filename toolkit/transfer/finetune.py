@@ -22,6 +22,7 @@ from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
 from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import Head, HeadOptions
+from toolkit.transfer.heads.novelty import Novelty, fit_novelty
 from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
 from toolkit.transfer.stages import pooled_cuts, stitch
@@ -109,6 +110,7 @@ class FinetuneResult:
         knn_accuracy: out of fold, of the 10 nearest pictures' vote, which learns nothing: what the features are worth.
         temperature: the divisor of the logits that makes probabilities calibrated; it is in the weights.
         reject_below: refusing less probable answers costs 5 % of the right ones.
+        novelty: tells pictures of none of the classes; None where none could be fitted.
         features: pooled, of the plain training pictures as they were given, for ``toolkit.transfer.insight``.
         num_computed: views that were not in the cache.
         engine: what computed them.
@@ -126,6 +128,7 @@ class FinetuneResult:
     knn_accuracy: float | None = None
     temperature: float = 1.0
     reject_below: float = 0.0
+    novelty: Novelty | None = None
     features: np.ndarray | None = None
     num_computed: int = 0
     engine: str = ""
@@ -145,6 +148,7 @@ class FinetuneResult:
             "knn_accuracy": self.knn_accuracy,
             "temperature": self.temperature,
             "reject_below": self.reject_below,
+            "novelty": self.novelty and {"num_judged": self.novelty.num_judged, "refused": self.novelty.refused},
             "num_computed": self.num_computed,
             "engine": self.engine,
             "seconds": self.seconds,
@@ -269,7 +273,8 @@ def _fit_classifier(
         selection = select_head(
             features.values, train.labels, num_classes=num_classes, options=SelectionOptions(options, lots)
         )
-    plain = features.values[features.last][0]
+        plain = features.values[features.last][0]
+        novelty = fit_novelty(plain, np.asarray(train.labels), num_classes, lots=lots)
     for remark in selection.remarks:
         log.info(remark)
     if selection.accuracy is not None:
@@ -291,6 +296,7 @@ def _fit_classifier(
         knn_accuracy=_knn_accuracy(plain, np.asarray(train.labels), lots, selection.judged),
         temperature=selection.temperature,
         reject_below=selection.reject_below,
+        novelty=novelty,
         features=plain,
         num_computed=features.num_computed,
         engine=features.engine,
@@ -403,6 +409,7 @@ def _train_stages(
         steps=steps,
         temperature=temperature,
         reject_below=reject_below,
+        novelty=None,
     )
 
 
