@@ -30,6 +30,8 @@ from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 
 log = logging.getLogger("toolkit")
 
+_NUM_MEANS = 2000  # training pictures that class means are taken from where stages were trained
+
 
 @dataclass(frozen=True)
 class FinetuneOptions:
@@ -409,8 +411,26 @@ def _train_stages(
         steps=steps,
         temperature=temperature,
         reject_below=reject_below,
-        novelty=None,
+        novelty=_novelty_of(model, pictures),
     )
+
+
+def _novelty_of(model: "keras.Model", pictures: Pictures) -> Novelty | None:
+    """Fit novelty on a network whose stages have seen the training pictures: validation pictures judge."""
+    if not _is_dense(model):
+        return None
+    split = pictures.split
+    stride = max(1, len(split.train) // _NUM_MEANS)
+    train = split.train.picked(np.arange(0, len(split.train), stride))
+    labels = np.asarray(train.labels)
+    if len(np.unique(labels)) < model.output_shape[-1]:
+        train, labels = split.train, np.asarray(split.train.labels)
+    cut = pooled_cuts(model)[-1]
+    with FeatureExtractor(
+        model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=pictures.extraction, cuts=(cut,)
+    ) as extractor:
+        taught, judging = (extractor.extract_cuts(subset.paths)[cut.name].plain for subset in (train, split.val))
+    return fit_novelty(taught, labels, model.output_shape[-1], held_out=judging)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ length.
 """
 
 import io
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +65,17 @@ class Novelty:
             with np.load(path, allow_pickle=False) as file:
                 num_judged, refused = file["judged"].tolist()
                 return cls(file["kernel"], file["bias"], int(num_judged), refused)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: damaged ({error}); copy the bundle again") from None
 
 
 def fit_novelty(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, *, lots: np.ndarray | None = None
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    lots: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
 ) -> Novelty | None:
     """Fit class means on all pictures, and the threshold on distances to means that a picture had no part in.
 
@@ -82,18 +88,33 @@ def fit_novelty(
         labels: integer class per picture.
         num_classes: each has at least one picture.
         lots: number of each picture's lot, which no fold divides; by default each is its own.
+        held_out: features of further pictures of the classes, for a network that was trained on ``features``'
+            pictures and knows them better than others: the threshold is from their distances then.
 
     Returns:
-        None where no class has two lots, so that no picture can be judged.
+        None where no picture can be judged: none is held out, and no class has two lots.
     """
     labels = np.asarray(labels)
     lots = np.arange(len(labels)) if lots is None else np.asarray(lots)
-    judged = num_lots(labels, lots, num_classes)[labels] > 1
-    if not judged.any():
-        return None
     folds = assign_folds(labels, lots)
     sums, counts = _sums(features, labels, folds, num_classes)
-    distances = np.empty(len(labels), np.float32)
+    means = sums.sum(axis=0) / counts.sum(axis=0)[:, None]
+    if held_out is not None:
+        judging = _distances(held_out, means)
+    else:
+        judging = _out_of_fold(features, sums, counts, folds)[num_lots(labels, lots, num_classes)[labels] > 1]
+    if not len(judging):
+        return None
+    beyond = _num_beyond(len(judging))
+    threshold = float(np.sort(judging)[-1 - beyond])
+    kernel, bias = _linear(means)
+    scale = np.float32(1 / max(threshold, _SMALLEST))
+    return Novelty(kernel * scale, bias * scale, len(judging), beyond / len(judging))
+
+
+def _out_of_fold(features: np.ndarray, sums: np.ndarray, counts: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Distances to means of the other folds; ``sums`` and ``counts`` are those of ``_sums``."""
+    distances = np.empty(len(folds), np.float32)
     for fold in range(NUM_FOLDS):
         held_out = np.flatnonzero(folds == fold)
         known = counts.sum(axis=0) > counts[fold]
@@ -101,13 +122,7 @@ def fit_novelty(
         for start in range(0, len(held_out) if known.any() else 0, _CHUNK):
             rows = held_out[start : start + _CHUNK]
             distances[rows] = _distances(features[rows], means)
-    means = sums.sum(axis=0) / counts.sum(axis=0)[:, None]
-    sorted_distances = np.sort(distances[judged])
-    beyond = _num_beyond(len(sorted_distances))
-    threshold = float(sorted_distances[-1 - beyond])
-    kernel, bias = _linear(means)
-    scale = np.float32(1 / max(threshold, _SMALLEST))
-    return Novelty(kernel * scale, bias * scale, len(sorted_distances), beyond / len(sorted_distances))
+    return distances
 
 
 def _num_beyond(count: int) -> int:
