@@ -43,8 +43,8 @@ class Engine(Protocol):
         ...
 
 
-class _Runtime:
-    """Base of engines that answer all a network answers at once."""
+class Answering:
+    """Base of engines: what a network answers, all of it or the probabilities alone."""
 
     def answers(self, pixels: np.ndarray) -> Answers:
         raise NotImplementedError
@@ -53,7 +53,7 @@ class _Runtime:
         return self.answers(pixels).probabilities
 
 
-class KerasEngine(_Runtime):
+class KerasEngine(Answering):
     """The Keras network itself, compiled where the backend can: the reference the others are held against."""
 
     def __init__(self, model: "keras.Model", preprocessing: Preprocessing) -> None:
@@ -73,7 +73,7 @@ class KerasEngine(_Runtime):
         return Answers(self._probabilities(logits), *(other[:, 0] for other in others))
 
 
-class SavedModelEngine(_Runtime):
+class SavedModelEngine(Answering):
     """TensorFlow, through the bundle's own signatures.
 
     Attributes:
@@ -112,7 +112,7 @@ def _of_signature(outputs: Any) -> Answers:
     return Answers(outputs["probabilities"].numpy(), None if novelty is None else novelty.numpy())
 
 
-class LiteRTEngine(_Runtime):
+class LiteRTEngine(Answering):
     """LiteRT on the CPU with XNNPACK."""
 
     def __init__(self, file: Path, preprocessing: Preprocessing) -> None:
@@ -143,7 +143,7 @@ def _of_outputs(outputs: Sequence[np.ndarray]) -> Answers:
     return Answers(softmax(logits), *(other[:, 0] for other in others[:1]))
 
 
-class OpenVINOEngine(_Runtime):
+class OpenVINOEngine(Answering):
     """OpenVINO on the CPU, reading the LiteRT file. Float networks run in float32, so that answers agree.
 
     Without byte dot products, OpenVINO's int8 kernels add pairs of products in 16 bits, which saturate: a trained

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bundle import find_bundle, read_examples
+from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference.predictor import Predictor
 from toolkit.progress import step
@@ -29,12 +30,12 @@ def answer_examples(bundle: str | Path, engine: str = "auto") -> dict[str, Any]:
         raise UserError(f"{version_dir}: brings no example pictures; export it with --examples N")
     with step("classifying the examples"):
         predictor = Predictor.load(version_dir, engine)
-        pictures = [predictor.decode(example.path) for example in examples]
-        answers = predictor.answer_decoded(pictures)
+        answers = list(predictor.iter_answers([example.path for example in examples]))
     rows = []
     for example, answer in zip(examples, answers, strict=True):
+        if isinstance(answer, ImageError):
+            raise answer
         (best,) = predictor.top(answer.probabilities, 1)
-        row = {"path": str(example.path), "true_label": example.label}
-        row |= {"label": best.label, "probability": best.probability, "rejected": predictor.is_rejected(answer)}
-        rows.append(row)
+        found = {"label": best.label, "probability": best.probability, "rejected": predictor.is_rejected(answer)}
+        rows.append({"path": str(example.path), "true_label": example.label} | found)
     return {"bundle": str(version_dir), "engine": predictor.engine_name, "rows": rows}

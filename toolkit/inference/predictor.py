@@ -349,9 +349,10 @@ class Predictor:
 
 
 def _one_by_one(answers: Answers) -> list[Answer]:
-    if answers.novelty is None:
-        return [Answer(row) for row in answers.probabilities]
-    return [Answer(row, float(novelty)) for row, novelty in zip(*answers, strict=True)]
+    probabilities, novelty = answers
+    if novelty is None:
+        return [Answer(row) for row in probabilities]
+    return [Answer(row, float(value)) for row, value in zip(probabilities, novelty, strict=True)]
 
 
 def _files_of(engine: str) -> tuple[str, ...]:
