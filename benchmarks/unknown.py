@@ -256,10 +256,10 @@ class Products:
 def _readings(own: Set, everything: Features) -> dict[str, Products]:
     cuts, count = list(own.train), len(own.labels)
     units = [Products.of(normalize_rows(everything[cut]), count) for cut in cuts]
-    joined = {n: functools.reduce(operator.add, units[-n:]) for n in (1, 2, 4, len(cuts))}
+    joined = {n: functools.reduce(operator.add, units[-n:]) for n in range(1, len(cuts) + 1)}
     plain = Products.of(everything[cuts[-1]], count)
     chosen = own.chosen.features
-    found = {"last": plain} | {f"last {n} normalised": own for n, own in joined.items()}
+    found = {"last": plain} | {f"last {n} normalised": joined[n] for n in (1, len(cuts))}
     found["classifier's"] = joined.get(len(chosen.cuts), plain) if chosen.normalized else plain
     return found
 
@@ -338,11 +338,8 @@ def neighbour(k: int) -> Fit:
 
 METHODS: dict[str, Fit] = {
     "nearest mean": lambda products, labels: _distances(products, _class_means(labels)).min(axis=1),
-    "neighbour 1": neighbour(1),
     "neighbour 5": neighbour(5),
     "mahalanobis": mahalanobis(0.3),
-    "mahalanobis of 64 directions": mahalanobis(0.3, 64),
-    "mahalanobis to the mean of all": mahalanobis(0.3, of=_overall),
     "relative mahalanobis": relative(0.3),
     "residual": residual(0.9),
 }
