@@ -298,3 +298,31 @@ class UnitLength(CustomLayer):
 
         squares = tf.reduce_sum(inputs * inputs, axis=-1, keepdims=True)
         return inputs * tf.math.rsqrt(tf.maximum(squares, self.smallest))
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class Least(CustomLayer):
+    """The least entry of each vector. In an int8 file it stays in float.
+
+    Input ``(N, C)``, output ``(N, 1)`` of the same dtype.
+
+    >>> float(Least()(keras.ops.convert_to_tensor([[3.0, 4.0]]))[0, 0])
+    3.0
+    """
+
+    keep_float = True
+    words = ""
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.min(inputs, axis=-1, keepdims=True)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], 1)
+
+    def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.add("ReduceMin", *inputs, axes=[-1], keepdims=1)
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.reduce_min(inputs, axis=-1, keepdims=True)

@@ -21,6 +21,7 @@ EXAMPLES = f"{EXTRA}/examples"
 EXAMPLE_LABELS = f"{EXTRA}/examples.json"
 PICTURES = f"{EXTRA}/pictures.json"
 KERAS_FILE = f"{EXTRA}/model.keras"
+NOVELTY_FILE = f"{EXTRA}/novelty.npz"
 LABELS = "assets/labels.txt"
 #: Beginnings of the places of what TensorFlow Serving reads.
 SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/", WARMUP)
@@ -49,6 +50,18 @@ class EnsembleMember:
     model: str
     weights_digest: str
     preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class NoveltyFacts:
+    """How pictures of none of the classes are told, by a network's second answer."""
+
+    method: str  # in words
+    above: float  # a larger answer means none of the classes
+    false_rejects: float  # at most this share of pictures of the classes lies above
+    confidence: float  # that it does
+    num_judged: int  # pictures that the threshold is from, each judged by means without it
+    parity: dict[str, float]  # by engine, the largest difference from the network's answer
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Manifest:
             nothing is left to divide.
         reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
             answer in twenty; None where it was not fitted.
+        novelty: how the graph tells pictures of none of the classes; None where it does not.
         ground: mean brightness, 0…1, of the training pictures' borders where they are marks on one plain ground and the
             network is grey, as of ink on paper; None otherwise. See ``toolkit.data.pixels.ground``.
         members: of an ensemble, whose answers are averaged; empty for a bundle of one network seeing one crop. The
@@ -113,6 +127,7 @@ class Manifest:
     scales: tuple[int, ...] = ()
     timings: Timings | None = None
     recipes: dict[str, str] = field(default_factory=dict)
+    novelty: NoveltyFacts | None = None
 
     @property
     def subset(self) -> str:

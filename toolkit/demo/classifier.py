@@ -26,7 +26,8 @@ class Answer:
     """A network's answer to one picture, best prediction first.
 
     ``milliseconds`` are for decoding the picture and running the network, without loading it. ``rejected`` tells that
-    the best is too improbable to be an answer, by the threshold the bundle brings. ``true_label`` is known of the
+    the picture is of none of the classes, by the thresholds the bundle brings, and ``reason`` why, see
+    ``Predictor.reason``. ``true_label`` is known of the
     bundle's own examples. ``turned`` are the pixels that the network saw, uint8 (height, width, 3), where light and
     dark had to be exchanged, see ``toolkit.data.pixels.ground``.
     """
@@ -38,6 +39,7 @@ class Answer:
     rejected: bool = False
     true_label: str | None = None
     turned: np.ndarray | None = None
+    reason: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -111,11 +113,11 @@ class Classifier:
         turned = None
         if ground is not None and isinstance(seen, np.ndarray) and has_opposite_ground(seen, ground):
             seen = turned = exchange_ground(seen, ground)
-        probabilities = predictor.from_decoded([seen])[0]
+        (answer,) = predictor.answer_decoded([seen])
         milliseconds = 1000 * (time.perf_counter() - start)
-        best, rejected = tuple(predictor.top(probabilities)), predictor.is_rejected(probabilities)
+        best, reason = tuple(predictor.top(answer.probabilities)), predictor.reason(answer)
         truth = self._true_label(picture, name)
-        return Answer(name, predictor.engine_name, milliseconds, best, rejected, truth, turned)
+        return Answer(name, predictor.engine_name, milliseconds, best, bool(reason), truth, turned, reason)
 
     def predictor(self, bundle: str, engine: str) -> Predictor:
         """Take a network, loaded if it is not yet."""

@@ -70,6 +70,8 @@ def answer_card(answer: Answer, note: str = "") -> str:
     best = answer.predictions[0]
     label = NONE_OF_THESE if answer.rejected else best.label
     sure = f"at best {best.label}, {percent(best.probability)}" if answer.rejected else percent(best.probability)
+    if answer.reason == "unfamiliar":
+        sure = "unlike the pictures it learned from"
     bars = "".join(
         f'<li><span class="tk-name" title="{escape(p.label)}">{escape(p.label)}</span>'
         f'<span class="tk-track" aria-hidden="true"><span style="width:{100 * p.probability:.2f}%"></span></span>'
@@ -91,7 +93,8 @@ def _truth(answer: Answer) -> str:
     if answer.true_label is None:
         return ""
     if answer.rejected:
-        verdict = "too unsure to say so" if answer.is_right else "wrong, and too unsure to say it"
+        why = "the picture too unfamiliar" if answer.reason == "unfamiliar" else "too unsure"
+        verdict = f"{why} to say so" if answer.is_right else f"wrong, and {why} to say it"
     else:
         verdict = "right" if answer.is_right else "the network is wrong here"
     label = escape(answer.true_label)

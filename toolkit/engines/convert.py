@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.engines.ranges import with_ranges
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import as_classifier, as_float32, inputs_of
+from toolkit.network import NOVELTY, answers_novelty, as_classifier, as_float32, inputs_of
 from toolkit.progress import step
 
 #: Share of a network's parameters up to which the layers behind its global pooling stay in float in an int8 file.
@@ -29,7 +29,8 @@ def to_litert(
     """Convert to a LiteRT (``.tflite``) file.
 
     The file takes normalised float32 input ``(batch, height, width, channels)`` with any batch size and answers
-    float32 logits ``(batch, classes)``, quantized or not: the quantize and dequantize steps are inside.
+    float32 logits ``(batch, classes)``, quantized or not: the quantize and dequantize steps are inside. Behind
+    them, of a network that answers it, comes novelty, ``(batch, 1)``.
 
     Args:
         model: any classifier of one input and one output; it is converted in float32, to its logits.
@@ -75,7 +76,7 @@ def float_head(model: "keras.Model") -> set[str]:
     stays in float that is small, up to ``SMALL_HEAD`` of the parameters, or joins several stages.
     """
     producers = {id(layer.output): layer for layer in model.layers}
-    pending, head, poolings, joins = [model.layers[-1]], {}, 0, False
+    pending, head, poolings, joins = [producers[id(model.outputs[0])]], {}, 0, False
     while pending:
         layer = pending.pop()
         pools = isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D)
@@ -92,8 +93,13 @@ def float_head(model: "keras.Model") -> set[str]:
 
 
 def layers_in_float(model: "keras.Model") -> set[str]:
-    """Name the layers that an int8 file computes in float unasked: those that say so, and ``float_head``."""
-    return float_head(model) | {layer.name for layer in model.layers if getattr(layer, "keep_float", False)}
+    """Name the layers that an int8 file computes in float unasked: those that say so, novelty and ``float_head``."""
+    kept = {
+        layer.name
+        for layer in model.layers
+        if getattr(layer, "keep_float", False) or layer.name.startswith(f"{NOVELTY}_")
+    }
+    return float_head(model) | kept
 
 
 def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
@@ -105,7 +111,7 @@ def layers_named_in(tensor: str, names: Sequence[str]) -> list[str]:
     ['stem_conv']
     """
     if tensor.startswith("StatefulPartitionedCall"):  # what the file answers
-        return [names[-1]]
+        return [NOVELTY if tensor.endswith(":1") else [name for name in names if not name.startswith(NOVELTY)][-1]]
     parts = {part.removeprefix("quant_") for path in tensor.split(";") for part in path.split("/")}
     found = [name for name in names if name in parts]
     # Keras numbers the scope of a layer that is called a second time, as conversion does.
@@ -117,7 +123,10 @@ def _converter(model: "keras.Model") -> Any:
     import tensorflow as tf
 
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="input")
-    function = tf.function(lambda x: {"logits": model(x, training=False)}, input_signature=[spec])
+    # Answers come in the order of their names.
+    names = ("logits", "novelty") if answers_novelty(model) else ("logits",)
+    together = keras.Model(model.input, dict(zip(names, model.outputs, strict=True)))
+    function = tf.function(lambda x: together(x, training=False), input_signature=[spec])
     holder = tf.Module()
     holder.tracked = [v.value for v in model.variables]  # the converter looks for variables on this object
     return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)

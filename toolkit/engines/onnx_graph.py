@@ -44,7 +44,8 @@ def to_onnx(
 
     Returns:
         The file's content: ``pixels``, uint8 RGB ``(batch, height, width, 3)`` with any batch size, to float32
-        ``logits`` and ``probabilities``, both ``(batch, classes)``. Its metadata tells, as JSON, how a picture becomes
+        ``logits`` and ``probabilities``, both ``(batch, classes)``, and where the network answers it, ``novelty``
+        ``(batch,)``, above 1 for a picture of none of the classes. Its metadata tells, as JSON, how a picture becomes
         pixels and what the answers mean: see ``metadata``.
 
     Raises:
@@ -53,15 +54,20 @@ def to_onnx(
     model = as_float32(as_classifier(model))
     graph = _Graph(model, preprocessing, 3)
     try:
-        (logits,) = graph.translated()
+        logits, *others = graph.translated()
     except UntranslatableError as error:
         raise UserError(f"{model.name} cannot be written as ONNX: {error}") from None
     graph.add("Identity", logits, output="logits")
     graph.add("Softmax", "logits", output="probabilities", axis=-1)
-    answers = {name: ["batch", model.output_shape[-1]] for name in ("logits", "probabilities")}
+    answers = {name: ["batch", model.outputs[0].shape[-1]] for name in ("logits", "probabilities")}
+    for novelty in others:
+        graph.add("Reshape", novelty, graph.constant("novelty_shape", [-1], np.int64), output="novelty")
+        answers["novelty"] = ["batch"]
     document = graph.document("batch", answers)
     for key, value in metadata(preprocessing, labels, reject_below).items():
         document.metadata_props.add(key=key, value=json.dumps(value))
+    if others:
+        document.metadata_props.add(key="novelty_above", value=json.dumps(1.0))
     content = document.SerializeToString()
     onnx.checker.check_model(content)
     return content

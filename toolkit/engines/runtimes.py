@@ -15,24 +15,51 @@ from toolkit.files import plain_path
 from toolkit.lazy import keras
 from toolkit.machine import num_threads, sums_bytes_exactly
 from toolkit.metrics import softmax
-from toolkit.network import probabilities_of
+from toolkit.network import answers_novelty, probabilities_of
 from toolkit.spec import Preprocessing
+
+
+class Answers(NamedTuple):
+    """A network's answers for a batch.
+
+    Attributes:
+        probabilities: float32 (batch, classes).
+        novelty: float32 (batch,), above 1 for pictures unlike those of the classes; None where the network has none.
+    """
+
+    probabilities: np.ndarray
+    novelty: np.ndarray | None = None
 
 
 class Engine(Protocol):
     """A loaded network. Safe to call from several threads; calls run one after another."""
+
+    def answers(self, pixels: np.ndarray) -> Answers:
+        """Answer uint8 RGB (batch, height, width, 3)."""
+        ...
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 RGB (batch, height, width, 3) to float32 probabilities (batch, classes)."""
         ...
 
 
-class KerasEngine:
+class Answering:
+    """Base of engines: what a network answers, all of it or the probabilities alone."""
+
+    def answers(self, pixels: np.ndarray) -> Answers:
+        raise NotImplementedError
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        return self.answers(pixels).probabilities
+
+
+class KerasEngine(Answering):
     """The Keras network itself, compiled where the backend can: the reference the others are held against."""
 
     def __init__(self, model: "keras.Model", preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
         self._probabilities = probabilities_of(model)
+        self._has_novelty = answers_novelty(model)
         self._call = lambda inputs: model(inputs, training=False)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -40,12 +67,13 @@ class KerasEngine:
             spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
             self._call = tf.function(self._call, input_signature=[spec])
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+    def answers(self, pixels: np.ndarray) -> Answers:
         answers = self._call(normalize(pixels, self._preprocessing))
-        return self._probabilities(keras.ops.convert_to_numpy(answers))
+        logits, *others = map(keras.ops.convert_to_numpy, answers if self._has_novelty else [answers])
+        return Answers(self._probabilities(logits), *(other[:, 0] for other in others))
 
 
-class SavedModelEngine:
+class SavedModelEngine(Answering):
     """TensorFlow, through the bundle's own signatures.
 
     Attributes:
@@ -59,12 +87,16 @@ class SavedModelEngine:
             self.loaded = tf.saved_model.load(str(path))
         self._constant = tf.constant
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        return self.loaded.signatures["pixels"](pixels=self._constant(pixels))["probabilities"].numpy()
+    def answers(self, pixels: np.ndarray) -> Answers:
+        return _of_signature(self.loaded.signatures["pixels"](pixels=self._constant(pixels)))
 
     def from_bytes(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Answer encoded pictures, decoded in the graph, as for whoever serves the bundle: float32 (n, classes)."""
-        return self._of_bytes("serving_default", pictures)["probabilities"].numpy()
+        return self.answers_from_bytes(pictures).probabilities
+
+    def answers_from_bytes(self, pictures: Sequence[bytes]) -> Answers:
+        """Answer encoded pictures, decoded in the graph."""
+        return _of_signature(self._of_bytes("serving_default", pictures))
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Compute the pooled embeddings of encoded pictures: float32 (n, width)."""
@@ -75,7 +107,12 @@ class SavedModelEngine:
         return self.loaded.signatures[signature](image_bytes=self._constant(pictures, "string"))
 
 
-class LiteRTEngine:
+def _of_signature(outputs: Any) -> Answers:
+    novelty = outputs.get("novelty")
+    return Answers(outputs["probabilities"].numpy(), None if novelty is None else novelty.numpy())
+
+
+class LiteRTEngine(Answering):
     """LiteRT on the CPU with XNNPACK."""
 
     def __init__(self, file: Path, preprocessing: Preprocessing) -> None:
@@ -84,11 +121,11 @@ class LiteRTEngine:
         self._preprocessing = preprocessing
         self._interpreter = Interpreter(model_path=str(file), num_threads=num_threads())
         self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+    def answers(self, pixels: np.ndarray) -> Answers:
         inputs = normalize(pixels, self._preprocessing)
         with self._lock:
             if inputs.shape != self._shape:
@@ -97,10 +134,16 @@ class LiteRTEngine:
                 self._shape = inputs.shape
             self._interpreter.set_tensor(self._input, inputs)
             self._interpreter.invoke()
-            return softmax(self._interpreter.get_tensor(self._output))
+            return _of_outputs([self._interpreter.get_tensor(output) for output in self._outputs])
 
 
-class OpenVINOEngine:
+def _of_outputs(outputs: Sequence[np.ndarray]) -> Answers:
+    """Take a LiteRT file's outputs apart: logits and, where it has them, novelty."""
+    logits, *others = outputs
+    return Answers(softmax(logits), *(other[:, 0] for other in others[:1]))
+
+
+class OpenVINOEngine(Answering):
     """OpenVINO on the CPU, reading the LiteRT file. Float networks run in float32, so that answers agree.
 
     Without byte dot products, OpenVINO's int8 kernels add pairs of products in 16 bits, which saturate: a trained
@@ -119,10 +162,11 @@ class OpenVINOEngine:
         self._compiled = core.compile_model(core.read_model(file), "CPU", options)
         self._lock = threading.Lock()
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+    def answers(self, pixels: np.ndarray) -> Answers:
         inputs = normalize(pixels, self._preprocessing)
         with self._lock:
-            return softmax(self._compiled(inputs)[0])
+            # Copied, for the next call writes into the same memory.
+            return _of_outputs([np.array(output) for output in self._compiled(inputs).values()])
 
 
 class Runtime(NamedTuple):

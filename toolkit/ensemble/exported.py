@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.bundle import Manifest
-from toolkit.engines.runtimes import SavedModelEngine
+from toolkit.engines.runtimes import Answering, Answers, SavedModelEngine
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.ensemble import Ensemble, Member
 
@@ -30,7 +30,7 @@ class ExportedEnsemble(Ensemble):
         return self._whole.from_bytes(pictures)
 
 
-class _ExportedMember:
+class _ExportedMember(Answering):
     """One function of a SavedModel, uint8 pixels of its network's size to probabilities."""
 
     def __init__(self, whole: SavedModelEngine, index: int) -> None:
@@ -40,5 +40,5 @@ class _ExportedMember:
         self._index = index
         self._constant = tf.constant
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        return self._whole.loaded.members[self._index](self._constant(pixels)).numpy()
+    def answers(self, pixels: np.ndarray) -> Answers:
+        return Answers(self._whole.loaded.members[self._index](self._constant(pixels)).numpy())

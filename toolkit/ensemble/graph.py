@@ -47,7 +47,12 @@ def write_ensemble_model(
         crops = _cut_all(plain, image_bytes)
         return tf.concat([run(own[:, 0])["features"] for run, own in zip(runs, crops, strict=True)], axis=-1)
 
-    answers = Answers(_from_bytes(ensemble, module.members, len(labels)), from_pixels, features)
+    from_bytes = _from_bytes(ensemble, module.members, len(labels))
+    answers = Answers(
+        lambda image_bytes: {"probabilities": from_bytes(image_bytes)},
+        lambda pixels: {"probabilities": from_pixels(pixels)},
+        features,
+    )
     save_signatures(module, directory, answers, labels=labels, size=ensemble.largest_input.size)
 
 

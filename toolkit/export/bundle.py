@@ -16,8 +16,10 @@ import numpy as np
 from toolkit.bundle import (
     FLOAT_LITERT,
     KERAS_FILE,
+    NOVELTY_FILE,
     Example,
     Manifest,
+    NoveltyFacts,
     Timings,
     litert_file,
     next_version,
@@ -42,6 +44,8 @@ from toolkit.export.parity import (
     HeldOutPictures,
     collect_answers,
     compare,
+    compare_novelty,
+    novelty_objections,
 )
 from toolkit.lazy import keras
 from toolkit.machine import processor
@@ -49,6 +53,8 @@ from toolkit.metrics import top_k_accuracy
 from toolkit.network import as_classifier, as_float32, feature_tensor, split_rescaling, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
+from toolkit.transfer.heads.novelty import CONFIDENCE, REFUSED, Novelty
+from toolkit.transfer.stages import with_novelty
 
 log = logging.getLogger("toolkit")
 
@@ -81,6 +87,7 @@ class BundleOptions:
         budget: how much accuracy a quantized file may cost.
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
         reject_below: the probability under which an answer may be refused; for the manifest.
+        novelty: answered by the exported graphs too, beside the network; ``model.keras`` is the network alone.
         ground: of the training pictures, for the manifest; by default a grey network's is measured on ``calibration``.
         out_of_fold: ``top1``, ``top5`` and ``n`` of the network by cross-validation, where ``evaluation`` are pictures
             that taught it: engines are compared on them, and the manifest's scores start from these; empty where
@@ -102,6 +109,7 @@ class BundleOptions:
     budget: AccuracyBudget | None = None
     temperature: float | None = None
     reject_below: float | None = None
+    novelty: Novelty | None = None
     ground: float | None = None
     out_of_fold: Mapping[str, float] | None = None
     force: bool = False
@@ -148,6 +156,7 @@ class BundleDraft:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     options: BundleOptions
+    answering: "keras.Model"  # with the novelty, where that is asked for
     engines: Mapping[str, Engine]
     pictures: HeldOutPictures
     reference: np.ndarray  # the network's probabilities for them
@@ -168,6 +177,11 @@ class BundleDraft:
         options, directory = self.options, self.directory
         comparison = compare(answers, options.budget or AccuracyBudget())
         engines = self.engines
+        differences: dict[str, float] = {}
+        if options.novelty is not None:
+            expected = KerasEngine(self.answering, self.preprocessing)
+            differences = compare_novelty(expected, engines, self.pictures)
+            comparison.objections.update(novelty_objections(differences))
         if not options.force:
             comparison = self._without_failed_files(comparison)
             engines = {name: engine for name, engine in engines.items() if name in comparison.parity}
@@ -197,6 +211,9 @@ class BundleDraft:
             temperature=options.temperature,
             reject_below=options.reject_below,
             ground=_ground(options, self.preprocessing),
+            novelty=_novelty_facts(
+                options.novelty, {name: differences[name] for name in engines if name in differences}
+            ),
             recipes=recipes | dict(options.recipes),
         )
         write_manifest(self.path, manifest)
@@ -221,6 +238,13 @@ class BundleDraft:
             {name: value for name, value in comparison.scores.items() if name.removeprefix("top1_") not in dropped},
             {name: text for name, text in comparison.objections.items() if name not in dropped},
         )
+
+
+def _novelty_facts(novelty: Novelty | None, parity: dict[str, float]) -> NoveltyFacts | None:
+    if novelty is None:
+        return None
+    method = "distance to the nearest class mean of unit-length features, relative to a threshold"
+    return NoveltyFacts(method, 1.0, REFUSED, CONFIDENCE, novelty.num_judged, parity)
 
 
 def _scores(measured: Mapping[str, float], out_of_fold: Mapping[str, float] | None) -> dict[str, float]:
@@ -266,12 +290,15 @@ def draft_bundle(
         elif pictures.labels is not None:
             accuracy = 100 * top_k_accuracy(reference, pictures.labels, 1)
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
-        _write_forms(model, staging, labels, preprocessing, options)
+        answering = model if options.novelty is None else with_novelty(model, options.novelty)
+        _write_forms(answering, staging, labels, preprocessing, options)
         if options.evaluation is not None:
             copy_examples(options.evaluation, staging, options.num_examples, labels)
         with step("opening engines"):
             engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
-        yield BundleDraft(staging, directory, model, labels, preprocessing, options, engines, pictures, reference)
+        yield BundleDraft(
+            staging, directory, model, labels, preprocessing, options, answering, engines, pictures, reference
+        )
 
 
 def require_tensorflow() -> None:
@@ -311,7 +338,9 @@ def _write_forms(
             write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
             write_warmup(staging, preprocessing)
             # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
-            keras.Model(model.inputs, model.outputs, name=model.name).save(staging / KERAS_FILE)
+            keras.Model(model.inputs, model.outputs[0], name=model.name).save(staging / KERAS_FILE)
+    if options.novelty is not None:
+        options.novelty.write(staging / NOVELTY_FILE)
     files: dict[str, bytes] = dict(options.files)
     methods = [method for method in options.methods if method != "int8" or options.calibration is not None]
     float_file = None

@@ -22,6 +22,11 @@ FLOAT_TOLERANCE = 1e-4
 #: Pictures over which float engines are compared; quantized ones are judged on all.
 NUM_PARITY = 64
 
+#: The same for novelty, where 1 is the threshold.
+NOVELTY_TOLERANCE = 1e-3
+#: Largest difference in novelty, on average over pictures, of a quantized file.
+QUANTIZED_NOVELTY = 0.1
+
 _BATCH_SIZE = 32
 _NUM_NOISE = 16  # pictures that stand in for evaluation pictures
 _KEPT_BYTES = 512 << 20  # of decoded pictures
@@ -158,6 +163,37 @@ def collect_answers(
             if len(chosen):
                 parts[name].append(engine.probabilities(pixels[chosen]))
     return EngineAnswers(pictures.labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
+
+
+def compare_novelty(expected: Engine, engines: Mapping[str, Engine], pictures: HeldOutPictures) -> dict[str, float]:
+    """Compare the second answer of engines with the network's on up to ``NUM_PARITY`` pictures.
+
+    Returns:
+        By engine that has one, the largest difference, and of quantized engines the mean.
+    """
+    chosen = _spread(len(pictures))
+    found: dict[str, list[np.ndarray]] = {}
+    for start, pixels in pictures.batches("comparing novelty"):
+        own = pixels[chosen[(chosen >= start) & (chosen < start + len(pixels))] - start]
+        if not len(own):
+            continue
+        reference = expected.answers(own).novelty
+        for name, engine in engines.items():
+            novelty = engine.answers(own).novelty
+            if novelty is not None and reference is not None:
+                found.setdefault(name, []).append(np.abs(novelty - reference))
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: float(own.max() if name in FLOAT_ENGINES else own.mean()) for name, own in joined.items()}
+
+
+def novelty_objections(differences: Mapping[str, float]) -> dict[str, str]:
+    """Say by engine why its novelty should not be published."""
+    found = {}
+    for name, difference in differences.items():
+        tolerance = NOVELTY_TOLERANCE if name in FLOAT_ENGINES else QUANTIZED_NOVELTY
+        if not difference <= tolerance:  # so that NaN is an objection too
+            found[name] = f"{name} answers another novelty than Keras, by {difference:.2g} of 1, more than {tolerance}"
+    return found
 
 
 def compare(answers: EngineAnswers, budget: AccuracyBudget) -> Comparison:

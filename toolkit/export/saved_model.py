@@ -13,7 +13,7 @@ from toolkit.bundle import LABELS, WARMUP
 from toolkit.data.pixels import graph
 from toolkit.files import plain_path
 from toolkit.lazy import keras
-from toolkit.network import feature_tensor
+from toolkit.network import answers_novelty, feature_tensor
 from toolkit.spec import Preprocessing
 
 #: Labels in an answer at most.
@@ -26,7 +26,8 @@ def write_saved_model(
     """Write ``model`` as a SavedModel that decodes, preprocesses, and answers with labels.
 
     - ``serving_default``: ``image_bytes`` (string, [N]: JPEG, PNG, BMP, WebP, GIF's first frame) →
-      ``probabilities`` [N, C], ``top_labels`` [N, k], ``top_scores`` [N, k].
+      ``probabilities`` [N, C], ``top_labels`` [N, k], ``top_scores`` [N, k], and of a network that answers it
+      ``novelty`` [N], above 1 for a picture of none of the classes.
     - ``pixels``: ``pixels`` (uint8, [N, height, width, 3], already of the network's size) → the same.
     - ``features``: ``image_bytes`` → ``features`` [N, D], the pooled embedding.
 
@@ -46,7 +47,9 @@ def write_saved_model(
         )
 
     def classify(pixels):
-        return tf.nn.softmax(run(pixels)["logits"])
+        answers = run(pixels)
+        found = {"probabilities": tf.nn.softmax(answers["logits"])}
+        return found | ({"novelty": answers["novelty"][:, 0]} if "novelty" in answers else {})
 
     answers = Answers(
         from_bytes=lambda image_bytes: classify(decode(image_bytes)),
@@ -59,8 +62,15 @@ def write_saved_model(
 
 
 def runner(model: "keras.Model", preprocessing: Preprocessing) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Make the function from uint8 pixels [N, height, width, 3] to ``logits`` [N, C] and ``features`` [N, D]."""
-    with_features = keras.Model(model.inputs, {"logits": model.outputs[0], "features": feature_tensor(model)})
+    """Make the function from uint8 pixels [N, height, width, 3] to ``logits`` [N, C] and ``features`` [N, D].
+
+    And to ``novelty`` [N, 1] where the network answers it.
+    """
+    classifier = keras.Model(model.input, model.outputs[0])
+    outputs = {"logits": model.outputs[0], "features": feature_tensor(classifier)}
+    if answers_novelty(model):
+        outputs["novelty"] = model.outputs[1]
+    with_features = keras.Model(model.input, outputs)
     return lambda pixels: with_features(graph.normalize(pixels, preprocessing), training=False)
 
 
@@ -69,13 +79,13 @@ class Answers:
     """Functions behind the signatures of a bundle.
 
     Attributes:
-        from_bytes: encoded pictures, string [N], to probabilities [N, C].
-        from_pixels: uint8 [N, height, width, 3] to probabilities [N, C].
+        from_bytes: encoded pictures, string [N], to ``probabilities`` [N, C] and perhaps ``novelty`` [N].
+        from_pixels: uint8 [N, height, width, 3] to the same.
         features: encoded pictures to features [N, D].
     """
 
-    from_bytes: Callable[[tf.Tensor], tf.Tensor]
-    from_pixels: Callable[[tf.Tensor], tf.Tensor]
+    from_bytes: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    from_pixels: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     features: Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -94,9 +104,9 @@ def save_signatures(
     num_top = min(TOP_K, len(labels))
     label_names = tf.constant(labels)
 
-    def ranked(probabilities):
-        scores, indices = tf.math.top_k(probabilities, num_top)
-        return {"probabilities": probabilities, "top_labels": tf.gather(label_names, indices), "top_scores": scores}
+    def ranked(found):
+        scores, indices = tf.math.top_k(found["probabilities"], num_top)
+        return found | {"top_labels": tf.gather(label_names, indices), "top_scores": scores}
 
     bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels_spec = tf.TensorSpec([None, *size, 3], tf.uint8, name="pixels")

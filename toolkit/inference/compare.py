@@ -10,7 +10,7 @@ from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import GRAPH_FORMATS
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
-from toolkit.engines.runtimes import KerasEngine, SavedModelEngine
+from toolkit.engines.runtimes import Answering, Answers, KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
 from toolkit.errors import UserError
 from toolkit.inference.choice import is_trusted, remember_times
@@ -110,14 +110,14 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     return {"bundle": str(version_dir), "rows": rows}
 
 
-class _Cutting:
+class _Cutting(Answering):
     """An ensemble as an engine to time: from a decoded picture to the average."""
 
     def __init__(self, version_dir: Path) -> None:
         self._predictor = Predictor.load(version_dir)
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        return self._predictor.probabilities(list(pixels))
+    def answers(self, pixels: np.ndarray) -> Answers:
+        return Answers(self._predictor.probabilities(list(pixels)))
 
 
 def _served(engine: SavedModelEngine, image: Path) -> np.ndarray:

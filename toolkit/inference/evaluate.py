@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import Pictures, join_pictures, picture_digests, read_pictures
-from toolkit.data import ImageFolder, scan_folder
+from toolkit.data import ImageError, ImageFolder, scan_folder
 from toolkit.errors import UserError, unknown_name
-from toolkit.inference.predictor import Predictor
+from toolkit.inference.predictor import Answer, Predictor
 from toolkit.metrics import accuracy_report
 from toolkit.progress import step
 
@@ -43,9 +43,9 @@ def evaluate_bundle(
         these are: ``"subset"``, one of the above or ``"unseen"`` for such as the bundle did not learn from,
         ``"taught"`` and ``"chose"``, how many of them taught the bundle and chose among its settings, ``None`` where
         that is not known, and ``"pictures"``, the same in words; ``"confusions"``, the most frequent errors as
-        ``[class, answer, pictures]``. Where the bundle has a reject threshold also ``{"reject_below", "rejected",
-        "top1_answered"}``: the threshold, the share of pictures whose answer lies below it, and the accuracy on the
-        others, ``None`` if there are none.
+        ``[class, answer, pictures]``. Where the bundle tells "none of these" also ``{"reject_below",
+        "novelty_above", "rejected", "top1_answered"}``: the thresholds that it has, the share of pictures refused by
+        them, and the accuracy on the others, ``None`` if there are none.
 
     Raises:
         UserError: a class folder is not one of the labels, there is no such subset, or pictures are unreadable and
@@ -59,18 +59,21 @@ def evaluate_bundle(
     known = join_pictures([read_pictures(*bundle) for bundle in predictor.bundles])
     chosen = _choose(folder, known, subset)
     paths = [folder.root / folder.paths[index] for index in chosen.indices]
-    parts: list[np.ndarray] = []
+    answers: list[Answer] = []
     with step("evaluating", len(paths)) as told:
-        for batch in predictor.iter_probabilities(paths):
-            parts.append(batch)
-            told(sum(map(len, parts)))
-    probabilities, labels = np.concatenate(parts), np.asarray(folder.labels)[chosen.indices]
+        for answer in predictor.iter_answers(paths, batch_size=32):
+            if isinstance(answer, ImageError):
+                raise answer
+            answers.append(answer)
+            told(len(answers))
+    probabilities = np.stack([answer.probabilities for answer in answers])
+    labels = np.asarray(folder.labels)[chosen.indices]
     report = accuracy_report(probabilities, labels, predictor.labels)
     report |= {"engine": predictor.engine_name, "skipped": len(folder.problems)}
     report |= {"subset": chosen.subset, "pictures": chosen.words}
     report |= {"taught": chosen.count("train"), "chose": chosen.count("val")}
     report["confusions"] = _confusions(probabilities, labels, predictor.labels)
-    return report | _rejection(predictor, probabilities, labels)
+    return report | _rejection(predictor, answers, labels)
 
 
 @dataclass(frozen=True)
@@ -173,13 +176,14 @@ def _confusions(probabilities: np.ndarray, labels: np.ndarray, names: tuple[str,
     return [[names[true], names[answer], count] for (true, answer), count in pairs.most_common(_NUM_CONFUSIONS)]
 
 
-def _rejection(predictor: Predictor, probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    if predictor.reject_below is None:
+def _rejection(predictor: Predictor, answers: list[Answer], labels: np.ndarray) -> dict[str, Any]:
+    thresholds = {"reject_below": predictor.reject_below, "novelty_above": predictor.novelty_above}
+    known = {name: value for name, value in thresholds.items() if value is not None}
+    if not known:
         return {}
-    answered = ~np.array([predictor.is_rejected(row) for row in probabilities])
-    right = probabilities.argmax(axis=1) == labels
-    return {
-        "reject_below": predictor.reject_below,
+    answered = ~np.array([predictor.is_rejected(answer) for answer in answers])
+    right = np.array([answer.probabilities.argmax() for answer in answers]) == labels
+    return known | {
         "rejected": float(1 - answered.mean()),
         "top1_answered": float(right[answered].mean()) if answered.any() else None,
     }

@@ -23,7 +23,7 @@ from toolkit.bundle import (
 from toolkit.data.feed.arrays import decode_ahead
 from toolkit.data.pixels.decode import ImageError, ImageSource, as_graph_reads, decode_pixels
 from toolkit.engines import ENGINES, Engine, open_engine
-from toolkit.engines.runtimes import SavedModelEngine
+from toolkit.engines.runtimes import Answers, SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
 from toolkit.ensemble.crops import is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
@@ -47,6 +47,20 @@ class Prediction:
     probability: float
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A bundle's answer to one picture.
+
+    Attributes:
+        probabilities: float32 (classes,).
+        novelty: how far the picture is from those of the classes; None where the bundle does not tell. Above the
+            bundle's threshold, it is of none of the classes, see ``Predictor.reason``.
+    """
+
+    probabilities: np.ndarray
+    novelty: float | None = None
+
+
 class Predictor:
     """A bundle opened in one engine, or several bundles whose probabilities are averaged.
 
@@ -55,8 +69,9 @@ class Predictor:
     Attributes:
         labels: class names in output order.
         engine_name: what runs the networks.
-        reject_below: an answer less probable than this may be refused, see ``is_rejected``; None where no such
-            threshold is known.
+        reject_below: an answer less probable than this may be refused, see ``reason``; None where no such threshold
+            is known.
+        novelty_above: the same for pictures of a larger novelty.
         bundles: version directories and manifests, one or several.
     """
 
@@ -70,6 +85,8 @@ class Predictor:
         self.labels = bundles[0][1].labels
         self.engine_name = engine_name
         self.reject_below = reject_below
+        facts = bundles[0][1].novelty
+        self.novelty_above = facts.above if facts is not None and not isinstance(engine, Ensemble) else None
         self.bundles = tuple(bundles)
         self._engine = engine
         self._signatures: list[SavedModelEngine] = []
@@ -191,20 +208,20 @@ class Predictor:
             for row in rows:
                 if isinstance(row, ImageError):
                     raise row
-            yield np.stack(cast(list[np.ndarray], rows))
+            yield np.stack([row.probabilities for row in cast(list[Answer], rows)])
 
-    def iter_answers(self, images: Any, *, batch_size: int = 16) -> Iterator[np.ndarray | ImageError]:
+    def iter_answers(self, images: Any, *, batch_size: int = 16) -> Iterator[Answer | ImageError]:
         """Answer pictures one by one, going on after those that cannot be read.
 
         However many there are, only a few batches are in memory.
 
         Yields:
-            For each picture its probabilities, float32 (classes,), or the error that says why there are none.
+            For each picture its answer, or the error that says why there is none.
         """
         for rows in self._answer_batches(images, batch_size):
             yield from rows
 
-    def _answer_batches(self, images: Any, batch_size: int) -> Iterator[list[np.ndarray | ImageError]]:
+    def _answer_batches(self, images: Any, batch_size: int) -> Iterator[list[Answer | ImageError]]:
         pictures, is_single = iter_images(images)
 
         def decode(index: int, picture: Any) -> Decoded:
@@ -213,7 +230,7 @@ class Predictor:
         size = min(batch_size, self.pictures_at_once)
         for batch in decode_ahead(pictures, decode, batch_size=size):
             decoded = [picture for picture in batch if not isinstance(picture, ImageError)]
-            answers = iter(self.from_decoded(decoded) if decoded else ())
+            answers = iter(self.answer_decoded(decoded) if decoded else ())
             yield [picture if isinstance(picture, ImageError) else next(answers) for picture in batch]
 
     def decode(self, source: Any) -> Decoded:
@@ -237,9 +254,16 @@ class Predictor:
 
     def from_decoded(self, pictures: Sequence[Decoded]) -> np.ndarray:
         """Answer pictures that ``decode`` has decoded: float32 probabilities (len(pictures), classes)."""
+        return self._from_decoded(pictures).probabilities
+
+    def answer_decoded(self, pictures: Sequence[Decoded]) -> list[Answer]:
+        """Answer pictures that ``decode`` has decoded, with all that tells whether they are of the classes."""
+        return _one_by_one(self._from_decoded(pictures))
+
+    def _from_decoded(self, pictures: Sequence[Decoded]) -> Answers:
         if isinstance(self._engine, Ensemble):
-            return self._engine.from_decoded(cast(Sequence[DecodedCrops], pictures))
-        return self._engine.probabilities(np.stack(cast(Sequence[np.ndarray], pictures)))
+            return Answers(self._engine.from_decoded(cast(Sequence[DecodedCrops], pictures)))
+        return self._engine.answers(np.stack(cast(Sequence[np.ndarray], pictures)))
 
     def from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Answer uint8 RGB (batch, height, width, 3) that already has the network's size, without further cropping.
@@ -249,9 +273,13 @@ class Predictor:
         Raises:
             UserError: several bundles are averaged whose networks differ in size.
         """
+        return np.stack([answer.probabilities for answer in self.answer_pixels(pixels)])
+
+    def answer_pixels(self, pixels: np.ndarray) -> list[Answer]:
+        """Do as ``from_pixels``, with all that tells whether the pictures are of the classes."""
         if isinstance(self._engine, Ensemble):
-            return self._engine.from_pixels(pixels)
-        return self._engine.probabilities(pixels)
+            return _one_by_one(Answers(self._engine.from_pixels(pixels)))
+        return _one_by_one(self._engine.answers(pixels))
 
     def features(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
         """Compute the pooled embeddings of pictures as ``predict`` takes them: float32 (pictures, width).
@@ -291,18 +319,40 @@ class Predictor:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[i], float(probabilities[i])) for i in best]
 
-    def is_rejected(self, probabilities: np.ndarray) -> bool:
-        """Tell whether one row of probabilities is too flat to answer: "none of these".
+    def reason(self, answer: Answer | np.ndarray) -> str:
+        """Say why an answer means "none of these"; empty where it does not, as where there is no threshold.
 
-        True where the best of them lies below ``reject_below``; never where there is no threshold.
+        Args:
+            answer: of one picture; of its probabilities alone, nothing is known of novelty.
+
+        Returns:
+            ``"unfamiliar"``: far from the pictures of every class. ``"unsure"``: the best probability lies below
+            ``reject_below``.
         """
-        return self.reject_below is not None and float(np.max(probabilities)) < self.reject_below
+        novelty = answer.novelty if isinstance(answer, Answer) else None
+        probabilities = answer.probabilities if isinstance(answer, Answer) else answer
+        if self.novelty_above is not None and novelty is not None and not novelty <= self.novelty_above:
+            return "unfamiliar"
+        if self.reject_below is not None and float(np.max(probabilities)) < self.reject_below:
+            return "unsure"
+        return ""
+
+    def is_rejected(self, answer: Answer | np.ndarray) -> bool:
+        """Tell whether an answer means "none of these", see ``reason``."""
+        return bool(self.reason(answer))
 
     def _members(self) -> tuple[Member, ...]:
         if isinstance(self._engine, Ensemble):
             return self._engine.members
         preprocessing = self.manifest.preprocessing
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
+
+
+def _one_by_one(answers: Answers) -> list[Answer]:
+    probabilities, novelty = answers
+    if novelty is None:
+        return [Answer(row) for row in probabilities]
+    return [Answer(row, float(value)) for row, value in zip(probabilities, novelty, strict=True)]
 
 
 def _files_of(engine: str) -> tuple[str, ...]:

@@ -1,7 +1,16 @@
 """Keras networks of anyone: loaded, made flat, cut to logits, walked, cast to float32, and told from one another."""
 
 from toolkit.network.blocks import bottlenecks, origin, shrinks
-from toolkit.network.classifier import Head, as_classifier, head_of, probabilities_of, split_rescaling, with_new_head
+from toolkit.network.classifier import (
+    NOVELTY,
+    Head,
+    answers_novelty,
+    as_classifier,
+    head_of,
+    probabilities_of,
+    split_rescaling,
+    with_new_head,
+)
 from toolkit.network.flatten import flatten
 from toolkit.network.graph import (
     architecture_digest,
@@ -15,7 +24,9 @@ from toolkit.network.graph import (
 )
 
 __all__ = [
+    "NOVELTY",
     "Head",
+    "answers_novelty",
     "architecture_digest",
     "as_classifier",
     "as_float32",

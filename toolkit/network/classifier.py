@@ -17,6 +17,8 @@ else:
     np = lazy_module("numpy")
 log = logging.getLogger("toolkit")
 
+#: Name of the layer that answers a picture's novelty; those before it that are no part of the classifier begin alike.
+NOVELTY = "head_novelty"
 #: Pixels of 0…255 span at least this much where a network's first layer takes them; less is a scaling applied twice.
 _LEAST_SPAN = 0.1
 #: Activations that probabilities come from, whose logits are what they are given.
@@ -39,6 +41,11 @@ class Head:
     layer: Any
     units: int
     behind: tuple[Any, ...]
+
+
+def answers_novelty(model: "keras.Model") -> bool:
+    """Tell if a classifier's second answer is the novelty of the picture, see ``toolkit.transfer.stages``."""
+    return len(model.outputs) == 2 and model.layers[-1].name == NOVELTY
 
 
 def head_of(model: "keras.Model") -> Head:
@@ -83,6 +90,8 @@ def as_classifier(model: "keras.Model") -> "keras.Model":
         UserError: a network of several inputs or outputs, a subclassed one, code in a ``Lambda``, or answers that are
             no probabilities of one class each, such as ten sigmoids; the message says what to do.
     """
+    if answers_novelty(model):  # it was put on a network of that form
+        return model
     head = head_of(model)
     flat = flatten(model)
     if head.activation == "linear" and not head.behind:
@@ -127,12 +136,18 @@ def probabilities_of(model: "keras.Model") -> Callable[["np.ndarray"], "np.ndarr
     Raises:
         UserError: as for ``as_classifier``.
     """
+    if answers_novelty(model):
+        return _softmax()
     head = head_of(model)
     _require_one_of_many(model, head)
     if head.activation == "softmax":
         return lambda answers: np.asarray(answers, np.float32)
     if head.activation == "sigmoid":
         return lambda answers: np.concatenate([1 - answers, answers], axis=-1).astype(np.float32)
+    return _softmax()
+
+
+def _softmax() -> Callable[["np.ndarray"], "np.ndarray"]:
     from toolkit.metrics import softmax
 
     return softmax

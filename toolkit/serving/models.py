@@ -1,6 +1,6 @@
 """The bundles below a directory as the protocol speaks of them: by name and version, with its errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.inference.choice import require_engine
-from toolkit.inference.predictor import Decoded
+from toolkit.inference.predictor import Answer, Decoded
 from toolkit.inference.shelf import Shelf, UnknownBundle
 from toolkit.serving import protocol
 from toolkit.serving.protocol import PredictRequest, RequestError
@@ -99,8 +99,8 @@ def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) ->
             reason = str(error).removeprefix("the picture: ")
             raise RequestError(f"{request.place(index)}: {reason}") from None
 
-    def classify(batch: Sequence[tuple[int, bytes]]) -> np.ndarray:
-        return predictor.from_decoded(list(decoders.map(decode, batch)))
+    def classify(batch: Sequence[tuple[int, bytes]]) -> list[Answer]:
+        return predictor.answer_decoded(list(decoders.map(decode, batch)))
 
     def embed(batch: Sequence[tuple[int, bytes]]) -> np.ndarray:
         # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
@@ -110,22 +110,23 @@ def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) ->
 
     if request.signature == "pixels":
         pixels = protocol.decode_pixels(request, predictor.manifest.preprocessing.size)
-        return _ranked(predictor, _in_batches(predictor.from_pixels, pixels, BATCH_SIZE))
+        return _ranked(predictor, _in_batches(predictor.answer_pixels, pixels, BATCH_SIZE))
     images = list(enumerate(protocol.decode_images(request)))
     size = min(BATCH_SIZE, predictor.pictures_at_once)
     if request.signature == "features":
-        return {"features": _in_batches(embed, images, size)}
+        return {"features": np.stack(_in_batches(embed, images, size))}
     return _ranked(predictor, _in_batches(classify, images, size))
 
 
-def _ranked(predictor: Predictor, probabilities: np.ndarray) -> dict[str, Any]:
-    best = [predictor.top(row, protocol.TOP_K) for row in probabilities]
+def _ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
+    best = [predictor.top(answer.probabilities, protocol.TOP_K) for answer in answers]
+    known = predictor.novelty_above is not None
     return {
-        "probabilities": probabilities,
+        "probabilities": np.stack([answer.probabilities for answer in answers]),
         "top_labels": [[prediction.label for prediction in row] for row in best],
         "top_scores": [[prediction.probability for prediction in row] for row in best],
-    }
+    } | ({"novelty": [answer.novelty for answer in answers]} if known else {})
 
 
-def _in_batches(run: Callable[[Any], np.ndarray], values: Sequence[Any] | np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([run(values[i : i + size]) for i in range(0, len(values), size)])
+def _in_batches(run: Callable[[Any], Iterable[Any]], values: Sequence[Any] | np.ndarray, size: int) -> list[Any]:
+    return [answer for i in range(0, len(values), size) for answer in run(values[i : i + size])]

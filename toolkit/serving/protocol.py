@@ -29,7 +29,8 @@ class RequestError(Exception):
         self.status = status
 
 
-#: What every bundle answers, each signature's one input and its outputs; see ``toolkit.export.saved_model``.
+#: What every bundle answers, each signature's one input and its outputs; see ``toolkit.export.saved_model``. Where a
+#: bundle's manifest speaks of novelty, it stands beside the probabilities.
 SIGNATURES = {
     "serving_default": ("image_bytes", ("probabilities", "top_labels", "top_scores")),
     "pixels": ("pixels", ("probabilities", "top_labels", "top_scores")),
@@ -154,11 +155,13 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
         "top_labels": _tensor_info("DT_STRING", -1, num_top),
         "top_scores": _tensor_info("DT_FLOAT", -1, num_top),
         "features": _tensor_info("DT_FLOAT", -1, -1),
+        "novelty": _tensor_info("DT_FLOAT", -1),
     }
+    further = ("novelty",) if manifest.novelty is not None else ()
     signatures = {
         key: {
             "inputs": {taken: tensors[taken]},
-            "outputs": {output: tensors[output] for output in given},
+            "outputs": {output: tensors[output] for output in (*given, *(further if "probabilities" in given else ()))},
             "method_name": "tensorflow/serving/predict",
             "defaults": {},
         }
@@ -166,8 +169,12 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
     }
     spec = {"name": name, "signature_name": "", "version": str(version)}
     metadata: dict[str, Any] = {"signature_def": {"signature_def": signatures}}
-    if manifest.reject_below is not None:
-        metadata["rejection"] = {"reject_below": manifest.reject_below}
+    thresholds = {
+        "reject_below": manifest.reject_below,
+        "novelty_above": manifest.novelty and manifest.novelty.above,
+    }
+    if rejection := {key: value for key, value in thresholds.items() if value is not None}:
+        metadata["rejection"] = rejection
     return dump({"model_spec": spec, "metadata": metadata})
 
 

@@ -22,12 +22,15 @@ from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
 from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import Head, HeadOptions
+from toolkit.transfer.heads.novelty import Novelty, fit_novelty
 from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
 from toolkit.transfer.stages import pooled_cuts, stitch
 from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 
 log = logging.getLogger("toolkit")
+
+_NUM_MEANS = 2000  # training pictures that class means are taken from where stages were trained
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class FinetuneResult:
         knn_accuracy: out of fold, of the 10 nearest pictures' vote, which learns nothing: what the features are worth.
         temperature: the divisor of the logits that makes probabilities calibrated; it is in the weights.
         reject_below: refusing less probable answers costs 5 % of the right ones.
+        novelty: tells pictures of none of the classes; None where none could be fitted.
         features: pooled, of the plain training pictures as they were given, for ``toolkit.transfer.insight``.
         num_computed: views that were not in the cache.
         engine: what computed them.
@@ -126,6 +130,7 @@ class FinetuneResult:
     knn_accuracy: float | None = None
     temperature: float = 1.0
     reject_below: float = 0.0
+    novelty: Novelty | None = None
     features: np.ndarray | None = None
     num_computed: int = 0
     engine: str = ""
@@ -145,6 +150,7 @@ class FinetuneResult:
             "knn_accuracy": self.knn_accuracy,
             "temperature": self.temperature,
             "reject_below": self.reject_below,
+            "novelty": self.novelty and {"num_judged": self.novelty.num_judged, "refused": self.novelty.refused},
             "num_computed": self.num_computed,
             "engine": self.engine,
             "seconds": self.seconds,
@@ -269,7 +275,8 @@ def _fit_classifier(
         selection = select_head(
             features.values, train.labels, num_classes=num_classes, options=SelectionOptions(options, lots)
         )
-    plain = features.values[features.last][0]
+        plain = features.values[features.last][0]
+        novelty = fit_novelty(plain, np.asarray(train.labels), num_classes, lots=lots)
     for remark in selection.remarks:
         log.info(remark)
     if selection.accuracy is not None:
@@ -291,6 +298,7 @@ def _fit_classifier(
         knn_accuracy=_knn_accuracy(plain, np.asarray(train.labels), lots, selection.judged),
         temperature=selection.temperature,
         reject_below=selection.reject_below,
+        novelty=novelty,
         features=plain,
         num_computed=features.num_computed,
         engine=features.engine,
@@ -403,7 +411,26 @@ def _train_stages(
         steps=steps,
         temperature=temperature,
         reject_below=reject_below,
+        novelty=_novelty_of(model, pictures),
     )
+
+
+def _novelty_of(model: "keras.Model", pictures: Pictures) -> Novelty | None:
+    """Fit novelty on a network whose stages have seen the training pictures: validation pictures judge."""
+    if not _is_dense(model):
+        return None
+    split = pictures.split
+    stride = max(1, len(split.train) // _NUM_MEANS)
+    train = split.train.picked(np.arange(0, len(split.train), stride))
+    labels = np.asarray(train.labels)
+    if len(np.unique(labels)) < model.output_shape[-1]:
+        train, labels = split.train, np.asarray(split.train.labels)
+    cut = pooled_cuts(model)[-1]
+    with FeatureExtractor(
+        model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=pictures.extraction, cuts=(cut,)
+    ) as extractor:
+        taught, judging = (extractor.extract_cuts(subset.paths)[cut.name].plain for subset in (train, split.val))
+    return fit_novelty(taught, labels, model.output_shape[-1], held_out=judging)
 
 
 @contextmanager

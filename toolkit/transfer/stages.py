@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.network import bottlenecks, inputs_of, origin, shrinks
+from toolkit.network import NOVELTY, bottlenecks, inputs_of, origin, shrinks
 from toolkit.transfer.freeze import HIDDEN, cut_name, cut_tensor, frozen_part, is_input
 from toolkit.transfer.heads.feature_set import FeatureSet
 
 if TYPE_CHECKING:
     from toolkit.transfer.heads.head import Head
+    from toolkit.transfer.heads.novelty import Novelty
 
 #: Blocks up to this number are cuts each; of more, those that end a resolution are.
 MAX_CUTS = 12
@@ -99,6 +100,33 @@ def stitch(model: "keras.Model", feature_set: FeatureSet | None, head: "Head") -
     for layer, weights in zip(model.layers[-len(head.layers) :], head.layers, strict=True):
         layer.set_weights(weights)
     return model
+
+
+def with_novelty(model: "keras.Model", novelty: "Novelty") -> "keras.Model":
+    """Let a classifier answer a picture's novelty too, from its last cut.
+
+    Args:
+        model: a flat functional classifier; not changed, its layers are shared.
+        novelty: fitted on the pooled features of its last cut.
+
+    Returns:
+        A network of two outputs, logits (n, classes) and novelty (n, 1).
+
+    Raises:
+        UserError: the features have another width.
+    """
+    from toolkit.layers import Least, UnitLength
+
+    features = _last_cut(model).pooled(f"{NOVELTY}_pool")
+    if features.shape[-1] != len(novelty.kernel):
+        raise UserError(
+            f"{model.name} has {features.shape[-1]} features, and the novelty was fitted on {len(novelty.kernel)}"
+        )
+    unit = UnitLength(dtype="float32", name=f"{NOVELTY}_unit")(features)
+    distances = keras.layers.Dense(novelty.kernel.shape[1], dtype="float32", name=f"{NOVELTY}_distances")
+    least = Least(dtype="float32", name=NOVELTY)(distances(unit))
+    distances.set_weights([novelty.kernel, novelty.bias])
+    return keras.Model(model.input, [model.outputs[0], least], name=model.name)
 
 
 def _logits_name(last: "keras.Layer") -> str:

@@ -15,6 +15,7 @@ from toolkit.bundle import (
     EXAMPLES,
     FLOAT_LITERT,
     KERAS_FILE,
+    NOVELTY_FILE,
     PICTURES,
     SAVED_MODEL,
     Manifest,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from toolkit.compress.retrain import TrainingFacts
     from toolkit.export.bundle import BundleDraft
     from toolkit.export.parity import EngineAnswers
+    from toolkit.transfer.heads.novelty import Novelty
 
 log = logging.getLogger("toolkit")
 
@@ -159,7 +161,8 @@ def compress_bundle(
         model = load_network(keras_file)
     source = _Source(version_dir, manifest, model)
     if made:
-        kept = require_integer(made, model, [layer.name for layer in model.layers]) if method == "int8" else ()
+        answering = source.answering(model)
+        kept = require_integer(made, answering, [layer.name for layer in model.layers]) if method == "int8" else ()
         compressed = _Compressed(model, {method: made}, kept)
     else:
         compressed = _compress(source, method, pictures, options)
@@ -219,12 +222,28 @@ class _Source:
     model: "keras.Model"
 
     @functools.cached_property
+    def novelty(self) -> "Novelty | None":
+        """Fitted on the network's features, to be answered beside its logits."""
+        from toolkit.transfer.heads.novelty import Novelty
+
+        if NOVELTY_FILE not in self.manifest.files:
+            return None
+        verify_files(self.path, self.manifest, (NOVELTY_FILE,))
+        return Novelty.read(self.path / NOVELTY_FILE)
+
+    def answering(self, network: "keras.Model") -> "keras.Model":
+        """Put the novelty on the source's network, or on what a method made of it."""
+        from toolkit.transfer.stages import with_novelty
+
+        return network if self.novelty is None else with_novelty(network, self.novelty)
+
+    @functools.cached_property
     def float_file(self) -> bytes:
         """The network's float LiteRT file, made where the bundle has none."""
         if FLOAT_LITERT not in self.manifest.files:
             from toolkit.engines.convert import to_litert
 
-            return to_litert(self.model)
+            return to_litert(self.answering(self.model))
         verify_files(self.path, self.manifest, (FLOAT_LITERT,))
         return (self.path / FLOAT_LITERT).read_bytes()
 
@@ -305,6 +324,7 @@ def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, reques
         copied=_carried(source, network),
         temperature=manifest.temperature,
         reject_below=manifest.reject_below,
+        novelty=source.novelty,
         ground=manifest.ground,
         force=request.force,
     )
@@ -418,7 +438,7 @@ def _compress(source: _Source, method: str, pictures: _Pictures, options: Compre
         calibration["float_file"] = source.float_file
     if last not in ("int8", "qat"):
         with step(f"quantizing by {last}"):
-            content = quantize(network, last, **calibration)
+            content = quantize(source.answering(network), last, **calibration)
         return _Compressed(network, {last: content})
     kept = options.keep_float
     if options.keep_worst:
@@ -436,8 +456,9 @@ def _compress(source: _Source, method: str, pictures: _Pictures, options: Compre
         )
     else:
         with step("quantizing to int8"):
-            content = quantize(network, "int8", keep_float=kept, **calibration)
-    return _Compressed(network, {"int8": content}, require_integer(content, network, kept), facts)
+            content = quantize(source.answering(network), "int8", keep_float=kept, **calibration)
+    kept_float = require_integer(content, source.answering(network), kept)
+    return _Compressed(network, {"int8": content}, kept_float, facts)
 
 
 def training_parts(split: Split) -> tuple[Subset, Subset]:

@@ -123,7 +123,9 @@ def finetune_folder(
         export,
         out_of_fold=judged,
         temperature=result.temperature,
-        reject_below=result.reject_below,
+        # Far from the pictures that taught it, a classifier is as sure as near them: distance tells, probability not.
+        reject_below=result.reject_below if result.novelty is None else None,
+        novelty=result.novelty,
         **known,
     )
     return {

@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import EXAMPLES, find_bundle, read_manifest, require_network
+from toolkit.bundle import (
+    EXAMPLES,
+    NOVELTY_FILE,
+    Manifest,
+    find_bundle,
+    read_manifest,
+    require_network,
+    verify_files,
+)
 from toolkit.errors import UserError
 from toolkit.files import require_place, write_file
+from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.progress import step
 
@@ -55,7 +64,8 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     preprocessing = manifest.preprocessing
     model = load_network(require_network(version_dir, manifest))
     with step("writing the network"):
-        content = to_onnx(model, preprocessing, labels=manifest.labels, reject_below=manifest.reject_below)
+        answering = _with_novelty(model, version_dir, manifest)
+        content = to_onnx(answering, preprocessing, labels=manifest.labels, reject_below=manifest.reject_below)
     pixels = np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
     pictures = [*sorted((version_dir / EXAMPLES).glob("*"))[:_NUM_EXAMPLES], *images]
     if pictures:
@@ -67,6 +77,17 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
         raise UserError(f"{file}: not written, ONNX Runtime differs from Keras by {difference:.2g} in probability")
     write_file(file, content)
     return {"file": str(file), "bytes": len(content), "opset": OPSET, "difference": difference, "n": len(pixels)}
+
+
+def _with_novelty(model: "keras.Model", version_dir: Path, manifest: Manifest) -> "keras.Model":
+    """Let the network answer novelty where the bundle's own forms do."""
+    from toolkit.transfer.heads.novelty import Novelty
+    from toolkit.transfer.stages import with_novelty
+
+    if NOVELTY_FILE not in manifest.files:
+        return model
+    verify_files(version_dir, manifest, (NOVELTY_FILE,))
+    return with_novelty(model, Novelty.read(version_dir / NOVELTY_FILE))
 
 
 def _in_onnx_runtime(content: bytes, pixels: np.ndarray) -> np.ndarray:

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from toolkit.bundle import find_bundle
 from toolkit.data import ImageError
 from toolkit.inference import Prediction, Predictor
+from toolkit.inference.predictor import Answer as Found
 from toolkit.transfer.ray_actors import Task, connected, map_pictures
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The likeliest classes of a picture, best first; ``rejected`` if even that is below the bundle's threshold."""
+    """The likeliest classes of a picture, best first, and what tells that it is none, see ``Predictor.reason``."""
 
     predictions: list[Prediction]
-    rejected: bool
+    reason: str
+    novelty: float | None
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class PredictionWorker:
         rows = self._predictor.iter_answers(contents)
         return [self._answer(row, path) for row, path in zip(rows, notes, strict=True)]
 
-    def _answer(self, row: np.ndarray | ImageError, path: str) -> Answer | ImageError:
+    def _answer(self, row: Found | ImageError, path: str) -> Answer | ImageError:
         if isinstance(row, ImageError):
             return ImageError(f"{path}: {str(row).partition(': ')[2]}")  # in the place of a number
-        return Answer(self._predictor.top(row, self._top_k), self._predictor.is_rejected(row))
+        return Answer(self._predictor.top(row.probabilities, self._top_k), self._predictor.reason(row), row.novelty)
 
 
 def predict_over_ray(

@@ -38,7 +38,8 @@ def _predictor(arguments: Namespace) -> Any:
 
 
 def _rejection(report: dict[str, Any]) -> str:
-    threshold = f"below {100 * report['reject_below']:.1f} %"
+    below = f"below {100 * report['reject_below']:.1f} %" if "reject_below" in report else ""
+    threshold = " or ".join(filter(None, ["unfamiliar" if "novelty_above" in report else "", below]))
     if report["top1_answered"] is None:
         return f"none of these ({threshold}): all of them"
     return (

@@ -6,7 +6,6 @@ import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from toolkit.cli.inputs import Input, find_pictures, nothing_answered
@@ -58,12 +57,18 @@ def _found(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | 
 
     bundles = [arguments.bundle, *arguments.others]
     predictor = Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
-    for row in predictor.iter_answers(paths):
-        if isinstance(row, UserError):
-            yield row
+    for answer in predictor.iter_answers(paths):
+        if isinstance(answer, UserError):
+            yield answer
         else:
-            predictions = [vars(prediction) for prediction in predictor.top(row, arguments.top_k)]
-            yield {"predictions": predictions, "rejected": predictor.is_rejected(row)}
+            predictions = [vars(prediction) for prediction in predictor.top(answer.probabilities, arguments.top_k)]
+            yield _document(predictions, predictor.reason(answer), answer.novelty)
+
+
+def _document(predictions: list[dict[str, Any]], reason: str, novelty: float | None) -> dict[str, Any]:
+    """Put an answer together; of bundles that do not tell novelty, without it."""
+    document = {"predictions": predictions, "rejected": bool(reason)}
+    return document if novelty is None else document | {"reason": reason, "novelty": novelty}
 
 
 def _found_over_ray(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | UserError]:
@@ -76,7 +81,10 @@ def _found_over_ray(arguments: Namespace, paths: list[str]) -> Iterator[dict[str
         address=arguments.cluster,
     )
     for answer in answers:
-        yield answer if isinstance(answer, UserError) else asdict(answer)
+        if isinstance(answer, UserError):
+            yield answer
+        else:
+            yield _document([vars(own) for own in answer.predictions], answer.reason, answer.novelty)
 
 
 def _print(answer: dict[str, Any], printer: "_Text") -> None:
@@ -92,7 +100,10 @@ class _Text:
         if "error" in answer:
             return
         named = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in answer["predictions"])
-        print(one_line(f"{answer['path']}: " + (f"none of these ({named})" if answer["rejected"] else named)))
+        if answer["rejected"]:
+            unlike = "unlike the pictures of every class; " if answer.get("reason") == "unfamiliar" else ""
+            named = f"none of these ({unlike}{named})"
+        print(one_line(f"{answer['path']}: {named}"))
 
     def end(self) -> None: ...
 
@@ -124,8 +135,10 @@ class _Csv(_Text):
         best, *others = answer["predictions"]
         if not self._has_header:
             further = [f"{field}_{rank}" for rank in range(2, len(others) + 2) for field in ("label", "probability")]
-            self._table.writerow(["path", "label", "probability", "rejected", *further])
+            novelty = ["reason", "novelty"] if "novelty" in answer else []
+            self._table.writerow(["path", "label", "probability", "rejected", *further, *novelty])
             self._has_header = True
         cells = [cell for other in others for cell in other.values()]
         rejected = str(answer["rejected"]).lower()
+        cells += [answer["reason"], answer["novelty"]] if "novelty" in answer else []
         self._table.writerow([answer["path"], best["label"], best["probability"], rejected, *cells])
