@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
@@ -19,6 +20,9 @@ CLASSIFIERS = ("head_logits", "head_conv")
 AUXILIARY = ("aux1", "aux2")
 #: Under this key the files that ``save_weights`` writes tell what they are.
 METADATA_KEY = "toolkit"
+#: The trained network in the directory of a run.
+RUN_MODEL = "model.keras"
+_RUN_SETTINGS = "config.json"  # there from its beginning
 _MAX_PREFIX = 5  # names before a tensor's that a wrapper may put there
 
 
@@ -92,6 +96,22 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         or (naming.preprocessing if unambiguous else None),
         num_classes=_num_classes(file, places),
     )
+
+
+def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
+    """Find the Keras file of a run or a bundle, and the preprocessing that a bundle names.
+
+    Raises:
+        UserError: the directory is neither, the run is not finished, the bundle is an ensemble, or the file is damaged.
+    """
+    if (directory / RUN_MODEL).exists():
+        return directory / RUN_MODEL, None
+    if (directory / _RUN_SETTINGS).exists():
+        raise UserError(f"{directory}: the run is not finished; `toolkit train --resume {directory}` goes on with it")
+    version_dir = find_bundle(directory)
+    manifest = read_manifest(version_dir)
+    verify_files(version_dir, manifest, (MANIFEST,))
+    return require_network(version_dir, manifest), manifest.preprocessing
 
 
 def _prefixes(tensors: Collection[str]) -> list[str]:
