@@ -151,6 +151,7 @@ def open_application(
         given = _filled(own, Path(weights), shape, variant)
     if num_classes is None and len(given.output_shape) != 2:
         raise UserError(f"{weights} has no classifier; give num_classes for a new one")
+    given = keras.Model(given.inputs, given.outputs, name=own.lower())  # Keras looks some up by the name they are given
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
     looked_up = (preprocessing or PREPROCESSING[own]).resized((shape[0], shape[1]))
     model, model.preprocessing = split_rescaling(model, looked_up)
@@ -170,7 +171,7 @@ def _keywords(own: str) -> list[str]:
 
 
 def _built(own: str, **options: Any) -> "keras.Model":
-    options = {"weights": None, "classifier_activation": None, "name": own.lower()} | options
+    options = {"weights": None, "classifier_activation": None} | options
     try:
         return getattr(keras.applications, own)(**options)
     except (TypeError, ValueError) as error:
@@ -252,9 +253,7 @@ def _loaded(model: "keras.Model", file: TensorFile) -> "keras.Model":
         try:
             model.load_weights(link)
         except Exception as error:  # a file fails in as many ways as it can be another's
-            raise UserError(
-                f"{file.path} does not fit {PREFIX}{model.name}: {' '.join(str(error).split())[:200]}"
-            ) from error
+            raise UserError(f"{file.path} does not fit {model.name}: {' '.join(str(error).split())[:200]}") from error
     return model
 
 
