@@ -136,6 +136,7 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch):
         (f"{PREFIX}MobilNetV3Smal", None, r"unknown model .*did you mean 'keras.applications:MobileNetV3Small'"),
         (f"{PREFIX}mobilenetv3small", None, r"did you mean 'keras.applications:MobileNetV3Small'"),
         ("keras.applications.MobileNetV2", None, r"did you mean 'keras.applications:MobileNetV2'"),
+        ("MobileNetV2", None, r"unknown model 'MobileNetV2'; did you mean 'keras.applications:MobileNetV2'"),
         (PREFIX, None, r"unknown model .*keras.applications:ConvNeXtBase"),
         (SMALL, "imagenet-v2", r"unknown weights 'imagenet-v2'.*imagenet.*path"),
         (SMALL, "nowhere/file.h5", r"no weights file at nowhere/file.h5"),

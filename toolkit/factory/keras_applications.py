@@ -4,10 +4,12 @@ What each was trained on is a table: Keras keeps it in functions, one a module, 
 that scale the input, where a network has them, become part of the preprocessing.
 """
 
+import contextlib
 import difflib
 import inspect
 import logging
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -85,7 +87,7 @@ PREPROCESSING: dict[str, Preprocessing] = {
 
 def is_application(name: str | os.PathLike[str]) -> bool:
     """Tell what is meant as a name of keras.applications, though it may be misspelt."""
-    return str(name).startswith(PREFIX[:-1])
+    return str(name).startswith(PREFIX[:-1]) or name in PREPROCESSING
 
 
 def require_application(name: str, weights: str | os.PathLike[str] | None = None) -> str:
@@ -98,7 +100,8 @@ def require_application(name: str, weights: str | os.PathLike[str] | None = None
     own = name.removeprefix(PREFIX)
     if own == name or own not in PREPROCESSING:
         lowered = {known.lower(): PREFIX + known for known in sorted(PREPROCESSING)}
-        close = difflib.get_close_matches(name[len(PREFIX) :].lower(), lowered, n=3, cutoff=0.6)
+        meant = name[len(PREFIX) :] if name.startswith(PREFIX[:-1]) else name
+        close = difflib.get_close_matches(meant.lower(), lowered, n=3, cutoff=0.6)
         near = " or ".join(repr(lowered[key]) for key in close)
         hint = f"did you mean {near}?" if close else f"known: {', '.join(lowered.values())}"
         raise UserError(f"unknown model {name!r}; {hint}")
@@ -181,7 +184,8 @@ def _built(own: str, **options: Any) -> "keras.Model":
 def _downloaded(own: str, shape: tuple[int, ...], variant: dict[str, Any]) -> "keras.Model":
     """Build it with the weights that Keras downloads, which with a classifier it does for one input size alone."""
     try:
-        with step(f"fetching the weights of {PREFIX}{own}"):
+        # Keras shows how far it is on standard output, which is for answers.
+        with step(f"fetching the weights of {PREFIX}{own}"), contextlib.redirect_stdout(sys.stderr):
             given = _built(own, weights=IMAGENET_TAG, **variant)
     except UserError:
         raise
