@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
 
     ``network`` may be any model's name; ``layers`` are the names of its layers, where it stands already.
     """
-    file = read_tensors(path, format)
+    file = _with_statistics(read_tensors(path, format))
     stages = (*model_info(network).stages, *AUXILIARY) if network in list_models() else ()
     networks = [network] if stages else list_models()
     candidates = {naming.source + name: naming for name in networks for naming in namings(name)}
@@ -96,6 +96,20 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         or (naming.preprocessing if unambiguous else None),
         num_classes=_num_classes(file, places),
     )
+
+
+def _with_statistics(file: TensorFile) -> TensorFile:
+    """Turn the statistics that ``Normalization`` layers were adapted to into settings, as they are where given."""
+    layers, tensors = dict(file.layers), dict(file.tensors)
+    for name, settings in file.layers.items():
+        adapted = {"mean", "variance", "invert"} <= set(settings) and settings["mean"] is None
+        if not adapted or not {f"{name}/0", f"{name}/1"} <= set(tensors):
+            continue
+        for number, key in enumerate(("mean", "variance")):
+            values = tuple(tensors.pop(f"{name}/{number}").ravel().tolist())
+            layers[name] = layers[name] | {key: values if len(values) > 1 else values[0]}
+        tensors.pop(f"{name}/2", None)  # how many pictures they are of
+    return replace(file, tensors=tensors, layers=layers)
 
 
 def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
