@@ -157,6 +157,21 @@ def test_layers_and_options_of_no_network_above():
     assert_answers_as_keras(model, atol=1e-6)
 
 
+def test_zeros_around_a_pooled_map_win_over_what_is_less():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 1, bias_initializer=keras.initializers.Constant(-3.0))(inputs)
+    x = keras.layers.MaxPooling2D(3, strides=2)(keras.layers.ZeroPadding2D(1)(x))
+    assert_answers_as_keras(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))), atol=1e-5)
+
+
+def test_an_operation_that_is_no_layer_is_named():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.ops.square(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    with pytest.raises(UserError, match=r"operation 'square\w*' \(Square\) is no layer.*SavedModel or LiteRT file"):
+        to_onnx(model, Preprocessing((8, 8)))
+
+
 def test_a_softmax_at_the_end_is_not_applied_twice():
     inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
     model = keras.Sequential([keras.Input((8, 8, 3)), inner, keras.layers.Dense(3, activation="softmax")])

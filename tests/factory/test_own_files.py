@@ -63,6 +63,24 @@ def test_layers_that_scale_the_input_tell_the_preprocessing(tmp_path, backbone, 
     np.testing.assert_allclose(answers(model, pixels * factor + offset), answers(mine, pixels), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["mine.keras", "mine.h5", "mine.weights.h5"])
+def test_statistics_that_a_layer_was_adapted_to_are_read_or_asked_for(tmp_path, backbone, name):
+    statistics = layers.Normalization()
+    statistics.adapt(RNG.normal((120, 110, 100), (60, 55, 50), (40, *SHAPE[:2], 3)).astype("float32"))
+    mine = keras.Sequential(
+        [keras.Input(SHAPE), statistics, backbone, layers.GlobalAveragePooling2D(), layers.Dense(5)]
+    )
+    (mine.save_weights if "weights" in name else mine.save)(tmp_path / name)
+    if "weights" in name:  # which tells of no layers, and so not what comes before this one
+        with pytest.raises(UserError, match=r"lacks layer 'normalization\w*'; only a whole network, model.save"):
+            toolkit.create_model("resnet20", weights=tmp_path / name)
+        return
+    model = toolkit.create_model("resnet20", weights=tmp_path / name)
+    pixels = RNG.uniform(0, 255, (2, *SHAPE)).astype("float32")
+    factor, offset = (np.float32(values) for values in preprocessing_of(model).affine())
+    np.testing.assert_allclose(answers(model, pixels * factor + offset), answers(mine, pixels), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine.keras", "mine.h5"])
 def test_resnet50_of_keras_applications_within_a_classifier(tmp_path, name):

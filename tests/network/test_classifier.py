@@ -188,6 +188,11 @@ def tutorial(inputs):
         lambda x: normalization()(x),
         lambda x: normalization()(layers.Rescaling(2.0)(layers.RandomFlip()(x))),
         tutorial,
+        keras.applications.resnet50.preprocess_input,
+        keras.applications.densenet.preprocess_input,
+        lambda x: x[..., ::-1] - keras.ops.convert_to_tensor([103.0, 116.0, 123.0]),
+        lambda x: keras.ops.flip(keras.ops.divide(x, 60.0), axis=-1),
+        lambda x: keras.ops.stack([x[..., 2], x[:, :, :, 1], x[..., -3]], axis=-1) / 255.0,
     ],
 )
 def test_scaling_at_the_input_goes_into_the_preprocessing(start):
@@ -196,8 +201,9 @@ def test_scaling_at_the_input_goes_into_the_preprocessing(start):
     network, preprocessing = split_rescaling(as_classifier(model), PLAIN)
     assert [type(layer).__name__ for layer in network.layers[:2]] == ["InputLayer", "Conv2D"]
     factor, offset = preprocessing.affine()
+    pixels = PIXELS[..., ::-1] if preprocessing.channel_order == "bgr" else PIXELS
     np.testing.assert_allclose(
-        network.predict(PIXELS * np.float32(factor) + np.float32(offset), verbose=0),
+        network.predict(pixels * np.float32(factor) + np.float32(offset), verbose=0),
         model.predict(PIXELS, verbose=0),
         rtol=1e-4,
         atol=1e-5,
@@ -218,3 +224,30 @@ def test_a_scaled_copy_beside_the_pixels_stays_in_the_network():
     both = layers.Concatenate()([layers.Rescaling(1 / 255)(inputs), inputs])
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(both)))
     assert split_rescaling(as_classifier(model), PLAIN)[1] is PLAIN
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        (lambda x: x[..., 1:], "GetItem"),
+        (lambda x: x[:, ::-1], "GetItem"),
+        (lambda x: keras.ops.flip(x, axis=1), "Flip"),
+        (lambda x: keras.ops.stack([x[..., 1], x[..., 0]], axis=-1), "Conv2D"),
+        (lambda x: keras.ops.tanh(x), "Activation"),
+        (lambda x: keras.ops.square(x), "Square"),
+    ],
+)
+def test_operations_become_layers_where_there_are_some_and_stay_otherwise(operation, kind):
+    inputs = keras.Input(SHAPE)
+    x = operation(layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    flat = flatten(model)
+    assert kind in {type(layer).__name__ for layer in flat.operations[2:]}
+    np.testing.assert_allclose(flat(INPUTS), model(INPUTS), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_is_the_last_layer_of_another_is_flattened():
+    inner = stacked(layers.Dense(3))
+    inputs = keras.Input(SHAPE)
+    for model in (keras.Sequential([inputs, inner]), keras.Model(inputs, inner(inputs))):
+        np.testing.assert_allclose(flatten(model)(INPUTS), inner(INPUTS), rtol=1e-5)

@@ -159,10 +159,14 @@ def _add_transfer(commands) -> None:
         interrupted="nothing was exported, and the same command finds the features computed so far in the cache",
     )
     _add_data(parser)
-    parser.add_argument("--model", required=True, metavar="M|FILE", help="see `toolkit models`; or a .keras file")
+    parser.add_argument(
+        "--model", required=True, metavar="M|FILE", help="see `toolkit models`; keras.applications:NAME; a .keras file"
+    )
     parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
     parser.add_argument(
-        "--preprocessing", metavar="P", help="of a FILE's network: imagenet, caffe, inception, none, or fields as JSON"
+        "--preprocessing",
+        metavar="P",
+        help="of a network that is in no table: imagenet, caffe, inception, none, or fields as JSON",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     parser.add_argument("--head", default="auto", metavar="H", help="{heads} (default auto)")

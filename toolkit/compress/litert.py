@@ -62,9 +62,9 @@ def require_integer(content: bytes, model: "keras.Model", keep_float: Collection
         The layers that stayed in float: of those named in ``keep_float``, and ``layers_in_float(model)``.
 
     Raises:
-        UserError: names the layers that stayed in float without leave.
+        UnquantizableError: names the layers that stayed in float without leave.
     """
-    from toolkit.engines.convert import layers_in_float, layers_named_in
+    from toolkit.engines.convert import UnquantizableError, layers_in_float, layers_named_in
 
     allowed = {*require_layers(model, keep_float), *layers_in_float(model)}
     names = [layer.name for layer in model.layers]
@@ -76,10 +76,10 @@ def require_integer(content: bytes, model: "keras.Model", keep_float: Collection
         (kept if permitted else silent)[(permitted or named)[0]] = None
     if silent:
         kinds = {type(layer).__name__: None for layer in model.layers if layer.name in silent}
-        raise UserError(
+        raise UnquantizableError(
             f"{model.name}: {len(silent)} layers stayed in float in the int8 file: {', '.join([*silent][:5])}"
-            f"{' …' if len(silent) > 5 else ''}; to allow it, name them in keep_float (--keep-float), or all of their "
-            f"kind at once: {', '.join(kinds)}"
+            f"{' …' if len(silent) > 5 else ''}; to allow it, name them in keep_float (compress --keep-float), "
+            f"or all of their kind at once: {', '.join(kinds)}"
         )
     return tuple(kept)
 

@@ -18,6 +18,10 @@ SMALL_HEAD = 0.05
 Quantization = Literal["none", "dynamic", "float16", "int8", "int16x8"]
 
 
+class UnquantizableError(UserError):
+    """A network that has no file of a quantized kind; the message names the layers and says what has one."""
+
+
 def to_litert(
     model: "keras.Model",
     *,
@@ -184,7 +188,7 @@ def _to_int16x8(ranged: bytes, model: "keras.Model") -> bytes:
         where = _first_layer_with(operation[1], ranged, model) if operation else None
         if operation and where:
             reason = f"layer {where} computes {operation[1]}, which LiteRT lacks in int16"
-        raise UserError(
+        raise UnquantizableError(
             f"{model.name} has no int16x8 form: {reason}; take float16, or dynamic for a smaller file"
         ) from None
 

@@ -155,9 +155,14 @@ class _Graph:
     def translated(self) -> list[str]:
         """Write normalisation and network, input to outputs, whose names come back."""
         tensors = {id(self._model.inputs[0]): self._normalized()}
-        for layer in self._model.layers:
+        for layer in self._model.operations:
             if isinstance(layer, keras.layers.InputLayer):
                 continue
+            if not isinstance(layer, keras.Layer):
+                raise UntranslatableError(
+                    f"operation {layer.name!r} ({type(layer).__name__}) is no layer, and has no rule for ONNX; do it "
+                    "with stock layers, or take the SavedModel or LiteRT file, which hold it"
+                )
             if getattr(layer, "data_format", None) == "channels_first":
                 raise UntranslatableError(f"layer {layer.name!r} has its channels first")
             inputs = [_known(tensors, tensor, f"layer {layer.name!r}") for tensor in inputs_of(layer)]

@@ -232,6 +232,9 @@ def _reshape(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
 def _pooling(kind: str) -> Callable[..., str]:
     def rule(graph: "OnnxGraph", layer: "keras.Layer", x: str) -> str:
         pads = _pads(layer, layer.pool_size, (1, 1))
+        if kind == "MaxPool" and x.endswith("/Pad"):
+            # ONNX Runtime takes the two for one, and lets the border's zeros never win.
+            x = graph.add("Max", x, graph.constant("lowest", np.finfo(np.float32).min))
         return graph.add(kind, x, kernel_shape=layer.pool_size, strides=layer.strides, pads=pads)
 
     return rule

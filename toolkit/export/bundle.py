@@ -33,7 +33,7 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.ground import common_ground
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
-from toolkit.engines.convert import to_litert
+from toolkit.engines.convert import UnquantizableError, to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latencies, recommend
 from toolkit.errors import UserError
@@ -351,9 +351,12 @@ def _write_forms(
     if options.litert and float_file is not None:
         (staging / FLOAT_LITERT).write_bytes(float_file)
     for method in methods:
-        files[method] = quantize(
-            model, method, preprocessing=preprocessing, calibration=options.calibration, float_file=float_file
-        )
+        try:
+            files[method] = quantize(
+                model, method, preprocessing=preprocessing, calibration=options.calibration, float_file=float_file
+            )
+        except UnquantizableError as error:  # what does without is worth having
+            log.info("%s; the bundle is written without that file", error)
     for kind, content in files.items():
         (staging / litert_file(kind)).write_bytes(content)
 

@@ -7,20 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
-from toolkit.factory.source import WeightsSource, open_source
+from toolkit.factory.keras_applications import is_application, open_application
+from toolkit.factory.source import WeightsSource, network_in, open_source
 from toolkit.lazy import keras
 from toolkit.spec import BuildOptions, ModelInfo, Preprocessing, PretrainedWeights
 from toolkit.weights.readers.detect import check_file
 
 log = logging.getLogger("toolkit")
-
-#: The trained network in the directory of a run.
-RUN_MODEL = "model.keras"
-_RUN_SETTINGS = "config.json"  # there from its beginning
 
 # What changes a network's answers without a trace in the shapes of its tensors.
 _UNSEEN = ("version", "layout", "epsilon")
@@ -43,7 +39,7 @@ def create_model(
     of the project whose names the file follows, or what ``save_weights`` wrote into it.
 
     Args:
-        name: one of ``toolkit.list_models()``.
+        name: one of ``toolkit.list_models()``, or ``"keras.applications:MobileNetV2"`` and the like.
         num_classes: number of logits, that of the network or its weights where None; without effect on a backbone.
         input_shape: ``(height, width, channels)``, that of the network or its weights where None.
         weights: None for fresh ones, a tag in ``model_info(name).weights`` (downloaded once, then read from the cache),
@@ -55,7 +51,8 @@ def create_model(
         sum_channels: where weights for colour meet an ``input_shape`` of one channel, sum the first convolution's
             filters over their channels. A grey picture then answers as its colour version of equal channels, up to the
             channels' own means and deviations, which are averaged.
-        **variant: keywords of the network's builder, such as ``version="v1"`` for ResNet-50.
+        **variant: keywords of the network's builder, such as ``version="v1"`` for ResNet-50, or of the function in
+            keras.applications, such as ``alpha=0.5``.
 
     Returns:
         A flat functional ``keras.Model`` whose layer names start with a stage of ``model_info(name).stages``.
@@ -67,6 +64,13 @@ def create_model(
     >>> create_model("lenet5", num_classes=3).output_shape
     (None, 3)
     """
+    if is_application(name):
+        if not include_top or pooling is not None or sum_channels:
+            raise UserError(
+                f"include_top, pooling and sum_channels are for the networks of `toolkit models`, not for {name}; "
+                "its features are keras.Model(model.input, model.layers[-1].input)"
+            )
+        return open_application(name, num_classes=num_classes, input_shape=input_shape, weights=weights, **variant)
     info = model_info(name)
     located = None if weights is None else locate_weights(info, weights)  # a mistyped path needs no framework
     _check_arguments(info, input_shape, num_classes, include_top, pooling)
@@ -133,22 +137,6 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     raise UserError(
         f"unknown weights {weights!r} for {info.name}; tags: {tags}{note}; or give the path of a weights file"
     )
-
-
-def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
-    """Find the Keras file of a run or a bundle, and the preprocessing that a bundle names.
-
-    Raises:
-        UserError: the directory is neither, the run is not finished, the bundle is an ensemble, or the file is damaged.
-    """
-    if (directory / RUN_MODEL).exists():
-        return directory / RUN_MODEL, None
-    if (directory / _RUN_SETTINGS).exists():
-        raise UserError(f"{directory}: the run is not finished; `toolkit train --resume {directory}` goes on with it")
-    version_dir = find_bundle(directory)
-    manifest = read_manifest(version_dir)
-    verify_files(version_dir, manifest, (MANIFEST,))
-    return require_network(version_dir, manifest), manifest.preprocessing
 
 
 def preprocessing_of(model: "keras.Model") -> Preprocessing:

@@ -82,6 +82,8 @@ def fill(
     if problems:
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         hint = "; the file holds " + _some([*tensors]) if foreign else ""
+        if not source.file.layers and any(name.startswith("normalization") for name in left_over):
+            hint = "; only a whole network, model.save('NAME.keras'), tells of layers that prepare its pictures" + hint
         raise UserError(f"{path} does not fit model {model.name!r}: {listed}{hint}")
     for address, slot in slots.items():
         slot.variable.assign(slot.turn(tensors[places[address]]).astype("float32", copy=False))

@@ -3,10 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.bundle import MANIFEST, find_bundle, read_manifest, require_network, verify_files
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
@@ -19,6 +20,9 @@ CLASSIFIERS = ("head_logits", "head_conv")
 AUXILIARY = ("aux1", "aux2")
 #: Under this key the files that ``save_weights`` writes tell what they are.
 METADATA_KEY = "toolkit"
+#: The trained network in the directory of a run.
+RUN_MODEL = "model.keras"
+_RUN_SETTINGS = "config.json"  # there from its beginning
 _MAX_PREFIX = 5  # names before a tensor's that a wrapper may put there
 
 
@@ -44,7 +48,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
 
     ``network`` may be any model's name; ``layers`` are the names of its layers, where it stands already.
     """
-    file = read_tensors(path, format)
+    file = _with_statistics(read_tensors(path, format))
     stages = (*model_info(network).stages, *AUXILIARY) if network in list_models() else ()
     networks = [network] if stages else list_models()
     candidates = {naming.source + name: naming for name in networks for naming in namings(name)}
@@ -92,6 +96,36 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         or (naming.preprocessing if unambiguous else None),
         num_classes=_num_classes(file, places),
     )
+
+
+def _with_statistics(file: TensorFile) -> TensorFile:
+    """Turn the statistics that ``Normalization`` layers were adapted to into settings, as they are where given."""
+    layers, tensors = dict(file.layers), dict(file.tensors)
+    for name, settings in file.layers.items():
+        adapted = {"mean", "variance", "invert"} <= set(settings) and settings["mean"] is None
+        if not adapted or not {f"{name}/0", f"{name}/1"} <= set(tensors):
+            continue
+        for number, key in enumerate(("mean", "variance")):
+            values = tuple(tensors.pop(f"{name}/{number}").ravel().tolist())
+            layers[name] = layers[name] | {key: values if len(values) > 1 else values[0]}
+        tensors.pop(f"{name}/2", None)  # how many pictures they are of
+    return replace(file, tensors=tensors, layers=layers)
+
+
+def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
+    """Find the Keras file of a run or a bundle, and the preprocessing that a bundle names.
+
+    Raises:
+        UserError: the directory is neither, the run is not finished, the bundle is an ensemble, or the file is damaged.
+    """
+    if (directory / RUN_MODEL).exists():
+        return directory / RUN_MODEL, None
+    if (directory / _RUN_SETTINGS).exists():
+        raise UserError(f"{directory}: the run is not finished; `toolkit train --resume {directory}` goes on with it")
+    version_dir = find_bundle(directory)
+    manifest = read_manifest(version_dir)
+    verify_files(version_dir, manifest, (MANIFEST,))
+    return require_network(version_dir, manifest), manifest.preprocessing
 
 
 def _prefixes(tensors: Collection[str]) -> list[str]:

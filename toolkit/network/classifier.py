@@ -154,7 +154,7 @@ def _softmax() -> Callable[["np.ndarray"], "np.ndarray"]:
 
 
 def split_rescaling(model: "keras.Model", preprocessing: Preprocessing) -> tuple["keras.Model", Preprocessing]:
-    """Move ``Rescaling`` and ``Normalization`` layers at a network's input into its preprocessing.
+    """Move what prepares pictures at a network's input into its preprocessing: scaling, and a turn of the channels.
 
     Args:
         model: flat, as ``as_classifier`` gives it.
@@ -169,10 +169,15 @@ def split_rescaling(model: "keras.Model", preprocessing: Preprocessing) -> tuple
     chain = _leading_affine(model)
     if not chain:
         return model, preprocessing
-    names = [layer.name for layer, _, _ in chain]
+    names = [layer.name for layer, _ in chain]
+    order = preprocessing.channel_order
     factor, offset = (np.asarray(values, np.float64) for values in preprocessing.affine())
-    for _, scale, shift in chain:
-        factor, offset = factor * scale, offset * scale + shift
+    for _, affine in chain:
+        if affine is None:
+            order = "rgb" if order == "bgr" else "bgr"
+            factor, offset = factor[::-1], offset[::-1]
+        else:
+            factor, offset = factor * affine[0], offset * affine[0] + affine[1]
     span = 255 * float(np.abs(factor).min())
     if span < _LEAST_SPAN:
         raise UserError(
@@ -186,7 +191,7 @@ def split_rescaling(model: "keras.Model", preprocessing: Preprocessing) -> tuple
     mean = tuple(float(-shift / value) for shift, value in zip(offset, factor, strict=True))
     return (
         flatten(model, leave_out=lambda layer: layer.name in names),
-        replace(preprocessing, scale=1.0, mean=mean, std=std),
+        replace(preprocessing, scale=1.0, mean=mean, std=std, channel_order=order),
     )
 
 
@@ -262,22 +267,34 @@ def _two_logits(layer: Any, logit: Any) -> Any:
     return logits
 
 
-def _leading_affine(model: "keras.Model") -> list[tuple[Any, Any, Any]]:
-    """The scaling layers at the input with their factors and offsets, as long as one layer alone takes each."""
+def _leading_affine(model: "keras.Model") -> list[tuple[Any, tuple[Any, Any] | None]]:
+    """The layers at the input that scale, each with factor and offset, or turn the channels round, with None.
+
+    As long as one layer alone takes each.
+    """
     consumers: dict[int, list[Any]] = {}
-    for layer in model.layers:
+    for layer in model.operations:
         if not isinstance(layer, keras.layers.InputLayer):
             for tensor in inputs_of(layer):
                 consumers.setdefault(id(tensor), []).append(layer)
-    found: list[tuple[Any, Any, Any]] = []
+    found: list[tuple[Any, tuple[Any, Any] | None]] = []
     tensor = model.inputs[0]
     while len(readers := consumers.get(id(tensor), [])) == 1:
         affine = _affine(readers[0], tensor.shape[-1])
-        if affine is None:
+        if affine is None and not _turns_channels(readers[0]):
             break
-        found.append((readers[0], *affine))
+        found.append((readers[0], affine))
         tensor = readers[0].output
     return found
+
+
+def _turns_channels(layer: Any) -> bool:
+    """Tell a convolution that only makes BGR of RGB, as ``flatten`` writes ``x[..., ::-1]``."""
+    if not isinstance(layer, keras.layers.Conv2D) or layer.use_bias or layer.kernel.shape != (1, 1, 3, 3):
+        return False
+    kernel = keras.ops.convert_to_numpy(layer.kernel)[0, 0]
+    is_plain = layer.strides == (1, 1) and layer.activation is keras.activations.linear
+    return is_plain and np.array_equal(kernel, np.eye(3)[::-1])
 
 
 def _affine(layer: Any, channels: int) -> tuple[Any, Any] | None:

@@ -19,14 +19,22 @@ _CROP = "RandomCrop"
 #: Operations on tensors that are a layer of the same name.
 _MERGES = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 #: Operations between a tensor and a constant that ``Rescaling`` does, as ``preprocess_input`` puts into a graph.
-_SCALINGS = ("Add", "Subtract", "Multiply", "TrueDivide")
+_SCALINGS = ("Add", "Subtract", "Multiply", "TrueDivide", "Divide")
+#: Operations that are an activation, by its name.
+_ACTIVATIONS = {
+    **{kind: kind.lower() for kind in ("Relu", "Relu6", "Sigmoid", "Silu", "Softmax", "Softplus", "Softsign", "Tanh")},
+    "HardSigmoid": "hard_sigmoid",
+    "HardSilu": "hard_silu",
+}
 
 
 def flatten(model: "keras.Model", leave_out: Callable[["keras.Layer"], bool] = lambda layer: False) -> "keras.Model":
     """Rebuild a network as one functional graph without networks in it, where it is not one already.
 
     Layers keep their names, with a number behind where two are called alike, and their weights. A layer that is called
-    several times becomes as many layers. Augmentation layers, which do nothing at inference, are left out.
+    several times becomes as many layers. Augmentation layers, which do nothing at inference, are left out. Operations
+    that are no layers, as ``preprocess_input`` and ``x + y`` leave them, become layers where there is one of their
+    meaning.
 
     Args:
         model: functional or sequential, with networks in it to any depth; not changed.
@@ -126,6 +134,8 @@ class _Run:
     def __init__(self, leave_out: Callable[["keras.Layer"], bool], taken: set[str]) -> None:
         self._leave_out = leave_out
         self._taken = taken
+        self._kept: list[Any] = []  # an id is another tensor's once its own is gone
+        self._channels: dict[int, tuple[Any, int]] = {}  # the map and the channel that a tensor is
         self.augmentation: list[str] = []
 
     def through(self, model: "keras.Model", inputs: list[Any]) -> Any:
@@ -184,13 +194,42 @@ class _Run:
             if scaling is not None:
                 scale, offset = scaling
                 return keras.layers.Rescaling(scale, offset, name=self._name(operation.name))(tensors[0])
-        if kind in ("Softmax", "Relu", "Sigmoid") and len(args) == 1 and not kwargs:
+        if kind in _ACTIVATIONS and len(args) == 1 and not kwargs:
             axis = operation.get_config().get("axis", -1)
             if axis == -1 or kind != "Softmax":
-                return keras.layers.Activation(kind.lower(), name=self._name(operation.name))(args[0])
+                return keras.layers.Activation(_ACTIVATIONS[kind], name=self._name(operation.name))(args[0])
+        order = self._order(kind, operation, args)
+        if order is not None:
+            source, channels = order
+            return _picking(source, channels, self._name(operation.name))
+        answer = self._copied(operation, args, kwargs)
+        if kind == "GetItem" and len(args) == 2 and (channel := _one_channel(*args)) is not None:
+            self._channels[id(answer)] = args[0], channel
+            self._kept.append(answer)
+        return answer
+
+    def _copied(self, operation: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return type(operation).from_config({**operation.get_config(), "name": self._name(operation.name)})(
             *args, **kwargs
         )
+
+    def _order(self, kind: str, operation: Any, args: list[Any]) -> tuple[Any, list[int]] | None:
+        """A map and the order of its channels, where an operation does nothing but change that order."""
+        config = operation.get_config()
+        if kind == "Stack" and len(args) == 1 and isinstance(args[0], list | tuple):
+            picked = [self._channels.get(id(tensor)) for tensor in args[0]]
+            sources = {id(found[0]) for found in picked if found is not None}
+            if None in picked or len(sources) != 1 or config.get("axis") not in (-1, 3):
+                return None
+            return picked[0][0], [found[1] for found in picked if found is not None]  # type: ignore[index]
+        if not args or not isinstance(args[0], keras.KerasTensor) or len(args[0].shape) != 4:
+            return None
+        backwards = list(range(args[0].shape[-1]))[::-1]
+        if kind == "Flip" and config.get("axis") in (-1, 3, (-1,), (3,), [-1], [3]):
+            return args[0], backwards
+        if kind == "GetItem" and len(args) == 2 and _of_channels(args[1]) == slice(None, None, -1):
+            return args[0], backwards
+        return None
 
     def _name(self, wish: str) -> str:
         name, number = wish, 1
@@ -201,17 +240,43 @@ class _Run:
         return name
 
 
+def _of_channels(key: Any) -> Any:
+    """The part of an index into maps that is for the channels, where all else is taken whole; None where it is not."""
+    parts = list(key) if isinstance(key, list | tuple) else [key]
+    whole = parts[:-1] == [Ellipsis] or (len(parts) == 4 and all(part == slice(None) for part in parts[:3]))
+    return parts[-1] if whole else None
+
+
+def _one_channel(tensor: Any, key: Any) -> int | None:
+    index = _of_channels(key)
+    if len(tensor.shape) != 4 or not isinstance(index, int) or not -tensor.shape[-1] <= index < tensor.shape[-1]:
+        return None
+    return index % tensor.shape[-1]
+
+
+def _picking(tensor: Any, channels: list[int], name: str) -> Any:
+    """Channels in another order: a convolution of one pixel, which every format has and which is exact."""
+    kernel = np.zeros((1, 1, tensor.shape[-1], len(channels)), np.float32)
+    kernel[0, 0, channels, range(len(channels))] = 1
+    layer = keras.layers.Conv2D(len(channels), 1, use_bias=False, trainable=False, name=name)
+    answer = layer(tensor)
+    layer.set_weights([kernel])
+    return answer
+
+
 def _scaling(kind: str, first: Any, second: Any) -> tuple[Any, Any] | None:
     """Factor and offset of an operation between a tensor and a constant, a number or one per channel."""
     reverse = isinstance(second, keras.KerasTensor)
     tensor, constant = (second, first) if reverse else (first, second)
     values = np.asarray(constant, np.float64)
-    if values.shape not in ((), tensor.shape[-1:]) or (reverse and kind == "TrueDivide"):
+    if values.shape[:-1] == (1,) * (values.ndim - 1) and 0 < values.ndim <= len(tensor.shape):
+        values = values.reshape(-1)
+    if values.shape not in ((), (1,), tensor.shape[-1:]) or (reverse and kind in ("TrueDivide", "Divide")):
         return None
     plain = values.tolist()
     if kind == "Multiply":
         return plain, 0.0
-    if kind == "TrueDivide":
+    if kind in ("TrueDivide", "Divide"):
         return (1 / values).tolist(), 0.0
     if kind == "Add":
         return 1.0, plain
@@ -231,7 +296,9 @@ def _filled_outputs(structure: Any, tensors: dict[tuple[str, int, int], Any]) ->
     if isinstance(structure, dict):
         return {key: _filled_outputs(value, tensors) for key, value in structure.items()}
     if len(structure) == 3 and isinstance(structure[0], str):
-        return tensors[structure[0], structure[1], structure[2]]
+        layer, call, output = structure
+        # Keras counts the calls of a network within from one here, and from nought elsewhere.
+        return tensors[(layer, call, output) if (layer, call, output) in tensors else (layer, call - 1, output)]
     return [_filled_outputs(value, tensors) for value in structure]
 
 

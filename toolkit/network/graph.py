@@ -207,11 +207,13 @@ def architecture_digest(model: "keras.Model") -> str:
 
     Equal weights can stand in networks that answer differently: ResNet v1 and v1.5 differ in where they stride.
     """
-    order = {id(layer.output): index for index, layer in enumerate(model.layers)}
+    order = {id(layer.output): index for index, layer in enumerate(model.operations)}
     layers = [
         [type(layer).__name__, essence(layer.get_config()), [order[id(tensor)] for tensor in inputs_of(layer)]]
-        for layer in model.layers
+        for layer in model.operations
     ]
+    if len(model.operations) > len(model.layers):  # what else operations are given stands with their calls
+        layers.append([entry["inbound_nodes"] for entry in model.get_config()["layers"]])
     return hashlib.sha256(json.dumps(layers, sort_keys=True, default=str).encode()).hexdigest()
 
 

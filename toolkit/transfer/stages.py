@@ -51,7 +51,8 @@ class Cut:
         """Build the symbolic vector of features; ``name`` is for the layer that pools."""
         if len(self.tensor.shape) == 2:
             return self.tensor
-        return keras.layers.GlobalAveragePooling2D(name=name)(self.tensor)
+        # A name that Keras makes up may be one in a network from a file.
+        return keras.layers.GlobalAveragePooling2D(name=name or f"pooled_{self.name}")(self.tensor)
 
 
 def pooled_cuts(model: "keras.Model") -> tuple[Cut, ...]:

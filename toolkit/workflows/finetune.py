@@ -12,7 +12,16 @@ from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, teaching_split
 from toolkit.data.feed.split import lots_remarks
 from toolkit.errors import UserError
-from toolkit.factory import create_model, is_network_file, locate_weights, open_network, preprocessing_of
+from toolkit.factory import (
+    create_model,
+    is_application,
+    is_network_file,
+    locate_weights,
+    open_application,
+    open_network,
+    preprocessing_of,
+    require_application,
+)
 from toolkit.files import require_place
 from toolkit.lazy import keras
 from toolkit.network import as_float32
@@ -36,7 +45,8 @@ class FolderOptions:
             the pictures, near duplicates, labels to look at again.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         keep_val: hold the folder's own validation pictures out; by default they teach like the others.
-        preprocessing: what a network from a file was trained with, where neither its layers nor their names tell.
+        preprocessing: what a network from a file, or of keras.applications, was trained with, where neither its
+            layers nor its name tell.
     """
 
     cache_dir: str | Path
@@ -60,7 +70,8 @@ def finetune_folder(
 
     Args:
         data: see ``toolkit.data.scan_folder``.
-        model_name: a registered network, or the path of one that Keras saved, ``.keras`` or ``.h5``.
+        model_name: a registered network, one of Keras' by ``"keras.applications:NAME"``, or the path of one that Keras
+            saved, ``.keras`` or ``.h5``.
         weights: a tag, a weights file, a run directory or a bundle; without effect on a network from a file.
         export: where the bundle goes.
         options: feature cache, training, report.
@@ -74,7 +85,7 @@ def finetune_folder(
         were trained, None where there are too few to tell; ``"metrics"`` are those of the held-out pictures, where
         there are some.
     """
-    info = None if is_network_file(model_name) else model_info(model_name)
+    info = None if is_network_file(model_name) or is_application(model_name) else model_info(model_name)
     finetuning = options.finetuning or FinetuneOptions()
     # What can be refused is refused before a large folder is read and Keras is imported.
     if info is not None:
@@ -88,6 +99,8 @@ def finetune_folder(
         require_writable(Path(options.report).parent, "--report")
     if info is not None:
         locate_weights(info, weights)
+    elif is_application(model_name):
+        require_application(model_name, weights)
     elif not Path(model_name).is_file():
         raise UserError(f"no network at {model_name}; give a .keras file or an .h5 file of a whole model")
     folder = scan(data, options.skip_bad)
@@ -99,6 +112,11 @@ def finetune_folder(
         num_classes = len(folder.class_names)
         if info is not None:
             model, preprocessing = fitting_network(info, folder, weights)
+        elif is_application(model_name):
+            model = open_application(
+                model_name, num_classes=num_classes, weights=weights, preprocessing=options.preprocessing
+            )
+            preprocessing = options.preprocessing or whole_view(preprocessing_of(model))
         else:
             model = open_network(model_name, num_classes=num_classes, preprocessing=options.preprocessing)
             preprocessing = preprocessing_of(model)
