@@ -159,8 +159,22 @@ def _add_transfer(commands) -> None:
         interrupted="nothing was exported, and the same command finds the features computed so far in the cache",
     )
     _add_data(parser)
-    parser.add_argument("--model", required=True, metavar="M|FILE", help="see `toolkit models`; or a .keras file")
-    parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="M|FILE",
+        help="see `toolkit models`; a .keras file; auto, or M,M,…, for the best of several",
+    )
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="TAG|PATH",
+        help="a tag, weights, a run, a bundle; a folder for several",
+    )
+    parser.add_argument(
+        "--max-ms", type=float, metavar="N", help="of several networks one that takes no longer a picture"
+    )
+    parser.add_argument("--max-mb", type=float, metavar="N", help="of several networks one that is no larger")
     parser.add_argument(
         "--preprocessing", metavar="P", help="of a FILE's network: imagenet, caffe, inception, none, or fields as JSON"
     )

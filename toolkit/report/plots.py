@@ -77,7 +77,7 @@ def plot_learning_curve(
         path: of the PNG.
         gain: least, likely and most accuracy that twice as many pictures as the last point's would bring.
     """
-    figure = _figure(7.5, 3.6)
+    figure = _figure(6.2, 3.4)
     axis = figure.subplots()
     counts, accuracies, errors = (np.array(column, float) for column in zip(*points, strict=True))
     for width in (2, 1):

@@ -27,6 +27,7 @@ from toolkit.report.page import (
     table,
     thumbnails,
 )
+from toolkit.transfer.heads.selection import PROBE
 from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicates
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from toolkit.transfer.heads.curve import LearningCurve
     from toolkit.transfer.heads.selection import Trial
 
-#: The classifier that everybody fits: what others bring is told against it.
-PROBE = "last stage, each feature scaled"
 #: Name of answers by classifiers fitted without the picture they answer for.
 OUT_OF_FOLD = "out-of-fold"
 
@@ -145,7 +144,8 @@ def _curve(curve: "LearningCurve") -> list[str]:
     parts = ["<h2>Would more pictures help?</h2>", f"<p>{html.escape(curve.advice)}</p>"]
     if len(curve.points) > 1:
         points = [(point.num_pictures, point.accuracy, point.standard_error) for point in curve.points]
-        gain = curve.forecast and (curve.forecast.low, curve.forecast.likely, curve.forecast.high)
+        expected = curve.forecast
+        gain = None if expected is None else (expected.low, expected.likely, expected.high)
         drawn = _drawn(lambda file: plots.plot_learning_curve(points, file, gain=gain))
         parts.append(picture("Accuracy by number of training pictures", drawn, level=3))
         parts.append(
@@ -177,12 +177,13 @@ def _tried(told: Told) -> list[str]:
     return parts
 
 
-def _trial_row(trial: "Trial", probe: "Trial | None") -> list[object]:
+def _trial_row(trial: "Trial", probe: "Trial | None") -> list[str | float]:
     points = loss = Figure("")
     if probe is not None and trial is not probe:
         points = Figure(f"{100 * (trial.accuracy - probe.accuracy):+.2f}")
         loss = Figure(f"{trial.log_loss - probe.log_loss:+.3f}")
-    return [trial.name, trial.accuracy, points, Figure(f"{trial.log_loss:.3f}"), loss, "chosen" if trial.chosen else ""]
+    remark = "chosen" if trial.chosen else "the usual choice" if trial is probe else ""
+    return [trial.name, trial.accuracy, points, Figure(f"{trial.log_loss:.3f}"), loss, remark]
 
 
 def _results(held_out: HeldOut, class_names: Sequence[str]) -> list[str]:
