@@ -10,7 +10,16 @@ from toolkit import create_model
 from toolkit.cli import main
 from toolkit.errors import UserError
 from toolkit.factory import save_weights
-from toolkit.workflows.choice.comparison import ComparedNetwork, _choose, _sample, comparison_lines
+from toolkit.workflows.choice.comparison import (
+    ComparedNetwork,
+    Limits,
+    _choose,
+    _sample,
+    comparison_lines,
+    finetune_best,
+)
+from toolkit.workflows.finetune import FolderOptions
+from toolkit.workflows.steps import ExportOptions
 
 
 def compared(*rows):
@@ -58,15 +67,20 @@ def home(few, tmp_path_factory):
     return home
 
 
-def finetuned(few, home, *options):
-    place = ["--out", str(home / "saved_models" / "best"), "--formats", "savedmodel", "--cache", str(home / "cache")]
-    return main(["finetune", str(few), "--model", "auto", "--weights", str(home), *place, *options])
+def finetuned(few, home, limits):
+    return finetune_best(
+        few,
+        (),
+        weights=home,
+        limits=limits,
+        export=ExportOptions(home / "saved_models" / "best", formats=("savedmodel",)),
+        options=FolderOptions(cache_dir=home / "cache"),
+    )
 
 
-def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, capfd, caplog):
+def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, caplog):
     with caplog.at_level(logging.INFO, "toolkit"):
-        assert finetuned(few, home, "--json") == 0
-    result = json.loads(capfd.readouterr().out)
+        result = finetuned(few, home, Limits())
     networks = {own["name"]: own for own in result["networks"]}
     assert set(networks) == {"lenet5", "resnet20"}
     assert [own["chosen"] for own in networks.values()].count(True) == 1
@@ -79,15 +93,17 @@ def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, capfd, caplog):
 
 
 def test_limits_rule_networks_out(few, home, capfd):
-    assert finetuned(few, home, "--max-mb", "0.5", "--json") == 0
+    place = ["--out", str(home / "saved_models" / "small"), "--formats", "savedmodel", "--cache", str(home / "cache")]
+    limit = ["--model", "auto", "--weights", str(home), "--max-mb", "0.5", "--json"]
+    assert main(["finetune", str(few), *limit, *place]) == 0
     networks = {own["name"]: own for own in json.loads(capfd.readouterr().out)["networks"]}
     assert networks["lenet5"]["chosen"]
     assert (networks["resnet20"]["excluded"], networks["resnet20"]["accuracy"]) == ("over 0.5 MB", None)
-    assert finetuned(few, home, "--max-ms", "0.000001") == 2
-    assert "lenet5: over 1e-06 ms" in capfd.readouterr().err
+    with pytest.raises(UserError, match="lenet5: over 1e-06 ms; resnet20: over 1e-06 ms"):
+        finetuned(few, home, Limits(milliseconds=1e-6))
 
 
-@pytest.mark.parametrize("options", [("--max-ms", "0"), ("--max-mb", "-1")])
-def test_impossible_limits_are_refused(few, home, capfd, options):
-    assert finetuned(few, home, *options) == 2
-    assert f"{options[0]} must be more than 0" in capfd.readouterr().err
+@pytest.mark.parametrize("limits", [{"milliseconds": 0.0}, {"megabytes": -1.0}, {"megabytes": float("nan")}])
+def test_impossible_limits_are_refused(limits):
+    with pytest.raises(UserError, match=r"--max-m. must be more than 0"):
+        Limits(**limits)
