@@ -27,7 +27,7 @@ h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5r
 .range { background: var(--line); border-radius: 3px; height: 6px; margin: .5rem 0; position: relative }
 .range i { background: #2f81f7; border-radius: 3px; height: 6px; min-width: 3px; position: absolute }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem } .beside > div { max-width: min(100%, 34rem) }
-.scroll { overflow-x: auto } tr.chosen td { font-weight: 600 }
+.scroll { overflow-x: auto } .scroll td:first-child { min-width: 9rem }
 p.subtitle { color: var(--quiet); margin: .2rem 0 1.2rem }
 ul.figures { display: flex; flex-wrap: wrap; gap: .75rem; list-style: none; padding: 0 }
 ul.figures li { border: 1px solid var(--line); border-radius: 6px; padding: .6rem 1rem }

@@ -149,8 +149,8 @@ def _curve(curve: "LearningCurve") -> list[str]:
         drawn = _drawn(lambda file: plots.plot_learning_curve(points, file, gain=gain))
         parts.append(picture("Accuracy by number of training pictures", drawn, level=3))
         parts.append(
-            '<p class="quiet">The classifier below was fitted again on shares of the pictures, and each time judged on '
-            "pictures that it did not see. The classifier in the bundle learned from all of them.</p>"
+            '<p class="quiet">The chosen classifier was fitted again on shares of the pictures, and each time judged '
+            "on pictures that it did not see. The classifier in the bundle learned from all of them.</p>"
         )
     return parts
 
