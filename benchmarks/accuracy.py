@@ -12,8 +12,8 @@ own, tested on the first 100. All sides get the features of one pass of the froz
 
 "out_of_fold" is what the toolkit says of itself without the test pictures. "calibration_error" is the expected one in
 points, over 15 bins, on the test pictures and out of fold: at most 5 where 500 pictures or more teach. "fewer_errors"
-compares with the probe: of the mean error over all sets, and the mean over the sets of each one's share. Seconds are the
-processor's, of the classifier alone; features are the same for all.
+compares with the probe: of the mean error over all sets, and the mean over the sets of each one's share. Seconds are
+the processor's, of the classifier alone; features are the same for all.
 """
 
 import argparse

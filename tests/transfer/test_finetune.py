@@ -264,7 +264,7 @@ def test_balanced_accuracy_is_said_of_uneven_classes(model, stripes, tmp_path, c
     kept = np.flatnonzero((labels != 0) | (np.cumsum(labels == 0) <= 6))
     split = Split(stripes.train.picked(kept), Subset((), ()), Subset((), ()))
     with caplog.at_level(logging.INFO, "toolkit"):
-        result = finetune(model, split, cache_dir=tmp_path, options=FinetuneOptions(curve=True))
+        result = finetune(model, split, PREPROCESSING, cache_dir=tmp_path, options=FinetuneOptions(curve=True))
     balanced = f"{100 * result.selection.balanced_accuracy:.2f} % where every class counts alike"
     assert any(balanced in message for message in caplog.messages)
     assert result.as_document()["selection"]["curve"]["points"]
