@@ -84,6 +84,42 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def reliability(probabilities: np.ndarray, labels: np.ndarray, *, num_bins: int = 15) -> np.ndarray:
+    """Hold how sure the answers are against how often they are right, over bins of equal width.
+
+    Args:
+        probabilities: (examples, classes).
+        labels: integer class per example.
+        num_bins: of the likeliest class' probability, between 0 and 1.
+
+    Returns:
+        Number of examples, mean probability and share of right answers of each bin that has examples, from the least
+        sure to the surest, float64 (bins, 3).
+
+    >>> reliability(np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]]), np.array([0, 0, 0])).round(3).tolist()
+    [[1.0, 0.6, 1.0], [2.0, 0.9, 0.5]]
+    """
+    sureness = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((sureness * num_bins).astype(int), num_bins - 1)
+    counts, sure, correct = (np.bincount(bins, own, num_bins) for own in (np.ones(len(bins)), sureness, right))
+    some = counts > 0
+    return np.stack([counts[some], sure[some] / counts[some], correct[some] / counts[some]], axis=1)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, num_bins: int = 15) -> float:
+    """Compute the expected calibration error, a fraction: how far from the share of right answers the probability is.
+
+    Guo, Pleiss, Sun and Weinberger (ICML 2017), section 2: the mean over the bins of ``reliability``, each counting
+    by its examples.
+
+    >>> calibration_error(np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]]), np.array([0, 0, 0]))
+    0.4
+    """
+    counts, sure, right = reliability(probabilities, labels, num_bins=num_bins).T
+    return round(float(counts @ np.abs(sure - right) / counts.sum()), 6)
+
+
 def reject_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Find the highest probability below which an answer can be refused while ``KEPT`` of the right ones stay.
 

@@ -197,7 +197,8 @@ def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes,
         assert accuracy == pytest.approx(step.accuracy, abs=0.04)
     steps = [(done, total) for label, done, total in told if label == "training from stage2 on"]
     assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)]
-    assert any(message.startswith("out-of-fold accuracy: ") for message in caplog.messages)
+    told_accuracy = next(message for message in caplog.messages if message.startswith("out-of-fold accuracy: "))
+    assert "where every class counts alike" not in told_accuracy  # they have as many pictures each
     said = [message for message in caplog.messages if message.startswith("validation accuracy: ")]
     assert f"{100 * step.accuracy:.2f} % of 30 pictures after training from stage2 on" in said[0]
 
@@ -256,3 +257,14 @@ def test_whole_network_trains_from_the_pictures(stripes, tmp_path):
 def test_model_without_preprocessing_is_said(model, stripes, tmp_path):
     with pytest.raises(UserError, match="does not say how its pictures are prepared"):
         finetune(model, stripes, cache_dir=tmp_path / "cache")
+
+
+def test_balanced_accuracy_is_said_of_uneven_classes(model, stripes, tmp_path, caplog):
+    labels = np.asarray(stripes.train.labels)
+    kept = np.flatnonzero((labels != 0) | (np.cumsum(labels == 0) <= 6))
+    split = Split(stripes.train.picked(kept), Subset((), ()), Subset((), ()))
+    with caplog.at_level(logging.INFO, "toolkit"):
+        result = finetune(model, split, PREPROCESSING, cache_dir=tmp_path, options=FinetuneOptions(curve=True))
+    balanced = f"{100 * result.selection.balanced_accuracy:.2f} % where every class counts alike"
+    assert any(balanced in message for message in caplog.messages)
+    assert result.as_document()["selection"]["curve"]["points"]

@@ -12,7 +12,8 @@ from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError
 from toolkit.metrics import softmax
 from toolkit.transfer.finetune import Step
-from toolkit.transfer.heads.selection import Trial, select_head
+from toolkit.transfer.heads.curve import CurvePoint, Forecast, LearningCurve
+from toolkit.transfer.heads.selection import PROBE, Trial, select_head
 from toolkit.transfer.insight import knn_accuracy, label_doubts, map_of, near_duplicates
 from toolkit.transfer.report import HeldOut, Told, write_report
 
@@ -68,10 +69,15 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
         Image.new("RGB", (40, 30), (index, 0, 255 - index)).save(paths[-1])
     pictures = Subset(tuple(map(str, paths)), tuple(mislabelled().tolist()))
     arguments = {"pictures": pictures, "class_names": ["a&b", "c", "d"], "features": planted()}
+    curve = LearningCurve(
+        (CurvePoint(40, 0.7, 0.03), CurvePoint(80, 0.8, 0.02), CurvePoint(120, 0.9, 0.02)),
+        *(0.1, 0.01, Forecast(0.01, 0.02, 0.03), "Twice as many <would> bring 1 to 3 points more."),
+    )
     told = Told(
         [Step("classifier on <all> stages", 0.9321, "out-of-fold", True), Step("training", 0.9, "val", False)],
-        [Trial("last stage", 1, 10.0, 0.4567, 0.8, False), Trial("all stages", 3, 1.0, 0.25, 0.9321, True)],
+        [Trial(PROBE, 1, 10.0, 0.4567, 0.8, False), Trial("all stages", 3, 1.0, 0.25, 0.9321, True)],
         ["only <two> classes"],
+        curve,
     )
     write_report(tmp_path / "report.html", **arguments, told=told)
     page = (tmp_path / "report.html").read_text()
@@ -81,7 +87,13 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
     kept = '<td>classifier on &lt;all&gt; stages</td><td>out-of-fold</td><td class="number">93.21</td><td>kept</td>'
     assert kept in page
     assert '<td>training</td><td>val</td><td class="number">90.00</td><td></td>' in page
-    assert '<td>last stage</td><td class="number">80.00</td><td>0.457</td><td></td>' in page
+    numbers = [f'<td class="number">{value}</td>' for value in ("93.21", "+13.21", "0.250", "-0.207")]
+    assert f"<td>all stages</td>{''.join(numbers)}<td>chosen</td>" in page
+    numbers = [f'<td class="number">{value}</td>' for value in ("80.00", "", "0.457", "")]
+    assert f"<td>{PROBE}</td>{''.join(numbers)}<td>the usual choice</td>" in page
+    assert page.index("all stages</td><td") < page.index(f"<td>{PROBE}")
+    assert "<p>Twice as many &lt;would&gt; bring 1 to 3 points more.</p>" in page
+    assert page.count('src="data:image/png') == 1  # the learning curve
     assert "<p>only &lt;two&gt; classes</p>" in page
     assert "a&amp;b" in page
     assert "<10>" not in page
@@ -107,21 +119,23 @@ def test_report_shows_what_the_network_makes_of_held_out_pictures(tmp_path):
     write_report(tmp_path / "report.html", **given, features=None, held_out=held_out)
     page = (tmp_path / "report.html").read_text()
     assert "Labels to look at again" not in page  # of pictures that are no one's to relabel
-    assert "95 % confidence the accuracy on pictures like them is 41.6 to 98.4 %" in page
-    assert "<b>83.33 %</b>test top-1" in page
+    assert "Accuracy, test pictures<b>83.3 %</b>" in page
+    assert "95 % interval: 41.6 to 98.4 %" in page
+    assert "<b>83.33 %</b>balanced accuracy" in page
+    assert "<b>3.33 %</b>calibration error" in page  # sure by 0.8, right five times of six
     numbers = "".join(f'<td class="number">{value}</td>' for value in ("2", "100.00", "50.00", "66.67"))
     assert f"<td>wa&lt;sp</td>{numbers}" in page
     assert '<td>wa&lt;sp</td><td>ant</td><td class="number">1</td>' in page
-    assert page.count('src="data:image/png') == 1  # the confusion matrix
+    assert page.count('src="data:image/png') == 2  # confusion matrix and calibration
     assert "5.png: called ant, 80 %; is wa&lt;sp, 10 %" in page
     assert "<h2>Map</h2>" not in page
     out_of_fold = [HeldOut("out-of-fold", subset, answers, standard_error=0.1), *held_out]
     write_report(tmp_path / "report.html", **given, features=None, held_out=out_of_fold)
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Labels to look at again: 1</h2>" in page
-    assert "<b>83.33 %</b>out-of-fold top-1" in page
+    assert "Accuracy, out of fold<b>83.3 %</b>" in page
     assert "63.7 to 100.0 %" in page
-    assert "<h2>Accuracy, test</h2>" in page
+    assert "<h2>Results, test</h2>" in page
     assert "5.png: wa&lt;sp; rather ant, more probable by 0.70" in page
 
 

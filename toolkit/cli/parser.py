@@ -160,9 +160,21 @@ def _add_transfer(commands) -> None:
     )
     _add_data(parser)
     parser.add_argument(
-        "--model", required=True, metavar="M|FILE", help="see `toolkit models`; keras.applications:NAME; a .keras file"
+        "--model",
+        required=True,
+        metavar="M|FILE",
+        help="see `toolkit models`; keras.applications:NAME; a .keras file; auto, or M,M,…, for the best of several",
     )
-    parser.add_argument("--weights", default="imagenet", metavar="TAG|PATH", help="a tag, weights, a run or a bundle")
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="TAG|PATH",
+        help="a tag, weights, a run, a bundle; a folder for several",
+    )
+    parser.add_argument(
+        "--max-ms", type=float, metavar="N", help="of several networks one that takes no longer a picture"
+    )
+    parser.add_argument("--max-mb", type=float, metavar="N", help="of several networks one that is no larger")
     parser.add_argument(
         "--preprocessing",
         metavar="P",

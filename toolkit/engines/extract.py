@@ -62,7 +62,13 @@ class Extractor:
 
 
 def open_extractor(
-    model: "keras.Model", preprocessing: Preprocessing, trial: np.ndarray, *, engine: str = "auto", batch_size: int = 8
+    model: "keras.Model",
+    preprocessing: Preprocessing,
+    trial: np.ndarray,
+    *,
+    engine: str = "auto",
+    batch_size: int = 8,
+    precision: str = "auto",
 ) -> Extractor:
     """Load ``model`` into the fastest engine whose features are Keras' within ``TOLERANCE``.
 
@@ -75,6 +81,7 @@ def open_extractor(
         trial: uint8 RGB (n, height, width, 3), a few real pictures to compare the engines on.
         engine: ``"auto"`` or one of ``EXTRACTORS``.
         batch_size: pictures per call.
+        precision: ``"auto"`` or ``"float32"``.
 
     Raises:
         UserError: an engine asked for by name is unknown, not installed, or not equal to Keras.
@@ -101,7 +108,7 @@ def open_extractor(
         for rows in zip(*answers, strict=True)
     ]
     reasons: list[str] = []
-    for candidate in _openvino_extractors(model, preprocessing, batch_size, reasons):
+    for candidate in _openvino_extractors(model, preprocessing, batch_size, precision, reasons):
         found = candidate.answers(trial)
         difference = max(relative_difference(*pair) for pair in zip(found, expected, strict=True))
         if difference <= TOLERANCE[candidate.precision]:
@@ -145,7 +152,7 @@ def on_gpu() -> bool:
 
 
 def _openvino_extractors(
-    model: "keras.Model", preprocessing: Preprocessing, batch_size: int, reasons: list[str]
+    model: "keras.Model", preprocessing: Preprocessing, batch_size: int, precision: str, reasons: list[str]
 ) -> Iterator[Extractor]:
     """The network in OpenVINO's own choice of precision, then in float32 if that was another."""
     import openvino
@@ -157,11 +164,12 @@ def _openvino_extractors(
     except UntranslatableError as error:
         reasons.append(str(error))
         return
-    # A stream per core beats one call over all cores: no thread waits for another between layers.
-    streams = num_threads()
-    options: dict[str, Any] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
-    for precision in ({}, {"INFERENCE_PRECISION_HINT": "f32"}):
-        compiled = core.compile_model(graph, "CPU", options | precision)
+    # A stream per core beats one call over all cores: no thread waits for another between layers. A lone picture
+    # gets all cores.
+    streams = num_threads() if batch_size > 1 else 1
+    options: dict[str, Any] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": num_threads()}
+    for hint in ({}, {"INFERENCE_PRECISION_HINT": "f32"})[precision == "float32" :]:
+        compiled = core.compile_model(graph, "CPU", options | hint)
         bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         name = "bfloat16" if bfloat16 else "float32"
         yield Extractor("OpenVINO", name, batch_size, 0.0, _openvino_call(compiled, grey))

@@ -67,6 +67,61 @@ def _confusion(matrix: np.ndarray, class_names: Sequence[str]) -> "Figure":
     return figure
 
 
+def plot_learning_curve(
+    points: Sequence[tuple[int, float, float]], path: Path, *, gain: tuple[float, float, float] | None = None
+) -> None:
+    """Draw accuracy over the number of training pictures, with bands of one and of two standard errors.
+
+    Args:
+        points: number of pictures, accuracy and its standard error, fractions, by number.
+        path: of the PNG.
+        gain: least, likely and most accuracy that twice as many pictures as the last point's would bring.
+    """
+    figure = _figure(6.2, 3.4)
+    axis = figure.subplots()
+    counts, accuracies, errors = (np.array(column, float) for column in zip(*points, strict=True))
+    for width in (2, 1):
+        low, high = (100 * np.clip(accuracies + sign * width * errors, 0, 1) for sign in (-1, 1))
+        label = "± 1 and 2 standard errors" if width == 1 else None
+        axis.fill_between(counts, low, high, color="tab:blue", alpha=0.15, linewidth=0, label=label)
+    axis.plot(counts, 100 * accuracies, "o-", color="tab:blue", label="measured")
+    ticks = [point[0] for point in points]
+    if gain is not None:
+        ticks.append(2 * points[-1][0])
+        expected = 100 * (accuracies[-1] + np.array(gain))
+        axis.plot([counts[-1], ticks[-1]], [100 * accuracies[-1], expected[1]], ":", color="tab:orange")
+        bar = [[expected[1] - expected[0]], [expected[2] - expected[1]]]
+        axis.errorbar(
+            [ticks[-1]], [expected[1]], np.maximum(bar, 0), fmt="o", color="tab:orange", capsize=4, label="expected"
+        )
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("training pictures")
+    axis.set_ylabel("accuracy on unseen pictures, %")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_reliability(bins: np.ndarray, path: Path) -> None:
+    """Draw how often answers are right over how sure they are, ``bins`` being those of ``metrics.reliability``."""
+    figure = _figure(4.2, 4.2)
+    axis = figure.subplots()
+    counts, sure, right = bins.T
+    axis.plot([0, 100], [0, 100], ":", color="tab:grey", label="as sure as right")
+    axis.plot(100 * sure, 100 * right, "-", color="tab:blue", alpha=0.5)
+    axis.scatter(100 * sure, 100 * right, 10 + 190 * counts / counts.max(), color="tab:blue", alpha=0.8)
+    axis.set_xlabel("the network says, %")
+    axis.set_ylabel("it is right, %")
+    axis.set_xlim(0, 102)
+    axis.set_ylim(0, 102)
+    axis.set_aspect("equal")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left")
+    _save(figure, path)
+
+
 def plot_gradient_norms(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw each layer's gradient norm, input to output, after the first, the middle and the last epoch."""
     figure = _figure(12, 4)

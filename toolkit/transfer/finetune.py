@@ -31,6 +31,7 @@ from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
 log = logging.getLogger("toolkit")
 
 _NUM_MEANS = 2000  # training pictures that class means are taken from where stages were trained
+_UNEVEN = 1.5  # times the pictures of the smallest class from which the largest makes classes uneven
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class FinetuneOptions:
         head: solver, class weights, hidden layers.
         unfrozen: epochs and rates of the unfrozen stages.
         extraction: dtype, engine and budgets of the cached features.
+        curve: also measure accuracy by number of pictures.
     """
 
     unfreeze: str = "auto"
@@ -51,6 +53,7 @@ class FinetuneOptions:
     head: HeadOptions = field(default_factory=HeadOptions)
     unfrozen: UnfrozenOptions = field(default_factory=UnfrozenOptions)
     extraction: Extraction = field(default_factory=Extraction)
+    curve: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def finetune(
     if not _is_dense(model):
         return _train_stages(result, pictures, lots, None, options, on_epoch)
     features = _extract(result, pictures)
-    result = _fit_classifier(result, features, lots, options.head)
+    result = _fit_classifier(result, features, SelectionOptions(options.head, lots, curve=options.curve))
     if result.plan.unfreeze_from is None or not len(result.judged.subset):
         return _with_classifier(result)
     return _train_stages(result, pictures, lots, features, options, on_epoch)
@@ -265,26 +268,23 @@ def _extract(result: FinetuneResult, pictures: Pictures) -> _Extracted:
     return _Extracted(values, num_computed, next((own.engine for own in found.values() if own.engine), ""))
 
 
-def _fit_classifier(
-    result: FinetuneResult, features: _Extracted, lots: np.ndarray, options: HeadOptions
-) -> FinetuneResult:
+def _fit_classifier(result: FinetuneResult, features: _Extracted, options: SelectionOptions) -> FinetuneResult:
     """Choose a classifier by cross-validation, fitted on every training picture."""
     train = result.split.train
     num_classes = result.model.output_shape[-1]
     with _timed(result, "head"):
-        selection = select_head(
-            features.values, train.labels, num_classes=num_classes, options=SelectionOptions(options, lots)
-        )
+        selection = select_head(features.values, train.labels, num_classes=num_classes, options=options)
         plain = features.values[features.last][0]
-        novelty = fit_novelty(plain, np.asarray(train.labels), num_classes, lots=lots)
+        novelty = fit_novelty(plain, np.asarray(train.labels), num_classes, lots=options.lots)
     for remark in selection.remarks:
         log.info(remark)
     if selection.accuracy is not None:
         log.info(
-            "out-of-fold accuracy: %.2f ± %.2f %% of %s pictures (%s)",
+            "out-of-fold accuracy: %.2f ± %.2f %% of %s pictures%s (%s)",
             100 * selection.accuracy,
             100 * (selection.standard_error or 0),
             f"{int(selection.judged.sum()):,}",
+            _beside_plain(selection, np.asarray(train.labels)),
             selection.chosen,
         )
     indices = np.flatnonzero(selection.judged)
@@ -295,7 +295,7 @@ def _fit_classifier(
         head=selection.head,
         steps=[Step(f"classifier on {selection.chosen}", selection.accuracy, "out-of-fold", True)],
         judged=judged,
-        knn_accuracy=_knn_accuracy(plain, np.asarray(train.labels), lots, selection.judged),
+        knn_accuracy=_knn_accuracy(plain, np.asarray(train.labels), options.lots, selection.judged),
         temperature=selection.temperature,
         reject_below=selection.reject_below,
         novelty=novelty,
@@ -303,6 +303,14 @@ def _fit_classifier(
         num_computed=features.num_computed,
         engine=features.engine,
     )
+
+
+def _beside_plain(selection: Selection, labels: np.ndarray) -> str:
+    """Give the balanced accuracy where classes are of different sizes, so that the plain one hears the large ones."""
+    counts = np.bincount(labels)
+    if selection.balanced_accuracy is None or counts.max() < _UNEVEN * counts.min():
+        return ""
+    return f"; {100 * selection.balanced_accuracy:.2f} % where every class counts alike"
 
 
 def _with_classifier(result: FinetuneResult) -> FinetuneResult:
@@ -314,7 +322,9 @@ def _with_classifier(result: FinetuneResult) -> FinetuneResult:
     return replace(result, model=model)
 
 
-def _knn_accuracy(features: np.ndarray, labels: np.ndarray, lots: np.ndarray, judged: np.ndarray) -> float | None:
+def _knn_accuracy(
+    features: np.ndarray, labels: np.ndarray, lots: np.ndarray | None, judged: np.ndarray
+) -> float | None:
     if not judged.any():
         return None
     folds = assign_folds(labels, lots)

@@ -2,7 +2,7 @@
 
 import colorsys
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,26 @@ import numpy as np
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
 from toolkit.files import scratch_folder, write_file
-from toolkit.metrics import accuracy_report
+from toolkit.metrics import accuracy_report, calibration_error, reliability
 from toolkit.report import classification, plots
-from toolkit.report.page import document, figures, picture, plot_style, score_tables, table, thumbnails
+from toolkit.report.page import (
+    Figure,
+    beside,
+    document,
+    figures,
+    headline,
+    picture,
+    plot_style,
+    score_tables,
+    table,
+    thumbnails,
+)
+from toolkit.transfer.heads.selection import PROBE
 from toolkit.transfer.insight import Doubt, label_doubts, map_of, near_duplicates
 
 if TYPE_CHECKING:
     from toolkit.transfer.finetune import Step
+    from toolkit.transfer.heads.curve import LearningCurve
     from toolkit.transfer.heads.selection import Trial
 
 #: Name of answers by classifiers fitted without the picture they answer for.
@@ -54,11 +67,13 @@ class Told:
         steps: and what each came to.
         trials: classifiers that were compared.
         remarks: sentences for people.
+        curve: accuracy by number of pictures.
     """
 
     steps: Sequence["Step"] = ()
     trials: Sequence["Trial"] = ()
     remarks: Sequence[str] = ()
+    curve: "LearningCurve | None" = None
 
 
 def write_report(
@@ -72,8 +87,9 @@ def write_report(
 ) -> None:
     """Write one HTML file that holds everything it shows.
 
-    Accuracy with its interval, scores by class, the confusion matrix and the surest mistakes on pictures that did not
-    teach; what was tried; then a map of the training pictures, near duplicates among them, and labels to look at again.
+    Accuracy with its interval; whether more pictures would help; what was tried and what it brought; scores by class,
+    calibration, the confusion matrix and the surest mistakes on pictures that did not teach; labels to look at again; a
+    map of the training pictures, and near duplicates among them.
 
     Args:
         path: of the file; replaced if there is one.
@@ -86,33 +102,61 @@ def write_report(
     Raises:
         UserError: the file cannot be written.
     """
-    duplicates = [] if features is None else near_duplicates(features)
-    out_of_fold = next((own for own in held_out if own.name == OUT_OF_FOLD), None)
-    doubts = [] if out_of_fold is None else label_doubts(out_of_fold.probabilities, out_of_fold.subset.labels)
+    told = told or Told()
+    held_out = [own for own in held_out if len(own.subset)]
     title = f"{len(pictures):,} pictures in {len(class_names)} classes"
-    body = [f"<h1>{title}</h1>"]
-    for number, own in enumerate(held_out):
-        body += _results(own, class_names, number > 0)
-    body += _told(told or Told())
-    if features is not None:
-        body += [
-            "<h2>Map</h2><p>Pictures with like features lie together; a dot tells its file when pointed at.</p>",
-            _map(pictures, class_names, features),
-            f"<h2>Near duplicates: {len(duplicates)}</h2>",
-            f"<p>Cross-validation keeps copies in one fold.{_shown(duplicates)}</p>",
-            *(_pair(pictures, class_names, pair) for pair in duplicates[:_SHOWN]),
-        ]
-    if out_of_fold is not None:
-        body += [
-            f"<h2>Labels to look at again: {len(doubts)}</h2>",
-            f"<p>Classifiers that never saw them say otherwise, the surest first.{_shown(doubts)}</p>",
-            *(_doubt(out_of_fold.subset, class_names, doubt) for doubt in doubts[:_SHOWN]),
-        ]
+    body = [f"<h1>{title}</h1>", *_headlines(held_out)]
+    body += [f"<p>{html.escape(remark)}</p>" for remark in told.remarks]
+    body += _curve(told.curve) if told.curve else []
+    body += _tried(told)
+    for own in held_out:
+        body += _results(own, class_names)
+    body += [part for own in held_out if own.name == OUT_OF_FOLD for part in _doubts(own, class_names)]
+    body += _data_set(pictures, class_names, features) if features is not None else []
     write_file(path, document(title, "\n".join(body)))
 
 
-def _told(told: Told) -> list[str]:
-    parts = [f"<p>{html.escape(remark)}</p>" for remark in told.remarks]
+def _headlines(held_out: Sequence[HeldOut]) -> list[str]:
+    """Show each accuracy large, with its interval and how it was measured."""
+    shown = []
+    for own in held_out:
+        how = "none of which taught the network"
+        if own.name == OUT_OF_FOLD:
+            how = "each answered by a classifier that was fitted without it"
+        top1 = accuracy_report(own.probabilities, np.asarray(own.subset.labels), ())["top1"]
+        name = "Accuracy, out of fold" if own.name == OUT_OF_FOLD else f"Accuracy, {own.name} pictures"
+        shown.append(headline(top1, name, *_interval(own, top1), f"{len(own.subset):,} pictures, {how}."))
+    return [f'<div class="headlines">{"".join(shown)}</div>'] if shown else []
+
+
+def _interval(held_out: HeldOut, top1: float) -> tuple[float, float]:
+    """Compute the accuracy's 95 % interval, that of a share by Agresti and Coull (1998)."""
+    centre, error = top1, held_out.standard_error
+    if error is None:
+        count = len(held_out.subset)
+        centre = (top1 * count + 2) / (count + 4)
+        error = (centre * (1 - centre) / (count + 4)) ** 0.5
+    return max(0.0, centre - 1.96 * error), min(1.0, centre + 1.96 * error)
+
+
+def _curve(curve: "LearningCurve") -> list[str]:
+    parts = ["<h2>Would more pictures help?</h2>", f"<p>{html.escape(curve.advice)}</p>"]
+    if len(curve.points) > 1:
+        points = [(point.num_pictures, point.accuracy, point.standard_error) for point in curve.points]
+        expected = curve.forecast
+        gain = None if expected is None else (expected.low, expected.likely, expected.high)
+        drawn = _drawn(lambda file: plots.plot_learning_curve(points, file, gain=gain))
+        parts.append(picture("Accuracy by number of training pictures", drawn, level=3))
+        parts.append(
+            '<p class="quiet">The chosen classifier was fitted again on shares of the pictures, and each time judged '
+            "on pictures that it did not see. The classifier in the bundle learned from all of them.</p>"
+        )
+    return parts
+
+
+def _tried(told: Told) -> list[str]:
+    """Lay out the steps, and the classifiers compared, the best first, each against the probe."""
+    parts = ["<h2>What was tried, and what it brought</h2>"] if told.steps or told.trials else []
     if told.steps:
         rows = [
             [step.name, step.subset, "unknown" if step.accuracy is None else step.accuracy, "kept" if step.kept else ""]
@@ -120,49 +164,49 @@ def _told(told: Told) -> list[str]:
         ]
         parts.append(table("Training", ["step", "measured on", "accuracy %", ""], rows))
     if told.trials:
-        rows = [
-            [trial.name, trial.accuracy, f"{trial.log_loss:.3f}", "chosen" if trial.chosen else ""]
-            for trial in told.trials
-        ]
-        parts.append(table("Classifiers tried", ["reads", "out-of-fold accuracy %", "log loss", ""], rows))
+        probe = next((trial for trial in told.trials if trial.name == PROBE), None)
+        rows = [_trial_row(trial, probe) for trial in sorted(told.trials, key=lambda trial: trial.log_loss)]
+        header = ["reads", "out-of-fold accuracy %", "points gained", "log loss", "change", ""]
+        parts.append(table("Classifiers", header, rows))
+        against = f" Gains are against the usual choice: {PROBE}." if probe else ""
         parts.append(
-            "<p>Each was fitted five times, on four fifths of the pictures, and judged on the others. The least log "
-            "loss was chosen.</p>"
+            '<p class="quiet">Each was fitted five times, on four fifths of the pictures, and judged on the others. '
+            f"The least log loss was chosen.{against}</p>"
         )
     return parts
 
 
-def _interval(held_out: HeldOut, top1: float) -> str:
-    """Write the accuracy's 95 % interval, that of a share by Agresti and Coull (1998)."""
-    centre, error = top1, held_out.standard_error
-    if error is None:
-        count = len(held_out.subset)
-        centre = (top1 * count + 2) / (count + 4)
-        error = (centre * (1 - centre) / (count + 4)) ** 0.5
-    low, high = max(0.0, centre - 1.96 * error), min(1.0, centre + 1.96 * error)
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+def _trial_row(trial: "Trial", probe: "Trial | None") -> list[str | float]:
+    points = loss = Figure("")
+    if probe is not None and trial is not probe:
+        points = Figure(f"{100 * (trial.accuracy - probe.accuracy):+.2f}")
+        loss = Figure(f"{trial.log_loss - probe.log_loss:+.3f}")
+    remark = "chosen" if trial.chosen else "the usual choice" if trial is probe else ""
+    return [trial.name, trial.accuracy, points, Figure(f"{trial.log_loss:.3f}"), loss, remark]
 
 
-def _results(held_out: HeldOut, class_names: Sequence[str], is_further: bool) -> list[str]:
-    if not len(held_out.subset):
-        return []
+def _results(held_out: HeldOut, class_names: Sequence[str]) -> list[str]:
     labels, answers = np.asarray(held_out.subset.labels), held_out.probabilities
     rows = classification.class_table(answers, labels, class_names)
     matrix = classification.confusion_matrix(answers, labels)
-    overall = accuracy_report(answers, labels, tuple(class_names))
-    values = {f"{held_out.name} top-1": overall["top1"]}
+    means = classification.macro_means(rows)
+    values = {"balanced accuracy: every class counts alike": means["macro_recall"], "mean F1": means["macro_f1"]}
     if len(class_names) > 5:
-        values["top-5"] = overall["top5"]
-    shown = {name.replace("_", " "): value for name, value in classification.macro_means(rows).items()}
-    parts = [f"<h2>Accuracy, {held_out.name}</h2>"] if is_further else []
-    how = "which did not teach the classifier"
-    if held_out.name == OUT_OF_FOLD:
-        how = "each answered by a classifier that was fitted without it"
-    interval = f"with 95 % confidence the accuracy on pictures like them is {_interval(held_out, overall['top1'])}"
-    parts += [figures(values | shown), f"<p>{len(labels):,} pictures, {how}; {interval}.</p>"]
+        values["top-5 accuracy"] = accuracy_report(answers, labels, ())["top5"]
+    error = calibration_error(answers, labels)
+    values["calibration error: lower is better"] = error
+    parts = [f"<h2>Results, {held_out.name}</h2>", figures(values)]
+    calibration = (
+        f"<p>A probability is off by {100 * error:.1f} points on average (expected calibration error, 15 bins).</p>"
+    )
+    plotted = [
+        picture("Calibration", _drawn(lambda file: plots.plot_reliability(reliability(answers, labels), file)), 3)
+    ]
     if len(matrix) <= plots.MAX_CONFUSION_CLASSES:
-        parts.append(picture("Confusion matrix", _confusion(matrix, class_names)))
-    parts += score_tables(rows, matrix)
+        drawn = _drawn(lambda file: plots.plot_confusion(matrix, class_names, file))
+        plotted.insert(0, picture("Confusion matrix", drawn, level=3))
+    parts.append(beside(*plotted[:-1], plotted[-1] + calibration))
+    parts.append(beside(*score_tables(rows, matrix)))
     mistakes = classification.worst_mistakes(answers, labels, _MISTAKES)
     if len(mistakes):
         parts.append("<h2>Surest mistakes</h2>")
@@ -175,10 +219,31 @@ def _results(held_out: HeldOut, class_names: Sequence[str], is_further: bool) ->
     return parts
 
 
-def _confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
+def _doubts(out_of_fold: HeldOut, class_names: Sequence[str]) -> list[str]:
+    doubts = label_doubts(out_of_fold.probabilities, out_of_fold.subset.labels)
+    return [
+        f"<h2>Labels to look at again: {len(doubts)}</h2>",
+        f"<p>Classifiers that never saw them say otherwise, the surest first.{_shown(doubts)}</p>",
+        *(_doubt(out_of_fold.subset, class_names, doubt) for doubt in doubts[:_SHOWN]),
+    ]
+
+
+def _data_set(pictures: Subset, class_names: Sequence[str], features: np.ndarray) -> list[str]:
+    duplicates = near_duplicates(features)
+    return [
+        "<h2>Map</h2><p>Pictures with like features lie together; a dot tells its file when pointed at.</p>",
+        _map(pictures, class_names, features),
+        f"<h2>Near duplicates: {len(duplicates)}</h2>",
+        f"<p>Cross-validation keeps copies in one fold.{_shown(duplicates)}</p>",
+        *(_pair(pictures, class_names, pair) for pair in duplicates[:_SHOWN]),
+    ]
+
+
+def _drawn(draw: Callable[[Path], None]) -> bytes:
+    """Give the PNG that a function draws to a file."""
     with scratch_folder() as directory, plot_style():
-        file = directory / "confusion.png"
-        plots.plot_confusion(matrix, class_names, file)
+        file = directory / "plot.png"
+        draw(file)
         return file.read_bytes()
 
 

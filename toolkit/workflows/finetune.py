@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def finetune_folder(
         there are some.
     """
     info = None if is_network_file(model_name) or is_application(model_name) else model_info(model_name)
-    finetuning = options.finetuning or FinetuneOptions()
+    finetuning = replace(options.finetuning or FinetuneOptions(), curve=options.report is not None)
     # What can be refused is refused before a large folder is read and Keras is imported.
     if info is not None:
         plan_freezing(info.stages, 0, finetuning.unfreeze)
@@ -194,7 +194,9 @@ def _write_report(
         known["reference"] = known["pictures"].answers(engine, "classifying held-out pictures")
         shown = [own for own in shown if own.name != name]
         shown.append(HeldOut(name, subset, known["reference"]))
-    told = Told(result.steps, selection.trials, selection.remarks) if selection else Told(result.steps)
+    told = Told(result.steps)
+    if selection is not None:
+        told = Told(result.steps, selection.trials, selection.remarks, selection.curve)
     with step("writing the report"):
         write_report(
             path,

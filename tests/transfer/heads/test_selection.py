@@ -1,6 +1,7 @@
 """The choice of a classifier, on clouds whose truth is known."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from toolkit.errors import UserError
+from toolkit.metrics import calibration_error, softmax
 from toolkit.transfer.heads import fits, selection
 from toolkit.transfer.heads.feature_set import FeatureSet
 from toolkit.transfer.heads.head import HeadOptions
@@ -96,6 +98,14 @@ def test_out_of_fold_figures_are_those_of_unseen_pictures():
     assert losses[0] == pytest.approx(losses[1], rel=0.25)
 
 
+def test_probabilities_are_calibrated():
+    labels = np.arange(600) % 5
+    chosen = chosen_for(labels, tells={"stage3"}, noise=3.0)
+    assert 0.4 < chosen.accuracy < 0.9
+    assert chosen.calibration_error == calibration_error(softmax(chosen.logits), labels) < 0.05
+    assert chosen.as_document()["calibration_error"] == chosen.calibration_error
+
+
 def test_features_without_a_message_are_found_out():
     labels = np.random.default_rng(0).integers(0, 2, 200)
     chosen = chosen_for(labels, tells=set())
@@ -163,6 +173,42 @@ def test_balanced_accuracy_hears_a_rare_class():
     assert chosen.balanced_accuracy < chosen.accuracy - 0.1
 
 
+@pytest.mark.parametrize("most", [300, pytest.param(3000, marks=pytest.mark.slow)])
+def test_classes_of_three_and_of_many_pictures(most):
+    labels = np.repeat([0, 1, 2], [most, most // 10, 3])
+    start = time.process_time()
+    chosen = chosen_for(labels, SelectionOptions(curve=True), tells={"stage3"}, noise=2.0)
+    assert time.process_time() - start < 30
+    assert chosen.judged.all()
+    assert chosen.accuracy > 0.95
+    recalls = [np.mean(chosen.logits[labels == label].argmax(axis=1) == label) for label in range(3)]
+    assert chosen.balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert chosen.as_document()["balanced_accuracy"] == chosen.balanced_accuracy
+    assert chosen.curve.points[-1].accuracy == chosen.accuracy
+
+
+@pytest.mark.slow
+def test_fifty_thousand_pictures_on_disk_take_little_memory_and_a_minute_or_two(tmp_path):
+    """Measured at 35 seconds of an EPYC's processor time, and 0.55 GB of memory."""
+    labels = np.random.default_rng(0).permutation(np.arange(50_000) % 10)
+    features = {}
+    for number in range(3):
+        own = np.memmap(tmp_path / str(number), np.float16, mode="w+", shape=(50_000, 512))
+        for start in range(0, 50_000, 5000):
+            part = labels[start : start + 5000]
+            how = {"tells": {"stage1"}, "widths": (512,), "noise": 6.0, "seed": 1000 * number + start}
+            own[start : start + 5000] = cuts(part, **how)["stage1"]
+        features[f"stage{number + 1}"] = own
+    tracemalloc.start()
+    start = time.process_time()
+    chosen = select_head(features, labels, num_classes=10, options=SelectionOptions(curve=True))
+    assert time.process_time() - start < 240
+    assert tracemalloc.get_traced_memory()[1] < 900e6
+    tracemalloc.stop()
+    assert chosen.accuracy > 0.9
+    assert [point.num_pictures for point in chosen.curve.points][-1] == 40_000
+
+
 def test_balanced_weights_raise_the_balanced_accuracy():
     labels = np.array([0] * 20 + [1] * 400)
     plain, balanced = (
@@ -211,7 +257,8 @@ def test_hundred_classes_are_screened_by_least_squares():
     start = time.process_time()
     chosen = chosen_for(labels, tells={"stage3"})
     assert time.process_time() - start < 20
-    assert len(chosen.trials) == 3
+    assert len(chosen.trials) in (3, 4)
+    assert selection.PROBE in [trial.name for trial in chosen.trials]
     assert chosen.accuracy > 0.8
 
 

@@ -1,6 +1,8 @@
 """Commands that fine-tune and look after the cache of features."""
 
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.output import print_epoch, print_json, print_metrics, print_table
@@ -13,11 +15,11 @@ def finetune(arguments: Namespace) -> None:
     from toolkit.factory import read_preprocessing
     from toolkit.machine import cache_dir
     from toolkit.workflows import ExportOptions
-    from toolkit.workflows.finetune import FolderOptions, finetune_folder
+    from toolkit.workflows.finetune import FolderOptions
 
-    result = finetune_folder(
+    journey = _finetune_journey(arguments)
+    result = journey(
         arguments.data,
-        arguments.model,
         weights=arguments.weights,
         export=ExportOptions(arguments.out, arguments.examples, arguments.force, arguments.formats),
         options=FolderOptions(
@@ -40,6 +42,25 @@ def finetune(arguments: Namespace) -> None:
     if result["metrics"]:
         print_metrics(result["metrics"])
     return print(result["bundle"])
+
+
+def _finetune_journey(arguments: Namespace) -> Callable[..., dict[str, Any]]:
+    """Take the journey of the one network that is named, or of the best of several."""
+    from toolkit.errors import UserError
+
+    names = () if arguments.model == "auto" else tuple(arguments.model.split(","))
+    if len(names) == 1:
+        from toolkit.workflows.finetune import finetune_folder
+
+        for option, value in (("--max-ms", arguments.max_ms), ("--max-mb", arguments.max_mb)):
+            if value is not None:
+                raise UserError(f"{option} chooses among several networks: --model auto, not {arguments.model}")
+        return partial(finetune_folder, model_name=arguments.model)
+    from toolkit.workflows.choice.comparison import Limits, finetune_best
+
+    if arguments.preprocessing is not None:
+        raise UserError("--preprocessing is for a network from a file; those compared bring theirs with their weights")
+    return partial(finetune_best, names=names, limits=Limits(arguments.max_ms, arguments.max_mb))
 
 
 def _finetune_options(arguments: Namespace) -> "FinetuneOptions":

@@ -1,5 +1,7 @@
 """Folds for cross-validation: every class spread over them, pictures of one lot in the same."""
 
+import math
+
 import numpy as np
 
 NUM_FOLDS = 5
@@ -50,3 +52,15 @@ def num_lots(labels: np.ndarray, lots: np.ndarray, num_classes: int) -> np.ndarr
     """Count the lots that each class is in, int (classes,)."""
     pairs = np.unique(np.stack([np.asarray(labels), np.asarray(lots)], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=num_classes)
+
+
+def standard_error(right: np.ndarray, lots: np.ndarray) -> float:
+    """Compute that of the share of right answers, pictures of one lot being right or wrong together.
+
+    Two right and two wrong answers are added (Agresti and Coull, 1998): else no mistake would mean no doubt.
+    """
+    count = len(right)
+    share = (right.sum() + 2) / (count + 4)
+    _, lot_of = np.unique(lots, return_inverse=True)
+    sums = np.bincount(lot_of, weights=right - right.mean())
+    return max(math.sqrt(share * (1 - share) / (count + 4)), math.sqrt(float(np.square(sums).sum())) / count)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.metrics import fit_temperature, reject_threshold, softmax
+from toolkit.metrics import calibration_error, fit_temperature, reject_threshold, softmax
 from toolkit.progress import step
+from toolkit.transfer.heads.curve import LearningCurve, learning_curve
 from toolkit.transfer.heads.feature_set import FeatureSet
 from toolkit.transfer.heads.fits import (
     Candidate,
@@ -28,7 +29,7 @@ from toolkit.transfer.heads.fits import (
     ridge_logits,
     scaled,
 )
-from toolkit.transfer.heads.folds import assign_folds
+from toolkit.transfer.heads.folds import assign_folds, standard_error
 from toolkit.transfer.heads.head import Head, HeadOptions
 
 log = logging.getLogger("toolkit")
@@ -39,6 +40,9 @@ MAX_SEARCHED = 2000
 #: Standard errors of the difference by which a stronger regularisation may be worse than the best. Fewer cuts have to
 #: be as good: where test pictures are of another kind, early stages helped though they seemed to bring nothing.
 TOLERANCE = 0.5
+
+#: The candidate that everybody fits, in words: what others bring is told against it.
+PROBE = str(Candidate(FeatureSet(("",)), "feature"))
 
 _LEAST_PER_CLASS = 20  # of a class in the part that candidates are compared on, as far as it has them
 _WORK = 4e7  # squared examples times classes, up to which every candidate is fitted by logistic regression
@@ -56,11 +60,13 @@ class SelectionOptions:
             judged on one fold.
         lots: number of each picture's lot, whose pictures must not be divided by a fold; by default each is its own.
         plain: try the last cut's features alone, as they are: what a network's own classifier reads.
+        curve: also measure accuracy by number of pictures, of logistic regression.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)
     lots: np.ndarray | None = None
     plain: bool = False
+    curve: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,9 @@ class Selection:
         standard_error: of the accuracy, over lots.
         balanced_accuracy: the mean of the classes' out-of-fold recalls.
         reject_below: refusing less probable answers costs 5 % of the right ones.
+        calibration_error: expected, of the out-of-fold probabilities, a fraction; see ``metrics.calibration_error``.
         trials: the candidates, in the order in which they were tried.
+        curve: accuracy by number of pictures, where it was asked for.
         remarks: sentences for people on what could not be done as usual.
     """
 
@@ -113,7 +121,9 @@ class Selection:
     standard_error: float | None = None
     balanced_accuracy: float | None = None
     reject_below: float = 0.0
+    calibration_error: float | None = None
     trials: tuple[Trial, ...] = ()
+    curve: LearningCurve | None = None
     remarks: tuple[str, ...] = ()
 
     def as_document(self) -> dict[str, Any]:
@@ -127,8 +137,10 @@ class Selection:
             "out_of_fold_accuracy": self.accuracy,
             "standard_error": self.standard_error,
             "balanced_accuracy": self.balanced_accuracy,
+            "calibration_error": self.calibration_error,
             "pictures_judged": int(self.judged.sum()),
             "trials": [asdict(trial) for trial in self.trials],
+            "curve": self.curve and asdict(self.curve),
             "remarks": list(self.remarks),
         }
 
@@ -166,7 +178,7 @@ def select_head(
     with threadpool_limits(1), step("choosing the classifier"):
         if np.count_nonzero(problem.spread > 1) < 2:
             return _nearest_means(problem, options.plain)
-        return _selected(problem, options.plain)
+        return _selected(problem, options)
 
 
 @dataclass(frozen=True)
@@ -182,28 +194,33 @@ class _Outcome:
     loss: float
 
 
-def _selected(problem: Problem, plain: bool) -> Selection:
-    options = problem.options
+def _selected(problem: Problem, how: SelectionOptions) -> Selection:
+    options = how.head
     if options.hidden or options.solver not in ("auto", "lbfgs"):
         solver = "adam" if options.hidden else options.solver
         best, head = _by_solver(problem, _last(problem), replace(options, solver=solver))
         return _described(problem, best, head, (_trial(problem, best, True),))
     drawn = _drawn(problem)
     searched = problem if drawn is None else problem.part(drawn)
-    outcomes = _search(searched, plain)
+    outcomes = _search(searched, how.plain)
     best = min(outcomes, key=lambda outcome: outcome.loss)  # of equal ones the one of fewer cuts, which comes first
     trials = tuple(_trial(searched, outcome, outcome is best) for outcome in outcomes)
     candidate, strength = best.candidate, best.strength
     if drawn is None:
-        return _described(problem, best, logistic_head(problem, candidate, strength), trials)
-    log.info("candidates were compared on %s of %s pictures", f"{len(drawn):,}", f"{len(problem.labels):,}")
-    if problem.fits_into_memory(candidate):
+        head = logistic_head(problem, candidate, strength)
+    elif problem.fits_into_memory(candidate):
         logits, head = logistic_logits_and_head(problem, candidate, strength)
         best = _best_strength(problem, candidate, [(strength, logits)])
     else:
         final = replace(options, solver="adam", strengths=(strength / sum(problem.widths(candidate)),))
         best, head = _by_solver(problem, candidate, final)
-    return _described(problem, best, head, trials)
+    if drawn is not None:
+        log.info("candidates were compared on %s of %s pictures", f"{len(drawn):,}", f"{len(problem.labels):,}")
+    selection = _described(problem, best, head, trials)
+    if not how.curve:
+        return selection
+    right = best.logits.argmax(axis=1) == problem.labels
+    return replace(selection, curve=learning_curve(problem, candidate, strength, right, best.judged))
 
 
 def _by_solver(problem: Problem, candidate: Candidate, options: HeadOptions) -> tuple[_Outcome, Head]:
@@ -249,13 +266,14 @@ def _num_cuts(total: int) -> list[int]:
 
 
 def _search(problem: Problem, plain: bool) -> list[_Outcome]:
-    """Fit every candidate, or of a large problem those that least squares find the best."""
+    """Fit every candidate, or of a large problem the probe and those that least squares find the best."""
     folds = problem.folds()
     grams = list(_grams(problem, plain))
     if len(problem.labels) ** 2 * problem.num_classes > _WORK:
         screened = [_best_strength(problem, candidate, ridge_logits(problem, folds, gram)) for candidate, gram in grams]
         ranked = sorted(range(len(grams)), key=lambda i: screened[i].loss)[:_SCREENED]
-        grams = [grams[i] for i in sorted(ranked)]
+        probe = [i for i, (candidate, _) in enumerate(grams) if str(candidate) == PROBE]
+        grams = [grams[i] for i in sorted({*ranked, *probe})]
     return [
         _best_strength(problem, candidate, logistic_logits(problem, folds, gram, candidate.views))
         for candidate, gram in grams
@@ -324,6 +342,7 @@ def _described(problem: Problem, best: _Outcome, head: Head, trials: tuple[Trial
     judged, labels = best.judged, problem.labels
     logits = np.where(judged[:, None], best.logits / np.float32(best.temperature), np.float32(0))
     right = logits.argmax(axis=1) == labels
+    probabilities = softmax(logits[judged])
     recalls = [right[judged & (labels == label)].mean() for label in np.unique(labels[judged])]
     return Selection(
         best.candidate.features,
@@ -333,24 +352,13 @@ def _described(problem: Problem, best: _Outcome, head: Head, trials: tuple[Trial
         logits,
         judged,
         accuracy=float(right[judged].mean()),
-        standard_error=_standard_error(right[judged], problem.lots[judged]),
+        standard_error=standard_error(right[judged], problem.lots[judged]),
         balanced_accuracy=float(np.mean(recalls)),
-        reject_below=reject_threshold(softmax(logits[judged]), labels[judged]),
+        reject_below=reject_threshold(probabilities, labels[judged]),
+        calibration_error=calibration_error(probabilities, labels[judged]),
         trials=trials,
         remarks=_remarks(problem),
     )
-
-
-def _standard_error(right: np.ndarray, lots: np.ndarray) -> float:
-    """Of the share of right answers, pictures of one lot being right or wrong together.
-
-    Two right and two wrong answers are added (Agresti and Coull, 1998): else no mistake would mean no doubt.
-    """
-    count = len(right)
-    share = (right.sum() + 2) / (count + 4)
-    _, lot_of = np.unique(lots, return_inverse=True)
-    sums = np.bincount(lot_of, weights=right - right.mean())
-    return max(math.sqrt(share * (1 - share) / (count + 4)), math.sqrt(float(np.square(sums).sum())) / count)
 
 
 def _remarks(problem: Problem) -> tuple[str, ...]:

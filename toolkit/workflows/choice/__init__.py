@@ -1,0 +1,1 @@
+"""The choice of a network by its accuracy on a sample of the pictures, its speed and its size."""
