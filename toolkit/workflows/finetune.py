@@ -1,8 +1,9 @@
 """A folder of pictures and a pretrained network to a bundle."""
 
 import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_fre
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 log = logging.getLogger("toolkit")
+
+_EXPORTING = 0.1  # of a time budget
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ def finetune_folder(
     """
     info = None if is_network_file(model_name) else model_info(model_name)
     finetuning = options.finetuning or FinetuneOptions()
+    if finetuning.deadline is not None:
+        left = finetuning.deadline - time.monotonic()
+        finetuning = replace(finetuning, deadline=finetuning.deadline - _EXPORTING * left)
     # What can be refused is refused before a large folder is read and Keras is imported.
     if info is not None:
         plan_freezing(info.stages, 0, finetuning.unfreeze)

@@ -1,5 +1,6 @@
 """Commands that fine-tune and look after the cache of features."""
 
+import time
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,12 @@ if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions
 
 
+#: Passes over the pictures by unfrozen stages, and the most of them within a time budget.
+EPOCHS, MOST_EPOCHS = 5, 12
+
+
 def finetune(arguments: Namespace) -> None:
+    started = time.monotonic()
     from toolkit.factory import read_preprocessing
     from toolkit.machine import cache_dir
     from toolkit.workflows import ExportOptions
@@ -22,7 +28,7 @@ def finetune(arguments: Namespace) -> None:
         export=ExportOptions(arguments.out, arguments.examples, arguments.force, arguments.formats),
         options=FolderOptions(
             cache_dir=arguments.cache or cache_dir() / "features",
-            finetuning=_finetune_options(arguments),
+            finetuning=_finetune_options(arguments, started),
             report=arguments.report,
             skip_bad=arguments.skip_bad,
             keep_val=arguments.keep_val,
@@ -42,12 +48,16 @@ def finetune(arguments: Namespace) -> None:
     return print(result["bundle"])
 
 
-def _finetune_options(arguments: Namespace) -> "FinetuneOptions":
+def _finetune_options(arguments: Namespace, started: float) -> "FinetuneOptions":
     from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, UnfrozenOptions
 
     head = HeadOptions(solver=arguments.head, hidden=tuple(arguments.hidden), balanced=arguments.balanced)
+    has_budget = arguments.budget is not None
     unfrozen = UnfrozenOptions(
-        epochs=arguments.epochs, learning_rate=arguments.lr, gradual=arguments.gradual, balanced=arguments.balanced
+        epochs=arguments.epochs or (MOST_EPOCHS if has_budget else EPOCHS),
+        learning_rate=arguments.lr,
+        gradual=arguments.gradual,
+        balanced=arguments.balanced,
     )
     return FinetuneOptions(
         unfreeze=arguments.unfreeze,
@@ -55,6 +65,7 @@ def _finetune_options(arguments: Namespace) -> "FinetuneOptions":
         head=head,
         unfrozen=unfrozen,
         extraction=Extraction(ray=arguments.cluster),
+        deadline=started + arguments.budget if has_budget else None,
     )
 
 
