@@ -200,7 +200,8 @@ def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes,
     assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)]
     assert any(message.startswith("out-of-fold accuracy: ") for message in caplog.messages)
     said = [message for message in caplog.messages if message.startswith("validation accuracy: ")]
-    assert f"{100 * step.accuracy:.2f} % of 30 pictures after training from stage2 on" in said[0]
+    assert said[0].startswith(f"validation accuracy: {100 * step.accuracy:.2f} %, log loss ")
+    assert ", of 30 pictures after training from stage2 on; the classifier alone has " in said[0]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from toolkit.transfer.features import FeatureExtractor, Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import HeadOptions
-from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
+from toolkit.transfer.heads.selection import Selection, SelectionOptions, fit_chosen
 from toolkit.transfer.stages import pooled_cuts, stitch
 from toolkit.transfer.unfrozen.budget import FORWARD, MIN_EPOCHS, Schedule, Work, in_words, what_fits
 from toolkit.transfer.unfrozen.training import StageTraining, UnfrozenOptions
@@ -147,7 +147,7 @@ class Contest:
         accuracy = top_k_accuracy(logits, labels, 1)
         is_better = reference is None or _is_better(logits, reference, labels)
         self._best = replace(self._best, accuracy=accuracy, logits=logits)
-        _tell(plan, accuracy, reference, labels, is_better)
+        _tell(plan, logits, reference, labels, is_better)
         if not is_better:
             return
         self._keep(model)
@@ -175,11 +175,12 @@ class Contest:
         self._keep(model, split=frozen.pictures.split, again=True)
 
     def _without_judges(self) -> Selection | None:
-        """Choose the classifier to start from on the pictures that do not judge."""
+        """Fit the classifier to start from on the pictures that do not judge."""
         frozen, split = self._frozen, self._pictures.split
         if frozen.selection is None or split is frozen.pictures.split:
             return frozen.selection
-        return select_head(
+        return fit_chosen(
+            frozen.selection,
             {name: own[:, self._taught] for name, own in frozen.features.items()},
             split.train.labels,
             num_classes=frozen.model.output_shape[-1],
@@ -278,14 +279,19 @@ def _is_better(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) ->
     return bool(gain.mean() > MARGIN * gain.std() / math.sqrt(len(gain)))
 
 
-def _tell(plan: FreezePlan, accuracy: float, reference: np.ndarray | None, labels: np.ndarray, is_better: bool) -> None:
+def _tell(
+    plan: FreezePlan, logits: np.ndarray, reference: np.ndarray | None, labels: np.ndarray, is_better: bool
+) -> None:
+    def figures(answers: np.ndarray) -> tuple[float, float]:
+        return 100 * top_k_accuracy(answers, labels, 1), float(_losses(answers, labels).mean())
+
     beside = ""
     if reference is not None:
-        found = 100 * top_k_accuracy(reference, labels, 1)
-        beside = f"; the classifier alone has {found:.2f} %" + ("" if is_better else ", and is kept")
+        beside = "; the classifier alone has {:.2f} %, log loss {:.3f}".format(*figures(reference))
+        beside += "" if is_better else ", and is kept"
     log.info(
-        "validation accuracy: %.2f %% of %s pictures after training from %s on%s",
-        100 * accuracy,
+        "validation accuracy: %.2f %%, log loss %.3f, of %s pictures after training from %s on%s",
+        *figures(logits),
         f"{len(labels):,}",
         plan.unfreeze_from,
         beside,
