@@ -4,10 +4,12 @@
 
 Every set is a folder below ``$TOOLKIT_DATA``: ``train`` teaches, and ``test`` (or ``val``, where there is no ``test``)
 is looked at once, at the end. Of the CIFAR-10 archive the first 10, 50 and 500 pictures of each class are sets of their
-own, tested on the first 100. All sides get the features of one pass of the frozen network:
+own, tested on the first 100. The features are of one pass of the frozen network:
 
-- *toolkit*: ``select_head`` on all stages, copies kept in one fold, as ``toolkit finetune`` calls it;
-- *probe*: scikit-learn's ``StandardScaler`` and ``LogisticRegression`` on the pooled last stage, all training pictures;
+- *toolkit*: ``select_head`` on all stages of the network seeing the pictures whole, copies kept in one fold, as
+  ``toolkit finetune`` does it;
+- *probe*: scikit-learn's ``StandardScaler`` and ``LogisticRegression`` on the pooled last stage, pictures cropped as
+  the network's authors did, all training pictures;
 - *knn*: the vote of the 10 nearest, by the cosine of the same.
 
 ``--sides`` adds what trains the network itself in plain Keras, on mirrored pictures, ``--epochs`` each time:
@@ -41,6 +43,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from toolkit.catalogue import model_info
 from toolkit.cli.output import print_table
 from toolkit.data import Split, scan_folder, teaching_split
 from toolkit.data.feed.arrays import BatchOptions
@@ -54,6 +57,7 @@ from toolkit.transfer.freeze import stage_of, stages_of
 from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
 from toolkit.transfer.stages import pooled_cuts
+from toolkit.workflows.finetune import fitting_network
 
 CIFAR_COUNTS = (10, 50, 500)
 CIFAR_TEST = 100
@@ -78,7 +82,19 @@ def main() -> None:
         found = dict(sets(arguments.data, Path(directory)))
         arguments.cache = arguments.cache or Path(directory) / "cache"
         rows = [measure(arguments, name, found[name]) for name in arguments.sets or sorted(found)]
-    columns = ["set", "train", "test", "probe", "knn", "toolkit", "standard_error", "out_of_fold", "chosen", "cpu_s"]
+    columns = [
+        "set",
+        "train",
+        "test",
+        "probe",
+        "knn",
+        "toolkit",
+        "standard_error",
+        "out_of_fold",
+        "chosen",
+        "side",
+        "cpu_s",
+    ]
     columns += [column for side in arguments.sides for column in (side, f"{side}_cpu_s")]
     print_table([[row[column] for column in columns] for row in rows], columns)
     report = {
@@ -127,10 +143,12 @@ def measure(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str,
     scanned = scan_folder(folder)
     split, lots = teaching_split(scanned, keep_val="test" not in scanned.splits)
     test = split.held_out[1]
-    train_features, test_features = features_of(arguments, split, len(scanned.class_names))
+    model = create_model(arguments.model, num_classes=len(scanned.class_names), weights=arguments.weights)
+    published = features_of(arguments, model, preprocessing_of(model), split)
+    x, unseen = (list(own.values())[-1].astype(np.float32) for own in published)
+    model, preprocessing = fitting_network(model_info(arguments.model), scanned, arguments.weights)
+    train_features, test_features = features_of(arguments, model, preprocessing, split)
     labels, test_labels = np.asarray(split.train.labels), np.asarray(test.labels)
-    last = list(train_features)[-1]
-    x, unseen = (own[last].astype(np.float32) for own in (train_features, test_features))
 
     def toolkit() -> Any:
         return select_head(
@@ -161,6 +179,7 @@ def measure(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str,
         "out_of_fold": percent(chosen.accuracy or 0.0),
         "out_of_fold_standard_error": percent(chosen.standard_error or 0.0),
         "chosen": chosen.chosen,
+        "side": preprocessing.size[0],
         "cpu_s": seconds,
         "probe_cpu_s": probe_seconds,
         **further,
@@ -168,16 +187,12 @@ def measure(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str,
 
 
 def features_of(
-    arguments: argparse.Namespace, split: Split, num_classes: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Features of training and test pictures by cut, (pictures, width)."""
-    model = create_model(arguments.model, num_classes=num_classes, weights=arguments.weights)
-    with FeatureExtractor(
-        model, preprocessing_of(model), cache_dir=arguments.cache, cuts=pooled_cuts(model)
-    ) as extractor:
+    arguments: argparse.Namespace, model: Any, preprocessing: Preprocessing, split: Split
+) -> list[dict[str, np.ndarray]]:
+    """Features of training and of test pictures by cut, (pictures, width)."""
+    with FeatureExtractor(model, preprocessing, cache_dir=arguments.cache, cuts=pooled_cuts(model)) as extractor:
         parts = [extractor.extract_cuts(own.paths) for own in (split.train, split.held_out[1])]
-    train, test = ({name: features.plain for name, features in part.items()} for part in parts)
-    return train, test
+    return [{name: features.plain for name, features in part.items()} for part in parts]
 
 
 def plain_batches(subset: Subset, preprocessing: Preprocessing) -> tf.data.Dataset:

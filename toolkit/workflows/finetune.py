@@ -7,16 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from toolkit.catalogue import model_info
-from toolkit.data import teaching_split
+from toolkit.data import ImageFolder, teaching_split
 from toolkit.data.feed.split import lots_remarks
 from toolkit.errors import UserError
 from toolkit.factory import create_model, is_network_file, locate_weights, open_network, preprocessing_of
 from toolkit.files import require_place
+from toolkit.lazy import keras
 from toolkit.network import as_float32
 from toolkit.progress import step
-from toolkit.spec import Preprocessing
+from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
+from toolkit.transfer.view import fitting_size, shorter_sides, takes_any_size, whole_view
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 log = logging.getLogger("toolkit")
@@ -100,10 +104,10 @@ def finetune_folder(
     with step("building the network"):
         num_classes = len(folder.class_names)
         if info is not None:
-            model = create_model(info.name, num_classes=num_classes, weights=weights)
+            model, preprocessing = fitting_network(info, folder, weights)
         else:
             model = open_network(model_name, num_classes=num_classes, preprocessing=options.preprocessing)
-    preprocessing = preprocessing_of(model)
+            preprocessing = preprocessing_of(model)
     result = finetune(
         model,
         split,
@@ -136,6 +140,26 @@ def finetune_folder(
         "num_params": result.model.count_params(),
         "finetuning": result.as_document(),
     }
+
+
+def fitting_network(info: ModelInfo, folder: ImageFolder, weights: str | Path) -> tuple["keras.Model", Preprocessing]:
+    """Build a network that sees a folder's pictures whole, and the tiny ones at a size that becomes them."""
+    num_classes = len(folder.class_names)
+    model = create_model(info.name, num_classes=num_classes, weights=weights)
+    published = preprocessing_of(model)
+    sides = shorter_sides(folder)
+    size = fitting_size(published.size, sides) if takes_any_size(model) else published.size
+    if size != published.size:
+        trained = model.get_weights()
+        shape = (*size, published.channels)
+        model = create_model(info.name, num_classes=num_classes, input_shape=shape, **model.variant)
+        model.set_weights(trained)
+        log.info(
+            "half of the pictures measure %d pixels or less on the shorter side: the network sees them at %d×%d",
+            *(np.median(sides), *size),
+        )
+    model.preprocessing = whole_view(published.resized(size))
+    return model, model.preprocessing
 
 
 def _write_report(

@@ -1,0 +1,72 @@
+"""How large a network sees pictures, and how much of them."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit import create_model, model_info
+from toolkit.bundle import KERAS_FILE, read_manifest
+from toolkit.network import load_network
+from toolkit.transfer.view import fitting_size, takes_any_size
+from toolkit.workflows import ExportOptions
+from toolkit.workflows.finetune import FolderOptions, finetune_folder
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((224, 224), 32, (128, 128)),
+        ((224, 224), 28, (128, 128)),  # no less than half, in whole steps of 32
+        ((224, 224), 3, (128, 128)),
+        ((224, 224), 48, (192, 192)),
+        ((224, 224), 64, (224, 224)),
+        ((224, 224), 500, (224, 224)),
+        ((299, 299), 32, (160, 160)),
+        ((32, 32), 8, (32, 32)),
+        ((224, 448), 60, (128, 256)),
+    ],
+)
+def test_tiny_pictures_are_enlarged_four_times_at_most(size, side, expected):
+    assert fitting_size(size, np.full(5, side)) == expected
+
+
+def test_half_of_the_pictures_decide():
+    assert fitting_size((224, 224), [32, 32, 32, 500, 600]) == (128, 128)
+    assert fitting_size((224, 224), [32, 32, 300, 500, 600]) == (224, 224)
+    assert fitting_size((224, 224), []) == (224, 224)
+
+
+def test_what_flattens_maps_takes_one_size():
+    assert takes_any_size(create_model("googlenet", include_top=False))
+    assert not takes_any_size(create_model("lenet5"))
+
+
+def test_a_bundle_of_tiny_pictures_sees_them_whole_at_their_size(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (220, 40, 40)), ("blue", (40, 40, 220))):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.clip(rng.normal(colour, 30, (32, 40, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    keras.utils.set_random_seed(0)
+    trained = create_model("resnet18", num_classes=4)
+    trained.save(tmp_path / "own.keras")
+    caplog.set_level("INFO", logger="toolkit")
+    finetune_folder(
+        tmp_path / "data",
+        "resnet18",
+        weights=tmp_path / "own.keras",
+        export=ExportOptions(tmp_path / "b", formats=("savedmodel",)),
+        options=FolderOptions(cache_dir=tmp_path / "cache"),
+    )
+    assert "32 pixels or less on the shorter side: the network sees them at 128×128" in caplog.text
+    version = tmp_path / "b" / "1"
+    preprocessing = read_manifest(version).preprocessing
+    assert (preprocessing.size, preprocessing.crop_fraction) == ((128, 128), 1.0)
+    assert model_info("resnet18").preprocessing.crop_fraction < 1
+    network = load_network(version / KERAS_FILE)
+    assert network.input_shape == (None, 128, 128, 3)
+    layer = next(layer for layer in trained.layers if layer.weights)
+    for own, given in zip(network.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, given)
