@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolkit")
 
-#: Standard errors of the difference in log loss by which deeper training must be better.
+#: Standard errors of the difference in log loss by which deeper training must be better if it gets no more right.
 MARGIN = 1.0
 
 OnEpoch = Callable[[dict[str, Any]], None] | None
@@ -272,11 +272,12 @@ def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _is_better(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> bool:
-    """Tell whether as many answers are right, and the log loss is smaller by more than chance would make it."""
-    if top_k_accuracy(logits, labels, 1) < top_k_accuracy(reference, labels, 1):
-        return False
+    """Tell whether neither accuracy nor log loss is worse, and one of them is better, the latter beyond chance."""
+    ours, theirs = (top_k_accuracy(own, labels, 1) for own in (logits, reference))
     gain = _losses(reference, labels) - _losses(logits, labels)
-    return bool(gain.mean() > MARGIN * gain.std() / math.sqrt(len(gain)))
+    if ours < theirs or gain.mean() <= 0:
+        return False
+    return ours > theirs or bool(gain.mean() > MARGIN * gain.std() / math.sqrt(len(gain)))
 
 
 def _tell(
