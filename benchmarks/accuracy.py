@@ -12,10 +12,16 @@ own, tested on the first 100. The features are of one pass of the frozen network
   the network's authors did, all training pictures;
 - *knn*: the vote of the 10 nearest, by the cosine of the same.
 
+``--sides`` adds what trains the network itself in plain Keras, on mirrored pictures, ``--epochs`` each time:
+
+- *tutorial*: as Keras' guide to transfer learning has it, the base frozen under a new classifier, trained by Adam, then
+  the last stage too, at a hundredth of the rate;
+- *full*: every layer by SGD with momentum, its rate falling along a cosine from ``--lr``.
+
 "out_of_fold" is what the toolkit says of itself without the test pictures. "calibration_error" is the expected one in
 points, over 15 bins, on the test pictures and out of fold: at most 5 where 500 pictures or more teach. "fewer_errors"
 compares with the probe: of the mean error over all sets, and the mean over the sets of each one's share. Seconds are
-the processor's, of the classifier alone; features are the same for all.
+the processor's, of the classifier alone, features being the same for all, or of the whole training.
 """
 
 import argparse
@@ -31,7 +37,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -39,11 +47,15 @@ from sklearn.preprocessing import StandardScaler
 from toolkit.catalogue import model_info
 from toolkit.cli.output import print_table
 from toolkit.data import Split, scan_folder, teaching_split
+from toolkit.data.feed.arrays import BatchOptions
+from toolkit.data.feed.pipeline import evaluation_batches, training_batches
+from toolkit.data.feed.split import Subset
 from toolkit.factory import create_model, preprocessing_of
 from toolkit.machine import processor
 from toolkit.metrics import calibration_error, softmax
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import FeatureExtractor
+from toolkit.transfer.freeze import stage_of, stages_of
 from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
 from toolkit.transfer.stages import pooled_cuts
@@ -51,6 +63,7 @@ from toolkit.workflows.finetune import fitting_network
 
 CIFAR_COUNTS = (10, 50, 500)
 CIFAR_TEST = 100
+BATCH = 16
 
 
 def main() -> None:
@@ -60,6 +73,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("TOOLKIT_DATA"), help="by default $TOOLKIT_DATA")
     parser.add_argument("--cache", type=Path, help="of features, to go on from; by default a new one")
     parser.add_argument("--sets", nargs="+", help="by default all that are there")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=[], help="further ones; each takes minutes")
+    parser.add_argument("--epochs", type=int, default=5, help="of each further side's trainings")
+    parser.add_argument("--lr", type=float, default=0.003, help="of the side full")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     if arguments.data is None:
@@ -70,6 +86,7 @@ def main() -> None:
         rows = [measure(arguments, name, found[name]) for name in arguments.sets or sorted(found)]
     columns = ["set", "train", "test", "probe", "knn", "toolkit", "standard_error", "out_of_fold"]
     columns += ["calibration_error", "out_of_fold_calibration_error", "chosen", "side", "cpu_s"]
+    columns += [column for side in arguments.sides for column in (side, f"{side}_cpu_s")]
     print_table([[row[column] for column in columns] for row in rows], columns)
     report = {
         "command": "python " + " ".join(sys.argv),
@@ -135,6 +152,13 @@ def measure(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str,
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     _, probe_seconds = timed(lambda: probe.fit(x, labels))
     print(f"{name}: {100 * accuracy:.1f} %", file=sys.stderr)
+    further: dict[str, float] = {}
+    for side in arguments.sides:
+        model = create_model(arguments.model, num_classes=len(scanned.class_names), weights=arguments.weights)
+        _, side_seconds = timed(lambda side=side, model=model: SIDES[side](model, split.train, arguments))
+        answers = model.predict(plain_batches(test, preprocessing_of(model)), verbose=0).argmax(axis=1)
+        further |= {side: percent(np.mean(answers == test_labels)), f"{side}_cpu_s": side_seconds}
+        print(f"{name}: {further}", file=sys.stderr)
     return {
         "set": name,
         "train": len(labels),
@@ -151,6 +175,7 @@ def measure(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str,
         "side": preprocessing.size[0],
         "cpu_s": seconds,
         "probe_cpu_s": probe_seconds,
+        **further,
     }
 
 
@@ -161,6 +186,37 @@ def features_of(
     with FeatureExtractor(model, preprocessing, cache_dir=arguments.cache, cuts=pooled_cuts(model)) as extractor:
         parts = [extractor.extract_cuts(own.paths) for own in (split.train, split.held_out[1])]
     return [{name: features.plain for name, features in part.items()} for part in parts]
+
+
+def plain_batches(subset: Subset, preprocessing: Preprocessing) -> tf.data.Dataset:
+    return evaluation_batches(subset, preprocessing, batch_size=BATCH)
+
+
+def mirrored_batches(subset: Subset, preprocessing: Preprocessing) -> tf.data.Dataset:
+    return training_batches(subset, preprocessing, BatchOptions(BATCH, seed=0, augment="mirror"))
+
+
+def train(model: keras.Model, subset: Subset, optimizer: keras.Optimizer, epochs: int) -> None:
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batches = mirrored_batches(subset, preprocessing_of(model))
+    model.fit(batches, epochs=epochs, steps_per_epoch=-(-len(subset) // BATCH), shuffle=False, verbose=0)
+
+
+def tutorial(model: keras.Model, subset: Subset, arguments: argparse.Namespace) -> None:
+    *_, last, head = stages_of(model)
+    for rate, trained in ((1e-3, {head}), (1e-5, {last, head})):
+        for layer in model.layers:
+            layer.trainable = stage_of(layer.name) in trained
+        train(model, subset, keras.optimizers.Adam(rate), arguments.epochs)
+
+
+def full(model: keras.Model, subset: Subset, arguments: argparse.Namespace) -> None:
+    num_steps = arguments.epochs * -(-len(subset) // BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(arguments.lr, num_steps)
+    train(model, subset, keras.optimizers.SGD(rate, momentum=0.9), arguments.epochs)
+
+
+SIDES = {"tutorial": tutorial, "full": full}
 
 
 def timed(do: Callable[[], Any]) -> tuple[Any, float]:

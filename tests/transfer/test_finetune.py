@@ -1,6 +1,7 @@
 """From pictures to a calibrated classifier: what trains, what stays, and that the parts make one network."""
 
 import logging
+import time
 
 import keras
 import numpy as np
@@ -200,18 +201,118 @@ def test_unfrozen_stages_train_on_cached_maps_and_only_they(run, model, stripes,
     told_accuracy = next(message for message in caplog.messages if message.startswith("out-of-fold accuracy: "))
     assert "where every class counts alike" not in told_accuracy  # they have as many pictures each
     said = [message for message in caplog.messages if message.startswith("validation accuracy: ")]
-    assert f"{100 * step.accuracy:.2f} % of 30 pictures after training from stage2 on" in said[0]
+    assert said[0].startswith(f"validation accuracy: {100 * step.accuracy:.2f} %, log loss ")
+    assert ", of 30 pictures after training from stage2 on; the classifier alone has " in said[0]
 
 
-def test_without_validation_a_fold_judges_what_stages_learned(model, stripes, tmp_path):
-    split = Split(stripes.train, Subset((), ()), Subset((), ()))
+@pytest.fixture
+def unsplit(stripes):
+    """The stripes, a few of them mislabelled, so that there is something to gain."""
+    labels = list(stripes.train.labels)
+    for index in range(0, 60, 7):
+        labels[index] = (labels[index] + 1) % 3
+    return Split(Subset(stripes.train.paths, tuple(labels)), Subset((), ()), Subset((), ()))
+
+
+@pytest.fixture
+def verdict(monkeypatch):
+    """Whatever training brings, it is better, or it is not."""
+
+    def verdict(is_better):
+        monkeypatch.setattr("toolkit.transfer.unfrozen.contest._is_better", lambda *answers: is_better)
+
+    return verdict
+
+
+def test_without_validation_a_fold_judges_and_then_teaches_too(model, unsplit, tmp_path, verdict, caplog):
+    caplog.set_level(logging.INFO, "toolkit")
+    verdict(True)
     options = FinetuneOptions("stage3", unfrozen=UnfrozenOptions(epochs=1, learning_rate=1e-3))
-    result = finetune(model, split, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
-    if result.steps[-1].kept:
+    result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
+    step = result.steps[-1]
+    assert (step.subset, step.kept) == ("held-out fold", True)
+    assert result.accuracy == step.accuracy
+    if result.again:
+        assert result.split == unsplit
+        assert result.judged.name == "out-of-fold"
+        assert "trained again on all 60 pictures" in caplog.messages
+    else:
         assert (len(result.split.train), len(result.split.val)) == (48, 12)
         assert not set(result.split.train.paths) & set(result.split.val.paths)
-    else:
-        assert result.split == split
+    assert result.judged.report(("a", "b", "c"))["n"] == 12
+    assert result.judged.standard_error > 0.05
+
+
+def test_training_starts_from_the_chosen_classifier_though_it_reads_several_stages(model, unsplit, tmp_path, verdict):
+    verdict(True)
+    options = FinetuneOptions("stage3", unfrozen=UnfrozenOptions(epochs=1, learning_rate=1e-9))
+    result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
+    alone = finetune(small_residual(), unsplit, PREPROCESSING, cache_dir=tmp_path / "cache")
+    ours, theirs = logits_of(result.model, unsplit.train), logits_of(alone.model, unsplit.train)
+    if result.again:  # a training that changes nothing leaves the start, but for the temperature
+        np.testing.assert_allclose(ours * result.temperature, theirs, atol=0.01 * np.abs(theirs).max())
+
+
+def test_budget_says_what_it_will_try(model, unsplit, tmp_path, verdict, caplog):
+    caplog.set_level(logging.INFO, "toolkit")
+    verdict(True)
+    options = FinetuneOptions(unfrozen=UnfrozenOptions(epochs=3), deadline=time.monotonic() + 300)
+    result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
+    said = [message for message in caplog.messages if "will train" in message]
+    assert len(said) == 1
+    assert said[0].startswith("the stages from stem on will train (3 epochs of 48 pictures, ")
+    assert "judged by 12 others, and if that is better as many on all 60; " in said[0]
+    assert result.steps[-1].name == "training from stem on"
+
+
+def test_budget_that_is_too_short_leaves_the_classifier(model, unsplit, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "toolkit")
+    options = FinetuneOptions(deadline=time.monotonic())
+    result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
+    assert (result.again, len(result.steps)) == (False, 1)
+    assert "only the classifier will train (no time is left)" in caplog.messages
+
+
+def test_budget_is_not_spent_where_nothing_can_be_gained(model, stripes, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "toolkit")
+    options = FinetuneOptions(deadline=time.monotonic() + 300)
+    split = Split(stripes.train, Subset((), ()), Subset((), ()))
+    result = finetune(model, split, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
+    wrong = round(60 * (1 - result.accuracy))
+    assert wrong < 5
+    assert f"only the classifier will train (out of fold {wrong} of 60 pictures are wrong, " in caplog.text
+    assert len(result.steps) == 1
+    with pytest.raises(UserError, match="unfreezing none trains none"):
+        FinetuneOptions("none", deadline=1.0)
+
+
+def test_interrupting_the_training_keeps_the_classifier(run, model, stripes, tmp_path, caplog):
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    reference = run(small_residual())
+    options = FinetuneOptions("stage2", unfrozen=UnfrozenOptions(epochs=2))
+    cache = tmp_path / "cache"
+    result = finetune(model, stripes, PREPROCESSING, cache_dir=cache, options=options, on_epoch=interrupt)
+    assert "interrupted: the best classifier so far is kept" in caplog.text
+    np.testing.assert_allclose(logits_of(result.model, stripes.val), logits_of(reference.model, stripes.val), atol=1e-4)
+
+
+def test_interrupting_the_repetition_keeps_what_was_better(model, unsplit, tmp_path, verdict):
+    verdict(True)
+    seen = []
+
+    def interrupt(row):
+        seen.append(row["epoch"])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    options = FinetuneOptions("stage3", unfrozen=UnfrozenOptions(epochs=1))
+    cache = tmp_path / "cache"
+    result = finetune(model, unsplit, PREPROCESSING, cache_dir=cache, options=options, on_epoch=interrupt)
+    assert (result.steps[-1].kept, result.again, len(seen)) == (True, False, 2)
+    judged = result.judged
+    np.testing.assert_allclose(logits_of(result.model, judged.subset), judged.logits, atol=0.05)
 
 
 def test_training_that_makes_it_worse_is_undone_and_said(run, model, stripes):

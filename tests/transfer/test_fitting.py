@@ -1,5 +1,6 @@
 """What stands behind the cut trains on: whole epochs, in an order that the seed and the epoch decide."""
 
+import time
 from itertools import islice
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from toolkit.spec import Preprocessing
-from toolkit.transfer.fitting import FeatureBatches, KeepBest, PictureBatches, StageRates, stage_factors
+from toolkit.transfer.fitting import Annealing, FeatureBatches, PictureBatches, StageRates, stage_factors
 
 LABELS = [0, 1, 2, 0, 1, 2, 0]
 #: Two views of seven pictures; every value tells which view of which picture it belongs to.
@@ -75,20 +76,43 @@ def test_no_generator_is_read(monkeypatch):
     assert len(history.history["loss"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("epochs", "best"),
-    [
-        ([(106 / 107, 0.5), (105 / 107, 0.1)], 0),
-        ([(106 / 107, 0.5), (1.0, 0.9), (1.0, 0.9)], 2),
-        ([(106 / 107, 0.3), (106 / 107, 0.2), (106 / 107, 0.25)], 2),
-    ],
-)
-def test_best_epoch_gets_most_right_and_of_those_has_the_smallest_loss(epochs, best):
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    keep = KeepBest(106 / 107, 0.4, model.weights)
-    for epoch, (accuracy, loss) in enumerate(epochs):
-        keep.on_epoch_end(epoch, {"val_accuracy": float(np.float32(accuracy)), "val_loss": loss})
-    assert keep.best_epoch == best
+def test_several_features_are_several_inputs():
+    batches = FeatureBatches((FEATURES, FEATURES[..., None] + 1), LABELS, 3, None)
+    ((first, second), labels), *_ = read(batches, 0, 1)
+    np.testing.assert_array_equal(first[:, 0], range(3))
+    np.testing.assert_array_equal(second[:, 0, 0], np.arange(3) + 1)
+    np.testing.assert_array_equal(labels, LABELS[:3])
+
+
+def test_learning_rate_rises_and_falls_to_zero_by_steps():
+    annealing = Annealing(1.0, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(annealing.rate(time.monotonic()))
+        annealing._step += 1
+    assert rates[0] == pytest.approx(0.05)
+    assert 0.9 < max(rates) <= 1
+    assert rates[50] == pytest.approx(0.5, abs=0.02)
+    assert rates[-1] < 1e-3
+
+
+def test_learning_rate_falls_in_time_for_a_deadline_that_the_steps_would_miss():
+    now = time.monotonic()
+    annealing = Annealing(1.0, 10**6, now + 100)
+    rates = [annealing.rate(now + seconds) for seconds in (5, 50, 99.9, 200)]
+    assert rates == pytest.approx([0.5, 0.5, 0, 0], abs=0.01)
+
+
+def test_training_ends_at_its_deadline():
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    ended = []
+    counted = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ended.append(batch))
+    batches = FeatureBatches(FEATURES, LABELS, 3, 0).from_epoch(0)
+    annealing = Annealing(1.0, 10**6, time.monotonic())
+    model.fit(batches, steps_per_epoch=10**6, epochs=2, verbose=0, callbacks=[annealing, counted])
+    assert ended == [0]
 
 
 def test_each_stage_learns_at_its_own_rate():
@@ -97,9 +121,9 @@ def test_each_stage_learns_at_its_own_rate():
     x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="stage2_fc")(x)
     model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="head_fc")(x))
     factors = stage_factors(("stage1", "stage2", "head"), 0.1)
-    model.compile(StageRates(factors, learning_rate=1e-2, weight_decay=0.0), "mse")
+    model.compile(StageRates(factors, learning_rate=1e-2), "mse")
     model.train_on_batch(np.ones((1, 1)), np.zeros((1, 1)))
-    # Adam's first step is the learning rate, whatever the gradient's size.
+    # Every gradient is 2.
     steps = [1 - float(keras.ops.convert_to_numpy(variable)[0, 0]) for variable in model.trainable_variables]
-    assert steps == pytest.approx([1e-4, 1e-3, 1e-2], rel=1e-2)
+    assert steps == pytest.approx([2e-4, 2e-3, 2e-2], rel=1e-2)
     assert StageRates.from_config(model.optimizer.get_config()).factors == factors

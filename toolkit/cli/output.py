@@ -187,11 +187,9 @@ def _cell(value: Any) -> str:
 
 
 def print_epoch(row: dict[str, Any]) -> None:
-    print(
-        f"epoch {row['epoch']:>3}/{row['epochs']}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-        f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}",
-        file=sys.stderr,
-    )
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    figures = "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
+    print(f"epoch {row['epoch']:>3}/{row['epochs']}  {figures}", file=sys.stderr)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:

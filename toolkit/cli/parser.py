@@ -194,8 +194,11 @@ def _add_transfer(commands) -> None:
         "--unfreeze", default="auto", metavar="STAGE", help="then train from this stage on; none, or auto by data size"
     )
     parser.add_argument("--gradual", action="store_true", help="unfreeze one stage after another")
-    parser.add_argument("--epochs", type=_positive, default=5, metavar="N", help="of unfrozen stages (default 5)")
-    parser.add_argument("--lr", type=float, default=1e-4, metavar="R", help="of unfrozen stages (default 0.0001)")
+    bought = "the best classifier that so long buys, such as 10m: stages train too, and stay if that is better"
+    parser.add_argument("--budget", type=_seconds, metavar="TIME", help=bought)
+    most = "of unfrozen stages (default 5; with --budget at most 12)"
+    parser.add_argument("--epochs", type=_positive, metavar="N", help=most)
+    parser.add_argument("--lr", type=float, default=2e-3, metavar="R", help="of unfrozen stages (default 0.002)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     parser.add_argument("--cluster", metavar="ADDRESS", help="compute features on a Ray cluster; local starts one here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="a page: scores, mistakes, map, doubtful labels")
@@ -350,6 +353,19 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    """Read a time such as ``90s``, ``10m`` or ``1.5h``; a number alone is minutes."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number = text[:-1] if text[-1:] in units else text
+    try:
+        value = float(number) * units.get(text[-1:], 60)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m or 1.5h, got {text!r}")
     return value
 
 

@@ -7,7 +7,7 @@ from toolkit.transfer.features import Extraction, FeatureExtractor, Features, ex
 from toolkit.transfer.finetune import FinetuneOptions, FinetuneResult, finetune
 from toolkit.transfer.freeze import FreezePlan, FreezeReport, freeze, plan_freezing, stages_of, unfreeze
 from toolkit.transfer.heads.head import Head, HeadOptions
-from toolkit.transfer.unfrozen import UnfrozenOptions
+from toolkit.transfer.unfrozen.training import UnfrozenOptions
 
 __all__ = [
     "AugmentedViews",

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from toolkit.network import architecture_digest, as_float32, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.cache import FeatureCache, FeatureContext, file_digests, put_together
-from toolkit.transfer.freeze import cut_name, cut_tensor, frozen_part
+from toolkit.transfer.freeze import cut_name, cut_tensor, cut_tensors, frozen_part
 from toolkit.transfer.ray_actors import (
     ExtractionJob,
     ExtractionTask,
@@ -118,17 +118,22 @@ class Pictures:
     views: AugmentedViews = field(default_factory=AugmentedViews)
     extraction: Extraction = field(default_factory=Extraction)
 
-    def features(self, model: "keras.Model", stage: str | None = None) -> tuple[Features, Features]:
-        """Extract features behind ``stage``: of all views of the training pictures, of the plain validation pictures.
+    def cut_features(
+        self, model: "keras.Model", stage: str, paths: Sequence[str], views: AugmentedViews
+    ) -> tuple[np.ndarray, ...]:
+        """Extract features behind ``stage``, of each tensor that leads out of it: (views, pictures, …).
 
         Args:
             model: a flat functional classifier.
-            stage: see ``Extraction``.
+            stage: the last frozen stage.
+            paths: picture files.
+            views: of each.
         """
-        how = replace(self.extraction, stage=stage)
-        with FeatureExtractor(model, self.preprocessing, cache_dir=self.cache_dir, how=how) as extractor:
-            train = extractor.extract(self.split.train.paths, views=self.views)
-            return train, extractor.extract(self.split.val.paths)
+        cuts = [Cut(cut_name(model, tensor), tensor, whole=True) for tensor in cut_tensors(model, stage)]
+        with FeatureExtractor(
+            model, self.preprocessing, cache_dir=self.cache_dir, how=self.extraction, cuts=cuts
+        ) as extractor:
+            return tuple(own.values for own in extractor.extract_cuts(paths, views=views).values())
 
 
 class FeatureExtractor:

@@ -1,6 +1,7 @@
 """Fine-tuning from pictures to a calibrated classifier, the frozen part running once per picture, ever."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from toolkit.data.feed.split import Split, Subset
 from toolkit.errors import UserError
 from toolkit.factory import preprocessing_of
 from toolkit.lazy import keras
-from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, softmax, top_k_accuracy
+from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, softmax
 from toolkit.network import as_classifier
 from toolkit.spec import Preprocessing
 from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
@@ -26,7 +27,8 @@ from toolkit.transfer.heads.novelty import Novelty, fit_novelty
 from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.insight import knn_accuracy
 from toolkit.transfer.stages import pooled_cuts, stitch
-from toolkit.transfer.unfrozen import UnfrozenOptions, train_unfrozen
+from toolkit.transfer.unfrozen.contest import Contest, Frozen, Wish
+from toolkit.transfer.unfrozen.training import UnfrozenOptions
 
 log = logging.getLogger("toolkit")
 
@@ -46,6 +48,8 @@ class FinetuneOptions:
         unfrozen: epochs and rates of the unfrozen stages.
         extraction: dtype, engine and budgets of the cached features.
         curve: also measure accuracy by number of pictures.
+        deadline: of ``time.monotonic()``, when training stages must be over. With one, ``"auto"`` follows the time: the
+            whole network trains if there is enough for it, and nothing if there is little or nothing to gain.
     """
 
     unfreeze: str = "auto"
@@ -54,13 +58,19 @@ class FinetuneOptions:
     unfrozen: UnfrozenOptions = field(default_factory=UnfrozenOptions)
     extraction: Extraction = field(default_factory=Extraction)
     curve: bool = False
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline is not None and self.unfreeze == "none":
+            raise UserError("a time budget is for training stages, and unfreezing none trains none; leave one out")
 
 
 @dataclass(frozen=True)
 class Step:
     """A step of fine-tuning, the accuracy it reached, and whether the model is what it left.
 
-    ``subset`` says on which pictures: ``"out-of-fold"``, on each by a classifier that did not see it, or ``"val"``.
+    ``subset`` says on which pictures: ``"out-of-fold"``, on each by a classifier that did not see it, ``"held-out
+    fold"``, on a part that did not teach at first, or ``"val"``.
     ``accuracy`` is None where there are too few pictures to tell.
     """
 
@@ -120,6 +130,7 @@ class FinetuneResult:
         num_computed: views that were not in the cache.
         engine: what computed them.
         seconds: by step.
+        again: whether stages were trained again on all pictures, after a part of them had judged the training.
     """
 
     model: "keras.Model"
@@ -138,6 +149,7 @@ class FinetuneResult:
     num_computed: int = 0
     engine: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    again: bool = False
 
     @property
     def accuracy(self) -> float | None:
@@ -157,6 +169,7 @@ class FinetuneResult:
             "num_computed": self.num_computed,
             "engine": self.engine,
             "seconds": self.seconds,
+            "trained_again_on_all": self.again,
         }
 
 
@@ -172,8 +185,9 @@ def finetune(
 ) -> FinetuneResult:
     """Fit a new classifier on cached features, then train further stages if there are pictures enough.
 
-    The classifier is chosen by cross-validation on the training pictures and fitted on all of them. Stages are trained
-    on those that validation or, where there is none, one fold leaves, which then judges.
+    The classifier is chosen by cross-validation on the training pictures and fitted on all of them. Training of stages
+    starts from it and is kept if it answers the validation pictures better or, where there are none, a fold that did
+    not teach; all pictures teach in the end.
 
     Args:
         model: a network with pretrained weights and a classifier for the classes at hand, whatever its weights; changed
@@ -195,14 +209,22 @@ def finetune(
     pictures = Pictures(split, preprocessing, cache_dir, options.views, options.extraction)
     nobody = Judged("out-of-fold", Subset((), ()), np.empty((0, model.output_shape[-1]), np.float32))
     result = FinetuneResult(model, _plan(model, len(split.train), options), split, nobody, split.train)
-    log.info("%s", result.plan)
+    frozen = Frozen(model, pictures, lots, options.head, {}, None)
     if not _is_dense(model):
-        return _train_stages(result, pictures, lots, None, options, on_epoch)
+        log.info("%s", result.plan)
+        return _compete(result, frozen, replace(options, deadline=None), on_epoch)
+    if options.deadline is None:
+        log.info("%s", result.plan)
     features = _extract(result, pictures)
     result = _fit_classifier(result, features, SelectionOptions(options.head, lots, curve=options.curve))
-    if result.plan.unfreeze_from is None or not len(result.judged.subset):
+    if result.plan.unfreeze_from is None and options.deadline is None:
         return _with_classifier(result)
-    return _train_stages(result, pictures, lots, features, options, on_epoch)
+    hindrance = _hindrance(result, options)
+    if hindrance:
+        result = replace(result, plan=FreezePlan(None, hindrance))
+        log.info("%s", result.plan)
+        return _with_classifier(result)
+    return _compete(result, replace(frozen, features=features.values, selection=result.selection), options, on_epoch)
 
 
 def calibrate(model: "keras.Model", logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -322,6 +344,18 @@ def _with_classifier(result: FinetuneResult) -> FinetuneResult:
     return replace(result, model=model)
 
 
+def _hindrance(result: FinetuneResult, options: FinetuneOptions) -> str:
+    """Say why training stages is not worth a try, if it is not."""
+    assert result.selection is not None
+    judged = int(result.selection.judged.sum())
+    if not judged:
+        return "there are too few pictures to judge by"
+    wrong = round(judged * (1 - (result.selection.accuracy or 0.0)))
+    if options.unfreeze == "auto" and wrong < NUM_FOLDS:
+        return f"out of fold {wrong} of {judged:,} pictures are wrong, too few to tell if more training helps"
+    return ""
+
+
 def _knn_accuracy(
     features: np.ndarray, labels: np.ndarray, lots: np.ndarray | None, judged: np.ndarray
 ) -> float | None:
@@ -337,91 +371,41 @@ def _knn_accuracy(
     return right / float(judged.sum())
 
 
-def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split]:
-    """Give the pictures that go on teaching, and a split whose validation is the others, a fold, if it has none."""
-    if len(split.val):
-        return np.arange(len(split.train)), split
-    labels = np.asarray(split.train.labels)
-    folds = assign_folds(labels, lots)
-    is_held_out = (folds == 0) & np.isin(labels, labels[folds != 0])
-    taught, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-    return taught, Split(split.train.picked(taught), split.train.picked(held_out), split.test)
-
-
-def _on_validation(result: FinetuneResult, pictures: Pictures, start: Head) -> tuple[np.ndarray, float]:
-    """Logits of the head that unfrozen stages start from, and the accuracy of the chosen classifier."""
-    selection, val = result.selection, pictures.split.val
-    assert selection is not None
-    cuts = pooled_cuts(result.model)
-    how = pictures.extraction
-    with FeatureExtractor(
-        result.model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=how, cuts=cuts
-    ) as extractor:
-        found = {name: own.plain for name, own in extractor.extract_cuts(val.paths).items()}
-    logits = start.logits(found[cuts[-1].name])
-    labels = np.asarray(val.labels)
-    if len(result.split.val):
-        chosen = selection.head.logits(selection.features.join(found))
-        return logits, top_k_accuracy(chosen, labels, 1)
-    known = dict(zip(result.judged.subset.paths, result.judged.logits.argmax(axis=1), strict=True))
-    return logits, float(np.mean([known.get(path, -1) == label for path, label in zip(val.paths, labels, strict=True)]))
-
-
-def _train_stages(
-    result: FinetuneResult,
-    pictures: Pictures,
-    lots: np.ndarray,
-    features: _Extracted | None,
-    options: FinetuneOptions,
-    on_epoch: Callable[[dict[str, Any]], None] | None,
+def _compete(
+    result: FinetuneResult, frozen: Frozen, options: FinetuneOptions, on_epoch: Callable[[dict[str, Any]], None] | None
 ) -> FinetuneResult:
-    """Train the plan's stages from a good classifier on, and keep them where they beat the chosen one on validation."""
-    first = result.plan.unfreeze_from
-    assert first is not None
-    taught, split = _held_out(result.split, lots)
-    pictures = replace(pictures, split=split)
-    labels = np.asarray(split.val.labels)
-    before = result.model.get_weights()
-    reference = -1.0
-    model, val_logits = result.model, None
-    if features is not None and result.selection is not None:
-        # What starts must not have seen the pictures that judge, and reads what the network's own classifier reads.
-        start = select_head(
-            {features.last: features.values[features.last][:, taught]},
-            split.train.labels,
-            num_classes=model.output_shape[-1],
-            options=SelectionOptions(options.head, lots[taught], plain=True),
-        )
-        model = stitch(model, None, start.head)
-        val_logits, reference = _on_validation(result, pictures, start.head)
+    """Train the plan's stages, or those that there is time for, and keep them where they beat the chosen classifier."""
+    wish = Wish(result.plan, options.unfrozen, math.inf if options.deadline is None else options.deadline)
     with _timed(result, "unfrozen stages"):
-        trained = train_unfrozen(
-            model, pictures, first, val_logits=val_logits, options=options.unfrozen, on_epoch=on_epoch
-        )
-    improved = trained.val_accuracy > reference and (val_logits is None or trained.best_epoch > 0)
-    log.info(
-        "validation accuracy: %.2f %% of %s pictures after training from %s on%s",
-        100 * trained.reached,
-        f"{len(labels):,}",
-        first,
-        "" if improved else f", which is not kept: the classifier alone has {100 * reference:.2f} %",
-    )
-    steps = [replace(own, kept=own.kept and not improved) for own in result.steps]
-    steps.append(Step(f"training from {first} on", trained.reached, "val", improved))
-    if not improved:
-        result.model.set_weights(before)
+        outcome = Contest(frozen, wish, on_epoch).run()
+    result = replace(result, plan=outcome.plan)
+    if outcome.accuracy is None:
+        return _with_classifier(result)
+    is_kept = outcome.model is not None
+    is_fold = not len(result.split.val)
+    name = f"training from {outcome.plan.unfreeze_from} on"
+    step = Step(name, outcome.accuracy, "held-out fold" if is_fold else "val", is_kept)
+    steps = [*(replace(own, kept=own.kept and not is_kept) for own in result.steps), step]
+    if outcome.model is None:
         return _with_classifier(replace(result, steps=steps))
-    temperature, reject_below = calibrate(model, trained.val_logits, labels)
+    assert outcome.logits is not None
+    labels = np.asarray(outcome.judged.labels)
+    temperature, reject_below = calibrate(outcome.model, outcome.logits, labels)
+    logits = outcome.logits / np.float32(temperature)
+    # Pictures that the network was trained on lie nearer to their class means than others: they can't set a threshold.
+    pictures = replace(frozen.pictures, split=outcome.split)
+    novelty = None if outcome.again else _novelty_of(outcome.model, pictures)
     return replace(
         result,
-        model=model,
-        split=split,
-        judged=Judged("val", split.val, trained.val_logits / np.float32(temperature)),
+        model=outcome.model,
+        split=outcome.split,
+        judged=Judged("out-of-fold" if outcome.again else "val", outcome.judged, logits, outcome.standard_error),
         head=None,
         steps=steps,
         temperature=temperature,
         reject_below=reject_below,
-        novelty=_novelty_of(model, pictures),
+        novelty=novelty,
+        again=outcome.again,
     )
 
 

@@ -94,6 +94,9 @@ def is_input(layer: "keras.Layer") -> bool:
 #: How the names of hidden layers begin that stand between pooled features and logits.
 HIDDEN = "head_hidden"
 
+#: How the names of layers begin that ``stages.stitch`` puts between cuts and classifier.
+JOINED = "head_cut"
+
 
 def cut_tensor(model: "keras.Model", stage: str | None = None) -> "keras.KerasTensor":
     """Find the symbolic tensor at which the frozen part ends.
@@ -108,22 +111,35 @@ def cut_tensor(model: "keras.Model", stage: str | None = None) -> "keras.KerasTe
     """
     if stage is None:
         return _before_hidden(model, feature_tensor(model))
+    tensors = cut_tensors(model, stage)
+    if len(tensors) != 1:
+        names = ", ".join(sorted(cut_name(model, tensor) for tensor in tensors))
+        raise UserError(f"{model.name} cannot be cut after {stage!r}: {len(tensors)} tensors leave it ({names})")
+    return tensors[0]
+
+
+def cut_tensors(model: "keras.Model", stage: str) -> tuple["keras.KerasTensor", ...]:
+    """Find all symbolic tensors that lead out of a network's stages up to this one.
+
+    What a classifier of several cuts pools of those stages is one of them: nothing trains before it.
+
+    Raises:
+        UserError: no such stage, or nothing behind it.
+    """
     stages = stages_of(model)
     if stage not in stages[:-1]:
         raise UserError(unknown_name("stage", stage, list(stages[:-1])))
     frozen = set(stages[: stages.index(stage) + 1])
-    inside = {id(layer.output): layer for layer in model.layers if stage_of(layer.name) in frozen or is_input(layer)}
-    crossing = {
-        id(tensor): tensor
-        for layer in model.layers
-        if id(layer.output) not in inside
-        for tensor in inputs_of(layer)
-        if id(tensor) in inside
-    }
-    if len(crossing) != 1:
-        names = ", ".join(sorted(inside[key].name for key in crossing))
-        raise UserError(f"{model.name} cannot be cut after {stage!r}: {len(crossing)} tensors leave it ({names})")
-    return next(iter(crossing.values()))
+    inside: set[int] = set()
+    crossing: dict[int, keras.KerasTensor] = {}
+    for layer in model.operations:
+        inputs = inputs_of(layer)
+        is_tap = layer.name.startswith(JOINED) and all(id(tensor) in inside for tensor in inputs)
+        if stage_of(layer.name) in frozen or is_input(layer) or is_tap:
+            inside.add(id(layer.output))
+        else:
+            crossing |= {id(tensor): tensor for tensor in inputs if id(tensor) in inside}
+    return tuple(crossing.values())
 
 
 def frozen_part(model: "keras.Model", cut: "keras.KerasTensor | list[keras.KerasTensor]") -> "keras.Model":
@@ -131,8 +147,10 @@ def frozen_part(model: "keras.Model", cut: "keras.KerasTensor | list[keras.Keras
     return keras.Model(model.input, cut, name=model.name)
 
 
-def trainable_part(model: "keras.Model", cut: "keras.KerasTensor") -> "keras.Model":
-    """Build the model from ``cut`` to the logits, with the same layers and weights: training it trains ``model``."""
+def trainable_part(model: "keras.Model", cut: "keras.KerasTensor | tuple[keras.KerasTensor, ...]") -> "keras.Model":
+    """Build the model from a cut to the logits, with the same layers and weights: training it trains ``model``."""
+    if isinstance(cut, tuple) and len(cut) == 1:
+        cut = cut[0]
     return keras.Model(cut, model.outputs[0], name=f"{model.name}_trainable")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
 from toolkit.network import NOVELTY, bottlenecks, inputs_of, origin, shrinks
-from toolkit.transfer.freeze import HIDDEN, cut_name, cut_tensor, frozen_part, is_input
+from toolkit.transfer.freeze import HIDDEN, JOINED, cut_name, cut_tensor, frozen_part, is_input
 from toolkit.transfer.heads.feature_set import FeatureSet
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 #: Blocks up to this number are cuts each; of more, those that end a resolution are.
 MAX_CUTS = 12
-
-#: How the names of layers begin that ``stitch`` puts between cuts and classifier.
-JOINED = "head_cut"
 
 # Layers that still belong to the block whose branches have just met.
 _FINISHING = ("Activation", "BatchNormalization", "LeakyReLU", "PReLU", "ReLU")
@@ -37,10 +34,12 @@ class Cut:
     Attributes:
         name: of the layer whose output it is.
         tensor: that output, a map, to be averaged, or a vector.
+        whole: take a map as it is.
     """
 
     name: str
     tensor: "keras.KerasTensor"
+    whole: bool = False
 
     @property
     def width(self) -> int:
@@ -48,8 +47,8 @@ class Cut:
         return self.tensor.shape[-1]
 
     def pooled(self, name: str | None = None) -> "keras.KerasTensor":
-        """Build the symbolic vector of features; ``name`` is for the layer that pools."""
-        if len(self.tensor.shape) == 2:
+        """Build the symbolic features, a vector unless the cut is whole; ``name`` is for the layer that pools."""
+        if self.whole or len(self.tensor.shape) == 2:
             return self.tensor
         # A name that Keras makes up may be one in a network from a file.
         return keras.layers.GlobalAveragePooling2D(name=name or f"pooled_{self.name}")(self.tensor)

@@ -1,6 +1,7 @@
 """A folder of pictures and a pretrained network to a bundle."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from toolkit.transfer.view import fitting_size, shorter_sides, takes_any_size, w
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
 log = logging.getLogger("toolkit")
+
+_EXPORTING = 0.1  # of a time budget
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ def finetune_folder(
     """
     info = None if is_network_file(model_name) or is_application(model_name) else model_info(model_name)
     finetuning = replace(options.finetuning or FinetuneOptions(), curve=options.report is not None)
+    if finetuning.deadline is not None:
+        left = finetuning.deadline - time.monotonic()
+        finetuning = replace(finetuning, deadline=finetuning.deadline - _EXPORTING * left)
     # What can be refused is refused before a large folder is read and Keras is imported.
     if info is not None:
         plan_freezing(info.stages, 0, finetuning.unfreeze)

@@ -1,5 +1,6 @@
 """Commands that fine-tune and look after the cache of features."""
 
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,12 @@ if TYPE_CHECKING:
     from toolkit.transfer import FinetuneOptions
 
 
+#: Passes over the pictures by unfrozen stages, and the most of them within a time budget.
+EPOCHS, MOST_EPOCHS = 5, 12
+
+
 def finetune(arguments: Namespace) -> None:
+    started = time.monotonic()
     from toolkit.factory import read_preprocessing
     from toolkit.machine import cache_dir
     from toolkit.workflows import ExportOptions
@@ -24,7 +30,7 @@ def finetune(arguments: Namespace) -> None:
         export=ExportOptions(arguments.out, arguments.examples, arguments.force, arguments.formats),
         options=FolderOptions(
             cache_dir=arguments.cache or cache_dir() / "features",
-            finetuning=_finetune_options(arguments),
+            finetuning=_finetune_options(arguments, started),
             report=arguments.report,
             skip_bad=arguments.skip_bad,
             keep_val=arguments.keep_val,
@@ -63,12 +69,16 @@ def _finetune_journey(arguments: Namespace) -> Callable[..., dict[str, Any]]:
     return partial(finetune_best, names=names, limits=Limits(arguments.max_ms, arguments.max_mb))
 
 
-def _finetune_options(arguments: Namespace) -> "FinetuneOptions":
+def _finetune_options(arguments: Namespace, started: float) -> "FinetuneOptions":
     from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, UnfrozenOptions
 
     head = HeadOptions(solver=arguments.head, hidden=tuple(arguments.hidden), balanced=arguments.balanced)
+    has_budget = arguments.budget is not None
     unfrozen = UnfrozenOptions(
-        epochs=arguments.epochs, learning_rate=arguments.lr, gradual=arguments.gradual, balanced=arguments.balanced
+        epochs=arguments.epochs or (MOST_EPOCHS if has_budget else EPOCHS),
+        learning_rate=arguments.lr,
+        gradual=arguments.gradual,
+        balanced=arguments.balanced,
     )
     return FinetuneOptions(
         unfreeze=arguments.unfreeze,
@@ -76,6 +86,7 @@ def _finetune_options(arguments: Namespace) -> "FinetuneOptions":
         head=head,
         unfrozen=unfrozen,
         extraction=Extraction(ray=arguments.cluster),
+        deadline=started + arguments.budget if has_budget else None,
     )
 
 

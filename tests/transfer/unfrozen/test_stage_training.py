@@ -4,12 +4,12 @@ import pytest
 
 from toolkit.errors import UserError
 from toolkit.transfer import UnfrozenOptions
-from toolkit.transfer.unfrozen import _phases
+from toolkit.transfer.unfrozen.training import _phases
 
 
 def test_gradual_phases_share_the_epochs():
-    assert _phases(["stage4", "stage3", "stage2"], 5) == [("stage4", 1), ("stage3", 2), ("stage2", 2)]
-    assert _phases(["stage4", "stage3", "stage2"], 2) == [("stage3", 1), ("stage2", 1)]
+    assert _phases([4, 3, 2], 5) == [(4, 1), (3, 2), (2, 2)]
+    assert _phases([4, 3, 2], 2) == [(3, 1), (2, 1)]
 
 
 @pytest.mark.parametrize("options", [{"epochs": 0}, {"learning_rate": 0.0}, {"stage_decay": 1.5}])
