@@ -185,7 +185,7 @@ def test_answers_go_on_after_what_cannot_be_read(predictor, path, expected):
         *("images[0]", "/gone.jpg", "images[43]")
     ]
     for answer in answers[3:-1]:
-        np.testing.assert_allclose(answer, expected, atol=1e-5)
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
 
 
 def test_generator_is_read_no_further_ahead_than_a_few_batches(predictor, path):

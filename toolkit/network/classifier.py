@@ -45,7 +45,8 @@ class Head:
 
 def answers_novelty(model: "keras.Model") -> bool:
     """Tell if a classifier's second answer is the novelty of the picture, see ``toolkit.transfer.stages``."""
-    return len(model.outputs) == 2 and model.layers[-1].name == NOVELTY
+    outputs = getattr(model, "outputs", None) or ()  # of what is no functional network, there are none
+    return len(outputs) == 2 and model.layers[-1].name == NOVELTY
 
 
 def head_of(model: "keras.Model") -> Head:
