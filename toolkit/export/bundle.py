@@ -36,7 +36,7 @@ from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engi
 from toolkit.engines.convert import UnquantizableError, to_litert
 from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latencies, recommend
-from toolkit.errors import UserError
+from toolkit.errors import UserError, one_line
 from toolkit.export.parity import (
     AccuracyBudget,
     Comparison,
@@ -285,11 +285,12 @@ def draft_bundle(
         reference = options.reference
         if reference is None:
             reference = pictures.answers(KerasEngine(given, seen), "classifying held-out pictures")
+        place = one_line(str(directory))
         if options.out_of_fold is not None:
-            log.info("writing %s", directory)
+            log.info("writing %s", place)
         elif pictures.labels is not None:
             accuracy = 100 * top_k_accuracy(reference, pictures.labels, 1)
-            log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", directory)
+            log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", place)
         answering = model if options.novelty is None else with_novelty(model, options.novelty)
         _write_forms(answering, staging, labels, preprocessing, options)
         if options.evaluation is not None:

@@ -104,7 +104,7 @@ def train_folder(
             if message:
                 log.info(message)
         if finished:
-            log.info("%s is finished already", run.path)
+            log.info("%s is finished already", one_line(str(run.path)))
             model = load_network(run.model_file)
             preprocessing = Preprocessing.from_dict(run.model_description()["preprocessing"])
         else:
