@@ -25,6 +25,7 @@ _LONGEST = 4  # times the shorter side, beyond which a picture is drawn squeezed
 _DIM = 0.45  # brightness of what the network does not see
 _TILES, _COLUMNS = 64, 8
 _PANEL = 4.2  # inches
+_BARS = 5  # that there is room for, at least
 _METHODS = {
     "evidence": "exact share of the classifier's lead",
     "grad-cam": "Grad-CAM",
@@ -229,9 +230,10 @@ def _bars(axis: Any, names: Sequence[str], values: Sequence[float], title: str) 
     colours = ["#31688e" if value >= 0 else "#b5653a" for value in values]
     places = range(len(names))
     axis.barh(places, values, color=colours)
-    axis.invert_yaxis()
+    axis.set_ylim(max(len(names), _BARS) - 0.5, -0.5)  # downwards, and two bars no thicker than five
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(places, names, fontsize=8)
+    axis.set_xticks([])  # each bar has its value beside it
     axis.set_title(title, fontsize=10)
     low, high = min(0.0, *values), max(0.0, *values)
     axis.set_xlim(low - 0.3 * (high - low) * (low < 0), high + 0.3 * (high - low))
