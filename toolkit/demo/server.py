@@ -63,7 +63,7 @@ def launch(
     Args:
         directory: holds bundles as ``NAME/VERSION``.
         host: address to listen on; ``0.0.0.0`` lets other machines in.
-        port: port to listen on; by default ``$PORT``, or 7860.
+        port: port to listen on, 0 for any that is free; by default ``$PORT``, or 7860.
         engine: see ``build_demo``.
         root_path: where a reverse proxy puts the page, such as ``/classify``.
         block: serve until interrupted; otherwise return at once, and ``close()`` on the answer stops the server.
@@ -72,8 +72,10 @@ def launch(
         UserError: see ``build_demo``; or the port is taken, or the address is not this machine's.
     """
     number, option = (port, "--port") if port is not None else _default_port()
-    # Tried first: Gradio calls every failure a taken port, and only looks at the loopback address.
-    bind_address(host, number, option).close()
+    # Tried first: Gradio calls every failure a taken port, and only looks at the loopback address. It takes 0 for a
+    # port, so that the system's choice is told to it.
+    with bind_address(host, number, option) as tried:
+        number = tried.getsockname()[1]
     with step("opening the page"):
         _require_gradio()
         os.environ[_TEMPORARY] = _uploads()
