@@ -367,9 +367,12 @@ def test_network_that_averages_class_maps_trains_its_last_convolution(stripes, t
     assert (result.head, result.features) == (None, None)
     assert result.accuracy == result.steps[-1].accuracy
     assert moved(result.model, before) == {"head"}
-    hidden = FinetuneOptions(head=HeadOptions(hidden=(4,)))
-    with pytest.raises(UserError, match="no classifier to put hidden layers in front of"):
-        finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=hidden)
+    for options, message in (
+        (FinetuneOptions(head=HeadOptions(hidden=(4,))), "no classifier to put hidden layers in front of"),
+        (FinetuneOptions(deadline=time.monotonic() + 300), "leave the time budget out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=options)
 
 
 def test_whole_network_trains_from_the_pictures(stripes, tmp_path):

@@ -212,7 +212,7 @@ def finetune(
     frozen = Frozen(model, pictures, lots, options.head, {}, None)
     if not _is_dense(model):
         log.info("%s", result.plan)
-        return _compete(result, frozen, replace(options, deadline=None), on_epoch)
+        return _compete(result, frozen, options, on_epoch)
     if options.deadline is None:
         log.info("%s", result.plan)
     features = _extract(result, pictures)
@@ -255,6 +255,11 @@ def _plan(model: "keras.Model", num_train: int, options: FinetuneOptions) -> Fre
         return plan
     if options.head.hidden:
         raise UserError(f"{model.name} averages class maps and has no classifier to put hidden layers in front of")
+    if options.deadline is not None:
+        raise UserError(
+            f"{model.name} averages class maps, and its last convolution has to train, however long that takes; "
+            "leave the time budget out, and say how many epochs"
+        )
     if plan.unfreeze_from is None:  # its class maps are a convolution's, which trains like any other layer
         return FreezePlan(stages[-1], f"{model.name} averages class maps instead of fitting a dense classifier")
     return plan
