@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.data.feed.split import Split, Subset
 from toolkit.metrics import fit_temperature, softmax, top_k_accuracy
-from toolkit.transfer.features import FeatureExtractor, Pictures
+from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import HeadOptions
@@ -198,14 +198,7 @@ class Contest:
             return None
         if self._pictures.split is not frozen.pictures.split:
             return np.delete(frozen.selection.logits, self._taught, axis=0)
-        pictures = self._pictures
-        with FeatureExtractor(
-            frozen.model,
-            pictures.preprocessing,
-            cache_dir=pictures.cache_dir,
-            how=pictures.extraction,
-            cuts=pooled_cuts(frozen.model),
-        ) as extractor:
+        with self._pictures.extractor(frozen.model, pooled_cuts(frozen.model)) as extractor:
             found = {name: own.plain for name, own in extractor.extract_cuts(val.paths).items()}
         return frozen.selection.head.logits(frozen.selection.features.join(found))
 
