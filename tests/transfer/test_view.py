@@ -1,4 +1,4 @@
-"""How large a network sees pictures, and how much of them."""
+"""The crop and the size at which a network sees pictures."""
 
 import keras
 import numpy as np
