@@ -283,7 +283,9 @@ def test_training_starts_from_the_chosen_classifier_though_it_reads_several_stag
     np.testing.assert_allclose(ours * result.temperature, theirs, atol=0.01 * np.abs(theirs).max())
 
 
-def test_budget_says_what_it_will_try(model, unsplit, tmp_path, verdict, caplog):
+def test_budget_says_what_it_will_try(model, unsplit, tmp_path, verdict, caplog, monkeypatch):
+    # Without a budget, so many pictures would train the last stage alone. (A function has the module's name.)
+    monkeypatch.setattr(sys.modules["toolkit.transfer.freeze"], "LAST_STAGE_FROM", 10)
     caplog.set_level(logging.INFO, "toolkit")
     verdict(True)
     options = FinetuneOptions(unfrozen=UnfrozenOptions(epochs=3), deadline=time.monotonic() + 300)

@@ -252,7 +252,8 @@ def _plan(model: "keras.Model", num_train: int, options: FinetuneOptions) -> Fre
     stages = stages_of(model)
     plan = plan_freezing(stages, num_train, options.unfreeze)
     if _is_dense(model):
-        return plan
+        is_free = options.unfreeze == "auto" and options.deadline is not None
+        return FreezePlan(None, "as far as the time goes") if is_free else plan
     if options.head.hidden:
         raise UserError(f"{model.name} averages class maps and has no classifier to put hidden layers in front of")
     if options.deadline is not None:
