@@ -89,7 +89,9 @@ def finetune_folder(
         there are some.
     """
     info = None if is_network_file(model_name) or is_application(model_name) else model_info(model_name)
-    finetuning = replace(options.finetuning or FinetuneOptions(), curve=options.report is not None)
+    finetuning = options.finetuning or FinetuneOptions()
+    if options.report:
+        finetuning = replace(finetuning, curve=True)
     if finetuning.deadline is not None:
         left = finetuning.deadline - time.monotonic()
         finetuning = replace(finetuning, deadline=finetuning.deadline - _EXPORTING * left)
