@@ -67,19 +67,12 @@ BATCH = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="googlenet", help="a registered network")
-    parser.add_argument("--weights", required=True, help="a tag or a file")
-    parser.add_argument("--data", type=Path, default=os.environ.get("TOOLKIT_DATA"), help="by default $TOOLKIT_DATA")
-    parser.add_argument("--cache", type=Path, help="of features, to go on from; by default a new one")
+    parser = command_line(__doc__)
     parser.add_argument("--sets", nargs="+", help="by default all that are there")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=[], help="further ones; each takes minutes")
     parser.add_argument("--epochs", type=int, default=5, help="of each further side's trainings")
     parser.add_argument("--lr", type=float, default=0.003, help="of the side full")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
-    if arguments.data is None:
-        parser.error("name the folder of sets by --data or $TOOLKIT_DATA")
     with tempfile.TemporaryDirectory() as directory:
         found = dict(sets(arguments.data, Path(directory)))
         arguments.cache = arguments.cache or Path(directory) / "cache"
@@ -88,16 +81,33 @@ def main() -> None:
     columns += ["calibration_error", "out_of_fold_calibration_error", "chosen", "side", "cpu_s"]
     columns += [column for side in arguments.sides for column in (side, f"{side}_cpu_s")]
     print_table([[row[column] for column in columns] for row in rows], columns)
+    fewer = fewer_errors(rows)
+    print(fewer)
+    write_report(arguments.out, {"fewer_errors": fewer, "rows": rows})
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser of the options that all measurements over sets have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="googlenet", help="a registered network")
+    parser.add_argument("--weights", required=True, help="a tag or a file")
+    data = os.environ.get("TOOLKIT_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=not data, help="by default $TOOLKIT_DATA")
+    parser.add_argument("--cache", type=Path, help="of features, to go on from; by default a new one")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    return parser
+
+
+def write_report(out: Path | None, figures: dict[str, Any]) -> None:
+    """Write figures, and what they were measured with."""
     report = {
         "command": "python " + " ".join(sys.argv),
         "processor": processor(),
         "versions": {name: version(name) for name in ("scikit-learn", "keras", "openvino", "numpy")},
-        "fewer_errors": fewer_errors(rows),
-        "rows": rows,
+        **figures,
     }
-    print(report["fewer_errors"])
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    if out:
+        out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def sets(data: Path, scratch: Path) -> Iterator[tuple[str, Path]]:

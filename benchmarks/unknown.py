@@ -12,20 +12,17 @@ no test picture has a say in it. "novelty, as shipped" is ``fit_novelty``, with 
 threshold, and "false_accepts" others within it, all in per cent.
 """
 
-import argparse
 import functools
-import json
 import operator
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy import command_line, percent, write_report
 from PIL import Image
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
@@ -33,7 +30,6 @@ from sklearn.metrics import roc_auc_score
 from toolkit.cli.output import print_table
 from toolkit.data import scan_folder, teaching_split
 from toolkit.factory import create_model, preprocessing_of
-from toolkit.machine import processor
 from toolkit.transfer.features import FeatureExtractor
 from toolkit.transfer.heads.feature_set import normalize_rows
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
@@ -66,15 +62,7 @@ class Set:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="googlenet", help="a registered network")
-    parser.add_argument("--weights", required=True, help="a tag or a file")
-    parser.add_argument("--data", type=Path, default=os.environ.get("TOOLKIT_DATA"), help="by default $TOOLKIT_DATA")
-    parser.add_argument("--cache", type=Path, help="of features, to go on from; by default a new one")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    arguments = parser.parse_args()
-    if arguments.data is None:
-        parser.error("name the folder of sets by --data or $TOOLKIT_DATA")
+    arguments = command_line(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as directory:
         arguments.cache = arguments.cache or Path(directory) / "cache"
         model = create_model(arguments.model, num_classes=2, weights=arguments.weights)
@@ -94,16 +82,7 @@ def main() -> None:
     summary = _summary(rows)
     columns = list(summary[0])
     print_table([[row[column] for column in columns] for row in summary], columns)
-    report = {
-        "command": "python " + " ".join(sys.argv),
-        "processor": processor(),
-        "versions": {name: version(name) for name in ("scikit-learn", "keras", "openvino", "numpy")},
-        "refused": REFUSED,
-        "mean_over_sets": summary,
-        "rows": rows,
-    }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(arguments.out, {"refused": REFUSED, "mean_over_sets": summary, "rows": rows})
 
 
 def _set(extractor: FeatureExtractor, folder: Path) -> Set:
@@ -174,9 +153,9 @@ def _measured(own: Set, others: dict[str, Features]) -> Iterator[dict[str, Any]]
                 "set": own.name,
                 "score": name,
                 "against": other,
-                "auroc": _percent(auroc),
-                "false_rejects": _percent(np.mean(known > threshold)),
-                "false_accepts": _percent(np.mean(strange <= threshold)),
+                "auroc": percent(auroc),
+                "false_rejects": percent(np.mean(known > threshold)),
+                "false_accepts": percent(np.mean(strange <= threshold)),
             }
 
 
@@ -367,10 +346,6 @@ def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         summary.append({"score": score} | figures)
     return summary
-
-
-def _percent(share: float) -> float:
-    return round(100 * float(share), 2)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Scores of a set of probabilities, and their calibration."""
 
+import math
+
 import numpy as np
 
 #: Share of the right answers on validation that the reject threshold lets through.
@@ -30,6 +32,23 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> flo
     """
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
     return float(np.mean(np.any(best == np.asarray(labels)[:, None], axis=1)))
+
+
+def estimated_share(right: float, count: int) -> tuple[float, float]:
+    """Estimate a share from a sample, and the standard error of that, with two right and two wrong examples added.
+
+    Agresti and Coull, *Approximate Is Better than "Exact" for Interval Estimation of Binomial Proportions* (1998): else
+    no mistake would mean no doubt.
+
+    Args:
+        right: how many are.
+        count: of how many.
+
+    >>> [round(value, 3) for value in estimated_share(96, 96)]
+    [0.98, 0.014]
+    """
+    share = (right + 2) / (count + 4)
+    return share, math.sqrt(share * (1 - share) / (count + 4))
 
 
 def accuracy_report(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:

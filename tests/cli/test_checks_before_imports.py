@@ -21,6 +21,8 @@ COMMANDS = [
     "finetune digits --model lenet5 --weights gone.keras --out m/x",
     "finetune digits --model resnet50 --head foo --out m/x",
     "finetune digits --model lenet5 --epochs 0 --out m/x",
+    "finetune digits --model lenet5 --unfreeze none --budget 1m --out m/x",
+    "finetune digits --model lenet5 --unfreeze none --gradual --lr 0.1 --out m/x",
     "finetune digits --model auto --weights digits --out m/x",
     "finetune digits --model resnet50,lenet6 --out m/x",
     "finetune digits --model auto --max-ms 0 --out m/x",

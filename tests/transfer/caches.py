@@ -1,4 +1,4 @@
-"""What the tests of the feature cache have in common."""
+"""Helpers of the tests of the feature cache."""
 
 import hashlib
 

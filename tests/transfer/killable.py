@@ -1,4 +1,4 @@
-"""What tests run in processes of their own, to kill them or to set them beside each other."""
+"""Work that tests do in processes of their own, to kill them or to set them beside each other."""
 
 import os
 import time

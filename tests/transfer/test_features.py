@@ -245,7 +245,7 @@ def contents(cache_dir):
 
 @pytest.fixture(scope="module")
 def unbroken(many, tmp_path_factory):
-    """What a fine-tuning that nobody disturbs comes to, and what its cache then holds."""
+    """The result of a fine-tuning that nobody disturbs, and the content of its cache."""
     directory = tmp_path_factory.mktemp("unbroken")
     process = killable.start(directory / "cache", *many, directory / "result.npz")
     process.join()

@@ -1,6 +1,7 @@
 """From pictures to a calibrated classifier: what trains, what stays, and that the parts make one network."""
 
 import logging
+import sys
 import time
 
 import keras
@@ -14,7 +15,7 @@ from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Split, Subset
 from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError
-from toolkit.metrics import softmax
+from toolkit.metrics import reject_threshold, softmax
 from toolkit.transfer import (
     AugmentedViews,
     Extraction,
@@ -23,7 +24,7 @@ from toolkit.transfer import (
     UnfrozenOptions,
     finetune,
 )
-from toolkit.transfer.stages import pooled_cuts
+from toolkit.transfer.stages import pooled_cuts, with_novelty
 
 PREPROCESSING = model_info("resnet20").preprocessing
 
@@ -63,6 +64,11 @@ def run(stripes, tmp_path):
 def logits_of(model, subset, preprocessing=PREPROCESSING):
     inputs = normalize(load_pixels(subset.paths, preprocessing), preprocessing)
     return keras.ops.convert_to_numpy(model(inputs, training=False))
+
+
+def novelty_of(model, subset):
+    """Of each picture, by a network whose second answer it is."""
+    return logits_of(keras.Model(model.input, model.outputs[1]), subset).ravel()
 
 
 def values(model):
@@ -232,15 +238,39 @@ def test_without_validation_a_fold_judges_and_then_teaches_too(model, unsplit, t
     step = result.steps[-1]
     assert (step.subset, step.kept) == ("held-out fold", True)
     assert result.accuracy == step.accuracy
-    if result.again:
-        assert result.split == unsplit
-        assert result.judged.name == "out-of-fold"
-        assert "trained again on all 60 pictures" in caplog.messages
-    else:
-        assert (len(result.split.train), len(result.split.val)) == (48, 12)
-        assert not set(result.split.train.paths) & set(result.split.val.paths)
+    assert result.again
+    assert result.split == unsplit
+    assert result.judged.name == "out-of-fold"
+    assert "trained again on all 60 pictures" in caplog.messages
     assert result.judged.report(("a", "b", "c"))["n"] == 12
     assert result.judged.standard_error > 0.05
+
+
+def test_stages_that_validation_judged_get_a_novelty_of_their_own(run, model, stripes, verdict, monkeypatch):
+    verdict(True)
+    how = {"unfreeze": "stage3", "unfrozen": UnfrozenOptions(epochs=1, learning_rate=3e-2)}
+    result = run(model, **how)
+    assert result.steps[-1].kept
+    assert (result.novelty.num_judged, result.novelty.refused) == (30, 0)
+    answered = with_novelty(result.model, result.novelty)
+    # So few pictures get the largest of their distances for a threshold: those of validation, by the trained network.
+    assert novelty_of(answered, stripes.val).max() == pytest.approx(1, abs=0.01)
+    before = run(small_residual()).novelty
+    assert np.abs(result.novelty.kernel - before.kernel).max() > 0.05 * np.abs(before.kernel).max()
+    # Every sixth picture is of one class: where a part of the pictures lacks a class, all give the means.
+    monkeypatch.setattr(sys.modules["toolkit.transfer.finetune"], "_NUM_MEANS", 10)  # a function has its name
+    again = run(small_residual(), **how).novelty
+    np.testing.assert_allclose(again.kernel, result.novelty.kernel, rtol=1e-3, atol=1e-3)
+
+
+def test_stages_trained_on_all_pictures_have_no_novelty_but_a_reject_threshold(model, unsplit, tmp_path, verdict):
+    verdict(True)
+    options = FinetuneOptions("stage3", unfrozen=UnfrozenOptions(epochs=1, learning_rate=1e-9))
+    result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
+    assert (result.again, result.novelty) == (True, None)
+    labels = np.asarray(result.judged.subset.labels)
+    assert result.reject_below == pytest.approx(reject_threshold(result.judged.probabilities, labels), abs=1e-4)
+    assert result.reject_below > 1 / 3
 
 
 def test_training_starts_from_the_chosen_classifier_though_it_reads_several_stages(model, unsplit, tmp_path, verdict):
@@ -249,11 +279,13 @@ def test_training_starts_from_the_chosen_classifier_though_it_reads_several_stag
     result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
     alone = finetune(small_residual(), unsplit, PREPROCESSING, cache_dir=tmp_path / "cache")
     ours, theirs = logits_of(result.model, unsplit.train), logits_of(alone.model, unsplit.train)
-    if result.again:  # a training that changes nothing leaves the start, but for the temperature
-        np.testing.assert_allclose(ours * result.temperature, theirs, atol=0.01 * np.abs(theirs).max())
+    assert result.again  # a training that changes nothing leaves the start, but for the temperature
+    np.testing.assert_allclose(ours * result.temperature, theirs, atol=0.01 * np.abs(theirs).max())
 
 
-def test_budget_says_what_it_will_try(model, unsplit, tmp_path, verdict, caplog):
+def test_budget_says_what_it_will_try(model, unsplit, tmp_path, verdict, caplog, monkeypatch):
+    # Without a budget, so many pictures would train the last stage alone. (A function has the module's name.)
+    monkeypatch.setattr(sys.modules["toolkit.transfer.freeze"], "LAST_STAGE_FROM", 10)
     caplog.set_level(logging.INFO, "toolkit")
     verdict(True)
     options = FinetuneOptions(unfrozen=UnfrozenOptions(epochs=3), deadline=time.monotonic() + 300)
@@ -311,6 +343,8 @@ def test_interrupting_the_repetition_keeps_what_was_better(model, unsplit, tmp_p
     cache = tmp_path / "cache"
     result = finetune(model, unsplit, PREPROCESSING, cache_dir=cache, options=options, on_epoch=interrupt)
     assert (result.steps[-1].kept, result.again, len(seen)) == (True, False, 2)
+    assert not set(result.split.train.paths) & set(result.split.val.paths)
+    assert (len(result.split.train), len(result.split.val), result.novelty.num_judged) == (48, 12, 12)
     judged = result.judged
     np.testing.assert_allclose(logits_of(result.model, judged.subset), judged.logits, atol=0.05)
 
@@ -335,9 +369,12 @@ def test_network_that_averages_class_maps_trains_its_last_convolution(stripes, t
     assert (result.head, result.features) == (None, None)
     assert result.accuracy == result.steps[-1].accuracy
     assert moved(result.model, before) == {"head"}
-    hidden = FinetuneOptions(head=HeadOptions(hidden=(4,)))
-    with pytest.raises(UserError, match="no classifier to put hidden layers in front of"):
-        finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=hidden)
+    for options, message in (
+        (FinetuneOptions(head=HeadOptions(hidden=(4,))), "no classifier to put hidden layers in front of"),
+        (FinetuneOptions(deadline=time.monotonic() + 300), "leave the time budget out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=options)
 
 
 def test_whole_network_trains_from_the_pictures(stripes, tmp_path):

@@ -1,4 +1,4 @@
-"""What stands behind the cut trains on: whole epochs, in an order that the seed and the epoch decide."""
+"""Batches of whole epochs, in an order that the seed and the epoch decide, and learning rates."""
 
 import time
 from itertools import islice

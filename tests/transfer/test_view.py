@@ -1,4 +1,4 @@
-"""How large a network sees pictures, and how much of them."""
+"""The crop and the size at which a network sees pictures."""
 
 import keras
 import numpy as np
@@ -60,7 +60,7 @@ def test_a_bundle_of_tiny_pictures_sees_them_whole_at_their_size(tmp_path, caplo
         export=ExportOptions(tmp_path / "b", formats=("savedmodel",)),
         options=FolderOptions(cache_dir=tmp_path / "cache"),
     )
-    assert "32 pixels or less on the shorter side: the network sees them at 128×128" in caplog.text
+    assert "32 pixels or less on the shorter side: resnet18 sees them at 128×128" in caplog.text
     version = tmp_path / "b" / "1"
     preprocessing = read_manifest(version).preprocessing
     assert (preprocessing.size, preprocessing.crop_fraction) == ((128, 128), 1.0)

@@ -40,7 +40,7 @@ BRIEF = CompressionOptions(epochs=1)
 
 @pytest.fixture(scope="module")
 def finetuned(bundle, digits, tmp_path_factory) -> Path:
-    """What fine-tuning wrote: LeNet-5 whose convolutions are frozen."""
+    """A fine-tuned bundle: LeNet-5 whose convolutions are frozen."""
     root = tmp_path_factory.mktemp("finetuned")
     export = ExportOptions(root / "digits", num_examples=3)
     finetune_folder(digits, "lenet5", weights=bundle, export=export, options=FolderOptions(root / "cache"))

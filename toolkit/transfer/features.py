@@ -130,10 +130,12 @@ class Pictures:
             views: of each.
         """
         cuts = [Cut(cut_name(model, tensor), tensor, whole=True) for tensor in cut_tensors(model, stage)]
-        with FeatureExtractor(
-            model, self.preprocessing, cache_dir=self.cache_dir, how=self.extraction, cuts=cuts
-        ) as extractor:
+        with self.extractor(model, cuts) as extractor:
             return tuple(own.values for own in extractor.extract_cuts(paths, views=views).values())
+
+    def extractor(self, model: "keras.Model", cuts: Sequence[Cut]) -> "FeatureExtractor":
+        """Open an extractor of a network's cuts."""
+        return FeatureExtractor(model, self.preprocessing, cache_dir=self.cache_dir, how=self.extraction, cuts=cuts)
 
 
 class FeatureExtractor:

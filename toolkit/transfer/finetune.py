@@ -19,7 +19,7 @@ from toolkit.lazy import keras
 from toolkit.metrics import accuracy_report, fit_temperature, reject_threshold, softmax
 from toolkit.network import as_classifier
 from toolkit.spec import Preprocessing
-from toolkit.transfer.features import Extraction, FeatureExtractor, Pictures
+from toolkit.transfer.features import Extraction, Pictures
 from toolkit.transfer.freeze import FreezePlan, freeze, plan_freezing, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import Head, HeadOptions
@@ -212,7 +212,7 @@ def finetune(
     frozen = Frozen(model, pictures, lots, options.head, {}, None)
     if not _is_dense(model):
         log.info("%s", result.plan)
-        return _compete(result, frozen, replace(options, deadline=None), on_epoch)
+        return _compete(result, frozen, options, on_epoch)
     if options.deadline is None:
         log.info("%s", result.plan)
     features = _extract(result, pictures)
@@ -252,9 +252,15 @@ def _plan(model: "keras.Model", num_train: int, options: FinetuneOptions) -> Fre
     stages = stages_of(model)
     plan = plan_freezing(stages, num_train, options.unfreeze)
     if _is_dense(model):
-        return plan
+        is_free = options.unfreeze == "auto" and options.deadline is not None
+        return FreezePlan(None, "as far as the time goes") if is_free else plan
     if options.head.hidden:
         raise UserError(f"{model.name} averages class maps and has no classifier to put hidden layers in front of")
+    if options.deadline is not None:
+        raise UserError(
+            f"{model.name} averages class maps, and its last convolution has to train, however long that takes; "
+            "leave the time budget out, and say how many epochs"
+        )
     if plan.unfreeze_from is None:  # its class maps are a convolution's, which trains like any other layer
         return FreezePlan(stages[-1], f"{model.name} averages class maps instead of fitting a dense classifier")
     return plan
@@ -276,14 +282,7 @@ class _Extracted:
 
 def _extract(result: FinetuneResult, pictures: Pictures) -> _Extracted:
     """Extract the features of all cuts of the training pictures, in one pass."""
-    cuts = pooled_cuts(result.model)
-    how = pictures.extraction
-    with (
-        _timed(result, "features"),
-        FeatureExtractor(
-            result.model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=how, cuts=cuts
-        ) as extractor,
-    ):
+    with _timed(result, "features"), pictures.extractor(result.model, pooled_cuts(result.model)) as extractor:
         found = extractor.extract_cuts(pictures.split.train.paths, views=pictures.views)
     values = {name: features.values for name, features in found.items()}
     num_computed = max(features.num_computed for features in found.values())
@@ -420,9 +419,7 @@ def _novelty_of(model: "keras.Model", pictures: Pictures) -> Novelty | None:
     if len(np.unique(labels)) < model.output_shape[-1]:
         train, labels = split.train, np.asarray(split.train.labels)
     cut = pooled_cuts(model)[-1]
-    with FeatureExtractor(
-        model, pictures.preprocessing, cache_dir=pictures.cache_dir, how=pictures.extraction, cuts=(cut,)
-    ) as extractor:
+    with pictures.extractor(model, (cut,)) as extractor:
         taught, judging = (extractor.extract_cuts(subset.paths)[cut.name].plain for subset in (train, split.val))
     return fit_novelty(taught, labels, model.output_shape[-1], held_out=judging)
 

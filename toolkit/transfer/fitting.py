@@ -24,7 +24,7 @@ from toolkit.transfer.freeze import stage_of
 if TYPE_CHECKING:
     import tensorflow as tf
 
-#: What training on pictures makes of them, another view in each epoch.
+#: Augmentation of pictures that stages train on, another view in each epoch.
 AUGMENT = "resized_crop:0.8/1, mirror"
 
 _WARM_UP = 0.1  # of a training
@@ -143,9 +143,7 @@ class StageRates(keras.optimizers.SGD):
     """Discriminative learning rates: an early stage, whose features are general, moves less than a late one.
 
     Howard and Ruder, *Universal Language Model Fine-tuning* (ACL 2018), section 3.2, who divide the rate by 2.6 from
-    layer to layer. SGD because AdamW, tried at
-    1e-4 with smoothed labels, lost what the start had: on 600 photographs of hand signs, GoogLeNet whole, six epochs,
-    5 % of the test pictures were wrong, 1.3 % by SGD, and 2 % before.
+    layer to layer. By SGD, because AdamW, tried at 1e-4 with smoothed labels, lost what the start had.
 
     Args:
         factors: on the learning rate, by stage; 1 for stages not named.

@@ -91,10 +91,10 @@ def is_input(layer: "keras.Layer") -> bool:
     return isinstance(layer, keras.layers.InputLayer)
 
 
-#: How the names of hidden layers begin that stand between pooled features and logits.
+#: Prefix of the names of hidden layers between pooled features and logits.
 HIDDEN = "head_hidden"
 
-#: How the names of layers begin that ``stages.stitch`` puts between cuts and classifier.
+#: Prefix of the names of layers that ``stages.stitch`` puts between cuts and classifier.
 JOINED = "head_cut"
 
 

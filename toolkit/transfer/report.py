@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
 from toolkit.files import scratch_folder, write_file
-from toolkit.metrics import accuracy_report, calibration_error, reliability
+from toolkit.metrics import calibration_error, estimated_share, reliability, top_k_accuracy
 from toolkit.report import classification, plots
 from toolkit.report.page import (
     Figure,
@@ -123,19 +123,17 @@ def _headlines(held_out: Sequence[HeldOut]) -> list[str]:
         how = "none of which taught the network"
         if own.name == OUT_OF_FOLD:
             how = "each answered by a classifier that was fitted without it"
-        top1 = accuracy_report(own.probabilities, np.asarray(own.subset.labels), ())["top1"]
+        top1 = top_k_accuracy(own.probabilities, np.asarray(own.subset.labels), 1)
         name = "Accuracy, out of fold" if own.name == OUT_OF_FOLD else f"Accuracy, {own.name} pictures"
         shown.append(headline(top1, name, *_interval(own, top1), f"{len(own.subset):,} pictures, {how}."))
     return [f'<div class="headlines">{"".join(shown)}</div>'] if shown else []
 
 
 def _interval(held_out: HeldOut, top1: float) -> tuple[float, float]:
-    """Compute the accuracy's 95 % interval, that of a share by Agresti and Coull (1998)."""
+    """Compute the accuracy's 95 % interval."""
     centre, error = top1, held_out.standard_error
     if error is None:
-        count = len(held_out.subset)
-        centre = (top1 * count + 2) / (count + 4)
-        error = (centre * (1 - centre) / (count + 4)) ** 0.5
+        centre, error = estimated_share(top1 * len(held_out.subset), len(held_out.subset))
     return max(0.0, centre - 1.96 * error), min(1.0, centre + 1.96 * error)
 
 
@@ -192,20 +190,20 @@ def _results(held_out: HeldOut, class_names: Sequence[str]) -> list[str]:
     means = classification.macro_means(rows)
     values = {"balanced accuracy: every class counts alike": means["macro_recall"], "mean F1": means["macro_f1"]}
     if len(class_names) > 5:
-        values["top-5 accuracy"] = accuracy_report(answers, labels, ())["top5"]
+        values["top-5 accuracy"] = top_k_accuracy(answers, labels, 5)
     error = calibration_error(answers, labels)
     values["calibration error: lower is better"] = error
     parts = [f"<h2>Results, {held_out.name}</h2>", figures(values)]
     calibration = (
         f"<p>A probability is off by {100 * error:.1f} points on average (expected calibration error, 15 bins).</p>"
     )
-    plotted = [
-        picture("Calibration", _drawn(lambda file: plots.plot_reliability(reliability(answers, labels), file)), 3)
-    ]
+    plotted = []
     if len(matrix) <= plots.MAX_CONFUSION_CLASSES:
         drawn = _drawn(lambda file: plots.plot_confusion(matrix, class_names, file))
-        plotted.insert(0, picture("Confusion matrix", drawn, level=3))
-    parts.append(beside(*plotted[:-1], plotted[-1] + calibration))
+        plotted.append(picture("Confusion matrix", drawn, level=3))
+    drawn = _drawn(lambda file: plots.plot_reliability(reliability(answers, labels), file))
+    plotted.append(picture("Calibration", drawn, level=3) + calibration)
+    parts.append(beside(*plotted))
     parts.append(beside(*score_tables(rows, matrix)))
     mistakes = classification.worst_mistakes(answers, labels, _MISTAKES)
     if len(mistakes):

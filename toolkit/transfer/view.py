@@ -1,9 +1,9 @@
-"""How large a network sees the pictures of a data set, and how much of them.
+"""The crop and the size at which a network sees the pictures of a data set.
 
 Published networks crop: a photograph is scaled to more than the network's input and its middle taken, 77 % of the area.
-A classifier that is fitted anew need not. Measured with GoogLeNet and the chosen classifier (``benchmarks/accuracy.py``
-records it), seeing pictures whole brings more than it costs; and pictures that are tiny are best enlarged by no more
-than four: CIFAR-10's of 32 pixels are told apart better at 128 than at 224, in a third of the time.
+A classifier that is fitted anew need not: here pictures are seen whole. And tiny ones are enlarged about four times at
+most: CIFAR-10's of 32 pixels are seen at 128 instead of 224, for a third of the arithmetic. The accuracy that both
+together give is measured by ``benchmarks/accuracy.py``.
 """
 
 from collections.abc import Sequence

@@ -57,8 +57,8 @@ COMPRESSION_METHODS = (
 )
 #: Held-out pictures that are reported on.
 NUM_REPORTED = 2000
-#: What a version takes over from the one that it was made of, where that has it: pictures for the demo with their true
-#: labels, and which pictures taught the network.
+#: Files that a version takes over from the one it was made of, where that has them: pictures for the demo with their
+#: true labels, and which pictures taught the network.
 _CARRIED = (EXAMPLES, EXAMPLE_LABELS, PICTURES)
 #: Beginnings of the places of a network's forms in float.
 _FLOAT_FORMS = (*SAVED_MODEL, KERAS_FILE, FLOAT_LITERT)

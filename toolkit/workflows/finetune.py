@@ -89,7 +89,9 @@ def finetune_folder(
         there are some.
     """
     info = None if is_network_file(model_name) or is_application(model_name) else model_info(model_name)
-    finetuning = replace(options.finetuning or FinetuneOptions(), curve=options.report is not None)
+    finetuning = options.finetuning or FinetuneOptions()
+    if options.report:
+        finetuning = replace(finetuning, curve=True)
     if finetuning.deadline is not None:
         left = finetuning.deadline - time.monotonic()
         finetuning = replace(finetuning, deadline=finetuning.deadline - _EXPORTING * left)
@@ -98,11 +100,7 @@ def finetune_folder(
         plan_freezing(info.stages, 0, finetuning.unfreeze)
         if options.preprocessing is not None:
             raise UserError(f"the preprocessing of {model_name} comes with its weights; leave --preprocessing out")
-    require_writable(export.directory)
-    require_writable(Path(options.cache_dir), "--cache")
-    if options.report:
-        require_place(options.report)
-        require_writable(Path(options.report).parent, "--report")
+    require_places(export, options)
     if info is not None:
         locate_weights(info, weights)
     elif is_application(model_name):
@@ -162,6 +160,19 @@ def finetune_folder(
     }
 
 
+def require_places(export: ExportOptions, options: FolderOptions) -> None:
+    """Refuse places of the bundle, the cache and the report that cannot be written.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    require_writable(export.directory)
+    require_writable(Path(options.cache_dir), "--cache")
+    if options.report:
+        require_place(options.report)
+        require_writable(Path(options.report).parent, "--report")
+
+
 def fitting_network(info: ModelInfo, folder: ImageFolder, weights: str | Path) -> tuple["keras.Model", Preprocessing]:
     """Build a network that sees a folder's pictures whole, and the tiny ones at a size that becomes them."""
     num_classes = len(folder.class_names)
@@ -175,8 +186,8 @@ def fitting_network(info: ModelInfo, folder: ImageFolder, weights: str | Path) -
         model = create_model(info.name, num_classes=num_classes, input_shape=shape, **model.variant)
         model.set_weights(trained)
         log.info(
-            "half of the pictures measure %d pixels or less on the shorter side: the network sees them at %d×%d",
-            *(np.median(sides), *size),
+            "half of the pictures measure %d pixels or less on the shorter side: %s sees them at %d×%d",
+            *(np.median(sides), info.name, *size),
         )
     model.preprocessing = whole_view(published.resized(size))
     return model, model.preprocessing

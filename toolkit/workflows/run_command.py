@@ -167,7 +167,8 @@ def changed_length(run: RunDirectory, before: TrainConfig, now: TrainConfig) -> 
 
     def rate(length: int) -> float:
         schedule = build_schedule(now.optimizer, total_steps=length * _PARTS, steps_per_epoch=_PARTS)
-        return float(keras.ops.convert_to_numpy(schedule(min(done, length) * _PARTS)))  # type: ignore[operator]
+        assert not isinstance(schedule, float)  # those of _BY_LENGTH change from step to step
+        return float(keras.ops.convert_to_numpy(schedule(min(done, length) * _PARTS)))
 
     return (
         f"the {now.optimizer.schedule} schedule spans {epochs} epochs from now on: after epoch {done} the learning "

@@ -69,11 +69,11 @@ def test_what_was_chosen_is_fitted_again_on_a_part():
 
 def test_classifier_is_sklearns_of_the_strength_asked_for():
     labels = np.arange(240) % 3
-    features = cuts(labels, tells={"stage3"}, noise=2.0)
-    how = SelectionOptions(HeadOptions(strengths=(30.0,)), plain=True)
+    features = {"stage3": cuts(labels, tells={"stage3"}, noise=2.0)["stage3"]}
+    how = SelectionOptions(HeadOptions(strengths=(30.0,)))
     chosen = select_head(features, labels, num_classes=3, options=how)
     assert (chosen.features.cuts, chosen.head.solver, chosen.head.strength) == (("stage3",), "lbfgs", 30.0)
-    x = features["stage3"]
+    x = chosen.features.join(features)
     # The examples' squared lengths are 1 on average, whichever way the features are divided.
     deviation = x.std(axis=0) if "each feature scaled" in chosen.chosen else np.ones(32)
     scaled = (x - x.mean(axis=0)) / deviation

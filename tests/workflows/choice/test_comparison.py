@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from toolkit import create_model
 from toolkit.cli import main
 from toolkit.errors import UserError
 from toolkit.factory import save_weights
+from toolkit.workflows.choice import comparison
 from toolkit.workflows.choice.comparison import (
     ComparedNetwork,
     Limits,
@@ -78,7 +80,9 @@ def finetuned(few, home, limits):
     )
 
 
-def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, caplog):
+def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, caplog, monkeypatch):
+    view = "toolkit.workflows.finetune.whole_view"
+    monkeypatch.setattr(view, lambda preprocessing: replace(preprocessing, crop_fraction=0.9))
     with caplog.at_level(logging.INFO, "toolkit"):
         result = finetuned(few, home, Limits())
     networks = {own["name"]: own for own in result["networks"]}
@@ -88,6 +92,7 @@ def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, caplog):
     assert 0.1 < networks["lenet5"]["megabytes"] < 0.3
     assert 0.9 < networks["resnet20"]["megabytes"] < 1.2
     assert result["bundle"].endswith("best/1")
+    assert result["finetuning"]["num_computed"] == 0  # compared as they are fine-tuned: all features are at hand
     assert "left out resnet32" in caplog.text
     assert "accuracy, out of fold" in caplog.text
 
@@ -101,6 +106,13 @@ def test_limits_rule_networks_out(few, home, capfd):
     assert (networks["resnet20"]["excluded"], networks["resnet20"]["accuracy"]) == ("over 0.5 MB", None)
     with pytest.raises(UserError, match="lenet5: over 1e-06 ms; resnet20: over 1e-06 ms"):
         finetuned(few, home, Limits(milliseconds=1e-6))
+
+
+def test_report_without_a_place_is_refused_before_networks_are_compared(few, home, monkeypatch):
+    monkeypatch.setattr(comparison, "compare_networks", None)
+    options = FolderOptions(cache_dir=home / "cache", report=home / "gone" / "page.html")
+    with pytest.raises(UserError, match="no such folder"):
+        finetune_best(few, (), weights=home, limits=Limits(), export=ExportOptions(home / "m" / "x"), options=options)
 
 
 @pytest.mark.parametrize("limits", [{"milliseconds": 0.0}, {"megabytes": -1.0}, {"megabytes": float("nan")}])

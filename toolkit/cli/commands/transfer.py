@@ -70,13 +70,17 @@ def _finetune_journey(arguments: Namespace) -> Callable[..., dict[str, Any]]:
 
 
 def _finetune_options(arguments: Namespace, started: float) -> "FinetuneOptions":
+    from toolkit.errors import UserError
     from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, UnfrozenOptions
 
+    given = [f"--{name}" for name in ("epochs", "lr", "gradual") if getattr(arguments, name) not in (None, False)]
+    if given and arguments.unfreeze == "none":
+        raise UserError(f"--unfreeze none trains no stages, and {', '.join(given)} would change nothing; leave one out")
     head = HeadOptions(solver=arguments.head, hidden=tuple(arguments.hidden), balanced=arguments.balanced)
     has_budget = arguments.budget is not None
     unfrozen = UnfrozenOptions(
         epochs=arguments.epochs or (MOST_EPOCHS if has_budget else EPOCHS),
-        learning_rate=arguments.lr,
+        learning_rate=UnfrozenOptions.learning_rate if arguments.lr is None else arguments.lr,
         gradual=arguments.gradual,
         balanced=arguments.balanced,
     )

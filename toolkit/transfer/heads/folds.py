@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from toolkit.metrics import estimated_share
+
 NUM_FOLDS = 5
 
 
@@ -57,10 +59,8 @@ def num_lots(labels: np.ndarray, lots: np.ndarray, num_classes: int) -> np.ndarr
 def standard_error(right: np.ndarray, lots: np.ndarray) -> float:
     """Compute that of the share of right answers, pictures of one lot being right or wrong together.
 
-    Two right and two wrong answers are added (Agresti and Coull, 1998): else no mistake would mean no doubt.
+    At least that of ``metrics.estimated_share``.
     """
-    count = len(right)
-    share = (right.sum() + 2) / (count + 4)
     _, lot_of = np.unique(lots, return_inverse=True)
     sums = np.bincount(lot_of, weights=right - right.mean())
-    return max(math.sqrt(share * (1 - share) / (count + 4)), math.sqrt(float(np.square(sums).sum())) / count)
+    return max(estimated_share(right.sum(), len(right))[1], math.sqrt(float(np.square(sums).sum())) / len(right))

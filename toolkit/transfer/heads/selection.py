@@ -59,13 +59,11 @@ class SelectionOptions:
             on all feature sets, other solvers on the last cut's features; what Keras trains (``"adam"``) is
             judged on one fold.
         lots: number of each picture's lot, whose pictures must not be divided by a fold; by default each is its own.
-        plain: try the last cut's features alone, as they are: what a network's own classifier reads.
         curve: also measure accuracy by number of pictures, of logistic regression.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)
     lots: np.ndarray | None = None
-    plain: bool = False
     curve: bool = False
 
 
@@ -169,17 +167,14 @@ def select_head(
     from threadpoolctl import threadpool_limits
 
     options = options or SelectionOptions()
-    labels = np.asarray(labels)
-    views = {name: own if own.ndim == 3 else own[None] for name, own in features.items()}
-    counts = np.bincount(labels, minlength=num_classes)
+    problem = _problem(features, labels, num_classes, options)
+    counts = np.bincount(problem.labels, minlength=num_classes)
     if len(counts) > num_classes or counts.min() == 0:
         raise UserError(f"labels must name each of {num_classes} classes, got counts {counts.tolist()}")
-    lots = np.arange(len(labels)) if options.lots is None else np.asarray(options.lots)
-    problem = Problem(views, labels, lots, num_classes, options.head)
     # Products with so few columns are over before a second thread has started.
     with threadpool_limits(1), step("choosing the classifier"):
         if np.count_nonzero(problem.spread > 1) < 2:
-            return _nearest_means(problem, options.plain)
+            return _nearest_means(problem)
         return _selected(problem, options)
 
 
@@ -199,16 +194,25 @@ def fit_chosen(
     """
     from threadpoolctl import threadpool_limits
 
-    labels = np.asarray(labels)
-    lots = np.arange(len(labels)) if options.lots is None else np.asarray(options.lots)
-    views = {name: own if own.ndim == 3 else own[None] for name, own in features.items()}
-    problem = Problem(views, labels, lots, num_classes, options.head)
+    problem = _problem(features, labels, num_classes, options)
     candidate = selection.candidate
     if selection.head.solver != "lbfgs" or candidate is None or not problem.fits_into_memory(candidate):
         return select_head(features, labels, num_classes=num_classes, options=options)
     with threadpool_limits(1), step("fitting the classifier"):
         head = logistic_head(problem, candidate, selection.head.strength)
     return replace(selection, head=head.scaled(1 / selection.temperature))
+
+
+def _problem(
+    features: Mapping[str, np.ndarray],
+    labels: Sequence[int] | np.ndarray,
+    num_classes: int,
+    options: SelectionOptions,
+) -> Problem:
+    labels = np.asarray(labels)
+    views = {name: own if own.ndim == 3 else own[None] for name, own in features.items()}
+    lots = np.arange(len(labels)) if options.lots is None else np.asarray(options.lots)
+    return Problem(views, labels, lots, num_classes, options.head)
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ def _selected(problem: Problem, how: SelectionOptions) -> Selection:
         return _described(problem, best, head, (_trial(problem, best, True),))
     drawn = _drawn(problem)
     searched = problem if drawn is None else problem.part(drawn)
-    outcomes = _search(searched, how.plain)
+    outcomes = _search(searched)
     best = min(outcomes, key=lambda outcome: outcome.loss)  # of equal ones the one of fewer cuts, which comes first
     trials = tuple(_trial(searched, outcome, outcome is best) for outcome in outcomes)
     candidate, strength = best.candidate, best.strength
@@ -295,10 +299,10 @@ def _num_cuts(total: int) -> list[int]:
     return [*doubled, total]
 
 
-def _search(problem: Problem, plain: bool) -> list[_Outcome]:
+def _search(problem: Problem) -> list[_Outcome]:
     """Fit every candidate, or of a large problem the probe and those that least squares find the best."""
     folds = problem.folds()
-    grams = list(_grams(problem, plain))
+    grams = list(_grams(problem))
     if len(problem.labels) ** 2 * problem.num_classes > _WORK:
         screened = [_best_strength(problem, candidate, ridge_logits(problem, folds, gram)) for candidate, gram in grams]
         ranked = sorted(range(len(grams)), key=lambda i: screened[i].loss)[:_SCREENED]
@@ -310,13 +314,13 @@ def _search(problem: Problem, plain: bool) -> list[_Outcome]:
     ]
 
 
-def _grams(problem: Problem, plain: bool) -> Iterator[tuple[Candidate, np.ndarray]]:
+def _grams(problem: Problem) -> Iterator[tuple[Candidate, np.ndarray]]:
     """Each candidate with the Gram matrix of its examples: that of several cuts is the sum of theirs."""
     names = list(problem.views)
-    wanted = _num_cuts(1 if plain else len(names))
+    wanted = _num_cuts(len(names))
     for views in sorted({1, problem.num_views}):
         for scaling in ("cut", "feature"):
-            for normalized in (False,) if plain else (False, True):
+            for normalized in (False, True):
                 total: np.ndarray | None = None
                 for count in range(1, wanted[-1] + 1 if normalized else 2):
                     single = FeatureSet((names[-count],), normalized)
@@ -402,10 +406,10 @@ def _remarks(problem: Problem) -> tuple[str, ...]:
     )
 
 
-def _nearest_means(problem: Problem, plain: bool) -> Selection:
+def _nearest_means(problem: Problem) -> Selection:
     """The class whose mean is nearest, where no two classes can be judged."""
-    candidate = replace(_last(problem), scaling="cut")
-    candidate = replace(candidate, features=replace(candidate.features, normalized=not plain))
+    last = _last(problem)
+    candidate = replace(last, features=replace(last.features, normalized=True), scaling="cut")
     count = len(problem.labels)
     return Selection(
         candidate.features,

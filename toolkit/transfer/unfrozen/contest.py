@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.data.feed.split import Split, Subset
-from toolkit.metrics import fit_temperature, softmax, top_k_accuracy
-from toolkit.transfer.features import FeatureExtractor, Pictures
+from toolkit.metrics import estimated_share, fit_temperature, softmax, top_k_accuracy
+from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import HeadOptions
@@ -73,16 +73,15 @@ class Outcome:
 
     Attributes:
         plan: what was tried, or why nothing was.
-        accuracy: of the trained network on the pictures that judged; None where nothing was trained to its end.
         model: the trained network; None where the classifier on frozen features won.
         split: the pictures that taught it, and those that did not.
         judged: the pictures that judged.
-        logits: of them, by the network that had not seen them, float32 (pictures, classes).
+        logits: of them, by the trained network that had not seen them, float32 (pictures, classes); None where nothing
+            was trained to its end.
         again: whether all pictures taught it in the end, those that judged among them.
     """
 
     plan: FreezePlan
-    accuracy: float | None
     model: "keras.Model | None"
     split: Split
     judged: Subset
@@ -90,11 +89,14 @@ class Outcome:
     again: bool = False
 
     @property
+    def accuracy(self) -> float | None:
+        """Of the trained network on the pictures that judged, a fraction."""
+        return None if self.logits is None else top_k_accuracy(self.logits, np.asarray(self.judged.labels), 1)
+
+    @property
     def standard_error(self) -> float:
-        """Of the accuracy, with two right and two wrong answers added (Agresti and Coull, 1998)."""
-        count = len(self.judged) + 4
-        share = ((self.accuracy or 0) * len(self.judged) + 2) / count
-        return math.sqrt(share * (1 - share) / count)
+        """Of the accuracy, see ``metrics.estimated_share``."""
+        return estimated_share((self.accuracy or 0.0) * len(self.judged), len(self.judged))[1]
 
 
 class Contest:
@@ -116,7 +118,7 @@ class Contest:
         self._taught, split = _held_out(frozen.pictures.split, frozen.lots)
         self._pictures = replace(frozen.pictures, split=split)
         self._before = frozen.model.get_weights()
-        self._best = Outcome(wish.plan, None, None, split, split.val, None)
+        self._best = Outcome(wish.plan, None, split, split.val, None)
         self._weights: list[np.ndarray] = []  # of the best outcome's model
 
     def run(self) -> Outcome:
@@ -144,9 +146,8 @@ class Contest:
         training.train(schedule.epochs, deadline=schedule.judged_by, on_epoch=self._on_epoch)
         split = self._pictures.split
         logits, labels = training.logits(split.val), np.asarray(split.val.labels)
-        accuracy = top_k_accuracy(logits, labels, 1)
         is_better = reference is None or _is_better(logits, reference, labels)
-        self._best = replace(self._best, accuracy=accuracy, logits=logits)
+        self._best = replace(self._best, logits=logits)
         _tell(plan, logits, reference, labels, is_better)
         if not is_better:
             return
@@ -198,14 +199,7 @@ class Contest:
             return None
         if self._pictures.split is not frozen.pictures.split:
             return np.delete(frozen.selection.logits, self._taught, axis=0)
-        pictures = self._pictures
-        with FeatureExtractor(
-            frozen.model,
-            pictures.preprocessing,
-            cache_dir=pictures.cache_dir,
-            how=pictures.extraction,
-            cuts=pooled_cuts(frozen.model),
-        ) as extractor:
+        with self._pictures.extractor(frozen.model, pooled_cuts(frozen.model)) as extractor:
             found = {name: own.plain for name, own in extractor.extract_cuts(val.paths).items()}
         return frozen.selection.head.logits(frozen.selection.features.join(found))
 

@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data import teaching_split
+from toolkit.catalogue import model_info
+from toolkit.data import ImageFolder, teaching_split
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.errors import UserError, one_line
-from toolkit.factory import create_model, preprocessing_of
 from toolkit.lazy import keras
 from toolkit.network import as_float32
 from toolkit.progress import track
-from toolkit.transfer import FeatureExtractor
+from toolkit.spec import Preprocessing
+from toolkit.transfer import FeatureExtractor, FinetuneOptions
 from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts
 from toolkit.workflows.choice.at_hand import AtHand, networks_at_hand
-from toolkit.workflows.finetune import FolderOptions, finetune_folder
-from toolkit.workflows.steps import ExportOptions, require_writable, scan
+from toolkit.workflows.finetune import FolderOptions, finetune_folder, fitting_network, require_places
+from toolkit.workflows.steps import ExportOptions, scan
 
 log = logging.getLogger("toolkit")
 
@@ -103,8 +104,7 @@ def finetune_best(
         What ``finetune_folder`` does, and under ``"networks"`` each network compared.
     """
     at_hand = networks_at_hand(names, weights)
-    require_writable(export.directory)
-    require_writable(Path(options.cache_dir), "--cache")
+    require_places(export, options)
     compared = compare_networks(data, at_hand, limits, options)
     for line in comparison_lines(compared):
         log.info(line)
@@ -132,7 +132,7 @@ def compare_networks(
     compared = []
     for own in track(at_hand, "comparing networks"):
         try:
-            compared.append(_measured(own, sample, lot_of, limits, options))
+            compared.append(_measured(own, folder, (sample, lot_of), limits, options))
         except UserError as error:  # a damaged file of one network is no reason not to take another
             log.warning("left out %s: %s", own.name, one_line(str(error)))
     return _choose(compared)
@@ -178,34 +178,38 @@ def _sample(labels: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def _measured(own: AtHand, sample: Subset, lots: np.ndarray, limits: Limits, options: FolderOptions) -> ComparedNetwork:
-    num_classes = max(sample.labels) + 1
-    model = create_model(own.name, num_classes=num_classes, weights=own.weights)
+def _measured(
+    own: AtHand, folder: ImageFolder, drawn: tuple[Subset, np.ndarray], limits: Limits, options: FolderOptions
+) -> ComparedNetwork:
+    """Measure a network on pictures drawn from a folder, which come with their lots, as it will see them."""
+    sample, lots = drawn
+    num_classes = len(folder.class_names)
+    model, preprocessing = fitting_network(model_info(own.name), folder, own.weights)
     found = ComparedNetwork(own.name, own.weights, model.count_params() * 4 / 1e6)
     if not isinstance(model.layers[-1], keras.layers.Dense):
         return replace(found, excluded="has no dense classifier to fit")
     too_much = limits.exceeded(found.megabytes)
     if too_much:
         return replace(found, excluded=too_much)
-    found = replace(found, milliseconds=_milliseconds(model, sample.paths[:1]))
+    found = replace(found, milliseconds=_milliseconds(model, preprocessing, sample.paths[:1]))
     too_much = limits.exceeded(found.megabytes, found.milliseconds or 0.0)
     if too_much:
         return replace(found, excluded=too_much)
+    how = (options.finetuning or FinetuneOptions()).extraction
     cuts = pooled_cuts(model)
-    with FeatureExtractor(model, preprocessing_of(model), cache_dir=options.cache_dir, cuts=cuts) as extractor:
+    with FeatureExtractor(model, preprocessing, cache_dir=options.cache_dir, how=how, cuts=cuts) as extractor:
         features = {name: features.plain for name, features in extractor.extract_cuts(sample.paths).items()}
     chosen = select_head(features, sample.labels, num_classes=num_classes, options=SelectionOptions(lots=lots))
     return replace(found, accuracy=chosen.accuracy, standard_error=chosen.standard_error)
 
 
-def _milliseconds(model: "keras.Model", paths: Sequence[str]) -> float:
+def _milliseconds(model: "keras.Model", preprocessing: Preprocessing, paths: Sequence[str]) -> float:
     """Measure a picture's way through the whole network in float32, on the fastest engine here.
 
     The fastest of some calls counts: whatever else the machine does only adds, and not to all networks alike.
     """
     from toolkit.engines.extract import open_extractor
 
-    preprocessing = preprocessing_of(model)
     pixels = load_pixels(paths, preprocessing)
     engine = open_extractor(as_float32(model), preprocessing, pixels, batch_size=1, precision="float32")
     engine.answers(pixels)
