@@ -84,7 +84,7 @@ def test_every_engine_and_the_served_graph_give_the_same_score(
         np.testing.assert_allclose(answers.novelty, expected, atol=tolerance, err_msg=name)
         plain = lenet(normalize(pixels, lenet_preprocessing)).numpy()
         assert (answers.probabilities.argmax(axis=1) == plain.argmax(axis=1)).mean() > 0.95
-    served = open_engine("savedmodel", knowing, lenet_preprocessing).answers_from_bytes(
+    served = open_engine("savedmodel", knowing, lenet_preprocessing).from_bytes(
         [Path(path).read_bytes() for path in paths[:4]]
     )
     np.testing.assert_allclose(served.novelty, expected[:4], atol=1e-3)
