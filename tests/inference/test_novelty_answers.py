@@ -21,7 +21,6 @@ from toolkit.data.pixels.decode import normalize
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.engines import FLOAT_ENGINES, available_engines, open_engine
-from toolkit.export import export_bundle
 from toolkit.export.parity import novelty_objections
 from toolkit.inference import evaluate_bundle
 from toolkit.lazy import keras
@@ -43,18 +42,9 @@ def novelty(lenet, digits_split, lenet_preprocessing):
 
 
 @pytest.fixture(scope="module")
-def knowing(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preprocessing, novelty):
+def knowing(export_digits, novelty):
     """The digits' bundle with novelty."""
-    return export_bundle(
-        lenet,
-        tmp_path_factory.mktemp("knowing") / "digits",
-        labels=digits_folder.class_names,
-        preprocessing=lenet_preprocessing,
-        calibration=digits_split.train,
-        evaluation=digits_split.test,
-        novelty=novelty,
-        num_examples=3,
-    )
+    return export_digits(novelty=novelty)
 
 
 @pytest.fixture(scope="module")
