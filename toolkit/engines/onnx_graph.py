@@ -64,10 +64,9 @@ def to_onnx(
         graph.add("Reshape", novelty, graph.constant("novelty_shape", [-1], np.int64), output="novelty")
         answers["novelty"] = ["batch"]
     document = graph.document("batch", answers)
-    for key, value in metadata(preprocessing, labels, reject_below).items():
+    told = metadata(preprocessing, labels, reject_below) | ({"novelty_above": 1.0} if others else {})
+    for key, value in told.items():
         document.metadata_props.add(key=key, value=json.dumps(value))
-    if others:
-        document.metadata_props.add(key="novelty_above", value=json.dumps(1.0))
     content = document.SerializeToString()
     onnx.checker.check_model(content)
     return content
