@@ -61,7 +61,7 @@ class NoveltyFacts:
     false_rejects: float  # at most this share of pictures of the classes lies above
     confidence: float  # that it does
     num_judged: int  # pictures that the threshold is from, each judged by means without it
-    parity: dict[str, float]  # by engine, the largest difference from the network's answer; of int8, the mean
+    parity: dict[str, float]  # by engine, the largest difference from the network; of quantized ones the mean
 
 
 @dataclass(frozen=True)
