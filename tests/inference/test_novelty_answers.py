@@ -172,6 +172,18 @@ def test_manifest_without_the_facts_means_no_threshold(knowing, tmp_path, strang
     assert not any(predictor.is_rejected(answer) for answer in predictor.iter_answers(strange))
 
 
+def test_compressed_network_answers_it(knowing, digits, strange, tmp_path):
+    from toolkit.workflows import compress_bundle
+
+    shutil.copytree(knowing, tmp_path / "digits" / "1")
+    made = Path(compress_bundle(tmp_path / "digits", "dynamic", data=digits)["bundle"])
+    predictor = Predictor.load(made, "litert-dynamic")
+    assert [predictor.reason(answer) for answer in predictor.answers(strange)] == ["unfamiliar"] * 4
+    parity = read_manifest(made).novelty.parity
+    assert set(parity) >= {"savedmodel", "litert", "litert-dynamic"}
+    assert 0 < parity["litert-dynamic"] < 0.1
+
+
 def test_onnx_file_answers_it(knowing, lenet_preprocessing, digits_split, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     from toolkit.workflows.onnx import export_onnx
