@@ -69,11 +69,11 @@ def lenet(digits_split, lenet_preprocessing):
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preprocessing) -> Path:
-    """The trained network's bundle with an int8 file and three examples; read only, copy it to damage it."""
+def export_digits(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preprocessing) -> Callable[..., Path]:
+    """Write the trained network's bundle, ``…/digits/1``, with an int8 file, three examples, and options besides."""
     from toolkit.export import export_bundle
 
-    return export_bundle(
+    return lambda **options: export_bundle(
         lenet,
         tmp_path_factory.mktemp("saved_models") / "digits",
         labels=digits_folder.class_names,
@@ -81,7 +81,14 @@ def bundle(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preproces
         calibration=digits_split.train,
         evaluation=digits_split.test,
         num_examples=3,
+        **options,
     )
+
+
+@pytest.fixture(scope="session")
+def bundle(export_digits) -> Path:
+    """The trained network's bundle; read only, copy it to damage it."""
+    return export_digits()
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,10 @@ from toolkit.errors import UserError, WriteError
 
 _PREFIX = ".partial-"
 _ABANDONED_SECONDS = 7 * 24 * 3600  # of a process on another machine, which cannot be asked
+# Errors of the system that only writing meets, and that libraries in other languages only tell in words.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 #: Errors of the system that are no fault of what is written, but of the disk or of who may write there.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-# Those of them that only writing meets, and that libraries in other languages only tell in words.
-_FULL = DISK_ERRORS[:4]
+DISK_ERRORS = (*_FULL, errno.EACCES, errno.EPERM, errno.EIO)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -95,7 +95,7 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file, text as UTF-8, so that readers find the old content or the new.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     with replacing(path) as partial:
         # File names in a text may hold bytes that are not UTF-8.

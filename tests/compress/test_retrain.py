@@ -251,7 +251,7 @@ def test_clusters_and_zeros_survive_quantization_aware_training(pruned, lenet_pr
 
 
 def gated_and_normalised() -> keras.Model:
-    """What 8-bit training has no rule for: normalisation behind a sum, a gate, local response normalisation."""
+    """Layers that 8-bit training has no rule for: normalisation behind a sum, a gate, local response normalisation."""
     from toolkit.layers import LocalResponseNormalization, PadChannels
 
     inputs = keras.Input((16, 16, 3), name="input")

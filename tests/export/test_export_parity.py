@@ -5,7 +5,17 @@ import pytest
 
 import toolkit.export.parity
 from toolkit.data.feed.split import Subset
-from toolkit.export.parity import NUM_PARITY, REFERENCE, AccuracyBudget, EngineAnswers, collect_answers, compare
+from toolkit.engines.runtimes import Answers, Engine
+from toolkit.export.parity import (
+    NOVELTY_REFERENCE,
+    NUM_PARITY,
+    REFERENCE,
+    AccuracyBudget,
+    EngineAnswers,
+    collect_answers,
+    compare,
+    compare_novelty,
+)
 from toolkit.spec import Preprocessing
 
 NUM, CLASSES = 200, 10
@@ -13,16 +23,16 @@ SMALL = Preprocessing((1, 1))
 PICTURES = Subset(tuple(map(str, range(NUM))), tuple(np.arange(NUM) * CLASSES // NUM))  # sorted by class, as files come
 
 
-class Table:
+class Table(Engine):
     """An engine that remembers what it was shown."""
 
-    def __init__(self, answers: np.ndarray) -> None:
-        self.answers = answers
+    def __init__(self, probabilities: np.ndarray, novelty: np.ndarray | None = None) -> None:
+        self.table = Answers(probabilities, novelty)
         self.seen: list[int] = []
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+    def answers(self, pixels: np.ndarray) -> Answers:
         self.seen.extend(pixels[:, 0, 0, 0].tolist())
-        return self.answers[pixels[:, 0, 0, 0] % len(self.answers)]
+        return Answers(*(part if part is None else part[pixels[:, 0, 0, 0] % len(part)] for part in self.table))
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +85,27 @@ def test_known_answers_of_the_network_are_taken_as_they_are(right):
     answers = collect_answers(right, {"litert-int8": Table(right)}, SMALL, PICTURES)
     np.testing.assert_array_equal(answers.probabilities[REFERENCE], right)
     assert compare(answers, AccuracyBudget()).scores == {"top1": 1, "top5": 1, "top1_litert-int8": 1, "n": NUM}
+
+
+def test_novelty_is_compared_on_the_pictures_that_the_network_was_shown(right, decoded):
+    novelty = np.linspace(0, 2, NUM, dtype=np.float32)
+    one_off = novelty.copy()
+    one_off[-1] += 0.5
+    engines = {
+        NOVELTY_REFERENCE: Table(right, novelty),
+        "litert": Table(right, one_off),
+        "openvino": Table(right),
+        "litert-int8": Table(right, novelty + 0.1),
+        "other": Table(right, one_off),
+    }
+    answers = collect_answers(
+        right, engines, SMALL, PICTURES, shown=dict.fromkeys(("litert", "other"), np.array([0, 1]))
+    )
+    assert decoded == list(PICTURES.paths)
+    assert len(engines[NOVELTY_REFERENCE].seen) == NUM_PARITY
+    assert compare_novelty(answers) == pytest.approx({"litert": 0.5, "litert-int8": 0.1})
+    assert set(compare(answers, AccuracyBudget()).parity) == {"litert", "openvino", "litert-int8"}
+    assert compare_novelty(collect_answers(right, {"litert": Table(right, novelty)}, SMALL, PICTURES)) == {}
 
 
 def test_difference_in_the_last_class_alone_is_seen(right):

@@ -21,7 +21,6 @@ from toolkit.data.pixels.decode import normalize
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.engines import FLOAT_ENGINES, available_engines, open_engine
-from toolkit.export import export_bundle
 from toolkit.export.parity import novelty_objections
 from toolkit.inference import evaluate_bundle
 from toolkit.lazy import keras
@@ -43,18 +42,9 @@ def novelty(lenet, digits_split, lenet_preprocessing):
 
 
 @pytest.fixture(scope="module")
-def knowing(tmp_path_factory, lenet, digits_folder, digits_split, lenet_preprocessing, novelty):
+def knowing(export_digits, novelty):
     """The digits' bundle with novelty."""
-    return export_bundle(
-        lenet,
-        tmp_path_factory.mktemp("knowing") / "digits",
-        labels=digits_folder.class_names,
-        preprocessing=lenet_preprocessing,
-        calibration=digits_split.train,
-        evaluation=digits_split.test,
-        novelty=novelty,
-        num_examples=3,
-    )
+    return export_digits(novelty=novelty)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +74,7 @@ def test_every_engine_and_the_served_graph_give_the_same_score(
         np.testing.assert_allclose(answers.novelty, expected, atol=tolerance, err_msg=name)
         plain = lenet(normalize(pixels, lenet_preprocessing)).numpy()
         assert (answers.probabilities.argmax(axis=1) == plain.argmax(axis=1)).mean() > 0.95
-    served = open_engine("savedmodel", knowing, lenet_preprocessing).answers_from_bytes(
+    served = open_engine("savedmodel", knowing, lenet_preprocessing).from_bytes(
         [Path(path).read_bytes() for path in paths[:4]]
     )
     np.testing.assert_allclose(served.novelty, expected[:4], atol=1e-3)
@@ -180,6 +170,18 @@ def test_manifest_without_the_facts_means_no_threshold(knowing, tmp_path, strang
     write_manifest(copy, replace(read_manifest(copy), novelty=None))
     predictor = Predictor.load(copy, "litert")
     assert not any(predictor.is_rejected(answer) for answer in predictor.iter_answers(strange))
+
+
+def test_compressed_network_answers_it(knowing, digits, strange, tmp_path):
+    from toolkit.workflows import compress_bundle
+
+    shutil.copytree(knowing, tmp_path / "digits" / "1")
+    made = Path(compress_bundle(tmp_path / "digits", "dynamic", data=digits)["bundle"])
+    predictor = Predictor.load(made, "litert-dynamic")
+    assert [predictor.reason(answer) for answer in predictor.answers(strange)] == ["unfamiliar"] * 4
+    parity = read_manifest(made).novelty.parity
+    assert set(parity) >= {"savedmodel", "litert", "litert-dynamic"}
+    assert 0 < parity["litert-dynamic"] < 0.1
 
 
 def test_onnx_file_answers_it(knowing, lenet_preprocessing, digits_split, tmp_path):

@@ -1,4 +1,4 @@
-"""What must hold of every network and takes minutes over all of them: overfitting, exports, the JAX backend."""
+"""Every network, in tests that take minutes over all of them: overfitting, exports, the JAX backend."""
 
 import subprocess
 import sys

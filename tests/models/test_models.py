@@ -1,4 +1,4 @@
-"""What must hold of every registered network, recomputed from the network itself."""
+"""Facts about every registered network, recomputed from the network itself."""
 
 import keras
 import numpy as np

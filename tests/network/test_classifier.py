@@ -176,7 +176,7 @@ def normalization():
 
 
 def tutorial(inputs):
-    """What preprocess_input of MobileNet puts into a graph."""
+    """The operations that preprocess_input of MobileNet puts into a graph."""
     return inputs / 127.5 - 1.0
 
 

@@ -30,7 +30,7 @@ PIECE = 100_000
 
 @dataclass
 class Answer:
-    """How the server answers one request."""
+    """The server's answer to one request."""
 
     status: int = 200
     content: bytes = CONTENT
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass
 class Request:
-    """What was asked, and how much of a body went out."""
+    """A request that came, and the bytes of a body that went out."""
 
     path: str
     headers: dict[str, str]

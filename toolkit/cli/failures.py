@@ -16,11 +16,10 @@ _OUTPUTS = ("export", "out", "cache", "report", "onnx", "draw", "filters", "augm
 _INPUTS = ("bundle", "data", "directory", "target")
 
 
-def in_words(error: Exception, arguments: argparse.Namespace) -> str:
+def in_words(error: UserError | OSError, arguments: argparse.Namespace) -> str:
     """Word an error in one line; ``""`` where that would not tell a person what to do."""
     if isinstance(error, OSError):
         return one_line(_of_the_system(error, arguments))
-    assert isinstance(error, UserError)
     return one_line(f"{error}{_another_place(error.place, arguments) if isinstance(error, WriteError) else ''}")
 
 

@@ -25,9 +25,8 @@ MAX_EXAMPLES = 12
 class Answer:
     """A network's answer to one picture, best prediction first.
 
-    ``milliseconds`` are for decoding the picture and running the network, without loading it. ``rejected`` tells that
-    the picture is of none of the classes, by the thresholds the bundle brings, and ``reason`` why, see
-    ``Predictor.reason``. ``true_label`` is known of the
+    ``milliseconds`` are for decoding the picture and running the network, without loading it. ``reason`` says why the
+    picture is of none of the classes, where it is not, see ``Predictor.reason``. ``true_label`` is known of the
     bundle's own examples. ``turned`` are the pixels that the network saw, uint8 (height, width, 3), where light and
     dark had to be exchanged, see ``toolkit.data.pixels.ground``.
     """
@@ -36,10 +35,14 @@ class Answer:
     engine: str
     milliseconds: float
     predictions: tuple[Prediction, ...]
-    rejected: bool = False
+    reason: str = ""
     true_label: str | None = None
     turned: np.ndarray | None = None
-    reason: str = ""
+
+    @property
+    def rejected(self) -> bool:
+        """True where the picture is of none of the classes, by the thresholds that the bundle brings."""
+        return bool(self.reason)
 
     @property
     def is_right(self) -> bool:
@@ -49,7 +52,8 @@ class Answer:
     def as_document(self) -> dict[str, Any]:
         """Plain JSON-ready values; ``turned`` tells only whether light and dark were exchanged."""
         predictions = [asdict(prediction) for prediction in self.predictions]
-        return vars(self) | {"predictions": predictions, "turned": self.turned is not None}
+        changed = {"predictions": predictions, "rejected": self.rejected, "turned": self.turned is not None}
+        return vars(self) | changed
 
 
 class Classifier:
@@ -117,7 +121,7 @@ class Classifier:
         milliseconds = 1000 * (time.perf_counter() - start)
         best, reason = tuple(predictor.top(answer.probabilities)), predictor.reason(answer)
         truth = self._true_label(picture, name)
-        return Answer(name, predictor.engine_name, milliseconds, best, bool(reason), truth, turned, reason)
+        return Answer(name, predictor.engine_name, milliseconds, best, reason, truth, turned)
 
     def predictor(self, bundle: str, engine: str) -> Predictor:
         """Take a network, loaded if it is not yet."""

@@ -214,7 +214,9 @@ class _Page:
         try:
             return self._classify(picture, bundle, engine).as_document()
         except ImageError as error:
-            raise gr.Error(f"{uploads.file_name(picture)}: {_reason(error)}", print_exception=False) from None
+            raise gr.Error(
+                f"{uploads.file_name(picture)}: {error.reason('the picture')}", print_exception=False
+            ) from None
         except UserError as error:
             raise gr.Error(self._classifier.without_paths(error), print_exception=False) from None
         except Exception:
@@ -234,7 +236,7 @@ class _Page:
             return markup.answer_card(self._classify(picture, bundle, engine), note), True
         except ImageError as error:
             title = f"{uploads.file_name(picture)} cannot be read as a picture"
-            return markup.problem_card(title, _sentence(_reason(error)), "Try another picture."), False
+            return markup.problem_card(title, _sentence(error.reason("the picture")), "Try another picture."), False
         except UserError as error:
             text = self._classifier.without_paths(error)
             return markup.problem_card("This network cannot be used", text, "Choose another one."), True
@@ -266,7 +268,3 @@ def _sent(event: gr.EventData) -> dict[str, Any]:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _reason(error: ImageError) -> str:
-    return str(error).removeprefix("the picture: ")

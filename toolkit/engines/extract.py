@@ -168,7 +168,8 @@ def _openvino_extractors(
     # gets all cores.
     streams = num_threads() if batch_size > 1 else 1
     options: dict[str, Any] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": num_threads()}
-    for hint in ({}, {"INFERENCE_PRECISION_HINT": "f32"})[precision == "float32" :]:
+    in_float32 = {"INFERENCE_PRECISION_HINT": "f32"}
+    for hint in [in_float32] if precision == "float32" else [{}, in_float32]:
         compiled = core.compile_model(graph, "CPU", options | hint)
         bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         name = "bfloat16" if bfloat16 else "float32"

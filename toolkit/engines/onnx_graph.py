@@ -64,22 +64,23 @@ def to_onnx(
         graph.add("Reshape", novelty, graph.constant("novelty_shape", [-1], np.int64), output="novelty")
         answers["novelty"] = ["batch"]
     document = graph.document("batch", answers)
-    for key, value in metadata(preprocessing, labels, reject_below).items():
+    for key, value in metadata(preprocessing, labels, reject_below, 1.0 if others else None).items():
         document.metadata_props.add(key=key, value=json.dumps(value))
-    if others:
-        document.metadata_props.add(key="novelty_above", value=json.dumps(1.0))
     content = document.SerializeToString()
     onnx.checker.check_model(content)
     return content
 
 
-def metadata(preprocessing: Preprocessing, labels: Sequence[str], reject_below: float | None) -> dict[str, Any]:
+def metadata(
+    preprocessing: Preprocessing, labels: Sequence[str], reject_below: float | None, novelty_above: float | None
+) -> dict[str, Any]:
     """Describe, for a reader in any language, what stands around an ONNX file's network.
 
     ``labels``, in output order. ``resize``: a picture, upright and RGB, becomes pixels. ``input``: the pixels that the
-    file takes. ``normalisation``: done in the file, told for whoever has a network without it. ``reject_below``.
+    file takes. ``normalisation``: done in the file, told for whoever has a network without it. ``reject_below`` and
+    ``novelty_above``: thresholds of what is none of the classes.
 
-    >>> metadata(Preprocessing((8, 8)), ["cat", "dog"], 0.7)["resize"]
+    >>> metadata(Preprocessing((8, 8)), ["cat", "dog"], 0.7, None)["resize"]
     {'mode': 'crop', 'height': 8, 'width': 8, 'crop_fraction': 1.0, 'interpolation': 'bilinear', 'antialias': True}
     """
     height, width = preprocessing.size
@@ -93,6 +94,7 @@ def metadata(preprocessing: Preprocessing, labels: Sequence[str], reject_below: 
         "input": pixels,
         "normalisation": normalisation,
         "reject_below": reject_below,
+        "novelty_above": novelty_above,
     }
 
 

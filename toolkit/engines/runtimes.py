@@ -2,9 +2,10 @@
 
 import importlib.util
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,29 +32,19 @@ class Answers(NamedTuple):
     novelty: np.ndarray | None = None
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """A loaded network. Safe to call from several threads; calls run one after another."""
 
+    @abstractmethod
     def answers(self, pixels: np.ndarray) -> Answers:
         """Answer uint8 RGB (batch, height, width, 3)."""
-        ...
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 RGB (batch, height, width, 3) to float32 probabilities (batch, classes)."""
-        ...
-
-
-class Answering:
-    """Base of engines: what a network answers, all of it or the probabilities alone."""
-
-    def answers(self, pixels: np.ndarray) -> Answers:
-        raise NotImplementedError
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         return self.answers(pixels).probabilities
 
 
-class KerasEngine(Answering):
+class KerasEngine(Engine):
     """The Keras network itself, compiled where the backend can: the reference the others are held against."""
 
     def __init__(self, model: "keras.Model", preprocessing: Preprocessing) -> None:
@@ -73,7 +64,7 @@ class KerasEngine(Answering):
         return Answers(self._probabilities(logits), *(other[:, 0] for other in others))
 
 
-class SavedModelEngine(Answering):
+class SavedModelEngine(Engine):
     """TensorFlow, through the bundle's own signatures.
 
     Attributes:
@@ -90,12 +81,8 @@ class SavedModelEngine(Answering):
     def answers(self, pixels: np.ndarray) -> Answers:
         return _of_signature(self.loaded.signatures["pixels"](pixels=self._constant(pixels)))
 
-    def from_bytes(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """Answer encoded pictures, decoded in the graph, as for whoever serves the bundle: float32 (n, classes)."""
-        return self.answers_from_bytes(pictures).probabilities
-
-    def answers_from_bytes(self, pictures: Sequence[bytes]) -> Answers:
-        """Answer encoded pictures, decoded in the graph."""
+    def from_bytes(self, pictures: Sequence[bytes]) -> Answers:
+        """Answer encoded pictures, decoded in the graph, as for whoever serves the bundle."""
         return _of_signature(self._of_bytes("serving_default", pictures))
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
@@ -112,7 +99,7 @@ def _of_signature(outputs: Any) -> Answers:
     return Answers(outputs["probabilities"].numpy(), None if novelty is None else novelty.numpy())
 
 
-class LiteRTEngine(Answering):
+class LiteRTEngine(Engine):
     """LiteRT on the CPU with XNNPACK."""
 
     def __init__(self, file: Path, preprocessing: Preprocessing) -> None:
@@ -143,7 +130,7 @@ def _of_outputs(outputs: Sequence[np.ndarray]) -> Answers:
     return Answers(softmax(logits), *(other[:, 0] for other in others[:1]))
 
 
-class OpenVINOEngine(Answering):
+class OpenVINOEngine(Engine):
     """OpenVINO on the CPU, reading the LiteRT file. Float networks run in float32, so that answers agree.
 
     Without byte dot products, OpenVINO's int8 kernels add pairs of products in 16 bits, which saturate: a trained

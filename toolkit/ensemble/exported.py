@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.bundle import Manifest
-from toolkit.engines.runtimes import Answering, Answers, SavedModelEngine
+from toolkit.engines.runtimes import Answers, Engine, SavedModelEngine
 from toolkit.ensemble.crops import plan_crops
 from toolkit.ensemble.ensemble import Ensemble, Member
 
@@ -27,10 +27,10 @@ class ExportedEnsemble(Ensemble):
 
     def from_bytes(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Answer encoded pictures, decoded and cut in the graph, as for whoever serves the bundle."""
-        return self._whole.from_bytes(pictures)
+        return self._whole.from_bytes(pictures).probabilities
 
 
-class _ExportedMember(Answering):
+class _ExportedMember(Engine):
     """One function of a SavedModel, uint8 pixels of its network's size to probabilities."""
 
     def __init__(self, whole: SavedModelEngine, index: int) -> None:

@@ -38,6 +38,7 @@ from toolkit.engines.runtimes import Engine, KerasEngine
 from toolkit.engines.timing import latencies, recommend
 from toolkit.errors import UserError, one_line
 from toolkit.export.parity import (
+    NOVELTY_REFERENCE,
     AccuracyBudget,
     Comparison,
     EngineAnswers,
@@ -166,6 +167,8 @@ class BundleDraft:
     ) -> EngineAnswers:
         """Show every engine, and ``others``, the evaluation pictures: see ``collect_answers``."""
         engines = {**self.engines, **(others or {})}
+        if self.options.novelty is not None:
+            engines[NOVELTY_REFERENCE] = KerasEngine(self.answering, self.preprocessing)
         return collect_answers(self.reference, engines, self.preprocessing, self.pictures, shown=shown)
 
     def publish(self, answers: EngineAnswers) -> Path:
@@ -177,11 +180,8 @@ class BundleDraft:
         options, directory = self.options, self.directory
         comparison = compare(answers, options.budget or AccuracyBudget())
         engines = self.engines
-        differences: dict[str, float] = {}
-        if options.novelty is not None:
-            expected = KerasEngine(self.answering, self.preprocessing)
-            differences = compare_novelty(expected, engines, self.pictures)
-            comparison.objections.update(novelty_objections(differences))
+        differences = compare_novelty(answers)
+        comparison.objections.update(novelty_objections(differences))
         if not options.force:
             comparison = self._without_failed_files(comparison)
             engines = {name: engine for name, engine in engines.items() if name in comparison.parity}

@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Subset
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine
+from toolkit.engines.runtimes import Answers
 from toolkit.metrics import top_k_accuracy
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -17,12 +18,13 @@ log = logging.getLogger(__name__)
 
 #: The network itself among the engines: what the others are held against.
 REFERENCE = "keras"
+#: The network with its novelty, where that is written too: the same for the second answer.
+NOVELTY_REFERENCE = "keras with novelty"
 #: Largest difference in probability between float engines.
 FLOAT_TOLERANCE = 1e-4
 #: Pictures over which float engines are compared; quantized ones are judged on all.
 NUM_PARITY = 64
-
-#: The same for novelty, where 1 is the threshold.
+#: Largest difference in novelty between float engines, where 1 is the threshold.
 NOVELTY_TOLERANCE = 1e-3
 #: Largest difference in novelty, on average over pictures, of a quantized file.
 QUANTIZED_NOVELTY = 0.1
@@ -46,17 +48,19 @@ class AccuracyBudget:
 
 @dataclass(frozen=True)
 class EngineAnswers:
-    """Probabilities that engines gave for one set of pictures.
+    """Answers that engines gave for one set of pictures.
 
     Attributes:
         labels: of the pictures, integers (pictures,); None for noise, which has none.
         seen: by engine, the indices of the pictures it was shown, ascending.
         probabilities: by engine, float32 (pictures shown, classes).
+        novelty: by engine that tells it, float32 (pictures shown,).
     """
 
     labels: np.ndarray | None
     seen: Mapping[str, np.ndarray]
     probabilities: Mapping[str, np.ndarray]
+    novelty: Mapping[str, np.ndarray]
 
     def of(self, engine: str, indices: np.ndarray) -> np.ndarray:
         """Look up an engine's probabilities for some of the pictures that it was shown."""
@@ -133,7 +137,8 @@ def collect_answers(
 ) -> EngineAnswers:
     """Run engines over the evaluation pictures in one pass.
 
-    The network and quantized engines are shown all pictures, float engines ``NUM_PARITY`` of them.
+    The network and quantized engines are shown all pictures, float engines and the network with its novelty
+    ``NUM_PARITY`` of them.
 
     Args:
         reference: the network, or its probabilities for all pictures where they are known.
@@ -149,41 +154,42 @@ def collect_answers(
     total = len(pictures)
     seen = {REFERENCE: np.arange(total)}
     for name in engines:
-        own = _spread(total) if name in FLOAT_ENGINES else np.arange(total if name in ENGINES else 0)
+        few = name in FLOAT_ENGINES or name == NOVELTY_REFERENCE
+        own = _spread(total) if few else np.arange(total if name in ENGINES else 0)
         seen[name] = np.union1d(own, (shown or {}).get(name, ())).astype(int)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in seen}
+    parts: dict[str, list[Answers]] = {name: [] for name in seen}
     running = dict(engines)
     if isinstance(reference, np.ndarray):
-        parts[REFERENCE] = [reference]
+        parts[REFERENCE] = [Answers(reference)]
     else:
         running[REFERENCE] = reference
     for start, pixels in pictures.batches("comparing engines on held-out pictures"):
         for name, engine in running.items():
             chosen = seen[name][(seen[name] >= start) & (seen[name] < start + len(pixels))] - start
             if len(chosen):
-                parts[name].append(engine.probabilities(pixels[chosen]))
-    return EngineAnswers(pictures.labels, seen, {name: np.concatenate(own) for name, own in parts.items()})
+                parts[name].append(engine.answers(pixels[chosen]))
+    novelty = {name: [part.novelty for part in own if part.novelty is not None] for name, own in parts.items()}
+    return EngineAnswers(
+        pictures.labels,
+        seen,
+        {name: np.concatenate([part.probabilities for part in own]) for name, own in parts.items()},
+        {name: np.concatenate(own) for name, own in novelty.items() if own},
+    )
 
 
-def compare_novelty(expected: Engine, engines: Mapping[str, Engine], pictures: HeldOutPictures) -> dict[str, float]:
-    """Compare the second answer of engines with the network's on up to ``NUM_PARITY`` pictures.
+def compare_novelty(answers: EngineAnswers) -> dict[str, float]:
+    """Compare the second answer of engines with the network's, on the pictures that it was shown for that.
 
     Returns:
         By engine that has one, the largest difference, and of quantized engines the mean.
     """
-    chosen = _spread(len(pictures))
-    found: dict[str, list[np.ndarray]] = {}
-    for start, pixels in pictures.batches("comparing novelty"):
-        own = pixels[chosen[(chosen >= start) & (chosen < start + len(pixels))] - start]
-        if not len(own):
-            continue
-        reference = expected.answers(own).novelty
-        for name, engine in engines.items():
-            novelty = engine.answers(own).novelty
-            if novelty is not None and reference is not None:
-                found.setdefault(name, []).append(np.abs(novelty - reference))
-    joined = {name: np.concatenate(parts) for name, parts in found.items()}
-    return {name: float(own.max() if name in FLOAT_ENGINES else own.mean()) for name, own in joined.items()}
+    judged = answers.seen.get(NOVELTY_REFERENCE, np.arange(0))
+    found: dict[str, float] = {}
+    for name in filter(ENGINES.__contains__, answers.novelty if len(judged) else ()):
+        own = answers.novelty[name][np.searchsorted(answers.seen[name], judged)]
+        differences = np.abs(own - answers.novelty[NOVELTY_REFERENCE])
+        found[name] = float(differences.max() if name in FLOAT_ENGINES else differences.mean())
+    return found
 
 
 def novelty_objections(differences: Mapping[str, float]) -> dict[str, str]:

@@ -10,7 +10,6 @@ import inspect
 import logging
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.foreign import open_network
 from toolkit.factory.source import network_in
+from toolkit.files import scratch_folder
 from toolkit.lazy import keras, lazy_module
 from toolkit.network import as_classifier, split_rescaling, with_new_head
 from toolkit.progress import step
@@ -162,15 +162,14 @@ def open_application(
 
 
 def _check_variant(name: str, own: str, variant: dict[str, Any]) -> None:
-    known = [keyword for keyword in _keywords(own) if keyword not in _RESERVED] if variant else []
+    if not variant:  # and Keras need not be imported
+        return
+    parameters = inspect.signature(getattr(keras.applications, own)).parameters
+    known = [keyword for keyword in parameters if keyword not in _RESERVED]
     for keyword in variant:
         if keyword not in known:
             listing = f"{name} has {', '.join(known) or 'no variants'}"
             raise UserError(unknown_name("keyword", keyword, known, listing=listing))
-
-
-def _keywords(own: str) -> list[str]:
-    return list(inspect.signature(getattr(keras.applications, own)).parameters)
 
 
 def _built(own: str, **options: Any) -> "keras.Model":
@@ -251,8 +250,8 @@ def _num_classes(given: Counter[tuple[int, ...]], built: Counter[tuple[int, ...]
 
 def _loaded(model: "keras.Model", file: TensorFile) -> "keras.Model":
     # Keras goes by the suffix, and people rename files.
-    with tempfile.TemporaryDirectory(prefix="toolkit-weights-") as directory:
-        link = Path(directory) / f"file.{file.format}"
+    with scratch_folder("toolkit-weights-") as directory:
+        link = directory / f"file.{file.format}"
         link.symlink_to(file.path.absolute())
         try:
             model.load_weights(link)

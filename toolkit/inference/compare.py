@@ -10,7 +10,7 @@ from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import GRAPH_FORMATS
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
-from toolkit.engines.runtimes import Answering, Answers, KerasEngine, SavedModelEngine
+from toolkit.engines.runtimes import Answers, KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
 from toolkit.errors import UserError
 from toolkit.inference.choice import is_trusted, remember_times
@@ -110,7 +110,7 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     return {"bundle": str(version_dir), "rows": rows}
 
 
-class _Cutting(Answering):
+class _Cutting(Engine):
     """An ensemble as an engine to time: from a decoded picture to the average."""
 
     def __init__(self, version_dir: Path) -> None:
@@ -125,7 +125,7 @@ def _served(engine: SavedModelEngine, image: Path) -> np.ndarray:
     import tensorflow as tf
 
     try:
-        return engine.from_bytes([image.read_bytes()])
+        return engine.from_bytes([image.read_bytes()]).probabilities
     except tf.errors.InvalidArgumentError:
         raise UserError(
             f"{image}: the engines' decoder reads it and the served graph's does not, which takes "

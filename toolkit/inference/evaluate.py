@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import Pictures, join_pictures, picture_digests, read_pictures
-from toolkit.data import ImageError, ImageFolder, scan_folder
+from toolkit.data import ImageFolder, scan_folder
 from toolkit.errors import UserError, unknown_name
 from toolkit.inference.predictor import Answer, Predictor
 from toolkit.metrics import accuracy_report
@@ -61,9 +61,7 @@ def evaluate_bundle(
     paths = [folder.root / folder.paths[index] for index in chosen.indices]
     answers: list[Answer] = []
     with step("evaluating", len(paths)) as told:
-        for answer in predictor.iter_answers(paths, batch_size=32):
-            if isinstance(answer, ImageError):
-                raise answer
+        for answer in predictor.answers(paths):
             answers.append(answer)
             told(len(answers))
     probabilities = np.stack([answer.probabilities for answer in answers])

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bundle import find_bundle, read_examples
-from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference.predictor import Predictor
 from toolkit.progress import step
@@ -30,11 +29,9 @@ def answer_examples(bundle: str | Path, engine: str = "auto") -> dict[str, Any]:
         raise UserError(f"{version_dir}: brings no example pictures; export it with --examples N")
     with step("classifying the examples"):
         predictor = Predictor.load(version_dir, engine)
-        answers = list(predictor.iter_answers([example.path for example in examples]))
+        answers = list(predictor.answers([example.path for example in examples]))
     rows = []
     for example, answer in zip(examples, answers, strict=True):
-        if isinstance(answer, ImageError):
-            raise answer
         (best,) = predictor.top(answer.probabilities, 1)
         found = {"label": best.label, "probability": best.probability, "rejected": predictor.is_rejected(answer)}
         rows.append({"path": str(example.path), "true_label": example.label} | found)

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -205,10 +205,15 @@ class Predictor:
         Batches are smaller where crops are many. The next ones are decoded while the engine answers one.
         """
         for rows in self._answer_batches(images, batch_size):
-            for row in rows:
-                if isinstance(row, ImageError):
-                    raise row
-            yield np.stack([row.probabilities for row in cast(list[Answer], rows)])
+            yield np.stack([answer.probabilities for answer in _readable(rows)])
+
+    def answers(self, images: Any, *, batch_size: int = 32) -> Iterator[Answer]:
+        """Answer pictures one by one, with all that tells whether they are of the classes.
+
+        Raises:
+            ImageError: a picture cannot be read.
+        """
+        return _readable(self.iter_answers(images, batch_size=batch_size))
 
     def iter_answers(self, images: Any, *, batch_size: int = 16) -> Iterator[Answer | ImageError]:
         """Answer pictures one by one, going on after those that cannot be read.
@@ -234,7 +239,7 @@ class Predictor:
             yield [picture if isinstance(picture, ImageError) else next(answers) for picture in batch]
 
     def decode(self, source: Any) -> Decoded:
-        """Decode a picture, as ``predict`` takes it, for ``from_decoded``: for whoever decodes pictures one by one.
+        """Decode a picture, as ``predict`` takes it, for ``answer_decoded``: for whoever decodes pictures one by one.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -250,7 +255,7 @@ class Predictor:
         except ImageError as error:
             if isinstance(source, str):  # it names the file
                 raise
-            raise ImageError(f"{name}: {str(error).removeprefix('the picture: ')}") from None
+            raise ImageError(f"{name}: {error.reason('the picture')}") from None
 
     def from_decoded(self, pictures: Sequence[Decoded]) -> np.ndarray:
         """Answer pictures that ``decode`` has decoded: float32 probabilities (len(pictures), classes)."""
@@ -273,13 +278,16 @@ class Predictor:
         Raises:
             UserError: several bundles are averaged whose networks differ in size.
         """
-        return np.stack([answer.probabilities for answer in self.answer_pixels(pixels)])
+        return self._from_pixels(pixels).probabilities
 
     def answer_pixels(self, pixels: np.ndarray) -> list[Answer]:
         """Do as ``from_pixels``, with all that tells whether the pictures are of the classes."""
+        return _one_by_one(self._from_pixels(pixels))
+
+    def _from_pixels(self, pixels: np.ndarray) -> Answers:
         if isinstance(self._engine, Ensemble):
-            return _one_by_one(Answers(self._engine.from_pixels(pixels)))
-        return _one_by_one(self._engine.answers(pixels))
+            return Answers(self._engine.from_pixels(pixels))
+        return self._engine.answers(pixels)
 
     def features(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
         """Compute the pooled embeddings of pictures as ``predict`` takes them: float32 (pictures, width).
@@ -329,11 +337,11 @@ class Predictor:
             ``"unfamiliar"``: far from the pictures of every class. ``"unsure"``: the best probability lies below
             ``reject_below``.
         """
-        novelty = answer.novelty if isinstance(answer, Answer) else None
-        probabilities = answer.probabilities if isinstance(answer, Answer) else answer
-        if self.novelty_above is not None and novelty is not None and not novelty <= self.novelty_above:
+        if not isinstance(answer, Answer):
+            answer = Answer(answer)
+        if self.novelty_above is not None and answer.novelty is not None and not answer.novelty <= self.novelty_above:
             return "unfamiliar"
-        if self.reject_below is not None and float(np.max(probabilities)) < self.reject_below:
+        if self.reject_below is not None and float(np.max(answer.probabilities)) < self.reject_below:
             return "unsure"
         return ""
 
@@ -353,6 +361,14 @@ def _one_by_one(answers: Answers) -> list[Answer]:
     if novelty is None:
         return [Answer(row) for row in probabilities]
     return [Answer(row, float(value)) for row, value in zip(probabilities, novelty, strict=True)]
+
+
+def _readable(answers: Iterable[Answer | ImageError]) -> Iterator[Answer]:
+    """Take answers until one is an error, which is raised."""
+    for answer in answers:
+        if isinstance(answer, ImageError):
+            raise answer
+        yield answer
 
 
 def _files_of(engine: str) -> tuple[str, ...]:

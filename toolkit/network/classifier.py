@@ -137,20 +137,16 @@ def probabilities_of(model: "keras.Model") -> Callable[["np.ndarray"], "np.ndarr
     Raises:
         UserError: as for ``as_classifier``.
     """
+    from toolkit.metrics import softmax  # which imports NumPy
+
     if answers_novelty(model):
-        return _softmax()
+        return softmax
     head = head_of(model)
     _require_one_of_many(model, head)
     if head.activation == "softmax":
         return lambda answers: np.asarray(answers, np.float32)
     if head.activation == "sigmoid":
         return lambda answers: np.concatenate([1 - answers, answers], axis=-1).astype(np.float32)
-    return _softmax()
-
-
-def _softmax() -> Callable[["np.ndarray"], "np.ndarray"]:
-    from toolkit.metrics import softmax
-
     return softmax
 
 

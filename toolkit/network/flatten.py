@@ -217,11 +217,11 @@ class _Run:
         """A map and the order of its channels, where an operation does nothing but change that order."""
         config = operation.get_config()
         if kind == "Stack" and len(args) == 1 and isinstance(args[0], list | tuple):
-            picked = [self._channels.get(id(tensor)) for tensor in args[0]]
-            sources = {id(found[0]) for found in picked if found is not None}
-            if None in picked or len(sources) != 1 or config.get("axis") not in (-1, 3):
+            picked = [self._channels[id(tensor)] for tensor in args[0] if id(tensor) in self._channels]
+            of_one_map = len({id(source) for source, _ in picked}) == 1 and len(picked) == len(args[0])
+            if not of_one_map or config.get("axis") not in (-1, 3):
                 return None
-            return picked[0][0], [found[1] for found in picked if found is not None]  # type: ignore[index]
+            return picked[0][0], [channel for _, channel in picked]
         if not args or not isinstance(args[0], keras.KerasTensor) or len(args[0].shape) != 4:
             return None
         backwards = list(range(args[0].shape[-1]))[::-1]

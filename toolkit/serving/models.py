@@ -96,8 +96,7 @@ def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) ->
         try:
             return predictor.decode(data)
         except ImageError as error:
-            reason = str(error).removeprefix("the picture: ")
-            raise RequestError(f"{request.place(index)}: {reason}") from None
+            raise RequestError(f"{request.place(index)}: {error.reason('the picture')}") from None
 
     def classify(batch: Sequence[tuple[int, bytes]]) -> list[Answer]:
         return predictor.answer_decoded(list(decoders.map(decode, batch)))

@@ -15,7 +15,6 @@ from toolkit.bundle import (
     EXAMPLES,
     FLOAT_LITERT,
     KERAS_FILE,
-    NOVELTY_FILE,
     PICTURES,
     SAVED_MODEL,
     Manifest,
@@ -226,10 +225,7 @@ class _Source:
         """Fitted on the network's features, to be answered beside its logits."""
         from toolkit.transfer.heads.novelty import Novelty
 
-        if NOVELTY_FILE not in self.manifest.files:
-            return None
-        verify_files(self.path, self.manifest, (NOVELTY_FILE,))
-        return Novelty.read(self.path / NOVELTY_FILE)
+        return Novelty.of_bundle(self.path, self.manifest)
 
     def answering(self, network: "keras.Model") -> "keras.Model":
         """Put the novelty on the source's network, or on what a method made of it."""

@@ -9,12 +9,10 @@ import numpy as np
 
 from toolkit.bundle import (
     EXAMPLES,
-    NOVELTY_FILE,
     Manifest,
     find_bundle,
     read_manifest,
     require_network,
-    verify_files,
 )
 from toolkit.errors import UserError
 from toolkit.files import require_place, write_file
@@ -84,10 +82,8 @@ def _with_novelty(model: "keras.Model", version_dir: Path, manifest: Manifest) -
     from toolkit.transfer.heads.novelty import Novelty
     from toolkit.transfer.stages import with_novelty
 
-    if NOVELTY_FILE not in manifest.files:
-        return model
-    verify_files(version_dir, manifest, (NOVELTY_FILE,))
-    return with_novelty(model, Novelty.read(version_dir / NOVELTY_FILE))
+    novelty = Novelty.of_bundle(version_dir, manifest)
+    return model if novelty is None else with_novelty(model, novelty)
 
 
 def _in_onnx_runtime(content: bytes, pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is left out: by a list that a person may edit, or else pictures that stand for a missing one."""
+"""Pictures left out: those on a list that a person may edit, or else such as stand for a missing one."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an owner says about a data set goes along with its path, also through another process's arguments."""
+"""An owner's words about a data set go along with its path, also through another process's arguments."""
 
 import os
 from pathlib import Path

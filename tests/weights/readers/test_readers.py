@@ -1,4 +1,4 @@
-"""What holds for every format: told by its content, and when damaged refused in one line, not by a crash or a hang."""
+"""Every format: told by its content, and when damaged refused in one line, not by a crash or a hang."""
 
 import gzip
 import random
@@ -69,7 +69,7 @@ def _written(tmp_path, kind):
 
 
 def _is_refused(path, format="auto"):
-    """Whether reading fails, in the only way it may."""
+    """Tell if reading fails, in the only way it may."""
     message = ""
     try:
         tensors = read_tensors(path, format).tensors

@@ -73,7 +73,7 @@ class TorchPickler(pickle._Pickler):
 
 
 def tensor(storage, offset, shape, strides):
-    """What a tensor is pickled as."""
+    """A tensor as it is pickled."""
     return Name("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, False, OrderedDict())
 
 

@@ -6,10 +6,13 @@ import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.inputs import Input, find_pictures, nothing_answered
 from toolkit.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from toolkit.inference import Prediction
 
 
 def predict(arguments: Namespace) -> None:
@@ -61,13 +64,13 @@ def _found(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | 
         if isinstance(answer, UserError):
             yield answer
         else:
-            predictions = [vars(prediction) for prediction in predictor.top(answer.probabilities, arguments.top_k)]
-            yield _document(predictions, predictor.reason(answer), answer.novelty)
+            best = predictor.top(answer.probabilities, arguments.top_k)
+            yield _document(best, predictor.reason(answer), answer.novelty)
 
 
-def _document(predictions: list[dict[str, Any]], reason: str, novelty: float | None) -> dict[str, Any]:
+def _document(predictions: list["Prediction"], reason: str, novelty: float | None) -> dict[str, Any]:
     """Put an answer together; of bundles that do not tell novelty, without it."""
-    document = {"predictions": predictions, "rejected": bool(reason)}
+    document = {"predictions": [vars(prediction) for prediction in predictions], "rejected": bool(reason)}
     return document if novelty is None else document | {"reason": reason, "novelty": novelty}
 
 
@@ -84,7 +87,7 @@ def _found_over_ray(arguments: Namespace, paths: list[str]) -> Iterator[dict[str
         if isinstance(answer, UserError):
             yield answer
         else:
-            yield _document([vars(own) for own in answer.predictions], answer.reason, answer.novelty)
+            yield _document(answer.predictions, answer.reason, answer.novelty)
 
 
 def _print(answer: dict[str, Any], printer: "_Text") -> None:

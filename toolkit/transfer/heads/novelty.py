@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.bundle import NOVELTY_FILE, Manifest, verify_files
 from toolkit.errors import UserError
 from toolkit.transfer.heads.feature_set import normalize_rows
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
@@ -67,6 +68,18 @@ class Novelty:
                 return cls(file["kernel"], file["bias"], int(num_judged), refused)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: damaged ({error}); copy the bundle again") from None
+
+    @classmethod
+    def of_bundle(cls, version_dir: Path, manifest: Manifest) -> "Novelty | None":
+        """Read the novelty that a bundle's forms answer; None where they answer none.
+
+        Raises:
+            UserError: its file is missing or fails its checksum.
+        """
+        if NOVELTY_FILE not in manifest.files:
+            return None
+        verify_files(version_dir, manifest, (NOVELTY_FILE,))
+        return cls.read(version_dir / NOVELTY_FILE)
 
 
 def fit_novelty(
