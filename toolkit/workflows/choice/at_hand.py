@@ -39,6 +39,8 @@ def networks_at_hand(names: tuple[str, ...], weights: str | os.PathLike[str]) ->
         found = _in_files(sorted(place.iterdir()) if place.is_dir() else [place])
         where = f"no weights file in {place}" if place.is_dir() else f"{place} is"
         remedy = "name its files after their networks, such as resnet50.pth (see `toolkit models`)"
+    elif not any(str(weights) in model_info(name).weights for name in list_models()):
+        raise UserError(f"{weights}: no such folder or file, nor a tag that `toolkit weights list` knows")
     else:
         found = _in_cache(str(weights))
         where = "no downloaded weights are"
