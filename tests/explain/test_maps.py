@@ -6,8 +6,6 @@ import pytest
 
 from toolkit.errors import UserError
 from toolkit.explain.maps import find_map, spreading, stage_maps
-from toolkit.explain.window import Box, seen_box
-from toolkit.spec import Preprocessing
 
 
 def test_cells_without_padding_stand_inside(outline):
@@ -47,12 +45,3 @@ def test_maps_of_other_networks(outline, builder):
     for layer in stage_maps(model).values():
         down, _ = spreading(model, layer.output)
         assert np.isfinite(down).all()
-
-
-def test_box_seen():
-    cropped = Preprocessing((224, 224), crop_fraction=0.875)
-    box = seen_box(512, 1024, cropped)
-    assert (box.height, box.width) == pytest.approx((448, 448))
-    assert (box.top, box.left) == pytest.approx((32, 288))
-    assert seen_box(30, 90, Preprocessing((10, 10), resize="stretch")) == Box(0, 0, 30, 90)
-    assert box.inner(Box(112, 0, 112, 56), (224, 224)) == Box(256, 288, 224, 112)

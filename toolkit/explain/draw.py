@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from toolkit.draw.labels import drawable
-from toolkit.explain.crops import Region
 from toolkit.explain.explainer import Explanation, HeatMap
-from toolkit.explain.window import Box
+from toolkit.explain.regions import Box, Region
 from toolkit.files import replacing
 
 if TYPE_CHECKING:

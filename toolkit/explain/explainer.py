@@ -10,14 +10,12 @@ import numpy as np
 
 from toolkit.data.pixels.decode import ImageSource, decode_pixels, normalize, read_rgb
 from toolkit.errors import UserError, unknown_name
-from toolkit.explain.crops import Region, smallest_region
-from toolkit.explain.faithfulness import STEPS, Curves, faithfulness
 from toolkit.explain.gradients import Halves, cut_at, map_and_gradient
 from toolkit.explain.maps import find_map, spreading, stage_maps
-from toolkit.explain.occlusion import mean_loss, occluded_logits
+from toolkit.explain.perturbation import STEPS, Curves, faithfulness, mean_loss, occluded_logits
 from toolkit.explain.readout import ReadOut, Tap, read_out
+from toolkit.explain.regions import Box, Region, seen_box, smallest_region
 from toolkit.explain.scores import contrast, log_odds
-from toolkit.explain.window import Box, seen_box
 from toolkit.lazy import keras
 from toolkit.metrics import softmax
 from toolkit.network import as_classifier, as_float32
@@ -244,7 +242,7 @@ class Explanation:
         return self.rgb[top : max(bottom, top + 1), left : max(right, left + 1)]
 
     def faithfulness(self, heat_map: HeatMap, *, steps: int = STEPS) -> Curves:
-        """Hold a heat map to account by deletion and insertion; see ``toolkit.explain.faithfulness``."""
+        """Hold a heat map to account by deletion and insertion; see ``toolkit.explain.perturbation``."""
         index = self.explainer.index_of(heat_map.label)
         return faithfulness(self.pixels, heat_map.values, self._probabilities, index, steps=steps)
 

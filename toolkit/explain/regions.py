@@ -1,7 +1,7 @@
-"""The smallest part of a picture that is answered as the whole is.
+"""Parts of a picture: the one that a network sees, and the smallest that is answered as the whole is.
 
-Parts are cut out and prepared as any picture is, so that whoever cuts the same part and asks the network gets the same
-answer. Smaller and smaller windows are tried where the evidence lies, a few at each size.
+For the smallest, parts are cut out and prepared as any picture is, so that whoever cuts the same part and asks the
+network gets the same answer. Smaller and smaller windows are tried where the evidence lies, a few at each size.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.explain.window import Box
+from toolkit.data.pixels.sizes import resized_size
 from toolkit.progress import step
+from toolkit.spec import Preprocessing
 
 #: An answer is kept where the class is the likeliest and has at least this share of its probability for the whole.
 KEPT = 0.9
@@ -20,6 +21,36 @@ _SMALLEST = 0.1  # side, in sides of what the network sees
 _TRIED = 8  # windows of each size
 _POSITIONS = 9  # along each side, of which the best are tried
 _FAILURES = 2  # sizes in a row without any, after which smaller ones are not tried
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels of a picture; they need not be whole."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def inner(self, part: "Box", size: tuple[int, int]) -> "Box":
+        """Translate ``part``, in pixels of a grid of ``size`` laid over this box, to the picture's own."""
+        down, across = self.height / size[0], self.width / size[1]
+        return Box(self.top + part.top * down, self.left + part.left * across, part.height * down, part.width * across)
+
+    def __str__(self) -> str:
+        return f"{round(self.width)}×{round(self.height)} pixels at {round(self.left)}, {round(self.top)}"
+
+
+def seen_box(height: int, width: int, preprocessing: Preprocessing) -> Box:
+    """Find the part of a picture of this size that is left after resizing and cropping.
+
+    >>> seen_box(448, 896, Preprocessing((224, 224)))
+    Box(top=0.0, left=224.0, height=448.0, width=448.0)
+    """
+    resized = resized_size(height, width, preprocessing)
+    down, across = height / resized[0], width / resized[1]
+    top, left = ((whole - side) // 2 for whole, side in zip(resized, preprocessing.size, strict=True))
+    return Box(top * down, left * across, preprocessing.size[0] * down, preprocessing.size[1] * across)
 
 
 @dataclass(frozen=True)
