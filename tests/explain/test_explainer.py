@@ -66,6 +66,14 @@ def test_evidence_adds_up_to_the_lead(textures, halved):
     np.testing.assert_allclose(other.values, -pair.values, atol=1e-5)
 
 
+def test_evidence_for_further_classes_needs_no_further_pass(textures, halved, monkeypatch):
+    explanation = textures.explain(halved[0][0])
+    for name in ("outputs", "logits"):
+        monkeypatch.setattr(textures, name, None)
+    values = [explanation.heat_map(label).values for label in textures.labels]
+    assert not np.array_equal(values[0], values[1])
+
+
 def test_grad_cam_of_an_averaged_map_is_the_evidence_without_the_bias(textures, halved):
     explanation = textures.explain(halved[0][0])
     evidence, by_gradient = (explanation.heat_map(method=method) for method in ("evidence", "grad-cam"))

@@ -11,7 +11,7 @@ from toolkit.explain.maps import find_map, spreading, stage_maps
 def test_cells_without_padding_stand_inside(outline):
     model = outline("lenet5")
     assert list(stage_maps(model)) == ["stage1", "stage2"]
-    layer = find_map(model, "stage2")
+    layer = find_map(model, stage_maps(model), "stage2")
     down, across = spreading(model, layer.output)
     assert layer.name == "stage2_conv"
     assert down.shape == (32, layer.output.shape[1])
@@ -24,16 +24,18 @@ def test_cells_without_padding_stand_inside(outline):
 
 def test_maps_of_a_network_that_is_read_at_several_stages(outline):
     model = outline("resnet20")
-    names = [layer.name for layer in stage_maps(model).values()]
+    known = stage_maps(model)
+    names = [layer.name for layer in known.values()]
     assert [model.get_layer(name).output.shape[1] for name in names] == [32, 16, 8]
-    assert find_map(model, names[0]).name == names[0]
-    assert find_map(model, "stem").output.shape[1] == 32
+    assert find_map(model, known, names[0]).name == names[0]
+    assert find_map(model, known, "stem").output.shape[1] == 32
 
 
 def test_network_without_maps(outline):
-    assert stage_maps(outline("mlp")) == {}
+    model = outline("mlp")
+    assert stage_maps(model) == {}
     with pytest.raises(UserError, match="has no map to show"):
-        find_map(outline("mlp"), "stage1")
+        find_map(model, {}, "stage1")
 
 
 @pytest.mark.parametrize("builder", ["MobileNetV2", "MobileNetV3Small", "DenseNet121"])
