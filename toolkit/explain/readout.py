@@ -94,9 +94,10 @@ def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Ta
     if kind == "Concatenate":
         return _joined(layer.input, kernel, producers)
     if isinstance(layer, UnitLength):
-        taps = _taps(layer.input, kernel, producers)
-        averaged = taps is not None and len(taps) == 1 and taps[0].kernel.shape[:2] == (1, 1) and not taps[0].is_unit
-        return [replace(taps[0], is_unit=True)] if taps and averaged else None
+        match _taps(layer.input, kernel, producers):
+            case [Tap(is_unit=False) as tap] if tap.kernel.shape[:2] == (1, 1):  # of an averaged map
+                return [replace(tap, is_unit=True)]
+        return None
     if kind in ("GlobalAveragePooling2D", "Flatten") and len(layer.input.shape) == 4 and len(layer.output.shape) == 2:
         rows, columns, channels = layer.input.shape[1:]
         is_flat = kind == "Flatten"
