@@ -91,7 +91,7 @@ def test_a_new_classifier_stands_on_a_files_features(own, files, name):
 
 
 def conv_features(model: keras.Model):
-    """What a network without classifier answers: the input of the pooling before the last two convolutions."""
+    """The answer of a network without classifier: the input of the pooling before the last two convolutions."""
     return next(layer for layer in reversed(model.layers) if "pool" in layer.name).input
 
 
