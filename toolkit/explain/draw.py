@@ -75,7 +75,7 @@ def draw_explanation(
         figure = _figure(across * (1 + len(heat_maps)) + 0.9 + 2.6 * (1 + len(parts)), max(2.6, across * aspect) + 0.7)
         widths = [across] * (1 + len(heat_maps)) + [2.6] * (1 + len(parts))
         axes = figure.subplots(1, len(widths), width_ratios=widths)
-        is_whole = picture[_whole(seen, picture.shape)].shape == picture.shape
+        is_whole = picture[seen.pixels(picture.shape)].shape == picture.shape
         _show(axes[0], _dimmed(picture, seen), "the picture" if is_whole else "bright: what the network saw", aspect)
         _outline(axes[0], seen, "white", "--")
         if region is not None:
@@ -155,9 +155,9 @@ def _shown(explanation: Explanation) -> tuple[np.ndarray, Box]:
 
 def _dimmed(picture: np.ndarray, seen: Box) -> np.ndarray:
     """Dim a picture, but for the part that the network saw."""
-    rows, columns = _whole(seen, picture.shape)
+    window = seen.pixels(picture.shape)
     drawn = (picture * _DIM).astype(np.uint8)
-    drawn[rows, columns] = picture[rows, columns]
+    drawn[window] = picture[window]
     return drawn
 
 
@@ -165,7 +165,7 @@ def _laid_over(picture: np.ndarray, seen: Box, heat_map: HeatMap, strength: floa
     """Dim what the network did not see of a picture, and colour what it saw."""
     from matplotlib import colormaps
 
-    window = _whole(seen, picture.shape)
+    window = seen.pixels(picture.shape)
     part = picture[window]
     size = part.shape[1], part.shape[0]
     heat = Image.fromarray(heat_map.heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -178,13 +178,6 @@ def _laid_over(picture: np.ndarray, seen: Box, heat_map: HeatMap, strength: floa
     drawn = _dimmed(picture, seen)
     drawn[window] = np.clip((1 - opacity) * ground + opacity * colours, 0, 255).round().astype(np.uint8)
     return drawn
-
-
-def _whole(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a box, at least one of each."""
-    top, left = min(round(box.top), shape[0] - 1), min(round(box.left), shape[1] - 1)
-    bottom, right = round(box.top + box.height), round(box.left + box.width)
-    return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
 
 
 def _figure(width: float, height: float) -> "Figure":

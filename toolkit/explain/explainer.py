@@ -1,9 +1,8 @@
 """Explanations of a network's answers: where in the picture the evidence for a class lies, and which stages gave it."""
 
 import functools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -114,6 +113,7 @@ class Explainer:
         Raises:
             ImageError: it cannot be read.
         """
+        # Decoded twice, since the network is shown large JPEG files as they are shrunk while they are decoded.
         return Explanation(self, read_rgb(image), decode_pixels(image, self.preprocessing))
 
     def index_of(self, label: str) -> int:
@@ -248,16 +248,11 @@ class Explanation:
         index = int(self.logits.argmax())
         heat = (heat_map or self.heat_map()).heat
         found = smallest_region(heat, self._answer_parts, index, float(self.probabilities[index]))
-        if found is None:
-            return None
-        return Region(self.seen.inner(found.box, heat.shape), found.share, found.probability)
+        return None if found is None else replace(found, box=self.seen.inner(found.box, heat.shape))
 
     def cut_out(self, box: Box) -> np.ndarray:
         """Cut a part out of the picture: uint8 (height, width, 3)."""
-        top, left = math.floor(box.top + 0.5), math.floor(box.left + 0.5)
-        bottom, right = math.floor(box.top + box.height + 0.5), math.floor(box.left + box.width + 0.5)
-        top, left = min(top, self.rgb.shape[0] - 1), min(left, self.rgb.shape[1] - 1)
-        return self.rgb[top : max(bottom, top + 1), left : max(right, left + 1)]
+        return self.rgb[box.pixels(self.rgb.shape)]
 
     def faithfulness(self, heat_map: HeatMap, *, steps: int = STEPS) -> Curves:
         """Hold a heat map to account by deletion and insertion; see ``toolkit.explain.perturbation``."""

@@ -4,6 +4,7 @@ For the smallest, parts are cut out and prepared as any picture is, so that whoe
 network gets the same answer. Smaller and smaller windows are tried where the evidence lies, a few at each size.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,8 +38,25 @@ class Box:
         down, across = self.height / size[0], self.width / size[1]
         return Box(self.top + part.top * down, self.left + part.left * across, part.height * down, part.width * across)
 
+    def pixels(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Find rows and columns of this box in a picture of ``shape``, at least one of each.
+
+        >>> Box(0.6, 2.5, 0.2, 2).pixels((4, 4, 3))
+        (slice(1, 2, None), slice(3, 4, None))
+        """
+        top, bottom = _whole(self.top, self.height, shape[0])
+        left, right = _whole(self.left, self.width, shape[1])
+        return slice(top, bottom), slice(left, right)
+
     def __str__(self) -> str:
         return f"{round(self.width)}×{round(self.height)} pixels at {round(self.left)}, {round(self.top)}"
+
+
+def _whole(start: float, length: float, end: int) -> tuple[int, int]:
+    # Half a pixel is always rounded up, so that boxes of one size stay of one size.
+    first, last = math.floor(start + 0.5), math.floor(start + length + 0.5)
+    first = min(first, end - 1)
+    return first, min(max(last, first + 1), end)
 
 
 def seen_box(height: int, width: int, preprocessing: Preprocessing) -> Box:
