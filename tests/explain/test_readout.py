@@ -29,3 +29,16 @@ def test_several_stages_at_unit_length_add_up_to_the_lead():
     assert found.values.sum() == pytest.approx(lead, abs=1e-4)
     assert explanation.heat_map("2", stage="stage1").maps == ("stage1_conv",)
     assert explanation.heat_map("2", stage="stage1", method="grad-cam").method == "grad-cam"
+
+
+def test_a_map_of_one_cell_tells_no_place():
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 8, activation="relu", name="stage1_conv")(inputs)
+    averaged = keras.layers.GlobalAveragePooling2D(name="head_pool")(maps)
+    explainer = Explainer(
+        keras.Model(inputs, keras.layers.Dense(2, name="head_logits")(averaged)), Preprocessing((8, 8))
+    )
+    assert explainer.read_out is None
+    found = explainer.explain(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).heat_map()
+    assert found.method == "occlusion"
+    assert np.ptp(found.values) > 0

@@ -77,7 +77,7 @@ class Explainer:
         preprocessing: from picture to input.
         labels: class names in output order; ``class 0`` and so on where none were given.
         maps: the last map of each resolution, by stage, input to output; see ``toolkit.explain.maps.stage_maps``.
-        read_out: its classifier taken apart; None where that is not linear in maps.
+        read_out: its classifier taken apart; None where that is not linear in maps of several cells.
     """
 
     def __init__(self, model: "keras.Model", preprocessing: Preprocessing, labels: Sequence[str] = ()) -> None:
@@ -274,8 +274,8 @@ class Explanation:
             read = ", ".join(tap.name for tap, _ in self._read)
             return f"the classifier of {name!r} does not read stage {stage!r}, but {read}; take grad-cam"
         return (
-            f"the classifier of {name!r} is not linear in maps, so that its evidence cannot be split exactly; take "
-            "grad-cam, hires-cam or occlusion"
+            f"the classifier of {name!r} is not linear in maps of several cells, so that its evidence cannot be split "
+            "exactly; take grad-cam, hires-cam or occlusion"
         )
 
     def _evidence(

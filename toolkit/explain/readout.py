@@ -62,7 +62,7 @@ class ReadOut:
 
 
 def read_out(model: "keras.Model") -> ReadOut | None:
-    """Take a network's classifier apart; None where it is not linear in maps, as with hidden layers.
+    """Take a network's classifier apart; None where it is not linear in maps of several cells, as with hidden layers.
 
     Args:
         model: a flat functional network that answers logits.
@@ -80,7 +80,9 @@ def read_out(model: "keras.Model") -> ReadOut | None:
     else:
         return None
     taps = _taps(vector, kernel, producers)
-    return None if taps is None else ReadOut(tuple(taps), bias)
+    if taps is None or all(tap.tensor.shape[1:3] == (1, 1) for tap in taps):  # one cell is no place in a picture
+        return None
+    return ReadOut(tuple(taps), bias)
 
 
 def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Tap] | None:
