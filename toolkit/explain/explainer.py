@@ -24,6 +24,18 @@ from toolkit.spec import Preprocessing
 METHODS = ("evidence", "grad-cam", "hires-cam", "occlusion")
 
 
+def check_method(method: str, stage: str | None) -> None:
+    """Refuse a method that no network has, or a stage for one that looks at none.
+
+    Raises:
+        UserError: it is so.
+    """
+    if method not in ("auto", *METHODS):
+        raise UserError(unknown_name("method", method, ["auto", *METHODS]))
+    if method == "occlusion" and stage is not None:
+        raise UserError("occlusion looks at answers only, not at a stage; leave the stage out")
+
+
 @dataclass(frozen=True)
 class HeatMap:
     """The evidence for a class, pixel by pixel of the picture as the network saw it.
@@ -212,10 +224,7 @@ class Explanation:
         other = None if against is None else self.explainer.index_of(against)
         if index == other:
             raise UserError(f"{against!r} cannot be held against itself; name another class")
-        if method not in ("auto", *METHODS):
-            raise UserError(unknown_name("method", method, ["auto", *METHODS]))
-        if method == "occlusion" and stage is not None:
-            raise UserError("occlusion looks at answers only, not at a stage; leave the stage out")
+        check_method(method, stage)
         layer = None if stage is None else self.explainer.map_layer(stage)
         read = [(tap, cells) for tap, cells in self._read if layer is None or tap.name == layer.name]
         if method == "auto":

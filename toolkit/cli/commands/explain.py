@@ -59,6 +59,9 @@ def _explanation(arguments: Namespace) -> "Explanation":
 
 
 def _map(arguments: Namespace) -> dict[str, Any]:
+    from toolkit.explain.explainer import check_method
+
+    check_method(arguments.method, arguments.stage)  # before a network is opened
     explanation = _explanation(arguments)
     from toolkit.explain.words import as_document, describe
 
