@@ -1,4 +1,4 @@
-"""Whether heat maps are right: two classes in the halves of one picture, and pixels deleted and inserted.
+"""The faithfulness of heat maps: two classes in the halves of one picture, and pixels deleted and inserted.
 
     python benchmarks/explain.py --photos hymenoptera/val --weights FILE.caffemodel --bundle saved_models/hymenoptera \\
         --out benchmarks/results/explain.json

@@ -6,14 +6,12 @@ import pytest
 
 from toolkit.errors import UserError
 from toolkit.explain.maps import find_map, spreading, stage_maps
-from toolkit.explain.window import Box, seen_box
-from toolkit.spec import Preprocessing
 
 
 def test_cells_without_padding_stand_inside(outline):
     model = outline("lenet5")
     assert list(stage_maps(model)) == ["stage1", "stage2"]
-    layer = find_map(model, "stage2")
+    layer = find_map(model, stage_maps(model), "stage2")
     down, across = spreading(model, layer.output)
     assert layer.name == "stage2_conv"
     assert down.shape == (32, layer.output.shape[1])
@@ -26,16 +24,18 @@ def test_cells_without_padding_stand_inside(outline):
 
 def test_maps_of_a_network_that_is_read_at_several_stages(outline):
     model = outline("resnet20")
-    names = [layer.name for layer in stage_maps(model).values()]
+    known = stage_maps(model)
+    names = [layer.name for layer in known.values()]
     assert [model.get_layer(name).output.shape[1] for name in names] == [32, 16, 8]
-    assert find_map(model, names[0]).name == names[0]
-    assert find_map(model, "stem").output.shape[1] == 32
+    assert find_map(model, known, names[0]).name == names[0]
+    assert find_map(model, known, "stem").output.shape[1] == 32
 
 
 def test_network_without_maps(outline):
-    assert stage_maps(outline("mlp")) == {}
+    model = outline("mlp")
+    assert stage_maps(model) == {}
     with pytest.raises(UserError, match="has no map to show"):
-        find_map(outline("mlp"), "stage1")
+        find_map(model, {}, "stage1")
 
 
 @pytest.mark.parametrize("builder", ["MobileNetV2", "MobileNetV3Small", "DenseNet121"])
@@ -47,12 +47,3 @@ def test_maps_of_other_networks(outline, builder):
     for layer in stage_maps(model).values():
         down, _ = spreading(model, layer.output)
         assert np.isfinite(down).all()
-
-
-def test_box_seen():
-    cropped = Preprocessing((224, 224), crop_fraction=0.875)
-    box = seen_box(512, 1024, cropped)
-    assert (box.height, box.width) == pytest.approx((448, 448))
-    assert (box.top, box.left) == pytest.approx((32, 288))
-    assert seen_box(30, 90, Preprocessing((10, 10), resize="stretch")) == Box(0, 0, 30, 90)
-    assert box.inner(Box(112, 0, 112, 56), (224, 224)) == Box(256, 288, 224, 112)

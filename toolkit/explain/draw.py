@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from toolkit.data.pixels.decode import luma
 from toolkit.draw.labels import drawable
-from toolkit.explain.crops import Region
 from toolkit.explain.explainer import Explanation, HeatMap
-from toolkit.explain.window import Box
+from toolkit.explain.regions import Box, Region
 from toolkit.files import replacing
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ COLOURS = "inferno"
 
 _SIDE = 900  # pixels of the longer side of a drawn picture
 _LONGEST = 4  # times the shorter side, beyond which a picture is drawn squeezed
+_STRENGTH = 0.7  # of the colours
 _DIM = 0.45  # brightness of what the network does not see
 _TILES, _COLUMNS = 64, 8
 _PANEL = 4.2  # inches
@@ -34,7 +35,7 @@ _METHODS = {
 }
 
 
-def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = 0.7) -> np.ndarray:
+def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = _STRENGTH) -> np.ndarray:
     """Lay a heat map over the picture as it is, in its own shape; what the network did not see is dimmed.
 
     Args:
@@ -45,23 +46,7 @@ def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = 0.
     Returns:
         uint8 (height, width, 3), its longer side at most 900.
     """
-    from matplotlib import colormaps
-
-    picture, box = _shown(explanation)
-    drawn = (picture * _DIM).astype(np.uint8)
-    top, left, bottom, right = _whole(box, picture.shape)
-    seen = picture[top:bottom, left:right].astype(np.float32)
-    heat = Image.fromarray(heat_map.heat.astype(np.float32)).resize(
-        (right - left, bottom - top), Image.Resampling.BILINEAR
-    )
-    values = np.clip(np.asarray(heat), 0, 1)
-    colours = 255 * np.asarray(colormaps[COLOURS](values))[..., :3]
-    # Grey under the colours, so that none of them is the picture's own.
-    grey = seen @ np.array([0.299, 0.587, 0.114], np.float32)
-    opacity = strength * (0.5 + 0.5 * values[..., None])
-    ground = (1 - min(1.0, 2 * strength)) * seen + min(1.0, 2 * strength) * grey[..., None]
-    drawn[top:bottom, left:right] = np.clip((1 - opacity) * ground + opacity * colours, 0, 255).round().astype(np.uint8)
-    return drawn
+    return _laid_over(*_shown(explanation), heat_map, strength)
 
 
 def draw_explanation(
@@ -82,7 +67,7 @@ def draw_explanation(
     texts = [*(name for name, _ in top), *(heat.label for heat in heat_maps), *(heat.against for heat in heat_maps)]
     with drawable(texts, longest=28) as drawn:
         names = dict(zip(texts, drawn, strict=True))
-        picture, box = _shown(explanation)
+        picture, seen = _shown(explanation)
         height, width = picture.shape[:2]
         aspect = min(max(height / width, 1 / _LONGEST), _LONGEST)
         across = min(_PANEL, 1.4 * _PANEL / aspect)
@@ -90,36 +75,25 @@ def draw_explanation(
         figure = _figure(across * (1 + len(heat_maps)) + 0.9 + 2.6 * (1 + len(parts)), max(2.6, across * aspect) + 0.7)
         widths = [across] * (1 + len(heat_maps)) + [2.6] * (1 + len(parts))
         axes = figure.subplots(1, len(widths), width_ratios=widths)
-        plain = picture.copy()
-        top_row, left, bottom, right = _whole(box, picture.shape)
-        seen = plain[top_row:bottom, left:right].copy()
-        plain = (plain * _DIM).astype(np.uint8)
-        plain[top_row:bottom, left:right] = seen
-        _show(axes[0], plain, "bright: what the network saw" if seen.shape != picture.shape else "the picture", aspect)
-        _outline(axes[0], box, "white", "--")
+        is_whole = picture[seen.pixels(picture.shape)].shape == picture.shape
+        _show(axes[0], _dimmed(picture, seen), "the picture" if is_whole else "bright: what the network saw", aspect)
+        _outline(axes[0], seen, "white", "--")
         if region is not None:
-            scale = height / explanation.rgb.shape[0], width / explanation.rgb.shape[1]
-            inner = region.box
-            part = Box(inner.top * scale[0], inner.left * scale[1], inner.height * scale[0], inner.width * scale[1])
+            part = Box(0, 0, height, width).inner(region.box, explanation.rgb.shape[:2])
             _outline(axes[0], part, "#ffd166", "-")
             note = f"yellow: enough for {names[top[0][0]]}, {100 * region.probability:.0f} %"
             axes[0].set_xlabel(note, fontsize=8)
         for axis, heat in zip(axes[1:], heat_maps, strict=False):
             against = f" against {names[heat.against]}" if heat.against else ""
-            _show(axis, overlay(explanation, heat), f"for {names[heat.label]}{against}", aspect)
+            _show(axis, _laid_over(picture, seen, heat), f"for {names[heat.label]}{against}", aspect)
             axis.set_xlabel(_METHODS[heat.method], fontsize=8)
-            _outline(axis, box, "white", "--")
+            _outline(axis, seen, "white", "--")
         _legend(figure, axes[len(heat_maps)])
         charts = axes[1 + len(heat_maps) :]
-        _bars(charts[0], [names[name] for name, _ in top], [100 * p for _, p in top], "probability, %")
+        _bars(charts[0], [(names[name], 100 * p) for name, p in top], "probability, %")
         for axis, heat in zip(charts[1:], parts, strict=True):
             stages = [(name.removesuffix("_concat"), value) for name, value in heat.by_stage]
-            _bars(
-                axis,
-                [name for name, _ in stages],
-                [value for _, value in stages],
-                f"for {names[heat.label]}, in logits",
-            )
+            _bars(axis, stages, f"for {names[heat.label]}, in logits")
         _save(figure, path)
 
 
@@ -176,16 +150,34 @@ def _shown(explanation: Explanation) -> tuple[np.ndarray, Box]:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     kind = Image.Resampling.BOX if scale > 1 else Image.Resampling.LANCZOS
     picture = np.asarray(Image.fromarray(np.ascontiguousarray(explanation.rgb)).resize(size, kind))
-    down, across = picture.shape[0] / height, picture.shape[1] / width
-    seen = explanation.seen
-    return picture, Box(seen.top * down, seen.left * across, seen.height * down, seen.width * across)
+    return picture, Box(0, 0, *picture.shape[:2]).inner(explanation.seen, (height, width))
 
 
-def _whole(box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """First row and column, and one past the last, of at least one pixel."""
-    top, left = min(round(box.top), shape[0] - 1), min(round(box.left), shape[1] - 1)
-    bottom, right = min(round(box.top + box.height), shape[0]), min(round(box.left + box.width), shape[1])
-    return top, left, max(bottom, top + 1), max(right, left + 1)
+def _dimmed(picture: np.ndarray, seen: Box) -> np.ndarray:
+    """Dim a picture, but for the part that the network saw."""
+    window = seen.pixels(picture.shape)
+    drawn = (picture * _DIM).astype(np.uint8)
+    drawn[window] = picture[window]
+    return drawn
+
+
+def _laid_over(picture: np.ndarray, seen: Box, heat_map: HeatMap, strength: float = _STRENGTH) -> np.ndarray:
+    """Dim what the network did not see of a picture, and colour what it saw."""
+    from matplotlib import colormaps
+
+    window = seen.pixels(picture.shape)
+    part = picture[window]
+    size = part.shape[1], part.shape[0]
+    heat = Image.fromarray(heat_map.heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    values = np.clip(np.asarray(heat), 0, 1)
+    colours = 255 * np.asarray(colormaps[COLOURS](values))[..., :3]
+    # Grey under the colours, so that none of them is the picture's own.
+    greyness = min(1.0, 2 * strength)
+    ground = (1 - greyness) * part + greyness * luma(part)
+    opacity = strength * (0.5 + 0.5 * values[..., None])
+    drawn = _dimmed(picture, seen)
+    drawn[window] = np.clip((1 - opacity) * ground + opacity * colours, 0, 255).round().astype(np.uint8)
+    return drawn
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -226,7 +218,8 @@ def _legend(figure: "Figure", axis: Any) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
-def _bars(axis: Any, names: Sequence[str], values: Sequence[float], title: str) -> None:
+def _bars(axis: Any, rows: Sequence[tuple[str, float]], title: str) -> None:
+    names, values = zip(*rows, strict=True)
     colours = ["#31688e" if value >= 0 else "#b5653a" for value in values]
     places = range(len(names))
     axis.barh(places, values, color=colours)

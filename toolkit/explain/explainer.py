@@ -1,23 +1,19 @@
 """Explanations of a network's answers: where in the picture the evidence for a class lies, and which stages gave it."""
 
 import functools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from toolkit.data.pixels.decode import ImageSource, decode_pixels, normalize, read_rgb
 from toolkit.errors import UserError, unknown_name
-from toolkit.explain.crops import Region, smallest_region
-from toolkit.explain.faithfulness import STEPS, Curves, faithfulness
 from toolkit.explain.gradients import Halves, cut_at, map_and_gradient
 from toolkit.explain.maps import find_map, spreading, stage_maps
-from toolkit.explain.occlusion import mean_loss, occluded_logits
-from toolkit.explain.readout import ReadOut, Tap, read_out
+from toolkit.explain.perturbation import STEPS, Curves, faithfulness, mean_loss, occluded_logits
+from toolkit.explain.readout import Tap, read_out
+from toolkit.explain.regions import Box, Region, seen_box, smallest_region
 from toolkit.explain.scores import contrast, log_odds
-from toolkit.explain.window import Box, seen_box
 from toolkit.lazy import keras
 from toolkit.metrics import softmax
 from toolkit.network import as_classifier, as_float32
@@ -25,13 +21,24 @@ from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 #: ``evidence`` is exact, and for linear classifiers of maps alone; see ``HeatMap``.
-Method = Literal["evidence", "grad-cam", "hires-cam", "occlusion"]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS = ("evidence", "grad-cam", "hires-cam", "occlusion")
+
+
+def check_method(method: str, stage: str | None) -> None:
+    """Refuse a method that no network has, or a stage for one that looks at none.
+
+    Raises:
+        UserError: it is so.
+    """
+    if method not in ("auto", *METHODS):
+        raise UserError(unknown_name("method", method, ["auto", *METHODS]))
+    if method == "occlusion" and stage is not None:
+        raise UserError("occlusion looks at answers only, not at a stage; leave the stage out")
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where in what the network saw the evidence for a class lies.
+    """The evidence for a class, pixel by pixel of the picture as the network saw it.
 
     Attributes:
         values: float32 (height, width) of the network's input. What is below zero speaks for other classes.
@@ -80,9 +87,9 @@ class Explainer:
     Attributes:
         model: flat, answering logits.
         preprocessing: from picture to input.
-        labels: class names in output order.
+        labels: class names in output order; ``class 0`` and so on where none were given.
         maps: the last map of each resolution, by stage, input to output; see ``toolkit.explain.maps.stage_maps``.
-        read_out: its classifier taken apart; None where that is not linear in maps.
+        read_out: its classifier taken apart; None where that is not linear in maps of several cells.
     """
 
     def __init__(self, model: "keras.Model", preprocessing: Preprocessing, labels: Sequence[str] = ()) -> None:
@@ -91,7 +98,7 @@ class Explainer:
         Args:
             model: a classifier; not changed.
             preprocessing: what it was trained with.
-            labels: class names; by default their numbers.
+            labels: class names; without them ``class 0`` and so on.
 
         Raises:
             UserError: it is no classifier of pictures, or the names are not as many as its classes.
@@ -109,7 +116,8 @@ class Explainer:
                 f"{preprocessing.input_shape}; give the preprocessing that it was trained with"
             )
         self.maps = stage_maps(self.model)
-        self.read_out: ReadOut | None = read_out(self.model)
+        self.read_out = read_out(self.model)
+        self._halves: dict[str, Halves] = {}
 
     def explain(self, image: ImageSource) -> "Explanation":
         """Look at a picture: a path, encoded bytes, a Pillow image or a uint8 array (height, width, 3).
@@ -117,6 +125,7 @@ class Explainer:
         Raises:
             ImageError: it cannot be read.
         """
+        # Decoded twice, since the network is shown large JPEG files as they are shrunk while they are decoded.
         return Explanation(self, read_rgb(image), decode_pixels(image, self.preprocessing))
 
     def index_of(self, label: str) -> int:
@@ -133,6 +142,18 @@ class Explainer:
             unknown_name("class", label, list(self.labels), listing=f"or a number below {len(self.labels):,}")
         )
 
+    def map_layer(self, stage: str | None = None) -> "keras.Layer":
+        """Find the layer that computes a stage's last map, or a map by its own name; by default the last map of all.
+
+        Raises:
+            UserError: no such stage, or a network without maps.
+        """
+        if stage is not None:
+            return find_map(self.model, self.maps, stage)
+        if not self.maps:
+            raise UserError(f"{self.model.name!r} has no maps, only vectors; only occlusion can explain its answers")
+        return list(self.maps.values())[-1]
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Answer uint8 (batch, height, width, 3) of the network's size by float32 (batch, classes)."""
         return keras.ops.convert_to_numpy(self.model(normalize(pixels, self.preprocessing), training=False))
@@ -144,10 +165,6 @@ class Explainer:
         several = values if isinstance(values, list | tuple) else [values]  # of a list of one, Keras answers its item
         return [keras.ops.convert_to_numpy(value)[0] for value in several]
 
-    @functools.cached_property
-    def _halves(self) -> dict[str, Halves]:
-        return {}
-
     def halves(self, layer: "keras.Layer") -> Halves:
         """Cut the network behind a layer, once."""
         if layer.name not in self._halves:
@@ -156,7 +173,7 @@ class Explainer:
 
 
 class Explanation:
-    """What a network makes of one picture.
+    """A network's answer to one picture, and its reasons.
 
     Attributes:
         explainer: the network.
@@ -170,9 +187,11 @@ class Explanation:
     def __init__(self, explainer: Explainer, rgb: np.ndarray, pixels: np.ndarray) -> None:
         self.explainer, self.rgb, self.pixels = explainer, rgb, pixels
         self.seen = seen_box(rgb.shape[0], rgb.shape[1], explainer.preprocessing)
+        taps = explainer.read_out.taps if explainer.read_out is not None else ()
         with step("answering the picture"):
-            self.logits = explainer.logits(pixels[None])[0]
+            self.logits, *cells = explainer.outputs(pixels, [explainer.model.outputs[0], *(tap.tensor for tap in taps)])
         self.probabilities = softmax(self.logits)
+        self._read = list(zip(taps, cells, strict=True))  # each map that the classifier reads, as it is for the picture
 
     @property
     def label(self) -> str:
@@ -192,8 +211,8 @@ class Explanation:
         Args:
             label: the class, by default the likeliest.
             method: one of ``METHODS``; ``auto`` is ``evidence`` where the classifier is linear in maps, else
-                ``occlusion``: gradients through hidden layers say little of the place (of LeNet-5, Grad-CAM does no
-                better in deletion than a random map). For another stage ``auto`` is ``grad-cam``.
+                ``occlusion``, since gradients through hidden layers say little of the place. For another stage
+                ``auto`` is ``grad-cam``.
             stage: see ``Explainer.maps``, or any layer with a map; by default all that the classifier reads, or the
                 last one.
             against: hold the class against this one; by default against all others, by their probabilities.
@@ -205,17 +224,23 @@ class Explanation:
         other = None if against is None else self.explainer.index_of(against)
         if index == other:
             raise UserError(f"{against!r} cannot be held against itself; name another class")
-        method = self._method(method, stage)
+        check_method(method, stage)
+        layer = None if stage is None else self.explainer.map_layer(stage)
+        read = [(tap, cells) for tap, cells in self._read if layer is None or tap.name == layer.name]
+        if method == "auto":
+            method = "evidence" if read else "occlusion" if layer is None else "grad-cam"
         weights = contrast(self.logits, index, other)
         maps: tuple[str, ...] = ()
         parts: tuple[tuple[str, float], ...] = ()
         if method == "occlusion":
             values = self._occlusion(index, other)
         elif method == "evidence":
-            values, parts = self._evidence(weights, self._taps(stage), with_bias=stage is None)
-            maps = tuple(name for name, _ in parts if name != "bias")
+            if not read:
+                raise UserError(self._without_evidence(stage))
+            values, parts = self._evidence(weights, read, with_bias=layer is None)
+            maps = tuple(tap.name for tap, _ in read)
         else:
-            layer = self._layer(stage)
+            layer = layer or self.explainer.map_layer()
             values, maps = self._by_gradient(weights, layer, method), (layer.name,)
         names = self.explainer.labels
         return HeatMap(values, names[index], "" if other is None else names[other], method, maps, parts)
@@ -232,19 +257,14 @@ class Explanation:
         index = int(self.logits.argmax())
         heat = (heat_map or self.heat_map()).heat
         found = smallest_region(heat, self._answer_parts, index, float(self.probabilities[index]))
-        if found is None:
-            return None
-        return Region(self.seen.inner(found.box, heat.shape), found.share, found.probability)
+        return None if found is None else replace(found, box=self.seen.inner(found.box, heat.shape))
 
     def cut_out(self, box: Box) -> np.ndarray:
         """Cut a part out of the picture: uint8 (height, width, 3)."""
-        top, left = math.floor(box.top + 0.5), math.floor(box.left + 0.5)
-        bottom, right = math.floor(box.top + box.height + 0.5), math.floor(box.left + box.width + 0.5)
-        top, left = min(top, self.rgb.shape[0] - 1), min(left, self.rgb.shape[1] - 1)
-        return self.rgb[top : max(bottom, top + 1), left : max(right, left + 1)]
+        return self.rgb[box.pixels(self.rgb.shape)]
 
     def faithfulness(self, heat_map: HeatMap, *, steps: int = STEPS) -> Curves:
-        """Hold a heat map to account by deletion and insertion; see ``toolkit.explain.faithfulness``."""
+        """Hold a heat map to account by deletion and insertion; see ``toolkit.explain.perturbation``."""
         index = self.explainer.index_of(heat_map.label)
         return faithfulness(self.pixels, heat_map.values, self._probabilities, index, steps=steps)
 
@@ -257,46 +277,24 @@ class Explanation:
         pixels = np.stack([decode_pixels(np.ascontiguousarray(part), self.explainer.preprocessing) for part in parts])
         return self._probabilities(pixels)
 
-    def _method(self, method: str, stage: str | None) -> str:
-        if method not in ("auto", *METHODS):
-            raise UserError(unknown_name("method", method, ["auto", *METHODS]))
-        if method == "occlusion" and stage is not None:
-            raise UserError("occlusion looks at answers only, not at a stage; leave the stage out")
+    def _without_evidence(self, stage: str | None) -> str:
         name = self.explainer.model.name
-        if method in ("grad-cam", "hires-cam") and not self.explainer.maps:
-            raise UserError(f"{name!r} has no maps, only vectors; take method occlusion")
-        if method == "evidence" and self.explainer.read_out is None:
-            raise UserError(
-                f"the classifier of {name!r} is not linear in maps, so that its evidence cannot be split exactly; take "
-                "grad-cam, hires-cam or occlusion"
-            )
-        if method == "evidence" and stage is not None and not self._taps(stage):
-            read = ", ".join(tap.name for tap in self._taps(None))
-            raise UserError(f"the classifier of {name!r} does not read stage {stage!r}, but {read}; take grad-cam")
-        if method != "auto":
-            return method
-        if self.explainer.read_out is not None and self._taps(stage):
-            return "evidence"
-        return "occlusion" if stage is None else "grad-cam"
-
-    def _taps(self, stage: str | None) -> tuple[Tap, ...]:
-        taps = self.explainer.read_out.taps if self.explainer.read_out is not None else ()
-        if stage is None:
-            return taps
-        layer = find_map(self.explainer.model, stage)
-        return tuple(tap for tap in taps if tap.name == layer.name)
-
-    def _layer(self, stage: str | None) -> "keras.Layer":
-        return [*self.explainer.maps.values()][-1] if stage is None else find_map(self.explainer.model, stage)
+        if self._read:
+            read = ", ".join(tap.name for tap, _ in self._read)
+            return f"the classifier of {name!r} does not read stage {stage!r}, but {read}; take grad-cam"
+        return (
+            f"the classifier of {name!r} is not linear in maps of several cells, so that its evidence cannot be split "
+            "exactly; take grad-cam, hires-cam or occlusion"
+        )
 
     def _evidence(
-        self, weights: np.ndarray, taps: Sequence[Tap], *, with_bias: bool
+        self, weights: np.ndarray, read: Sequence[tuple[Tap, np.ndarray]], *, with_bias: bool
     ) -> tuple[np.ndarray, tuple[tuple[str, float], ...]]:
         """Sum the evidence of maps over the picture; the bias, which takes off what is everywhere, is spread evenly."""
         model = self.explainer.model
         values = np.zeros(self.explainer.preprocessing.size, np.float32)
         parts = []
-        for tap, cells in zip(taps, self.explainer.outputs(self.pixels, [tap.tensor for tap in taps]), strict=True):
+        for tap, cells in read:
             evidence = tap.evidence(cells, weights)
             down, across = spreading(model, tap.tensor)
             values += down @ evidence @ across.T

@@ -1,4 +1,4 @@
-"""What a network has within: a stage's maps of a picture, the filters of its first layer, and statistics of both."""
+"""The inside of a network: a stage's maps of a picture, their statistics, and the filters of the first layer."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.explain.explainer import Explainer, Explanation
-from toolkit.explain.maps import find_map
 from toolkit.lazy import keras
 
 
@@ -49,17 +48,18 @@ def feature_maps(explanation: Explanation, stage: str | None = None) -> tuple[st
         UserError: no such stage, or a network without maps.
     """
     explainer = explanation.explainer
-    if stage is None and not explainer.maps:
-        raise UserError(f"{explainer.model.name!r} has no maps, only vectors")
-    layer = [*explainer.maps.values()][-1] if stage is None else find_map(explainer.model, stage)
+    layer = explainer.map_layer(stage)
     return layer.name, explainer.outputs(explanation.pixels, [layer.output])[0]
 
 
 def statistics(explanation: Explanation) -> list[Statistics]:
-    """Describe the activations of each stage for a picture, input to output."""
+    """Describe the activations of each stage for a picture, input to output.
+
+    Raises:
+        UserError: a network without maps.
+    """
     explainer = explanation.explainer
-    if not explainer.maps:
-        return []
+    explainer.map_layer()  # refuses one without
     maps = explainer.outputs(explanation.pixels, [layer.output for layer in explainer.maps.values()])
     return [
         Statistics(

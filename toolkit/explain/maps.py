@@ -1,7 +1,7 @@
 """Maps of a network: which there are, and where in the picture their cells lie."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,13 +38,17 @@ def stage_maps(model: "keras.Model") -> dict[str, "keras.Layer"]:
     return {_stage(layer.name) if counts[_stage(layer.name)] == 1 else layer.name: layer for layer in layers}
 
 
-def find_map(model: "keras.Model", name: str) -> "keras.Layer":
+def find_map(model: "keras.Model", known: Mapping[str, "keras.Layer"], name: str) -> "keras.Layer":
     """Find a stage's last map, or the map of a layer, by name.
+
+    Args:
+        model: a flat functional network.
+        known: its ``stage_maps``.
+        name: of a stage or a layer.
 
     Raises:
         UserError: no such stage or layer, or one without a map.
     """
-    known = stage_maps(model)
     if name in known:
         return known[name]
     of_stage = [layer for layer in model.layers if name in (layer.name, _stage(layer.name))]

@@ -67,14 +67,12 @@ def _registered(name: str, weights: str | os.PathLike[str] | None, labels: tuple
         if not info.weights:
             raise UserError(f"{name} has no published weights ({info.weights_note}); give some by --weights")
         weights = "imagenet"
-    if weights is not None:
-        locate_weights(info, weights)
+    located = None if weights is None else locate_weights(info, weights)
     with step(f"building {name}"):
         model = create_model(name, weights=weights)
-    own: tuple[str, ...] = ()
-    if weights is not None and Path(weights).is_dir() and not labels:
-        own = _labels_in(Path(weights))
-    return Explainer(model, preprocessing_of(model), labels or own)
+    if isinstance(located, Path) and located.is_dir() and not labels:
+        labels = _labels_in(located)
+    return Explainer(model, preprocessing_of(model), labels)
 
 
 def _labels_in(directory: Path) -> tuple[str, ...]:

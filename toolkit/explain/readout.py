@@ -62,7 +62,7 @@ class ReadOut:
 
 
 def read_out(model: "keras.Model") -> ReadOut | None:
-    """Take a network's classifier apart; None where it is not linear in maps, as with hidden layers.
+    """Take a network's classifier apart; None where it is not linear in maps of several cells, as with hidden layers.
 
     Args:
         model: a flat functional network that answers logits.
@@ -80,7 +80,9 @@ def read_out(model: "keras.Model") -> ReadOut | None:
     else:
         return None
     taps = _taps(vector, kernel, producers)
-    return None if taps is None else ReadOut(tuple(taps), bias)
+    if taps is None or all(tap.tensor.shape[1:3] == (1, 1) for tap in taps):  # one cell is no place in a picture
+        return None
+    return ReadOut(tuple(taps), bias)
 
 
 def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Tap] | None:
@@ -94,9 +96,10 @@ def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Ta
     if kind == "Concatenate":
         return _joined(layer.input, kernel, producers)
     if isinstance(layer, UnitLength):
-        taps = _taps(layer.input, kernel, producers)
-        averaged = taps is not None and len(taps) == 1 and taps[0].kernel.shape[:2] == (1, 1) and not taps[0].is_unit
-        return [replace(taps[0], is_unit=True)] if taps and averaged else None
+        match _taps(layer.input, kernel, producers):
+            case [Tap(is_unit=False) as tap] if tap.kernel.shape[:2] == (1, 1):  # of an averaged map
+                return [replace(tap, is_unit=True)]
+        return None
     if kind in ("GlobalAveragePooling2D", "Flatten") and len(layer.input.shape) == 4 and len(layer.output.shape) == 2:
         rows, columns, channels = layer.input.shape[1:]
         is_flat = kind == "Flatten"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.explain.crops import Region
 from toolkit.explain.explainer import Explanation, HeatMap
+from toolkit.explain.regions import Region
 
 _HOW = {
     "evidence": "exact: the classifier's lead, split among the cells of the maps it reads",

@@ -27,7 +27,7 @@ def bottlenecks(model: "keras.Model") -> list["keras.Layer"]:
     waiting: dict[int, int] = {}
     found = []
     for layer in model.operations:
-        for tensor in () if isinstance(layer, keras.layers.InputLayer) else inputs_of(layer):
+        for tensor in inputs_of(layer):
             waiting[id(tensor)] -= 1
             if not waiting[id(tensor)]:
                 del waiting[id(tensor)]

@@ -1,19 +1,26 @@
-"""The command that shows where in a picture a network's evidence lies, and what it has within."""
+"""The command that shows where in a picture a network's evidence lies, and the inside of the network."""
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.output import print_json, print_table
 from toolkit.errors import UserError, unknown_name
 
-SHOWN = ("map", "features", "filters", "statistics")
+if TYPE_CHECKING:
+    from toolkit.explain import Explainer, Explanation
 
 
 def explain(arguments: Namespace) -> None:
-    if arguments.show not in SHOWN:
-        raise UserError(unknown_name("kind to show", arguments.show, list(SHOWN)))
+    if arguments.show not in _SHOWING:
+        raise UserError(unknown_name("kind to show", arguments.show, list(_SHOWING)))
     if arguments.image is None and arguments.show != "filters":
         raise UserError(f"--show {arguments.show} is of a picture; give one behind the network")
+    if arguments.show != "map" and (arguments.classes or arguments.against or arguments.method != "auto"):
+        raise UserError(f"--class, --against and --method are for --show map; leave them out of {arguments.show}")
+    if arguments.stage and arguments.show in ("filters", "statistics"):
+        raise UserError(f"--stage is for --show map and features; leave it out of {arguments.show}")
+    if arguments.out and arguments.show == "statistics":
+        raise UserError("--show statistics is a table; leave --out out")
     if arguments.out:
         from toolkit.files import require_place
 
@@ -31,7 +38,7 @@ def explain(arguments: Namespace) -> None:
         print(f"drawn to {arguments.out}")
 
 
-def _open(arguments: Namespace) -> Any:
+def _open(arguments: Namespace) -> "Explainer":
     from toolkit.explain import open_explainer
 
     preprocessing = None
@@ -39,11 +46,12 @@ def _open(arguments: Namespace) -> Any:
         from toolkit.factory.foreign import read_preprocessing
 
         preprocessing = read_preprocessing(arguments.preprocessing)
-    options = {"weights": arguments.weights, "labels": arguments.labels, "preprocessing": preprocessing}
-    return open_explainer(arguments.network, **options)
+    return open_explainer(
+        arguments.network, weights=arguments.weights, labels=arguments.labels, preprocessing=preprocessing
+    )
 
 
-def _explanation(arguments: Namespace) -> Any:
+def _explanation(arguments: Namespace) -> "Explanation":
     from toolkit.inference.images import image_source
 
     source = image_source(arguments.image)  # a mistyped path needs no network
@@ -51,6 +59,9 @@ def _explanation(arguments: Namespace) -> Any:
 
 
 def _map(arguments: Namespace) -> dict[str, Any]:
+    from toolkit.explain.explainer import check_method
+
+    check_method(arguments.method, arguments.stage)  # before a network is opened
     explanation = _explanation(arguments)
     from toolkit.explain.words import as_document, describe
 
@@ -86,8 +97,6 @@ def _filters(arguments: Namespace) -> dict[str, Any]:
 
 
 def _statistics(arguments: Namespace) -> dict[str, Any]:
-    if arguments.out:
-        raise UserError("--show statistics is a table; leave --out away")
     explanation = _explanation(arguments)
     from toolkit.explain.inside import statistics
 
@@ -96,7 +105,7 @@ def _statistics(arguments: Namespace) -> dict[str, Any]:
         table = [
             [
                 *(row["stage"], row["layer"], "×".join(map(str, row["shape"]))),
-                *(f"{row[key]:.4g}" for key in _NUMBERS),
+                *(f"{row[key]:.4g}" for key in ("mean", "deviation", "largest")),
                 *(100 * row["zeros"], row["silent"]),
             ]
             for row in rows
@@ -105,5 +114,4 @@ def _statistics(arguments: Namespace) -> dict[str, Any]:
     return {"image": arguments.image, "stages": rows}
 
 
-_NUMBERS = ("mean", "deviation", "largest")
 _SHOWING = {"map": _map, "features": _features, "filters": _filters, "statistics": _statistics}

@@ -1,16 +1,18 @@
-"""The smallest part of a picture that is answered as the whole is.
+"""Parts of a picture: the one that a network sees, and the smallest that is answered as the whole is.
 
-Parts are cut out and prepared as any picture is, so that whoever cuts the same part and asks the network gets the same
-answer. Smaller and smaller windows are tried where the evidence lies, a few at each size.
+For the smallest, parts are cut out and prepared as any picture is, so that whoever cuts the same part and asks the
+network gets the same answer. Smaller and smaller windows are tried where the evidence lies, a few at each size.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.explain.window import Box
+from toolkit.data.pixels.sizes import resized_size
 from toolkit.progress import step
+from toolkit.spec import Preprocessing
 
 #: An answer is kept where the class is the likeliest and has at least this share of its probability for the whole.
 KEPT = 0.9
@@ -20,6 +22,53 @@ _SMALLEST = 0.1  # side, in sides of what the network sees
 _TRIED = 8  # windows of each size
 _POSITIONS = 9  # along each side, of which the best are tried
 _FAILURES = 2  # sizes in a row without any, after which smaller ones are not tried
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels of a picture; they need not be whole."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def inner(self, part: "Box", size: tuple[int, int]) -> "Box":
+        """Translate ``part``, in pixels of a grid of ``size`` laid over this box, to the picture's own."""
+        down, across = self.height / size[0], self.width / size[1]
+        return Box(self.top + part.top * down, self.left + part.left * across, part.height * down, part.width * across)
+
+    def pixels(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Find rows and columns of this box in a picture of ``shape``, at least one of each.
+
+        >>> Box(0.6, 2.5, 0.2, 2).pixels((4, 4, 3))
+        (slice(1, 2, None), slice(3, 4, None))
+        """
+        top, bottom = _whole(self.top, self.height, shape[0])
+        left, right = _whole(self.left, self.width, shape[1])
+        return slice(top, bottom), slice(left, right)
+
+    def __str__(self) -> str:
+        return f"{round(self.width)}×{round(self.height)} pixels at {round(self.left)}, {round(self.top)}"
+
+
+def _whole(start: float, length: float, end: int) -> tuple[int, int]:
+    # Half a pixel is always rounded up, so that boxes of one size stay of one size.
+    first, last = math.floor(start + 0.5), math.floor(start + length + 0.5)
+    first = min(first, end - 1)
+    return first, min(max(last, first + 1), end)
+
+
+def seen_box(height: int, width: int, preprocessing: Preprocessing) -> Box:
+    """Find the part of a picture of this size that is left after resizing and cropping.
+
+    >>> seen_box(448, 896, Preprocessing((224, 224)))
+    Box(top=0.0, left=224.0, height=448.0, width=448.0)
+    """
+    resized = resized_size(height, width, preprocessing)
+    down, across = height / resized[0], width / resized[1]
+    top, left = ((whole - side) // 2 for whole, side in zip(resized, preprocessing.size, strict=True))
+    return Box(top * down, left * across, preprocessing.size[0] * down, preprocessing.size[1] * across)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from toolkit.errors import UserError
 from toolkit.explain.draw import draw_explanation, draw_features, draw_filters, overlay
-from toolkit.explain.inside import feature_maps, first_filters, statistics
+from toolkit.explain.inside import feature_maps, first_filters
 
 
 def test_overlay_has_the_picture_s_shape_and_dims_what_was_not_seen(textures):
@@ -35,13 +35,3 @@ def test_sheets_and_pages_are_written(textures, halved, tmp_path):
             assert min(image.size) > 100
     with pytest.raises(UserError, match="cannot be written"):
         draw_filters(tmp_path / "nowhere" / "x.png", name, filters)
-
-
-def test_statistics_are_those_of_the_maps(textures, halved):
-    explanation = textures.explain(halved[0][0])
-    rows = statistics(explanation)
-    assert [row.stage for row in rows] == ["stage1", "stage2", "stage3"]
-    _, cells = feature_maps(explanation, "stage2")
-    assert rows[1].mean == pytest.approx(cells.mean())
-    assert rows[1].zeros == pytest.approx((cells == 0).mean())
-    assert rows[1].silent == (cells == 0).all(axis=(0, 1)).sum()
