@@ -51,7 +51,7 @@ def test_downloaded_weights():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     assert networks_at_hand((), "imagenet") == [AtHand("googlenet", "imagenet"), AtHand("resnet50", "imagenet")]
-    with pytest.raises(UserError, match="^gone: no such folder or file, nor a tag"):
+    with pytest.raises(UserError, match=r"^gone: no such folder or file, nor a tag"):
         networks_at_hand((), "gone")
     with pytest.raises(UserError, match="vgg16"):
         networks_at_hand(("vgg16",), "imagenet")
