@@ -163,6 +163,7 @@ def test_options_are_those_of_keras():
         create_model(SMALL, input_shape=(8, 8, 3))
 
 
+@pytest.mark.slow
 def test_a_width_is_found_that_the_file_was_saved_with(tmp_path, caplog):
     own = keras.applications.MobileNetV3Small(weights=None, input_shape=SHAPE, classes=4, alpha=0.75)
     own.save_weights(tmp_path / "narrow.weights.h5")
@@ -172,6 +173,7 @@ def test_a_width_is_found_that_the_file_was_saved_with(tmp_path, caplog):
     assert "alpha=0.75" in caplog.text
 
 
+@pytest.mark.slow
 def test_efficientnets_published_files_hold_deviations_where_variances_belong(tmp_path):
     own = keras.applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), include_top=False)
     layer = next(layer for layer in own.layers if isinstance(layer, keras.layers.Normalization))
