@@ -11,7 +11,7 @@ from toolkit.bundle import Example, Manifest, read_examples, read_manifest
 from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.engines import available_engines
 from toolkit.errors import UserError, unknown_name
-from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.inference.choice import CHOICES, require_engine, resolve_engine
 from toolkit.inference.predictor import Prediction, Predictor
 from toolkit.inference.shelf import Shelf
 
@@ -67,7 +67,7 @@ class Classifier:
         self._shelf = Shelf(directory, max_loaded=max_loaded)
         bundles = self.bundles()
         require_engine(engine)
-        if engine not in ("auto", "recommended") and not any(engine in self.engines(bundle) for bundle in bundles):
+        if engine not in CHOICES and not any(engine in self.engines(bundle) for bundle in bundles):
             raise UserError(
                 f"engine {engine!r} cannot run any bundle in {directory} on this machine; "
                 f"available for {bundles[0]}: {', '.join(self.engines(bundles[0]))}"
@@ -87,8 +87,8 @@ class Classifier:
 
     def preferred_engine(self, bundle: str) -> str:
         """Choose the engine to start ``bundle`` with: the one asked for, where the bundle has it, else ``auto``."""
-        if self._preferred == "recommended":
-            return self.resolve_engine(bundle, "recommended")
+        if self._preferred in ("auto-bf16", "recommended"):
+            return self.resolve_engine(bundle, self._preferred)
         return self._preferred if self._preferred in self.engines(bundle) else "auto"
 
     def resolve_engine(self, bundle: str, engine: str) -> str:

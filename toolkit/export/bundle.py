@@ -183,7 +183,7 @@ class BundleDraft:
         differences = compare_novelty(answers)
         comparison.objections.update(novelty_objections(differences))
         if not options.force:
-            comparison = self._without_failed_files(comparison)
+            comparison = self._without_failed(comparison)
             engines = {name: engine for name, engine in engines.items() if name in comparison.parity}
         objections = tuple(comparison.objections.values())
         if objections and not options.force:
@@ -219,20 +219,20 @@ class BundleDraft:
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
 
-    def _without_failed_files(self, comparison: Comparison) -> Comparison:
-        """Drop the quantized files that were made beside the float ones and lose too much, and say so.
+    def _without_failed(self, comparison: Comparison) -> Comparison:
+        """Drop what goes beyond its budget, and say so: quantized files made beside the float ones, and bfloat16.
 
         A person who asked for a classifier gets one. What another journey made for its own sake is not dropped.
         """
         made = {litert_file(method) for method in self.options.methods if method not in self.options.files}
         failed = {ENGINES[name].file for name in comparison.objections if name not in FLOAT_ENGINES} & made
-        if not failed:
-            return comparison
         for file in sorted(failed):
             (self.path / file).unlink(missing_ok=True)
-        dropped = {name for name in comparison.parity if ENGINES[name].file in failed}
-        reasons = "; ".join(text for name, text in comparison.objections.items() if name in dropped)
-        log.info("%s: written without that file (--force keeps it)", reasons)
+        in_bfloat16 = {name for name in comparison.objections if ENGINES[name].bfloat16}
+        dropped = {name for name in comparison.parity if ENGINES[name].file in failed} | in_bfloat16
+        for name in sorted(dropped & set(comparison.objections)):
+            consequence = "not recommended" if name in in_bfloat16 else "written without that file (--force keeps it)"
+            log.info("%s: %s", comparison.objections[name], consequence)
         return Comparison(
             {name: value for name, value in comparison.parity.items() if name not in dropped},
             {name: value for name, value in comparison.scores.items() if name.removeprefix("top1_") not in dropped},

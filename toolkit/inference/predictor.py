@@ -102,9 +102,10 @@ class Predictor:
             bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
             engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the engine that was measured to be fastest on this
                 machine among those that run the network in float32 (see ``toolkit.inference.choice.resolve_engine``),
-                so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly differently and is
-                only used by name, or as ``recommended``: the fastest that passed the accuracy budget at export, or
-                what was set since, where it is installed.
+                so its answers are the SavedModel's within 1e-4; ``auto-bf16`` allows bfloat16 as well, where the export
+                found it within 0.01. An int8 engine answers slightly differently and is only used by name, or as
+                ``recommended``: the fastest that passed the accuracy budget at export, or what was set since, where it
+                is installed.
             crops: of a picture, whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
                 bundle's reject threshold was fitted for one crop, and holds for one crop only.
             scales: shorter sides to resize the picture to, each with all of these crops; by default the network's.
