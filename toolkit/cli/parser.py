@@ -238,6 +238,8 @@ def _add_bundles(commands) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
+    asked = "ask this server, such as http://127.0.0.1:8501, for its bundle NAME, NAME/VERSION or NAME/LABEL"
+    parser.add_argument("--server", metavar="URL", help=asked)
     _add_others(parser)
     _add_crops(parser)
     _add_engine(parser)
