@@ -281,12 +281,12 @@ def _add_bundles(commands) -> None:
     parser = _command(
         commands,
         "bundles",
-        "list bundles, show one at work on its own pictures, or set the engine that it recommends",
+        "list, verify, label and prune bundles' versions, and set the engine that one recommends",
         json=False,
     )
     parser.set_defaults(handler="manage_bundles")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
+    listing = _action(actions, "list", "every version in a directory: state, labels, accuracy, size, date, engines")
     listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
     _add_bundle(shown)
@@ -297,6 +297,18 @@ def _add_bundles(commands) -> None:
     recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
     untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
     recommend.add_argument("--force", action="store_true", help=untrusted)
+    compared = "compare a version's files with their checksums, and its engines' answers with its network's"
+    _add_bundle(_action(actions, "verify", compared))
+    promote = _action(actions, "promote", "have a label mean a version, by default the canary's, else the highest")
+    rollback = _action(actions, "rollback", "have a label mean the version again that it meant before")
+    for action in (promote, rollback):
+        _add_bundle(action)
+        action.add_argument("--label", default="stable", metavar="L", help="default stable; canary, or any other name")
+    rollback.add_argument("--remove", action="store_true", help="take the label away instead")
+    prune = _action(actions, "prune", "remove a bundle's old versions, but none with a label or to roll back to")
+    _add_bundle(prune)
+    prune.add_argument("--keep", type=_positive, default=3, metavar="N", help="highest versions (default 3)")
+    prune.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
     parser = _command(
         commands,

@@ -1,9 +1,8 @@
-"""Commands on bundles: measure, compress, export, serve, open the demo."""
+"""Commands on bundles: measure, compress, export, serve, open the demo; those on versions are in ``versions``."""
 
 from argparse import Namespace
 from typing import Any
 
-from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.output import print_json, print_metrics, print_table
 from toolkit.errors import UserError, unknown_name
 
@@ -65,35 +64,6 @@ def ensemble(arguments: Namespace) -> None:
     if "top1" in result["metrics"]:
         print_metrics(result["metrics"])
     return print(result["bundle"])
-
-
-def manage_bundles(arguments: Namespace) -> None:
-    if arguments.action == "examples":
-        return show_examples(arguments)
-    from toolkit.inference.bundles import describe_bundles, recommend_engine
-
-    if arguments.action == "recommend":
-        version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
-        if arguments.json:
-            return print_json({"bundle": str(version_dir), "recommended": arguments.engine})
-        return print(f"{version_dir}: `--engine recommended` answers with {arguments.engine} from now on")
-    rows = describe_bundles(arguments.directory)
-    if arguments.json:
-        return print_json(rows)
-    readable = [row for row in rows if not row["error"]]
-    columns = ["bundle", "network", "classes", "top-1 %", "pictures", "measured", "recommended", "engines"]
-    table = [
-        [
-            *(row["bundle"], row["model"], row["num_classes"], row["top1"] and 100 * row["top1"]),
-            *(row["n"], row["subset"], row["recommended"], " ".join(row["engines"])),
-        ]
-        for row in readable
-    ]
-    print_table(table, columns)
-    for row in rows:
-        if row["error"]:
-            print(row["error"])
-    return None
 
 
 def compress(arguments: Namespace) -> None:
