@@ -10,6 +10,7 @@ from toolkit.bundle import (
     MANIFEST,
     VERSION_LABELS,
     complete_versions,
+    labelled_version,
     list_bundles,
     locate_version,
     move_label,
@@ -57,6 +58,17 @@ def test_versions_that_are_gone_are_not_gone_back_to(pets):
     shutil.rmtree(pets / "1")
     with pytest.raises(UserError, match="before 4 is left; removed since: 1; promote one of 3, 4, 5, or take the lab"):
         move_label_back(pets, "stable")
+
+
+def test_a_server_looks_a_label_up(pets):
+    move_label(pets, "stable", 2)
+    assert labelled_version(pets.parent, "pets", "stable") == labelled_version(pets, "pets", "stable") == 2
+    for name, label in (("pets", "canary"), ("dogs", "stable"), ("../pets", "stable")):
+        with pytest.raises(UserError, match="is labelled"):
+            labelled_version(pets.parent, name, label)
+    shutil.rmtree(pets / "2")
+    with pytest.raises(UserError, match="version 2 of pets, which stable means, is not there any more"):
+        labelled_version(pets.parent, "pets", "stable")
 
 
 def test_what_cannot_be_labelled(pets):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toolkit.bundle.manifest import MANIFEST
-from toolkit.bundle.versions import complete_versions, find_bundle
+from toolkit.bundle.versions import complete_versions, find_bundle, list_bundles
 from toolkit.errors import UserError
 from toolkit.files import remove_folder, write_file, writing
 
@@ -35,6 +35,21 @@ def read_version_labels(directory: str | Path) -> dict[str, int]:
         UserError: the file is damaged or cannot be read.
     """
     return {label: versions[0] for label, versions in _read(Path(directory)).items()}
+
+
+def labelled_version(root: str | Path, name: str, label: str) -> int:
+    """Look up the version that a label means, of one of the bundles below ``root`` (see ``list_bundles``).
+
+    Raises:
+        UserError: no such bundle or label, the version was removed, or the file is damaged.
+    """
+    versions = list_bundles(root).get(name, {})
+    labels = read_version_labels(next(iter(versions.values())).parent) if versions else {}
+    if label not in labels:
+        raise UserError(f"no version of {name} is labelled {label}; labels are: {', '.join(labels) or 'none'}")
+    if labels[label] not in versions:
+        raise UserError(f"version {labels[label]} of {name}, which {label} means, is not there any more")
+    return labels[label]
 
 
 def locate_version(bundle: str | Path) -> tuple[Path, int | None]:

@@ -351,9 +351,10 @@ def _add_runtimes(commands) -> None:
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
-    parser = _command(commands, "serve", "answer TensorFlow Serving's REST protocol for every bundle", json=False)
+    parser = _command(commands, "serve", "answer TensorFlow Serving's protocols for every bundle", json=False)
     parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
     _add_address(parser, port=8501)
+    parser.add_argument("--grpc-port", type=int, metavar="N", help="speak gRPC too, there (TensorFlow Serving's: 8500)")
     _add_engine(parser)
 
     parser = _command(commands, "demo", "open the web demo", json=False)

@@ -145,7 +145,13 @@ def verify(arguments: Namespace) -> None:
 def serve(arguments: Namespace) -> None:
     from toolkit.serving import serve as run_server
 
-    run_server(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine)
+    run_server(
+        arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        engine=arguments.engine,
+    )
 
 
 def demo(arguments: Namespace) -> None:
