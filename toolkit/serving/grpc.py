@@ -107,7 +107,7 @@ def _handler(method: str, function: Callable[[Any], Any]) -> grpc.RpcMethodHandl
         except Exception:
             log.exception("a gRPC request failed")
             code, details = grpc.StatusCode.INTERNAL, "internal error; the server's log has the details"
-        context.abort(code, one_line(details[:_MAX_DETAILS]))
+        return context.abort(code, one_line(details[:_MAX_DETAILS]))  # which raises
 
     return grpc.unary_unary_rpc_method_handler(handle)  # bytes in and out: what cannot be parsed is an answer too
 

@@ -49,8 +49,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="toolkit/serving/messages.proto", package=_PACKAGE, syntax="proto3")
     for name, values in _ENUMS.items():
         enum = file.enum_type.add(name=name)
-        for value, number in values.items():
-            enum.value.add(name=value, number=number)
+        for value, place in values.items():
+            enum.value.add(name=value, number=place)
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field in fields.split("; "):
@@ -62,7 +62,7 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
                     name=re.sub(r"(?:^|_)(\w)", lambda m: m[1].upper(), field_name) + "Entry"
                 )
                 entry.options.map_entry = True
-                for place, (part, part_kind) in enumerate((("key", "string"), ("value", inner)), start=1):
+                for part, part_kind, place in (("key", "string", 1), ("value", inner, 2)):
                     _set_type(entry.field.add(name=part, number=place, label=_Field.LABEL_OPTIONAL), part_kind)
                 inner = f"{name}.{entry.name}"
             if kind[0] in "[{":
