@@ -158,6 +158,8 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_imported(home):
         f"evaluate|{bundle}|{few}|--crops|7",
         f"evaluate|{bundle}|{few}|--with|{home / 'NOWHERE'}",
         f"benchmark|{home / 'NOWHERE'}",
+        f"export|{home / 'NOWHERE'}|--tf-serving|{home / 'new'}",
+        f"export|{bundle}|--tf-serving|{few}",
         f"verify|{home / 'NOWHERE'}|x.png",
         f"verify|{bundle}|{home / 'NOWHERE.png'}",
         f"ensemble|{home / 'NOWHERE'}|--out|{home / 'both'}",

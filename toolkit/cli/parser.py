@@ -338,9 +338,12 @@ def _add_bundles(commands) -> None:
 
 
 def _add_runtimes(commands) -> None:
-    parser = _command(commands, "export", "write a bundle's network for other runtimes: ONNX")
+    parser = _command(commands, "export", "write a bundle's network for other runtimes, or what other servers need")
     _add_bundle(parser)
-    parser.add_argument("--onnx", required=True, type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--onnx", type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    others = "files for TensorFlow Serving, KServe and OpenVINO Model Server, with batching as measured; a new folder"
+    form.add_argument("--tf-serving", type=Path, metavar="DIR", help=others)
     compared = "compare ONNX Runtime with Keras on these too"
     parser.add_argument("--images", nargs="+", default=[], type=Path, metavar="IMAGE", help=compared)
 

@@ -110,6 +110,8 @@ def _print_compression(result: dict[str, Any]) -> None:
 
 
 def export(arguments: Namespace) -> None:
+    if arguments.tf_serving:
+        return _export_tf_serving(arguments)
     from toolkit.workflows.onnx import export_onnx
 
     result = export_onnx(arguments.bundle, arguments.onnx, images=arguments.images)
@@ -117,6 +119,23 @@ def export(arguments: Namespace) -> None:
         return print_json(result)
     print(f"ONNX Runtime within {result['difference']:.1e} of Keras in probability on {result['n']} pictures")
     return print(result["file"])
+
+
+def _export_tf_serving(arguments: Namespace) -> None:
+    from toolkit.workflows.deploy import export_tf_serving
+
+    if arguments.images:
+        raise UserError("--images are for --onnx; leave them out")
+    result = export_tf_serving(arguments.bundle, arguments.tf_serving)
+    if arguments.json:
+        return print_json(result)
+    rows = [[size, taken, 1000 * size / taken] for size, taken in result["milliseconds"].items()]
+    print_table(rows, ["batch", "ms", "pictures/s"])
+    chosen = result["batching"]
+    print(f"batches of {chosen['size']}, which wait {chosen['wait_ms']:.1f} ms for one another at most")
+    for file in result["files"]:
+        print(f"{result['directory']}/{file}")
+    return None
 
 
 def benchmark(arguments: Namespace) -> None:
