@@ -10,10 +10,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from toolkit.catalogue import list_models, model_info
+    from toolkit.client import AsyncClient, Client
     from toolkit.factory import create_model, load_weights, preprocessing_of, save_weights
     from toolkit.inference import Predictor
 
 _HOME = {
+    "AsyncClient": "toolkit.client",
+    "Client": "toolkit.client",
     "create_model": "toolkit.factory",
     "load_weights": "toolkit.factory",
     "preprocessing_of": "toolkit.factory",
@@ -24,6 +27,8 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Predictor",
     "__version__",
     "create_model",

@@ -4,6 +4,18 @@
 adds stands in ``assets.extra``, which TensorFlow Serving leaves alone.
 """
 
+from toolkit.bundle.labels import (
+    CANARY,
+    STABLE,
+    VERSION_LABELS,
+    labelled_version,
+    locate_version,
+    move_label,
+    move_label_back,
+    prune_versions,
+    read_version_labels,
+    remove_label,
+)
 from toolkit.bundle.manifest import (
     EXAMPLE_LABELS,
     EXAMPLES,
@@ -54,6 +66,7 @@ from toolkit.bundle.versions import (
 )
 
 __all__ = [
+    "CANARY",
     "EXAMPLES",
     "EXAMPLE_LABELS",
     "EXTRA",
@@ -66,6 +79,8 @@ __all__ = [
     "PICTURES",
     "SAVED_MODEL",
     "SCHEMA_VERSION",
+    "STABLE",
+    "VERSION_LABELS",
     "WARMUP",
     "EnsembleMember",
     "Example",
@@ -76,15 +91,22 @@ __all__ = [
     "complete_versions",
     "find_bundle",
     "join_pictures",
+    "labelled_version",
     "list_bundles",
     "list_versions",
     "litert_file",
+    "locate_version",
+    "move_label",
+    "move_label_back",
     "next_version",
     "picture_digests",
+    "prune_versions",
     "publish",
     "read_examples",
     "read_manifest",
     "read_pictures",
+    "read_version_labels",
+    "remove_label",
     "require_bundles",
     "require_network",
     "require_same_labels",

@@ -238,6 +238,8 @@ def _add_bundles(commands) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
+    asked = "ask this server, such as http://127.0.0.1:8501, for its bundle NAME, NAME/VERSION or NAME/LABEL"
+    parser.add_argument("--server", metavar="URL", help=asked)
     _add_others(parser)
     _add_crops(parser)
     _add_engine(parser)
@@ -279,12 +281,12 @@ def _add_bundles(commands) -> None:
     parser = _command(
         commands,
         "bundles",
-        "list bundles, show one at work on its own pictures, or set the engine that it recommends",
+        "list, verify, label and prune bundles' versions, and set the engine that one recommends",
         json=False,
     )
     parser.set_defaults(handler="manage_bundles")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
+    listing = _action(actions, "list", "every version in a directory: state, labels, accuracy, size, date, engines")
     listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
     _add_bundle(shown)
@@ -295,6 +297,18 @@ def _add_bundles(commands) -> None:
     recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
     untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
     recommend.add_argument("--force", action="store_true", help=untrusted)
+    compared = "compare a version's files with their checksums, and its engines' answers with its network's"
+    _add_bundle(_action(actions, "verify", compared))
+    promote = _action(actions, "promote", "have a label mean a version, by default the canary's, else the highest")
+    rollback = _action(actions, "rollback", "have a label mean the version again that it meant before")
+    for action in (promote, rollback):
+        _add_bundle(action)
+        action.add_argument("--label", default="stable", metavar="L", help="default stable; canary, or any other name")
+    rollback.add_argument("--remove", action="store_true", help="take the label away instead")
+    prune = _action(actions, "prune", "remove a bundle's old versions, but none with a label or to roll back to")
+    _add_bundle(prune)
+    prune.add_argument("--keep", type=_positive, default=3, metavar="N", help="highest versions (default 3)")
+    prune.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
     parser = _command(
         commands,
@@ -324,9 +338,12 @@ def _add_bundles(commands) -> None:
 
 
 def _add_runtimes(commands) -> None:
-    parser = _command(commands, "export", "write a bundle's network for other runtimes: ONNX")
+    parser = _command(commands, "export", "write a bundle's network for other runtimes, or what other servers need")
     _add_bundle(parser)
-    parser.add_argument("--onnx", required=True, type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--onnx", type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    others = "files for TensorFlow Serving, KServe and OpenVINO Model Server, with batching as measured; a new folder"
+    form.add_argument("--tf-serving", type=Path, metavar="DIR", help=others)
     compared = "compare ONNX Runtime with Keras on these too"
     parser.add_argument("--images", nargs="+", default=[], type=Path, metavar="IMAGE", help=compared)
 
@@ -337,9 +354,10 @@ def _add_runtimes(commands) -> None:
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
-    parser = _command(commands, "serve", "answer TensorFlow Serving's REST protocol for every bundle", json=False)
+    parser = _command(commands, "serve", "answer TensorFlow Serving's protocols for every bundle", json=False)
     parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
     _add_address(parser, port=8501)
+    parser.add_argument("--grpc-port", type=int, metavar="N", help="speak gRPC too, there (TensorFlow Serving's: 8500)")
     _add_engine(parser)
 
     parser = _command(commands, "demo", "open the web demo", json=False)

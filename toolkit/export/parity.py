@@ -121,12 +121,16 @@ class HeldOutPictures:
         if self._paths:
             pixels = load_pixels(self._paths[start : start + _BATCH_SIZE], self._preprocessing)
         else:
-            shape = (_NUM_NOISE, *self._preprocessing.size, 3)
-            pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            pixels = noise(self._preprocessing)
         # Only from the first on without a gap, so that a number is a place.
         if number == len(self._kept) and (number + 1) * pixels.nbytes <= _KEPT_BYTES:
             self._kept.append(pixels)
         return pixels
+
+
+def noise(preprocessing: Preprocessing) -> np.ndarray:
+    """Draw the pixels that stand in for evaluation pictures, the same each time: uint8 (n, height, width, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
 
 
 def collect_answers(

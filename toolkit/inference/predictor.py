@@ -61,6 +61,37 @@ class Answer:
     novelty: float | None = None
 
 
+@dataclass(frozen=True)
+class NamedAnswer:
+    """An answer with the likeliest classes' names, as it is printed and sent.
+
+    Attributes:
+        predictions: the likeliest classes, best first.
+        reason: why it means "none of these", see ``Predictor.reason``; empty where it does not.
+        novelty: see ``Answer``.
+    """
+
+    predictions: list[Prediction]
+    reason: str
+    novelty: float | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Bounds beyond which an answer means "none of these"; None where a bundle has no such bound."""
+
+    reject_below: float | None = None
+    novelty_above: float | None = None
+
+    def reason(self, best: float, novelty: float | None) -> str:
+        """Say why an answer of this best probability and novelty is rejected, see ``Predictor.reason``."""
+        if self.novelty_above is not None and novelty is not None and not novelty <= self.novelty_above:
+            return "unfamiliar"
+        if self.reject_below is not None and best < self.reject_below:
+            return "unsure"
+        return ""
+
+
 class Predictor:
     """A bundle opened in one engine, or several bundles whose probabilities are averaged.
 
@@ -328,6 +359,10 @@ class Predictor:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[i], float(probabilities[i])) for i in best]
 
+    def named(self, answer: Answer, top_k: int = 5) -> NamedAnswer:
+        """Name the best classes of an answer, and say whether it means "none of these"."""
+        return NamedAnswer(self.top(answer.probabilities, top_k), self.reason(answer), answer.novelty)
+
     def reason(self, answer: Answer | np.ndarray) -> str:
         """Say why an answer means "none of these"; empty where it does not, as where there is no threshold.
 
@@ -340,11 +375,8 @@ class Predictor:
         """
         if not isinstance(answer, Answer):
             answer = Answer(answer)
-        if self.novelty_above is not None and answer.novelty is not None and not answer.novelty <= self.novelty_above:
-            return "unfamiliar"
-        if self.reject_below is not None and float(np.max(answer.probabilities)) < self.reject_below:
-            return "unsure"
-        return ""
+        thresholds = Thresholds(self.reject_below, self.novelty_above)
+        return thresholds.reason(float(np.max(answer.probabilities)), answer.novelty)
 
     def is_rejected(self, answer: Answer | np.ndarray) -> bool:
         """Tell whether an answer means "none of these", see ``reason``."""

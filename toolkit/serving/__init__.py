@@ -1,6 +1,8 @@
-"""Bundles behind HTTP, in TensorFlow Serving's REST protocol. Importing this imports no framework, no web server."""
+"""Bundles behind TensorFlow Serving's protocols, REST and gRPC. Importing this imports no framework, no web server."""
 
+import contextlib
 import importlib.util
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 __all__ = ["create_app", "serve"]
+
+log = logging.getLogger("toolkit")
 
 
 def create_app(directory: str | Path, engine: str = "auto") -> "Starlette":
@@ -29,7 +33,14 @@ def create_app(directory: str | Path, engine: str = "auto") -> "Starlette":
     return build_app(ModelTable(directory, engine))
 
 
-def serve(directory: str | Path, *, host: str = "127.0.0.1", port: int = 8501, engine: str = "auto") -> None:
+def serve(
+    directory: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    grpc_port: int | None = None,
+    engine: str = "auto",
+) -> None:
     """Serve every bundle below ``directory`` until SIGINT or SIGTERM.
 
     The newest version of each is loaded and warmed before the first answer; one that fails to load is logged and
@@ -39,6 +50,7 @@ def serve(directory: str | Path, *, host: str = "127.0.0.1", port: int = 8501, e
         directory: as in ``create_app``.
         host: address to listen on; ``0.0.0.0`` for every interface.
         port: 0 takes any free one, which the log names.
+        grpc_port: for TensorFlow Serving's gRPC protocol beside it; by default it is not spoken.
         engine: as in ``Predictor.load``.
 
     Raises:
@@ -48,7 +60,15 @@ def serve(directory: str | Path, *, host: str = "127.0.0.1", port: int = 8501, e
     from toolkit.serving.models import ModelTable
     from toolkit.serving.server import run_server
 
-    run_server(ModelTable(directory, engine), host=host, port=port)
+    table = ModelTable(directory, engine)
+    with contextlib.ExitStack() as stack:
+        if grpc_port is not None:
+            _require("grpc")
+            from toolkit.serving.grpc import grpc_server
+
+            bound = stack.enter_context(grpc_server(table, directory, host=host, port=grpc_port))
+            log.info("gRPC on %s port %d", host, bound)
+        run_server(table, host=host, port=port)
 
 
 def _require(*modules: str) -> None:

@@ -9,7 +9,6 @@ from toolkit.cli.commands.bundles import (
     ensemble,
     evaluate,
     export,
-    manage_bundles,
     serve,
     verify,
 )
@@ -19,3 +18,4 @@ from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.predict import predict
 from toolkit.cli.commands.training import gradcheck, train, tune
 from toolkit.cli.commands.transfer import cache, finetune
+from toolkit.cli.commands.versions import manage_bundles

@@ -1,9 +1,8 @@
-"""Commands on bundles: measure, compress, export, serve, open the demo."""
+"""Commands on bundles: measure, compress, export, serve, open the demo; those on versions are in ``versions``."""
 
 from argparse import Namespace
 from typing import Any
 
-from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.output import print_json, print_metrics, print_table
 from toolkit.errors import UserError, unknown_name
 
@@ -67,35 +66,6 @@ def ensemble(arguments: Namespace) -> None:
     return print(result["bundle"])
 
 
-def manage_bundles(arguments: Namespace) -> None:
-    if arguments.action == "examples":
-        return show_examples(arguments)
-    from toolkit.inference.bundles import describe_bundles, recommend_engine
-
-    if arguments.action == "recommend":
-        version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
-        if arguments.json:
-            return print_json({"bundle": str(version_dir), "recommended": arguments.engine})
-        return print(f"{version_dir}: `--engine recommended` answers with {arguments.engine} from now on")
-    rows = describe_bundles(arguments.directory)
-    if arguments.json:
-        return print_json(rows)
-    readable = [row for row in rows if not row["error"]]
-    columns = ["bundle", "network", "classes", "top-1 %", "pictures", "measured", "recommended", "engines"]
-    table = [
-        [
-            *(row["bundle"], row["model"], row["num_classes"], row["top1"] and 100 * row["top1"]),
-            *(row["n"], row["subset"], row["recommended"], " ".join(row["engines"])),
-        ]
-        for row in readable
-    ]
-    print_table(table, columns)
-    for row in rows:
-        if row["error"]:
-            print(row["error"])
-    return None
-
-
 def compress(arguments: Namespace) -> None:
     from toolkit.workflows.compress import CompressionOptions, compress_bundle
 
@@ -140,6 +110,8 @@ def _print_compression(result: dict[str, Any]) -> None:
 
 
 def export(arguments: Namespace) -> None:
+    if arguments.tf_serving:
+        return _export_tf_serving(arguments)
     from toolkit.workflows.onnx import export_onnx
 
     result = export_onnx(arguments.bundle, arguments.onnx, images=arguments.images)
@@ -147,6 +119,23 @@ def export(arguments: Namespace) -> None:
         return print_json(result)
     print(f"ONNX Runtime within {result['difference']:.1e} of Keras in probability on {result['n']} pictures")
     return print(result["file"])
+
+
+def _export_tf_serving(arguments: Namespace) -> None:
+    from toolkit.workflows.deploy import export_tf_serving
+
+    if arguments.images:
+        raise UserError("--images are for --onnx; leave them out")
+    result = export_tf_serving(arguments.bundle, arguments.tf_serving)
+    if arguments.json:
+        return print_json(result)
+    rows = [[size, taken, 1000 * size / taken] for size, taken in result["milliseconds"].items()]
+    print_table(rows, ["batch", "ms", "pictures/s"])
+    chosen = result["batching"]
+    print(f"batches of {chosen['size']}, which wait {chosen['wait_ms']:.1f} ms for one another at most")
+    for file in result["files"]:
+        print(f"{result['directory']}/{file}")
+    return None
 
 
 def benchmark(arguments: Namespace) -> None:
@@ -175,7 +164,13 @@ def verify(arguments: Namespace) -> None:
 def serve(arguments: Namespace) -> None:
     from toolkit.serving import serve as run_server
 
-    run_server(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine)
+    run_server(
+        arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        engine=arguments.engine,
+    )
 
 
 def demo(arguments: Namespace) -> None:

@@ -12,14 +12,17 @@ from toolkit.cli.inputs import Input, find_pictures, nothing_answered
 from toolkit.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from toolkit.inference import Prediction
+    from toolkit.inference.predictor import NamedAnswer
 
 
 def predict(arguments: Namespace) -> None:
-    from toolkit.bundle import find_bundle
+    if arguments.server:
+        _require_served(arguments)
+    else:
+        from toolkit.bundle import find_bundle
 
-    for bundle in (arguments.bundle, *arguments.others):
-        find_bundle(bundle)
+        for bundle in (arguments.bundle, *arguments.others):
+            find_bundle(bundle)
     pictures = find_pictures(arguments.images)
     printer = _Json() if arguments.json else _Csv() if arguments.csv else _Text()
     refused: list[dict[str, Any]] = []  # those before the first answer: if none follows, one line will do
@@ -45,49 +48,64 @@ def _answers(arguments: Namespace, pictures: list[Input]) -> Iterator[dict[str, 
 
     require_engine(arguments.engine)
     paths = [picture.path for picture in pictures if not picture.reason]
-    found = _found_over_ray(arguments, paths) if arguments.cluster else _found(arguments, paths)
+    ask = _found_over_ray if arguments.cluster else _found_by_server if arguments.server else _found
+    found = ask(arguments, paths)
     with step("classifying", len(pictures)) as told:
         for done, (path, reason) in enumerate(pictures, start=1):
-            answer = {"error": reason} if reason else next(found)
-            if isinstance(answer, UserError):
-                answer = {"error": answer.reason(path)}
-            yield {"path": path} | answer
+            answer = UserError(reason) if reason else next(found)
+            yield {"path": path} | _document(answer, path)
             told(done)
 
 
-def _found(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | UserError]:
+def _found(arguments: Namespace, paths: list[str]) -> "Iterator[NamedAnswer | UserError]":
     from toolkit.inference import Predictor
 
     bundles = [arguments.bundle, *arguments.others]
     predictor = Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
     for answer in predictor.iter_answers(paths):
-        if isinstance(answer, UserError):
-            yield answer
-        else:
-            best = predictor.top(answer.probabilities, arguments.top_k)
-            yield _document(best, predictor.reason(answer), answer.novelty)
+        yield answer if isinstance(answer, UserError) else predictor.named(answer, arguments.top_k)
 
 
-def _document(predictions: list["Prediction"], reason: str, novelty: float | None) -> dict[str, Any]:
-    """Put an answer together; of bundles that do not tell novelty, without it."""
-    document = {"predictions": [vars(prediction) for prediction in predictions], "rejected": bool(reason)}
-    return document if novelty is None else document | {"reason": reason, "novelty": novelty}
-
-
-def _found_over_ray(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | UserError]:
+def _found_over_ray(arguments: Namespace, paths: list[str]) -> "Iterator[NamedAnswer | UserError]":
     from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
 
-    answers = predict_over_ray(
+    return predict_over_ray(
         [arguments.bundle, *arguments.others],
         paths,
         PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
         address=arguments.cluster,
     )
-    for answer in answers:
-        if isinstance(answer, UserError):
-            yield answer
-        else:
-            yield _document(answer.predictions, answer.reason, answer.novelty)
+
+
+def _found_by_server(arguments: Namespace, paths: list[str]) -> "Iterator[NamedAnswer | UserError]":
+    from toolkit.client import Client
+
+    name, _, version = str(arguments.bundle).partition("/")
+    with Client(arguments.server, name, int(version) if version.isdecimal() else version or None) as client:
+        yield from client.iter_answers(paths, top_k=arguments.top_k)
+
+
+def _require_served(arguments: Namespace) -> None:
+    """Refuse what a server cannot be asked for."""
+    if str(arguments.bundle).count("/") > 1 or arguments.bundle.is_absolute():
+        raise UserError(
+            f"{arguments.bundle}: with --server expected the name of a bundle that it serves: NAME, NAME/VERSION or "
+            f"NAME/LABEL"
+        )
+    own = {"--with": arguments.others, "--crops": arguments.crops != 1, "--scales": arguments.scales}
+    own |= {"--engine": arguments.engine != "auto", "--cluster": arguments.cluster}
+    if given := [option for option, value in own.items() if value]:
+        raise UserError(
+            f"{given[0]} has no effect on a server, which was started with settings of its own; leave it out"
+        )
+
+
+def _document(answer: "NamedAnswer | UserError", path: str) -> dict[str, Any]:
+    """Put an answer together; of bundles that do not tell novelty, without it."""
+    if isinstance(answer, UserError):
+        return {"error": answer.reason(path)}
+    document = {"predictions": [vars(prediction) for prediction in answer.predictions], "rejected": bool(answer.reason)}
+    return document if answer.novelty is None else document | {"reason": answer.reason, "novelty": answer.novelty}
 
 
 def _print(answer: dict[str, Any], printer: "_Text") -> None:
