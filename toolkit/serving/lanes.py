@@ -1,4 +1,4 @@
-"""A bundle's own share of the server: a bounded queue, threads that decode, and one that runs its engine.
+"""A bundle's own share of the server: a bounded queue, threads that decode, and threads that run its engine.
 
 A request passes through its bundle's lane alone, so that a bundle that loads, or is given huge pictures, holds nobody
 else's threads.
@@ -111,17 +111,19 @@ class _Job(NamedTuple):
 
 
 class Batcher:
-    """A thread that answers what many requests handed in: whatever has gathered while it was busy goes in one batch.
+    """Threads that answer what many requests handed in: whatever has gathered while they were busy goes in one batch.
 
-    Nobody waits for a batch to fill: alone, a request is answered at once.
+    Nobody waits for a batch to fill: alone, a request is answered at once. There are two threads, so that one prepares
+    a batch while the other is inside the engine.
     """
 
-    def __init__(self, name: str, max_batch: int = MAX_BATCH) -> None:
+    def __init__(self, name: str, max_batch: int = MAX_BATCH, num_threads: int = 2) -> None:
         self._jobs: deque[_Job] = deque()
         self._max_batch = max_batch
         self._wake = threading.Condition()
         self._closed = False
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        for _ in range(num_threads):
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, owner: object, run: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> "Future[list[T]]":
         """Hand items in; the future gives their answers, in order."""
@@ -134,10 +136,10 @@ class Batcher:
         return outcome
 
     def close(self) -> None:
-        """End the thread, once everything is answered."""
+        """End the threads, once everything is answered."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
+            self._wake.notify_all()
 
     def _work(self) -> None:
         while self._answer_batch():  # a frame of its own: while it waits, this thread holds no dropped predictor

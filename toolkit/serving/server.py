@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from toolkit.errors import UserError
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: A request's headers must have come after so many seconds.
 HEADER_SECONDS = 10.0
+#: Connections that wait to be taken.
+BACKLOG = 2048
 #: New versions are looked for so often, so that they are loaded before anyone asks.
 WATCH_SECONDS = 1.0
 
@@ -50,9 +53,30 @@ def run_server(directory: str | Path, engine: str, *, host: str, port: int, opti
 def serve_on(listener: socket.socket, table: ModelTable, host: str, options: ServerOptions) -> None:
     """Load the bundles, then answer on a bound socket until told to end."""
     port = listener.getsockname()[1]
-    app = build_app(table, options)
+    server = make_server(build_app(table, options), options)
     scheme = "http" if options.tls_cert is None else "https"
     base = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    for name in table.names():
+        _load(table, name, base)
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise cannot_listen(error, host, port) from None
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(table, ended), name="watch bundles", daemon=True).start()
+    try:
+        with _signals_end_cleanly():
+            server.run(sockets=[listener])
+    finally:
+        ended.set()
+
+
+def make_server(app: ASGIApp, options: ServerOptions) -> uvicorn.Server:
+    """Set uvicorn up for an application.
+
+    Raises:
+        UserError: the certificate or its key cannot be used.
+    """
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -61,6 +85,7 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
         ws="none",
         lifespan="on",
         server_header=False,
+        backlog=BACKLOG,
         timeout_keep_alive=options.keep_alive,
         timeout_graceful_shutdown=options.grace,
         ssl_certfile=options.tls_cert,
@@ -70,19 +95,7 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise UserError(f"{options.tls_cert}: TLS cannot be set up with it ({error})") from None
-    for name in table.names():
-        _load(table, name, base)
-    try:
-        listener.listen(2048)
-    except OSError as error:
-        raise cannot_listen(error, host, port) from None
-    ended = threading.Event()
-    threading.Thread(target=_watch, args=(table, ended), name="watch bundles", daemon=True).start()
-    try:
-        with _signals_end_cleanly():
-            uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        ended.set()
+    return uvicorn.Server(config)
 
 
 def _work(place: tuple[str, str], host: str, listener: socket.socket, options: ServerOptions) -> None:

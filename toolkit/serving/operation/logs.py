@@ -2,7 +2,10 @@
 
 import json
 import logging
-from typing import Any
+import os
+import sys
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 from toolkit.serving.operation.middleware import current_request_id
 from toolkit.serving.options import ServerOptions
@@ -17,6 +20,42 @@ def configure_logging(options: ServerOptions) -> None:
         handler.addFilter(_add_request_id)
         if options.log_format == "json":
             handler.setFormatter(JsonLines())
+
+
+class LogForm(NamedTuple):
+    """How this process logs, for another one to log alike; see ``current_form``.
+
+    Attributes:
+        stream: what is written to, in a form that can be handed to a process.
+        levels: of the root logger, and of this package's.
+        formatter: of the lines.
+    """
+
+    stream: Connection | None
+    levels: tuple[int, int]
+    formatter: logging.Formatter | None
+
+    def take(self) -> None:
+        """Log in this process in this form."""
+        root, package = logging.getLogger(), logging.getLogger("toolkit")
+        if self.stream is not None:
+            descriptor = self.stream.fileno()
+            stream = open(descriptor, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+            root.handlers = [logging.StreamHandler(stream)]
+            root.handlers[0].setFormatter(self.formatter)
+        for logger, level in zip((root, package), self.levels, strict=True):
+            logger.setLevel(level)
+
+
+def current_form() -> LogForm:
+    """Tell how this process logs: to its stderr, which need not be its second descriptor."""
+    root = logging.getLogger()
+    try:
+        stream = Connection(os.dup(sys.stderr.fileno()), readable=False)
+    except (OSError, ValueError, AttributeError):  # not a real one
+        stream = None
+    formatter = root.handlers[0].formatter if root.handlers else None
+    return LogForm(stream, (root.level, logging.getLogger("toolkit").level), formatter)
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:

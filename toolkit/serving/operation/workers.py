@@ -20,6 +20,7 @@ from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.machine import bind_address
+from toolkit.serving.operation.logs import LogForm, current_form
 from toolkit.serving.operation.metrics import SHARED_DIR
 from toolkit.serving.options import ServerOptions
 
@@ -60,7 +61,7 @@ def run_workers(work: Work, place: tuple[str, str], host: str, port: int, option
 
 class _Workers:
     def __init__(self, work: Work, place: tuple[str, str], host: str, port: int, options: ServerOptions) -> None:
-        self._arguments = (work, place, host, port, options)
+        self._arguments = (current_form(), work, place, host, port, options)
         self._options = options
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
@@ -110,7 +111,10 @@ class _Workers:
                 process.join()
 
 
-def _be_worker(index: int, work: Work, place: tuple[str, str], host: str, port: int, options: ServerOptions) -> None:
+def _be_worker(
+    index: int, log_form: LogForm, work: Work, place: tuple[str, str], host: str, port: int, options: ServerOptions
+) -> None:
+    log_form.take()
     _end_with_parent()
     if hasattr(os, "sched_setaffinity"):  # each its share, for every engine starts a thread for each it may use
         processors = sorted(os.sched_getaffinity(0))
