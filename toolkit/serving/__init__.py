@@ -57,9 +57,10 @@ def serve(
         UserError: as ``create_app``, or the address cannot be listened on.
     """
     _require(*_NEEDED)
+    from toolkit.serving.models import ModelTable
     from toolkit.serving.server import run_server
 
-    run_server(directory, engine, host=host, port=port, options=options or ServerOptions())
+    run_server(ModelTable(directory, engine), host=host, port=port, options=options)
 
 
 def _require(*modules: str) -> None:

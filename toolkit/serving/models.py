@@ -31,7 +31,12 @@ RETRY_SECONDS = 30.0
 
 
 class ModelTable:
-    """The bundles below a directory, by name and version. Safe to call from several threads."""
+    """The bundles below a directory, by name and version. Safe to call from several threads.
+
+    Attributes:
+        directory: where they lie.
+        engine: that they are opened in, as in ``Predictor.load``.
+    """
 
     def __init__(self, directory: str | Path, engine: str = "auto") -> None:
         """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.serving.create_app``."""
@@ -40,13 +45,9 @@ class ModelTable:
             number = int(path.name)
             log.warning("%s: not served, for a version has no leading zeros in its name; rename it %d", path, number)
         require_bundles(directory)
-        self._engine = engine
-        self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS)
-
-    @property
-    def engine(self) -> str:
-        """The engine that bundles are opened in, as in ``Predictor.load``."""
-        return self._engine
+        self.directory = Path(directory).resolve()
+        self.engine = engine
+        self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS, shared=True)
 
     def names(self) -> list[str]:
         """List the names of the bundles there are now."""
@@ -69,7 +70,7 @@ class ModelTable:
     def answering(self, name: str, version: int | None = None) -> tuple[int, Outcome]:
         """Do as ``get`` without waiting, see ``Shelf.answering``."""
         try:
-            return self._shelf.answering(name, version, self._engine)
+            return self._shelf.answering(name, version, self.engine)
         except UnknownBundle:
             raise protocol.not_found(name, version) from None
         except UserError as error:
@@ -81,7 +82,7 @@ class ModelTable:
         Raises:
             RequestError: not found, or its manifest is damaged.
         """
-        found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self._engine)
+        found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self.engine)
         wanted = [number for number in found if version in (None, number)]
         if not wanted:
             raise protocol.not_found(name, version)
@@ -107,7 +108,7 @@ class ModelTable:
 
     def loaded(self) -> dict[str, list[int]]:
         """List the versions in memory of each bundle that has any."""
-        return self._shelf.loaded(self._engine)
+        return self._shelf.loaded(self.engine)
 
     def readiness(self) -> dict[str, str]:
         """Tell of each bundle ``ready``, ``loading`` or why it cannot be loaded. Loading begins where it has not."""
@@ -127,7 +128,7 @@ class ModelTable:
         Raises:
             RequestError: not found.
         """
-        found = self._shelf.errors(name, self._engine)
+        found = self._shelf.errors(name, self.engine)
         if not found:
             raise RequestError(f"Could not find any versions of model {name}", 404)
         if version is None:
