@@ -182,7 +182,7 @@ class Runtime(NamedTuple):
         float_rank: place among the engines that compute in float32 where nothing was timed; None for a quantized one.
     """
 
-    engine_class: type[Engine]
+    engine_class: type
     file: str
     module: str
     extra: str = ""

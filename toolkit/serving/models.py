@@ -246,10 +246,10 @@ def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
     outputs: dict[str, Any] = {
         "probabilities": np.stack([answer.probabilities for answer in answers]),
         "top_labels": [[prediction.label for prediction in row] for row in best],
-        "top_scores": np.float32([[prediction.probability for prediction in row] for row in best]),
+        "top_scores": np.array([[prediction.probability for prediction in row] for row in best], np.float32),
     }
     if predictor.novelty_above is not None:
-        outputs["novelty"] = np.float32([answer.novelty for answer in answers])
+        outputs["novelty"] = np.array([answer.novelty for answer in answers], np.float32)
     return outputs
 
 
