@@ -120,7 +120,7 @@ def test_a_bundle_that_loads_holds_nobody_elses_threads(models_dir, images, runn
     monkeypatch.setattr(
         shelf,
         "_load_warm",
-        lambda path, engine: (path.parent.name == "slow" and go_on.wait(60), load_warm(path, engine))[1],
+        lambda path, *args, **more: (path.parent.name == "slow" and go_on.wait(60), load_warm(path, *args, **more))[1],
     )
     with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(60) as pool:
         waiting = [pool.submit(ask, port, images[0], "/predict/slow") for _ in range(60)]

@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.bundle import MANIFEST, complete_versions, list_bundles
 from toolkit.errors import UserError
 from toolkit.inference.predictor import Predictor
+from toolkit.machine import num_threads
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Shelf:
         max_loaded: int | None = None,
         max_versions: int | None = None,
         retry_seconds: float = 0.0,
+        shared: bool = False,
     ) -> None:
         """Set the bounds; nothing is looked for or loaded yet.
 
@@ -53,11 +55,13 @@ class Shelf:
             max_loaded: predictors kept in memory; beyond, the least recently used is dropped.
             max_versions: predictors kept of each bundle.
             retry_seconds: a version that failed to load is tried again by whoever asks for it after this long.
+            shared: predictors are for several threads that ask all the time, see ``Predictor.load``.
         """
         self._directory = Path(directory).resolve()
         self._max_loaded = max_loaded
         self._max_versions = max_versions
         self._retry_seconds = retry_seconds
+        self._open = {"shared": True} if shared else {}
         self._slots: dict[Key, _Slot] = {}
         self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
         self._has_dropped = False
@@ -196,7 +200,7 @@ class Shelf:
 
     def _load(self, key: Key, slot: "_Slot", outcome: Outcome) -> None:
         try:
-            slot.load()
+            slot.load(**self._open)
         finally:
             with self._lock:  # together, so that whoever waited finds no more than are kept
                 slot.settle(outcome)
@@ -246,11 +250,11 @@ class _Slot:
         self.outcome = Future()
         return self.outcome, True
 
-    def load(self) -> None:
+    def load(self, **options: bool) -> None:
         """Load and warm up the version, and keep what came of it for ``settle``."""
         self._found = f"{self.version_dir}: loading was interrupted"
         try:
-            self._found = _load_warm(self.version_dir, self._engine)
+            self._found = _load_warm(self.version_dir, self._engine, **options)
         except UserError as error:
             self._found = str(error)
             log.error("%s", error)
@@ -267,10 +271,12 @@ class _Slot:
         outcome.set_result(found)
 
 
-def _load_warm(version_dir: Path, engine: str) -> Predictor:
-    predictor = Predictor.load(version_dir, engine)
+def _load_warm(version_dir: Path, engine: str, *, shared: bool = False) -> Predictor:
+    predictor = Predictor.load(version_dir, engine, shared=shared)
     size = predictor.manifest.preprocessing.size
-    predictor.from_pixels(np.full((1, *size, 3), 127, np.uint8))  # an engine's first call takes longer
+    # An engine's first call takes longer; where several run at once, that of each, and of each size.
+    for number in (1, 4) * num_threads() if shared else (1,):
+        predictor.from_pixels(np.full((number, *size, 3), 127, np.uint8))
     return predictor
 
 

@@ -57,12 +57,13 @@ def serve(
         UserError: as ``create_app``, or the address cannot be listened on.
     """
     _require(*_NEEDED)
+    from toolkit.serving.models import ModelTable
     from toolkit.serving.server import run_server
 
     options = options or ServerOptions()
     if options.grpc_port is not None:
         _require("grpc", "google.protobuf")
-    run_server(directory, engine, host=host, port=port, options=options)
+    run_server(ModelTable(directory, engine), host=host, port=port, options=options)
 
 
 def _require(*modules: str) -> None:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Requests of one bundle that are decoded, or whose pictures wait for the engine, at once; others wait their turn.
 MAX_ACTIVE = 32
-#: Pictures of several requests that the engine is given at once.
-MAX_BATCH = 8
+#: Pictures of several requests that the engine is given at once: beyond, a picture costs no less.
+MAX_BATCH = 4
 
 
 class Lane:
@@ -113,16 +113,16 @@ class _Job(NamedTuple):
 class Batcher:
     """Threads that answer what many requests handed in: whatever has gathered while they were busy goes in one batch.
 
-    Nobody waits for a batch to fill: alone, a request is answered at once. There are two threads, so that one prepares
-    a batch while the other is inside the engine.
+    Nobody waits for a batch to fill: alone, a request is answered at once. There are as many threads as processors, for
+    an engine that answers several calls at once, and two at least: one prepares a batch while the other is inside.
     """
 
-    def __init__(self, name: str, max_batch: int = MAX_BATCH, num_threads: int = 2) -> None:
+    def __init__(self, name: str, max_batch: int = MAX_BATCH, num_workers: int = 0) -> None:
         self._jobs: deque[_Job] = deque()
         self._max_batch = max_batch
         self._wake = threading.Condition()
         self._closed = False
-        for _ in range(num_threads):
+        for _ in range(num_workers or max(2, num_threads())):
             threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, owner: object, run: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> "Future[list[T]]":

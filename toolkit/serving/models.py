@@ -31,7 +31,12 @@ RETRY_SECONDS = 30.0
 
 
 class ModelTable:
-    """The bundles below a directory, by name and version. Safe to call from several threads."""
+    """The bundles below a directory, by name and version. Safe to call from several threads.
+
+    Attributes:
+        directory: where they lie.
+        engine: that they are opened in, as in ``Predictor.load``.
+    """
 
     def __init__(self, directory: str | Path, engine: str = "auto") -> None:
         """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.serving.create_app``."""
@@ -40,14 +45,9 @@ class ModelTable:
             number = int(path.name)
             log.warning("%s: not served, for a version has no leading zeros in its name; rename it %d", path, number)
         require_bundles(directory)
-        self._directory = Path(directory).resolve()
-        self._engine = engine
-        self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS)
-
-    @property
-    def engine(self) -> str:
-        """The engine that bundles are opened in, as in ``Predictor.load``."""
-        return self._engine
+        self.directory = Path(directory).resolve()
+        self.engine = engine
+        self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS, shared=True)
 
     def labelled(self, name: str, label: str) -> int:
         """Look up the version that a label means now, see ``toolkit.bundle.labels``.
@@ -56,7 +56,7 @@ class ModelTable:
             RequestError: no such bundle or label.
         """
         try:
-            return labelled_version(self._directory, name, label)
+            return labelled_version(self.directory, name, label)
         except UserError as error:
             raise RequestError(str(error), 404) from None
 
@@ -81,7 +81,7 @@ class ModelTable:
     def answering(self, name: str, version: int | None = None) -> tuple[int, Outcome]:
         """Do as ``get`` without waiting, see ``Shelf.answering``."""
         try:
-            return self._shelf.answering(name, version, self._engine)
+            return self._shelf.answering(name, version, self.engine)
         except UnknownBundle:
             raise protocol.not_found(name, version) from None
         except UserError as error:
@@ -93,7 +93,7 @@ class ModelTable:
         Raises:
             RequestError: not found, or its manifest is damaged.
         """
-        found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self._engine)
+        found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self.engine)
         wanted = [number for number in found if version in (None, number)]
         if not wanted:
             raise protocol.not_found(name, version)
@@ -119,7 +119,7 @@ class ModelTable:
 
     def loaded(self) -> dict[str, list[int]]:
         """List the versions in memory of each bundle that has any."""
-        return self._shelf.loaded(self._engine)
+        return self._shelf.loaded(self.engine)
 
     def readiness(self) -> dict[str, str]:
         """Tell of each bundle ``ready``, ``loading`` or why it cannot be loaded. Loading begins where it has not."""
@@ -139,7 +139,7 @@ class ModelTable:
         Raises:
             RequestError: not found.
         """
-        found = self._shelf.errors(name, self._engine)
+        found = self._shelf.errors(name, self.engine)
         if not found:
             raise RequestError(f"Could not find any versions of model {name}", 404)
         if version is None:
@@ -257,10 +257,10 @@ def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
     outputs: dict[str, Any] = {
         "probabilities": np.stack([answer.probabilities for answer in answers]),
         "top_labels": [[prediction.label for prediction in row] for row in best],
-        "top_scores": np.float32([[prediction.probability for prediction in row] for row in best]),
+        "top_scores": np.array([[prediction.probability for prediction in row] for row in best], np.float32),
     }
     if predictor.novelty_above is not None:
-        outputs["novelty"] = np.float32([answer.novelty for answer in answers])
+        outputs["novelty"] = np.array([answer.novelty for answer in answers], np.float32)
     return outputs
 
 

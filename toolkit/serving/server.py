@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -33,14 +32,14 @@ BACKLOG = 2048
 WATCH_SECONDS = 1.0
 
 
-def run_server(directory: str | Path, engine: str, *, host: str, port: int, options: ServerOptions) -> None:
-    """Serve the bundles below ``directory`` until SIGINT or SIGTERM, their newest versions loaded beforehand.
+def run_server(table: ModelTable, *, host: str, port: int, options: ServerOptions | None = None) -> None:
+    """Serve ``table`` until SIGINT or SIGTERM, with the newest version of each bundle loaded beforehand.
 
     Raises:
-        UserError: no bundles there, no such engine, or the address cannot be listened on.
+        UserError: the address cannot be listened on.
     """
+    options = options or ServerOptions()
     configure_logging(options)
-    table = ModelTable(directory, engine)
     if options.grpc_port is not None:  # gRPC says of a failure only that there was one
         bind_address(host, options.grpc_port, "--grpc-port").close()
     # Bound before the models load, so that a port in use is told at once; listening only after, so that nobody
@@ -49,7 +48,7 @@ def run_server(directory: str | Path, engine: str, *, host: str, port: int, opti
         if options.workers == 1:
             return serve_on(listener, table, host, options)
         port = listener.getsockname()[1]
-    return run_workers(_work, (str(directory), engine), host, port, options)
+    return run_workers(_work, (str(table.directory), table.engine), host, port, options)
 
 
 def serve_on(listener: socket.socket, table: ModelTable, host: str, options: ServerOptions) -> None:

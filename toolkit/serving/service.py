@@ -195,7 +195,7 @@ class Service:
             await self._decode(lane, prepared, chunk)
             start = self._observe(lane.name, "decode", start)
             encoded = [pictures[index] for index in chunk]
-            features += await self._run(lane, "features", predictor, predictor.features, encoded)
+            features += await self._run(lane, "features", predictor, _features_of(predictor), encoded)
             start = self._observe(lane.name, "engine", start)
         return features
 
@@ -242,6 +242,10 @@ def internal_error(error: Exception) -> RequestError:
 
 def _from_pixels(predictor: Predictor) -> Callable[[list[Any]], list[Answer]]:
     return lambda pixels: predictor.answer_pixels(np.stack(pixels))
+
+
+def _features_of(predictor: Predictor) -> Callable[[list[bytes]], list[np.ndarray]]:
+    return lambda pictures: list(predictor.features(pictures))
 
 
 def _chunks(number: int, size: int) -> Iterator[range]:

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 #: A process that lives shorter than this died of something that the next one may die of too: that one has to wait.
 SHORT_LIFE = 5.0
 
-_PRELOADED = ["toolkit.serving.server", "toolkit.inference.predictor", "openvino", "ai_edge_litert.interpreter"]
+#: Not OpenVINO: importing it starts threads and processes of its own.
+_PRELOADED = ["toolkit.serving.server", "toolkit.inference.predictor", "ai_edge_litert.interpreter"]
 _CANNOT_START = 3
 
 #: Answers on a bound socket until told to end: called with the place of the bundles, the host, the socket, the options.

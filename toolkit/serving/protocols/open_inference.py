@@ -259,7 +259,8 @@ def _pixels_of_binary(binary: memoryview, shape: list[int]) -> np.ndarray:
 
 def _texts_of_binary(binary: memoryview, number: int) -> list[bytes]:
     """Take a BYTES tensor apart: each element's length in four bytes, little-endian, stands before it."""
-    found, start = [], 0
+    found: list[bytes] = []
+    start = 0
     while start + 4 <= len(binary) and len(found) < number:
         (length,) = struct.unpack_from("<I", binary, start)
         start += 4
