@@ -97,6 +97,9 @@ def test_damaged_version_is_neither_verified_nor_promoted(home):
     (home / "saved_models" / "digits" / "version_labels.json").write_text("{")
     rows = json.loads(done(run("bundles", "list", "--json", cwd=home)))
     assert "version_labels.json: damaged" in rows[0]["error"]
+    (home / "saved_models" / "digits" / "version_labels.json").write_text('{"stable": [7]}')
+    told = done(run("bundles", "list", cwd=home)).splitlines()
+    assert told[-2] == "saved_models/digits: stable means version 7, which is not there any more"
 
 
 def test_engine_without_a_file_is_refused_in_one_line(home):

@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from toolkit.bundle.manifest import MANIFEST
+from toolkit.bundle.manifest import MANIFEST, read_manifest, verify_files
 from toolkit.bundle.versions import complete_versions, find_bundle, list_bundles
 from toolkit.errors import UserError
 from toolkit.files import remove_folder, write_file, writing
+from toolkit.progress import step
 
 VERSION_LABELS = "version_labels.json"
 
@@ -66,6 +68,70 @@ def locate_version(bundle: str | Path) -> tuple[Path, int | None]:
     if not path.name.isdecimal():
         raise UserError(f"{path}: not a numbered version of a bundle, which labels are for; expected NAME/VERSION")
     return path.parent, int(path.name)
+
+
+def promote(bundle: str | Path, label: str = STABLE) -> dict[str, Any]:
+    """Have a label mean a version from now on, once its files have been compared with their checksums.
+
+    Args:
+        bundle: ``NAME/VERSION``; of ``NAME`` the version that ``canary`` means, else the highest.
+        label: any name; servers take ``stable`` and the others for a version's number.
+
+    Returns:
+        ``{"bundle", "label", "before"}``: the version's directory, and the version that the label meant before, or
+        None.
+
+    Raises:
+        UserError: no such version, it is damaged, or as ``move_label``.
+    """
+    directory, version = locate_version(bundle)
+    if version is None:
+        highest = max(complete_versions(directory))
+        version = highest if label == CANARY else read_version_labels(directory).get(CANARY, highest)
+    version_dir = directory / str(version)
+    if version_dir.is_dir():
+        with step("comparing files with their checksums"):
+            verify_files(version_dir, read_manifest(version_dir))
+    return {"bundle": str(version_dir), "label": label, "before": move_label(directory, label, version)}
+
+
+def roll_back(bundle: str | Path, label: str = STABLE, *, remove: bool = False) -> dict[str, Any]:
+    """Have a label mean the version again that it meant before, or take it away.
+
+    Args:
+        bundle: ``NAME``, not one version of it.
+        label: such as ``stable``.
+        remove: take it away instead.
+
+    Returns:
+        ``{"bundle", "label", "before"}``: the directory of the version that the label means now, None where it was
+        taken away, and the version that it meant until now.
+
+    Raises:
+        UserError: as ``move_label_back``.
+    """
+    directory = _whole_bundle(bundle)
+    if remove:
+        return {"bundle": None, "label": label, "before": remove_label(directory, label)}
+    version, before = move_label_back(directory, label)
+    return {"bundle": str(directory / str(version)), "label": label, "before": before}
+
+
+def prune(bundle: str | Path, keep: int = 3, *, dry_run: bool = False) -> dict[str, list[str]]:
+    """Remove a bundle's old versions, see ``prune_versions``.
+
+    Returns:
+        ``{"removed", "labelled"}``: directories that were removed, and those kept for a label's sake.
+    """
+    removed, labelled = prune_versions(_whole_bundle(bundle), keep, dry_run=dry_run)
+    return {"removed": [str(path) for path in removed], "labelled": [str(path) for path in labelled]}
+
+
+def _whole_bundle(bundle: str | Path) -> Path:
+    directory, named = locate_version(bundle)
+    if named is not None:
+        raise UserError(f"{bundle}: one version; give the bundle, {directory}")
+    return directory
 
 
 def move_label(directory: Path, label: str, version: int) -> int | None:

@@ -1,6 +1,7 @@
 """The bundles of a directory described, one of them verified, and the engine set that it recommends."""
 
 import datetime
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def describe_bundles(directory: str | Path) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for versions in require_bundles(directory).values():
-        labels, reason = _labels_of(next(iter(versions.values())).parent)
+        labels, reason = _labels_of(next(iter(versions.values())).parent, versions)
         for number, version_dir in versions.items():
             own = [label for label, version in labels.items() if version == number]
             rows.append({"bundle": str(version_dir), "version": number} | _description(version_dir, own))
@@ -76,12 +77,14 @@ def describe_bundles(directory: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _labels_of(directory: Path) -> tuple[dict[str, int], str]:
-    """Read a bundle's labels, or why they cannot be read."""
+def _labels_of(directory: Path, versions: Container[int]) -> tuple[dict[str, int], str]:
+    """Read a bundle's labels, and what is wrong with them."""
     try:
-        return read_version_labels(directory), ""
+        labels = read_version_labels(directory)
     except UserError as error:
         return {}, str(error)
+    gone = [f"{label} means version {number}" for label, number in labels.items() if number not in versions]
+    return labels, f"{directory}: {', '.join(gone)}, which is not there any more" if gone else ""
 
 
 def _description(version_dir: Path, labels: list[str]) -> dict[str, Any]:

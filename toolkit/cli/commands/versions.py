@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.output import print_json, print_table
@@ -71,70 +70,39 @@ def _verify(arguments: Namespace) -> None:
 
 
 def _promote(arguments: Namespace) -> None:
-    from toolkit.bundle import (
-        CANARY,
-        complete_versions,
-        locate_version,
-        move_label,
-        read_manifest,
-        read_version_labels,
-        verify_files,
-    )
-    from toolkit.progress import step
+    from toolkit.bundle import promote
 
-    directory, version = locate_version(arguments.bundle)
-    if version is None:
-        highest = max(complete_versions(directory))
-        version = highest if arguments.label == CANARY else read_version_labels(directory).get(CANARY, highest)
-    version_dir = directory / str(version)
-    if version_dir.is_dir():
-        with step("comparing files with their checksums"):
-            verify_files(version_dir, read_manifest(version_dir))
-    before = move_label(directory, arguments.label, version)
+    result = promote(arguments.bundle, arguments.label)
     if arguments.json:
-        return print_json({"bundle": str(version_dir), "label": arguments.label, "before": before})
-    if before == version:
-        return print(f"{version_dir}: is {arguments.label} already")
-    told = f", in place of {before}" if before else ""
-    return print(f"{version_dir}: {arguments.label} from now on{told}")
+        return print_json(result)
+    version_dir, label, before = result.values()
+    if before == int(Path(version_dir).name):
+        return print(f"{version_dir}: is {label} already")
+    return print(f"{version_dir}: {label} from now on{f', in place of {before}' if before is not None else ''}")
 
 
 def _roll_back(arguments: Namespace) -> None:
-    from toolkit.bundle import locate_version, move_label_back, remove_label
+    from toolkit.bundle import roll_back
 
-    directory, named = locate_version(arguments.bundle)
-    if named is not None:
-        raise UserError(f"{arguments.bundle}: a version; give the bundle, {directory}, or promote this version")
-    label = arguments.label
-    if arguments.remove:
-        before = remove_label(directory, label)
-        if arguments.json:
-            return print_json({"bundle": None, "label": label, "before": before})
-        return print(f"{_version(directory, before)}: {label} no more")
-    version, before = move_label_back(directory, label)
+    result = roll_back(arguments.bundle, arguments.label, remove=arguments.remove)
     if arguments.json:
-        return print_json({"bundle": _version(directory, version), "label": label, "before": before})
-    return print(f"{_version(directory, version)}: {label} again, in place of {before}")
-
-
-def _version(directory: Path, number: int) -> str:
-    return str(directory / str(number))
+        return print_json(result)
+    version_dir, label, before = result.values()
+    if version_dir is None:
+        return print(f"{arguments.bundle / str(before)}: {label} no more")
+    return print(f"{version_dir}: {label} again, in place of {before}")
 
 
 def _prune(arguments: Namespace) -> None:
-    from toolkit.bundle import locate_version, prune_versions
+    from toolkit.bundle import prune
 
-    directory, named = locate_version(arguments.bundle)
-    if named is not None:
-        raise UserError(f"{arguments.bundle}: a version; give the bundle, {directory}, whose versions are pruned")
-    removed, labelled = prune_versions(directory, arguments.keep, dry_run=arguments.dry_run)
+    result = prune(arguments.bundle, arguments.keep, dry_run=arguments.dry_run)
     if arguments.json:
-        document: dict[str, Any] = {"removed": [str(path) for path in removed], "labelled": [str(p) for p in labelled]}
-        return print_json(document)
-    for path in removed:
+        return print_json(result)
+    for path in result["removed"]:
         print(f"{path}: {'would be removed' if arguments.dry_run else 'removed'}")
-    for path in labelled:
+    for path in result["labelled"]:
         print(f"{path}: stays, for a label's sake")
-    if not removed:
-        print(f"{directory}: nothing to remove")
+    if not result["removed"]:
+        print(f"{arguments.bundle}: nothing to remove")
     return None
