@@ -39,6 +39,22 @@ def sums_bytes_exactly(cpuinfo: Path = _CPUINFO) -> bool:
     return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags.split()))
 
 
+def computes_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
+    """Tell if this is an x86 processor that multiplies bfloat16: with AMX or AVX-512 BF16.
+
+    False where the system does not tell.
+    """
+    flags = _stated("flags", cpuinfo)
+    return flags is not None and bool({"amx_bf16", "avx512_bf16"}.intersection(flags.split()))
+
+
+def instruction_sets(cpuinfo: Path = _CPUINFO) -> list[str]:
+    """Name the instruction sets of this processor that the speed of networks depends on, by Linux' names."""
+    flags = set((_stated("flags", cpuinfo) or "").split())
+    known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
+    return [flag for flag in known if flag in flags]
+
+
 def _stated(field: str, cpuinfo: Path) -> str | None:
     """Look a field of the first processor up; None where the system does not tell."""
     try:

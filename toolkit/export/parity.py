@@ -22,7 +22,9 @@ REFERENCE = "keras"
 NOVELTY_REFERENCE = "keras with novelty"
 #: Largest difference in probability between float engines.
 FLOAT_TOLERANCE = 1e-4
-#: Pictures over which float engines are compared; quantized ones are judged on all.
+#: The same for an engine that computes in bfloat16.
+BFLOAT16_TOLERANCE = 1e-2
+#: Pictures over which float engines are compared; all others are judged on all.
 NUM_PARITY = 64
 #: Largest difference in novelty between float engines, where 1 is the threshold.
 NOVELTY_TOLERANCE = 1e-3
@@ -234,8 +236,9 @@ def _spread(total: int) -> np.ndarray:
 def _objections(parity: dict[str, float], scores: dict[str, float], budget: AccuracyBudget) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, difference in parity.items():
-        if name in FLOAT_ENGINES and not difference <= FLOAT_TOLERANCE:  # so that NaN is an objection too
-            found[name] = f"{name} differs from Keras by {difference:.2g}, more than {FLOAT_TOLERANCE}"
+        tolerance = FLOAT_TOLERANCE if name in FLOAT_ENGINES else BFLOAT16_TOLERANCE if ENGINES[name].bfloat16 else None
+        if tolerance is not None and not difference <= tolerance:  # so that NaN is an objection too
+            found[name] = f"{name} differs from Keras by {difference:.2g}, more than {tolerance}"
         elif f"top1_{name}" in scores:
             lost = scores["top1"] - scores[f"top1_{name}"]
             if not budget.allows(lost, int(scores["n"])):

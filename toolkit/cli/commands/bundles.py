@@ -185,7 +185,7 @@ def serve(arguments: Namespace) -> None:
 
 
 def demo(arguments: Namespace) -> None:
-    from toolkit.demo import launch
+    from toolkit.demo import Access, launch
 
     launch(
         arguments.directory,
@@ -193,4 +193,5 @@ def demo(arguments: Namespace) -> None:
         port=arguments.port,
         engine=arguments.engine,
         root_path=arguments.root_path,
+        access=Access(arguments.auth, arguments.mcp),
     )
