@@ -64,10 +64,11 @@ def _stated(field: str, cpuinfo: Path) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
 
 
-def bind_address(host: str, port: int, port_option: str = "--port") -> socket.socket:
+def bind_address(host: str, port: int, port_option: str = "--port", *, shared: bool = False) -> socket.socket:
     """Bind a TCP socket, not yet listening, so that a port in use is told before anything is loaded.
 
-    ``port_option`` is what the port was given by, named where another one should be chosen.
+    ``port_option`` is what the port was given by, named where another one should be chosen. A ``shared`` port may be
+    bound by several processes that all share it.
 
     Raises:
         UserError: no such port, it is in use, or the address is not this machine's.
@@ -81,6 +82,8 @@ def bind_address(host: str, port: int, port_option: str = "--port") -> socket.so
         raise cannot_listen(error, host, port, port_option) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()

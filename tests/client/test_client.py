@@ -17,7 +17,7 @@ from toolkit.client import ServerError, exchange
 from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference import Prediction, Predictor
-from toolkit.serving import app
+from toolkit.serving import ServerOptions
 
 ROW = {"top_labels": ["1", "7"], "top_scores": [0.75, 0.25], "probabilities": [0, 0.75, 0, 0, 0, 0, 0, 0.25, 0, 0]}
 ONE = {"predictions": [ROW]}
@@ -94,8 +94,8 @@ def test_pictures_that_cannot_be_read_cost_the_others_nothing(client, predictor,
 
 
 def test_requests_stay_within_what_the_server_takes(scripted, monkeypatch):
-    assert exchange.BATCH_SIZE <= app.MAX_INSTANCES
-    assert exchange.BATCH_BYTES * 4 / 3 < app.MAX_BODY_BYTES
+    assert ServerOptions().max_pictures >= exchange.BATCH_SIZE
+    assert ServerOptions().max_body_bytes > exchange.BATCH_BYTES * 4 / 3
     monkeypatch.setattr(exchange, "BATCH_BYTES", 2500)
     contents = [bytes([index]) * 1000 for index in range(5)]
     batches = list(exchange.read_batches(contents))

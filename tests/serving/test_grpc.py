@@ -1,7 +1,9 @@
 """gRPC, asked by TensorFlow Serving's own stubs."""
 
 import contextlib
+import hashlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import time
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,19 +25,34 @@ from tensorflow_serving.apis import (
 )
 
 from toolkit.bundle import move_label
+from toolkit.client import Client, ServerError
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
-from toolkit.serving.grpc import grpc_server
+from toolkit.serving import ServerOptions, serve
+from toolkit.serving.app import build_app
 from toolkit.serving.messages import _MESSAGES, message_type
 from toolkit.serving.models import ModelTable
 
 CODE = grpc.StatusCode
 
 
+def listening(running, directory, **limits):
+    """Run the application with gRPC on a free port: gives that port, too."""
+
+    @contextlib.contextmanager
+    def run():
+        options = ServerOptions(grpc_port=0, **limits)
+        app = build_app(ModelTable(directory), options)
+        with running(app, options) as (_, port):
+            yield app.state.grpc_port, port
+
+    return run()
+
+
 @contextlib.contextmanager
-def stubs(directory):
+def stubs(running, directory):
     with (
-        grpc_server(ModelTable(directory), directory, host="127.0.0.1", port=0) as port,
+        listening(running, directory) as (port, _),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield (
@@ -44,8 +62,8 @@ def stubs(directory):
 
 
 @pytest.fixture(scope="module")
-def served(bundle):
-    with stubs(bundle.parent.parent) as served:
+def served(running, bundle):
+    with stubs(running, bundle.parent.parent) as served:
         yield served
 
 
@@ -190,35 +208,72 @@ def test_what_cannot_be_answered(served, asked, code, message):
     assert message in refused(served[0].Predict, asked, code)
 
 
-def test_bytes_that_are_no_message_and_methods_that_are_not_there(bundle):
-    table = ModelTable(bundle.parent.parent)
+def test_bytes_that_are_no_message_and_methods_that_are_not_there(running, bundle):
     with (
-        grpc_server(table, bundle.parent.parent, host="127.0.0.1", port=0) as port,
+        listening(running, bundle.parent.parent) as (port, _),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         raw = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         assert "not a PredictRequest" in refused(raw, b"\xff\xff\xff", CODE.INVALID_ARGUMENT)
         assert refused(raw, b"x" * (65 << 20), CODE.RESOURCE_EXHAUSTED)
         refused(channel.unary_unary("/tensorflow.serving.PredictionService/Classify"), b"", CODE.UNIMPLEMENTED)
+        options = ServerOptions(grpc_port=port)
         with pytest.raises(UserError, match=f"port {port} on 127.0.0.1 is in use; .* choose another with --grpc-port"):
-            grpc_server(table, bundle.parent.parent, host="127.0.0.1", port=port).__enter__()
+            serve(bundle.parent.parent, port=0, options=options)
     with socket.create_server(("127.0.0.1", port)):  # free again
         pass
 
 
-def test_labels_follow_what_is_promoted(models_dir, images):
-    with stubs(models_dir) as (prediction, _):
-        move_label(models_dir / "digits", "stable", 1)
-        response = prediction.Predict(request(images, version_label="stable"), timeout=60)
-        assert response.model_spec.version.value == 1
+def test_labels_follow_what_is_promoted_in_both_protocols(running, models_dir, images, b64):
+    shutil.copytree(models_dir / "digits" / "1", models_dir / "digits" / "2")
+    with (
+        listening(running, models_dir) as (port, http),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        path = f"http://127.0.0.1:{http}/v1/models/digits/labels/stable"
+        assert httpx.get(path).status_code == 404
+        for version in (1, 2):
+            move_label(models_dir / "digits", "stable", version)
+            response = stub.Predict(request(images, version_label="stable"), timeout=60)
+            assert response.model_spec.version.value == version
+            (row,) = httpx.get(path).json()["model_version_status"]
+            assert row["version"] == str(version)
+            assert httpx.get(f"{path}/metadata").json()["model_spec"]["version"] == str(version)
+        body = {"instances": [b64(image) for image in images]}
+        assert len(httpx.post(f"{path}:predict", json=body, timeout=60).json()["predictions"]) == len(images)
+        with Client(f"http://127.0.0.1:{http}", "digits", "stable") as client:
+            assert len(client.predict(images)) == len(images)
+        told = pytest.raises(ServerError, match="404, no version of digits is labelled beta; labels are: stable")
+        with Client(f"http://127.0.0.1:{http}", "digits", "beta") as client, told:
+            client.predict(images)
 
 
-def test_failures_within_are_logged_and_not_told(served, images, monkeypatch, caplog):
+def test_keys_limits_and_figures_are_those_of_http(running, bundle, images, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(hashlib.sha256(b"secret").hexdigest())
+    with (
+        listening(running, bundle.parent.parent, api_keys=keys, max_pictures=2) as (port, http),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        assert "an API key is needed" in refused(stub.Predict, request(images[:1]), CODE.UNAUTHENTICATED)
+        for shown in (("authorization", "Bearer secret"), ("x-api-key", "secret")):
+            assert stub.Predict(request(images[:2]), timeout=60, metadata=[shown]).outputs
+        with pytest.raises(grpc.RpcError, match="takes at most 2"):
+            stub.Predict(request(images), timeout=60, metadata=[("x-api-key", "secret")])
+        figures = httpx.get(f"http://127.0.0.1:{http}/metrics", headers={"X-API-Key": "secret"}).text
+        assert 'toolkit_requests_total{code="OK",model="digits",protocol="grpc"} 2.0' in figures
+        assert 'toolkit_requests_total{code="UNAUTHENTICATED",model="",protocol="grpc"} 1.0' in figures
+
+
+def test_failures_within_are_logged_and_not_told(running, bundle, images, monkeypatch, caplog):
     def fail(*arguments):
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr("toolkit.serving.grpc.answer", fail)
-    assert "secret" not in refused(served[0].Predict, request(images), CODE.INTERNAL)
+    with stubs(running, bundle.parent.parent) as (prediction, _):
+        monkeypatch.setattr("toolkit.serving.grpc._read_question", fail)
+        assert "secret" not in refused(prediction.Predict, request(images), CODE.INTERNAL)
     assert "a secret" in caplog.text
 
 

@@ -354,11 +354,7 @@ def _add_runtimes(commands) -> None:
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
-    parser = _command(commands, "serve", "answer TensorFlow Serving's protocols for every bundle", json=False)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
-    _add_address(parser, port=8501)
-    parser.add_argument("--grpc-port", type=int, metavar="N", help="speak gRPC too, there (TensorFlow Serving's: 8500)")
-    _add_engine(parser)
+    _add_serve(commands)
 
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
@@ -368,6 +364,45 @@ def _add_runtimes(commands) -> None:
     parser.add_argument("--auth", default=None, type=Path, metavar="FILE", help=users)
     parser.add_argument("--mcp", action="store_true", help="offer the page's endpoints as tools of an MCP server too")
     _add_engine(parser)
+
+
+def _add_serve(commands) -> None:
+    from toolkit.serving.options import ServerOptions
+
+    default = ServerOptions()
+    what = "answer every bundle over HTTP: TensorFlow Serving's REST, Open Inference v2, and pictures as they are"
+    parser = _command(commands, "serve", what, json=False)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
+    _add_address(parser, port=8501)
+    _add_engine(parser)
+    workers = "processes behind the port, each with all bundles in memory and its share of the processors"
+    parser.add_argument(
+        "--workers", type=_positive, default=default.workers, metavar="N", help=f"{workers} (default 1)"
+    )
+    queue = "requests of one bundle that are worked on or wait; one more is told to come again, with status 429"
+    parser.add_argument(
+        "--max-queue", type=_positive, default=default.max_queue, metavar="N", help=f"{queue} (default %(default)s)"
+    )
+    for option, value, unit, of in (
+        ("--max-body-mb", default.max_body_bytes >> 20, "MB", "of a request's body, also once unpacked"),
+        ("--max-pictures", default.max_pictures, "N", "pictures in one request"),
+        ("--max-megapixels", default.max_pixels // 10**6, "N", "of all pictures of a request together"),
+    ):
+        help_text = f"{of}; a larger one is refused (default %(default)s)"
+        parser.add_argument(option, type=_positive, default=value, metavar=unit, help=help_text)
+    idle = "a connection without requests is kept so long; longer than a load balancer keeps it (default %(default)s)"
+    parser.add_argument("--keep-alive", type=_positive, default=default.keep_alive, metavar="SECONDS", help=idle)
+    grace = "requests in progress get so long to finish at the end (default %(default)s)"
+    parser.add_argument("--grace", type=_positive, default=default.grace, metavar="SECONDS", help=grace)
+    keys = "ask for a key whose SHA-256 is in this file, one a line, as `printf %%s KEY | sha256sum` writes it"
+    parser.add_argument("--api-keys", type=Path, metavar="FILE", help=keys)
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE.pem", help="answer HTTPS, with this certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE.pem", help="its private key, if it is in another file")
+    cors = "let pages of this origin call the server (may be repeated; * for any)"
+    parser.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help=cors)
+    parser.add_argument("--grpc-port", type=int, metavar="N", help="speak gRPC too, there (TensorFlow Serving's: 8500)")
+    parser.add_argument("--access-log", action="store_true", help="log a line for every request")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text", help="json: one object a line")
 
 
 def _positive(text: str) -> int:

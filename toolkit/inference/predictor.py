@@ -125,7 +125,13 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, bundle: str | Path, engine: str = "auto", *, crops: int = 1, scales: Sequence[int] = ()
+        cls,
+        bundle: str | Path,
+        engine: str = "auto",
+        *,
+        crops: int = 1,
+        scales: Sequence[int] = (),
+        shared: bool = False,
     ) -> "Predictor":
         """Open a bundle.
 
@@ -140,6 +146,7 @@ class Predictor:
             crops: of a picture, whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
                 bundle's reject threshold was fitted for one crop, and holds for one crop only.
             scales: shorter sides to resize the picture to, each with all of these crops; by default the network's.
+            shared: several threads will ask it all the time, see ``toolkit.engines.open_engine``.
 
         Raises:
             UserError: not a bundle, a file is missing or fails its checksum, the engine is not available, there is
@@ -157,7 +164,7 @@ class Predictor:
             if manifest.members and name == "savedmodel":
                 opened = ExportedEnsemble(version_dir, manifest)
             else:  # or, where an ensemble has no file for the engine, this says what is missing
-                opened = open_engine(name, version_dir, manifest.preprocessing)
+                opened = open_engine(name, version_dir, manifest.preprocessing, shared=shared)
         return cls([(version_dir, manifest)], name, opened, manifest.reject_below)._seeing(plan)
 
     @classmethod

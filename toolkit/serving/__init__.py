@@ -1,36 +1,36 @@
-"""Bundles behind TensorFlow Serving's protocols, REST and gRPC. Importing this imports no framework, no web server."""
+"""Bundles behind HTTP and gRPC, in several protocols, a module each. Importing this imports no framework."""
 
-import contextlib
 import importlib.util
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError
+from toolkit.serving.options import ServerOptions
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["create_app", "serve"]
+__all__ = ["ServerOptions", "create_app", "serve"]
 
-log = logging.getLogger("toolkit")
+_NEEDED = ("starlette", "uvicorn", "orjson", "prometheus_client", "python_multipart")
 
 
-def create_app(directory: str | Path, engine: str = "auto") -> "Starlette":
+def create_app(directory: str | Path, engine: str = "auto", options: ServerOptions | None = None) -> "Starlette":
     """Create an ASGI application over every bundle below ``directory``; each is loaded when first asked for.
 
     Args:
         directory: holds ``NAME/VERSION`` bundles, or is itself one bundle with its versions.
         engine: as in ``Predictor.load``.
+        options: limits; those of workers, connections and TLS are for whoever runs the application.
 
     Raises:
         UserError: no bundles there, no such engine, or the extra ``serve`` is not installed.
     """
-    _require("starlette")
+    _require(*_NEEDED)
     from toolkit.serving.app import build_app
     from toolkit.serving.models import ModelTable
 
-    return build_app(ModelTable(directory, engine))
+    return build_app(ModelTable(directory, engine), options)
 
 
 def serve(
@@ -38,8 +38,8 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
-    grpc_port: int | None = None,
     engine: str = "auto",
+    options: ServerOptions | None = None,
 ) -> None:
     """Serve every bundle below ``directory`` until SIGINT or SIGTERM.
 
@@ -50,25 +50,20 @@ def serve(
         directory: as in ``create_app``.
         host: address to listen on; ``0.0.0.0`` for every interface.
         port: 0 takes any free one, which the log names.
-        grpc_port: for TensorFlow Serving's gRPC protocol beside it; by default it is not spoken.
         engine: as in ``Predictor.load``.
+        options: limits, and how the server is run.
 
     Raises:
         UserError: as ``create_app``, or the address cannot be listened on.
     """
-    _require("starlette", "uvicorn")
+    _require(*_NEEDED)
     from toolkit.serving.models import ModelTable
     from toolkit.serving.server import run_server
 
-    table = ModelTable(directory, engine)
-    with contextlib.ExitStack() as stack:
-        if grpc_port is not None:
-            _require("grpc")
-            from toolkit.serving.grpc import grpc_server
-
-            bound = stack.enter_context(grpc_server(table, directory, host=host, port=grpc_port))
-            log.info("gRPC on %s port %d", host, bound)
-        run_server(table, host=host, port=port)
+    options = options or ServerOptions()
+    if options.grpc_port is not None:
+        _require("grpc", "google.protobuf")
+    run_server(ModelTable(directory, engine), host=host, port=port, options=options)
 
 
 def _require(*modules: str) -> None:

@@ -162,15 +162,26 @@ def verify(arguments: Namespace) -> None:
 
 
 def serve(arguments: Namespace) -> None:
+    from toolkit.serving import ServerOptions
     from toolkit.serving import serve as run_server
 
-    run_server(
-        arguments.directory,
-        host=arguments.host,
-        port=arguments.port,
+    options = ServerOptions(
+        workers=arguments.workers,
+        max_queue=arguments.max_queue,
+        max_body_bytes=arguments.max_body_mb << 20,
+        max_pictures=arguments.max_pictures,
+        max_pixels=arguments.max_megapixels * 10**6,
+        keep_alive=arguments.keep_alive,
+        grace=arguments.grace,
+        api_keys=arguments.api_keys,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        cors=tuple(arguments.cors),
+        access_log=arguments.access_log,
+        log_format=arguments.log_format,
         grpc_port=arguments.grpc_port,
-        engine=arguments.engine,
     )
+    run_server(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine, options=options)
 
 
 def demo(arguments: Namespace) -> None:
