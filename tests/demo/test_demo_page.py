@@ -29,9 +29,9 @@ ROOT = Path(toolkit.__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def page(bundles):
-    from toolkit.demo.page import _Page
+    from toolkit.demo.tabs.classify import Classify
 
-    return _Page(Classifier(bundles))
+    return Classify(Classifier(bundles))
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +121,13 @@ def test_accuracy_by_cross_validation_is_not_called_held_out(bundles):
 
 
 def test_a_damaged_bundle_does_not_keep_the_page_from_opening(bundles, tmp_path):
-    from toolkit.demo.page import _Page
+    from toolkit.demo.tabs.classify import Classify
 
     version = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "a" / "1"))
     (version / MANIFEST).write_text("{")
     shutil.copytree(bundles / "digits" / "1", tmp_path / "b" / "1")
     build_demo(tmp_path)
-    bundle, _, examples, about, *_ = _Page(Classifier(tmp_path)).open()
+    bundle, _, examples, about, *_ = Classify(Classifier(tmp_path)).open()
     assert [value for _, value in bundle.choices] == ["a/1", "b/1"]
     assert examples == ""
     assert "damaged manifest" in about

@@ -94,7 +94,7 @@ def launch(
 
 def launch_options() -> dict[str, Any]:
     """Arguments for ``gr.Blocks.launch``: the page's looks, and its doors shut."""
-    from toolkit.demo.page import ON_LOAD_JS, STYLE, theme
+    from toolkit.demo.tabs.shared import ON_LOAD_JS, STYLES, theme
 
     return {
         "share": False,
@@ -109,7 +109,7 @@ def launch_options() -> dict[str, Any]:
         "inline": False,
         "footer_links": ["api"],
         "theme": theme(),
-        "css_paths": [STYLE],
+        "css_paths": STYLES,
         "js": ON_LOAD_JS,
     }
 
