@@ -1,9 +1,12 @@
 // Pictures dropped or pasted anywhere, and those chosen in Gradio's dialog, all take one way: uploaded whatever the
 // browser thinks of their type, the first one of several answered. `element`, `trigger` and `upload` are Gradio's.
-const INPUT = "#picture input[type=file]";
+// Each tab has its own, and only that of the tab that is shown listens.
+const { accept, place } = element.querySelector("[data-accept]").dataset;
+const INPUT = `${place} input[type=file]`;
+const isShown = () => element.checkVisibility();
 
 async function take(files) {
-  const picture = document.querySelector("#picture");
+  const picture = document.querySelector(place);
   picture?.classList.add("tk-sending");
   try {
     const { path } = await upload(files[0]);
@@ -24,29 +27,29 @@ function stop(event) {
 
 for (const type of ["dragenter", "dragover", "dragleave"]) {
   window.addEventListener(type, (event) => {
-    if (!hasFiles(event.dataTransfer)) return;
+    if (!isShown() || !hasFiles(event.dataTransfer)) return;
     stop(event);
     const leaves = type === "dragleave" && event.relatedTarget === null;
-    document.querySelector("#picture")?.classList.toggle("tk-dropping", !leaves);
+    document.querySelector(place)?.classList.toggle("tk-dropping", !leaves);
   }, true);
 }
 
 window.addEventListener("drop", (event) => {
-  document.querySelector("#picture")?.classList.remove("tk-dropping");
-  if (!hasFiles(event.dataTransfer)) return;
+  document.querySelector(place)?.classList.remove("tk-dropping");
+  if (!isShown() || !hasFiles(event.dataTransfer)) return;
   stop(event);
   if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
 }, true);
 
 window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
-  if (!files.length) return;
+  if (!isShown() || !files.length) return;
   stop(event);
   take(files);
 }, true);
 
 window.addEventListener("click", (event) => {
-  if (event.target.matches?.(INPUT)) event.target.accept = element.querySelector("[data-accept]").dataset.accept;
+  if (event.target.matches?.(INPUT)) event.target.accept = accept;
 }, true);
 
 window.addEventListener("change", (event) => {

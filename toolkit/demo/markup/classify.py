@@ -15,9 +15,10 @@ _SMALL = 64
 _BRUSH = 46
 
 
-def accepted(suffixes: Sequence[str]) -> str:
-    """Write what the dialog for choosing a file offers, for the page's script; nothing is seen of it."""
-    return f'<span hidden data-accept="{escape(",".join(("image/*", *suffixes)))}"></span>'
+def accepted(suffixes: Sequence[str], place: str = "#picture") -> str:
+    """Write what the dialog for choosing a file offers, and for which place, to a script; nothing is seen of it."""
+    kinds = ",".join(("image/*", *suffixes))
+    return f'<span hidden data-accept="{escape(kinds)}" data-place="{escape(place)}"></span>'
 
 
 def nothing_yet(manifest: Manifest | None = None) -> str:

@@ -1,0 +1,383 @@
+"""What a network looks at: heat maps, feature maps, edge filters, the arithmetic of its layers, and X or O by hand."""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.context import Context
+
+from toolkit.data.pixels.decode import ImageError, read_rgb
+from toolkit.demo import markup, uploads
+from toolkit.demo.classifier import Classifier
+from toolkit.demo.inside import xo
+from toolkit.demo.inside.looks import Look, Looks
+from toolkit.demo.inside.way import way_through
+from toolkit.demo.markup import arithmetic as arithmetic_markup
+from toolkit.demo.markup import inside as views
+from toolkit.demo.markup import xo as xo_markup
+from toolkit.demo.tabs import shared
+from toolkit.demo.tabs.shared import AT_ONCE, PRIVATE, script, sentence
+from toolkit.errors import UserError
+
+log = logging.getLogger(__name__)
+
+#: Explanations under way at once: each may take seconds of all processors.
+EXPLAINING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "explain"}
+
+_HEAT, _FEATURES, _EDGES, _ARITHMETIC = "heat", "features", "edges", "arithmetic"  # the views of a picture
+_WAITING = {
+    _HEAT: "Show me a picture: I show you where the network looks.",
+    _FEATURES: "Show me a picture: I show you what each stage makes of it.",
+    _ARITHMETIC: "Show me a picture: I follow it through the network.",
+}
+_METHODS = {
+    "auto": "the best there is",
+    "evidence": "evidence, split exactly",
+    "grad-cam": "Grad-CAM",
+    "hires-cam": "HiResCAM",
+    "occlusion": "occlusion, without gradients",
+}
+_AS_NEEDED = ("as the method needs", "")
+
+
+def build(classifier: Classifier) -> None:
+    """Lay the tab out and wire it up."""
+    tab = Context.block
+    bundles = classifier.bundles()
+    page = Inside(classifier)
+    files = gr.HTML(markup.accepted(uploads.SUFFIXES, "#inside-picture"), js_on_load=script("files.js"))
+    view = gr.State(_HEAT)
+    with gr.Row(elem_id="inside", equal_height=False):
+        with gr.Column(min_width=280, scale=2):
+            picture = gr.Image(
+                show_label=False,
+                type="filepath",
+                format="png",
+                sources=["upload", "webcam", "clipboard"],
+                height=280,
+                elem_id="inside-picture",
+                elem_classes="tk-picture",
+            )
+            examples = gr.HTML(js_on_load=script("inside/examples.js"), elem_id="inside-examples")
+            bundle = gr.Dropdown(bundles, value=bundles[0], label="Network", elem_id="inside-bundle")
+        with gr.Column(min_width=320, scale=5), gr.Tabs(elem_id="inside-views"):
+            with gr.Tab("Heat map") as heat_tab:
+                with gr.Row(elem_classes="tk-controls"):
+                    label = gr.Dropdown([], label="Evidence for", elem_id="inside-label", min_width=140)
+                    method = gr.Dropdown([], label="Method", elem_id="inside-method", min_width=140)
+                    stage = gr.Dropdown([_AS_NEEDED], value="", label="Map", elem_id="inside-stage", min_width=140)
+                heat = gr.HTML(views.waiting(_WAITING[_HEAT]), js_on_load=script("inside/heat.js"), elem_id="heat")
+            with gr.Tab("Features") as features_tab:
+                layer = gr.Dropdown([], label="Stage", elem_id="inside-layer")
+                features = gr.HTML(views.waiting(_WAITING[_FEATURES]), js_on_load=None, elem_id="features")
+            with gr.Tab("Edges") as edges_tab:
+                edges = gr.HTML(views.edges_view(), js_on_load=script("inside/filters.js"), elem_id="edges")
+            with gr.Tab("Arithmetic") as arithmetic_tab:
+                arithmetic = gr.HTML(
+                    views.waiting(_WAITING[_ARITHMETIC]),
+                    js_on_load=script("inside/arithmetic.js"),
+                    elem_id="arithmetic",
+                )
+            with gr.Tab("X or O"):
+                verdict, maps = page.work(xo.SAMPLES["X"])
+                with gr.Row(equal_height=False):
+                    board = gr.HTML(xo_markup.board(), js_on_load=script("inside/board.js"), elem_id="board")
+                    drawn = gr.HTML(verdict, js_on_load=None, elem_id="xo")
+                worked = gr.HTML(maps, js_on_load=script("inside/maps.js"), elem_id="xo-maps")
+    api_picture = gr.Image(visible=False, label="picture", type="filepath")
+    api_texts = [gr.Textbox(visible=False, label=name) for name in ("bundle", "label", "method", "stage")]
+    api_button, api_answer = gr.Button(visible=False), gr.JSON(visible=False, label="answer")
+    api_overlay = gr.Image(visible=False, label="overlay", format="png")
+
+    busy: dict[str, Any] = {"show_progress": "minimal", "trigger_mode": "always_last"}
+    looking = PRIVATE | EXPLAINING | busy
+    panels = [heat, features, edges, arithmetic]
+    choices = [label, method, stage, layer]
+    asked = [view, picture, bundle, *choices]
+    everything = [picture, *choices, *panels]
+    shared.page().load(page.open, None, [bundle, examples], **AT_ONCE)
+    if isinstance(tab, gr.Tab):
+        tab.select(page.warm, bundle, None, **AT_ONCE)
+    change = bundle.change(page.examples, bundle, examples, **AT_ONCE)
+    change.then(page.fresh, [view, picture, bundle], everything, **looking)
+    picture.upload(page.fresh, [view, picture, bundle], everything, **looking)
+    picture.clear(page.clear, None, panels, **AT_ONCE)
+    files.taken(page.take, [view, bundle], everything, **looking)
+    files.refused(page.refuse, view, panels, **AT_ONCE)
+    examples.choose(page.take_example, [view, bundle], everything, **looking)
+    for control in (label, method, stage, layer):
+        control.input(page.show, asked, [stage, *panels], **looking)
+    heat.choose(page.choose, asked, [label, stage, *panels], **looking)
+    for opened, name in (
+        (heat_tab, _HEAT),
+        (features_tab, _FEATURES),
+        (edges_tab, _EDGES),
+        (arithmetic_tab, _ARITHMETIC),
+    ):
+        opened.select(functools.partial(page.turn, name), asked[1:], [view, stage, *panels], **looking)
+    board.drawn(page.work_event, None, [drawn, worked], **AT_ONCE)
+    api_button.click(
+        page.heat_map,
+        [api_picture, *api_texts],
+        [api_answer, api_overlay],
+        preprocess=False,
+        api_name="heat_map",
+        **EXPLAINING,
+    )
+    api_button.click(
+        page.arithmetic,
+        [api_picture, api_texts[0]],
+        api_answer,
+        preprocess=False,
+        api_name="arithmetic",
+        **EXPLAINING,
+    )
+    for image in (picture, api_picture):
+        uploads.refuse_addresses(image)
+
+
+class Inside:
+    """The tab's handlers. A view is given as its panel; what is not shown is left, and made when it is opened."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._looks = Looks(classifier)
+
+    def open(self) -> tuple[Any, ...]:
+        bundles = self._classifier.bundles()
+        return gr.Dropdown(choices=bundles, value=bundles[0]), self.examples(bundles[0])
+
+    def examples(self, bundle: str) -> str:
+        try:
+            return markup.examples_strip(self._classifier.examples(bundle))
+        except UserError:  # is told where a picture is looked at
+            return ""
+
+    def warm(self, bundle: str) -> None:
+        """Open a network while its visitor looks for a picture."""
+        threading.Thread(target=self._warm, args=(bundle,), daemon=True).start()
+
+    def fresh(self, view: str, picture: dict[str, Any] | None, bundle: str, note: str = "") -> tuple[Any, ...]:
+        """Look at a new picture, or with a new network: picture, choices, and panels."""
+        if not picture:
+            return (gr.skip(), *(4 * [gr.skip()]), *self.clear())
+        try:
+            look = self._look(picture, bundle)
+        except Exception as error:
+            problem = self._problem(error, picture)
+            kept = gr.skip() if not isinstance(error, ImageError) else None
+            edges = gr.skip()
+            if not isinstance(error, ImageError):  # filters need a picture, and no network
+                edges = self._edges(picture)
+            return kept, *(4 * [gr.skip()]), *self._panels(view, problem, edges=edges)
+        explainer, (label, _) = look.explanation.explainer, look.explanation.top(1)[0]
+        stages = views.stage_choices(explainer)
+        methods = [(name, value) for value, name in _METHODS.items() if self._has(look, value)]
+        choices = (
+            gr.Dropdown(choices=self._labels(look), value=label),
+            gr.Dropdown(choices=methods, value="auto"),
+            gr.Dropdown(choices=[_AS_NEEDED, *((name, name) for name in stages)], value=""),
+            gr.Dropdown(choices=stages, value=stages[0] if stages else None),
+        )
+        panel = self._panel(view, look, picture, bundle, {"label": label, "layer": stages[0] if stages else None})
+        shown = uploads.shown(picture)
+        path = gr.skip() if shown == picture.get("path") and not note else shown
+        return path, *choices, *self._panels(view, panel)
+
+    def show(
+        self, view: str, picture: dict[str, Any] | None, bundle: str, label: str, method: str, stage: str, layer: str
+    ) -> tuple[Any, ...]:
+        """Make the view anew: the map that is chosen, and panels."""
+        if method == "occlusion":
+            stage = ""  # which looks at no map
+        if not picture:
+            return gr.skip(), *self.clear()
+        chosen = {"label": label, "method": method, "stage": stage, "layer": layer}
+        try:
+            panel = self._panel(view, None, picture, bundle, chosen)
+        except Exception as error:
+            panel = self._problem(error, picture)
+        return stage, *self._panels(view, panel)
+
+    def turn(self, view: str, *asked: Any) -> tuple[Any, ...]:
+        """Open another view."""
+        return view, *self.show(view, *asked)
+
+    def choose(self, view: str, picture: Any, bundle: str, _: str, *rest: str, event: gr.EventData) -> tuple[Any, ...]:
+        """Show the evidence for the class that was clicked."""
+        label = str(shared.sent(event).get("label"))
+        return label, *self.show(view, picture, bundle, label, *rest)
+
+    def take(self, view: str, bundle: str, event: gr.EventData) -> tuple[Any, ...]:
+        """Look at what was dropped, pasted or chosen; of several files the first."""
+        sent = shared.sent(event)
+        return self.fresh(view, {"path": sent.get("path"), "orig_name": str(sent.get("name"))}, bundle, "new")
+
+    def refuse(self, view: str, event: gr.EventData) -> tuple[Any, ...]:
+        """Say why a file was not even sent."""
+        sent = shared.sent(event)
+        problem = markup.problem_card(
+            f"{sent.get('name')} was not sent", str(sent.get("reason")), "Try another picture."
+        )
+        return self._panels(view, problem)
+
+    def take_example(self, view: str, bundle: str, event: gr.EventData) -> tuple[Any, ...]:
+        """Look at one of the bundle's own pictures."""
+        try:
+            example = self._classifier.examples(bundle)[int(shared.sent(event)["index"])]
+            copy = uploads.keep_copy(example.path)
+        except (UserError, OSError, IndexError, KeyError, ValueError, TypeError):
+            gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
+            return gr.skip(), *(4 * [gr.skip()]), *self._panels(view, gone)
+        return self.fresh(view, {"path": copy}, bundle, "new")
+
+    def clear(self) -> tuple[Any, ...]:
+        waiting = (views.waiting(_WAITING[name]) if name in _WAITING else views.edges_view() for name in _PANELS)
+        return tuple(waiting)
+
+    def work_event(self, event: gr.EventData) -> tuple[str, str]:
+        return self.work(shared.sent(event).get("cells"))
+
+    def work(self, cells: object) -> tuple[str, str]:
+        """Work a drawn board through the X-or-O network: the answer, and the maps on the way."""
+        try:
+            worked = xo.work(xo.read_board(cells))
+        except UserError as error:
+            return markup.problem_card("This is no board", sentence(str(error)), "Reload the page."), ""
+        return xo_markup.verdict(worked), xo_markup.maps(worked)
+
+    def heat_map(
+        self, picture: dict[str, Any] | None, bundle: str, label: str, method: str, stage: str
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Find where in a picture the evidence for a class lies, by the original network, never by a quantized one.
+
+        Args:
+            picture: the file to look at.
+            bundle: which network, NAME/VERSION, or NAME for its newest version.
+            label: the class; empty for the likeliest.
+            method: auto, evidence, grad-cam, hires-cam or occlusion; empty for auto.
+            stage: whose map a gradient method takes; empty for the last one.
+
+        Returns:
+            {"predictions": [{"label", "probability"}, ...], "seen", "heat_maps": [{"label", "against", "method",
+            "maps", "by_stage", "peak": {"down", "across"}, "half_of_it"}], "smallest_region", "network"}: best first; seen
+            is the picture's part that the network saw, in pixels; peak in shares of that part; by_stage in logits. And the
+            picture under the heat map, as PNG.
+        """
+        from toolkit.explain.draw import overlay
+        from toolkit.explain.words import as_document
+
+        def answer() -> tuple[dict[str, Any], np.ndarray]:
+            look = self._look(picture, bundle)
+            heat = self._looks.heat_map(look, label or None, method or "auto", stage or None)
+            return as_document(look.explanation, [heat], None), overlay(look.explanation, heat)
+
+        return self._answer(answer, picture, bundle)
+
+    def arithmetic(self, picture: dict[str, Any] | None, bundle: str) -> dict[str, Any]:
+        """Follow a picture through a network, layer by layer.
+
+        Args:
+            picture: the file to follow.
+            bundle: which network, NAME/VERSION, or NAME for its newest version.
+
+        Returns:
+            {"picture": {"height", "width"}, "input": [height, width, channels], "layers": [{"layer", "type", "reads",
+            "shape", "size_working", "parameters", "parameters_working", "multiply_adds", "multiply_adds_working",
+            "receptive_field": {"size", "first", "jump"}}, ...], "parameters", "multiply_adds"}: shapes without the
+            batch; a receptive field in pixels of the input, (down, across), null where every value sees all of it; cell
+            i begins at first + i · jump.
+        """
+
+        def answer() -> dict[str, Any]:
+            explanation = self._look(picture, bundle).explanation
+            layers = [step.as_document() for step in way_through(explanation.explainer.model)]
+            height, width = explanation.rgb.shape[:2]
+            return {
+                "picture": {"height": height, "width": width},
+                "input": list(explanation.explainer.preprocessing.input_shape),
+                "layers": layers,
+                "parameters": sum(layer["parameters"] for layer in layers),
+                "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
+            }
+
+        return self._answer(answer, picture, bundle)
+
+    def _answer(self, answer: Callable[[], Any], picture: Any, bundle: str) -> Any:
+        try:
+            return answer()
+        except ImageError as error:
+            text = f"{uploads.file_name(picture)}: {error.reason('the picture')}"
+            raise gr.Error(text, print_exception=False) from None
+        except UserError as error:
+            raise gr.Error(self._classifier.without_paths(error), print_exception=False) from None
+        except Exception:
+            log.exception("looking into %s failed", bundle)
+            raise gr.Error("the network failed on this picture", print_exception=False) from None
+
+    def _look(self, picture: Any, bundle: str) -> Look:
+        return self._looks.look(uploads.read_upload(picture), bundle)
+
+    def _panel(self, view: str, look: Look | None, picture: Any, bundle: str, chosen: dict[str, Any]) -> str:
+        """Write a view of a picture."""
+        from toolkit.explain.inside import statistics
+
+        if view == _EDGES:
+            return self._edges(picture)
+        look = look or self._look(picture, bundle)
+        match view:
+            case "features":
+                sheet = self._looks.sheet(look, chosen.get("layer") or None)
+                html = views.features_view(look, sheet, statistics(look.explanation))
+                return html + self._filters(bundle)
+            case "arithmetic":
+                return arithmetic_markup.arithmetic_view(look, way_through(look.explanation.explainer.model))
+        heat = self._looks.heat_map(
+            look, chosen.get("label") or None, chosen.get("method") or "auto", chosen.get("stage") or None
+        )
+        return views.heat_view(look, heat, self._looks.evidence(look))
+
+    def _filters(self, bundle: str) -> str:
+        try:
+            return views.filters_view(*self._looks.filters(bundle))
+        except UserError as error:
+            return f'<p class="tk-note">{markup.escape(sentence(self._classifier.without_paths(error)))}</p>'
+
+    def _edges(self, picture: Any) -> str:
+        return views.edges_view(read_rgb(uploads.read_upload(picture)))
+
+    def _panels(self, view: str, panel: str, **others: Any) -> tuple[Any, ...]:
+        return tuple(panel if name == view else others.get(name, gr.skip()) for name in _PANELS)
+
+    def _has(self, look: Look, method: str) -> bool:
+        explainer = look.explanation.explainer
+        if method == "evidence":
+            return explainer.read_out is not None
+        return method in ("auto", "occlusion") or bool(explainer.maps)
+
+    def _labels(self, look: Look) -> list[tuple[str, str]]:
+        top = look.explanation.top(len(look.explanation.explainer.labels))
+        return [(f"{label} · {markup.percent(share)}", label) for label, share in top]
+
+    def _problem(self, error: Exception, picture: Any) -> str:
+        if isinstance(error, ImageError):
+            title = f"{uploads.file_name(picture)} cannot be read as a picture"
+            return markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture.")
+        if isinstance(error, UserError):
+            text = self._classifier.without_paths(error)
+            return markup.problem_card("This cannot be shown", sentence(text), "Choose something else.")
+        log.error("looking inside failed", exc_info=error)
+        return markup.problem_card("Something went wrong", "The network failed on this picture.", "Try another one.")
+
+    def _warm(self, bundle: str) -> None:
+        try:
+            self._looks.explainer(bundle)
+        except UserError as error:
+            log.warning("%s", error)  # the visitor is told when a picture comes
+
+
+_PANELS = (_HEAT, _FEATURES, _EDGES, _ARITHMETIC)
