@@ -35,8 +35,8 @@ def network_card(
 <h2>{escape(info.title)} <span class="tk-year-of">{info.year}</span> <code>{escape(info.name)}</code></h2>
 <p class="tk-paper">{escape(info.paper)}</p>
 <dl class="tk-facts-of">{tiles}</dl>
-<div class="tk-two"><div>{_published(info)}{_measured(measured)}</div>
-<div><h3>Different from the paper</h3><ul class="tk-deviations">{deviations or "<li>nothing</li>"}</ul></div></div>
+{_published(info)}{_measured(measured)}
+<h3>Different from the paper</h3><ul class="tk-deviations">{deviations or "<li>nothing</li>"}</ul>
 <h3>Drawing</h3><div class="tk-scroll tk-drawn">{drawing}</div>
 <h3>Layers</h3>{layers(rows)}</article>"""
 

@@ -8,12 +8,12 @@ from toolkit.demo.markup.parts import escape
 from toolkit.spec import ModelInfo
 
 _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 500, 62, 18, 64, 78
-_SLOT, _DOT = 64, 15  # least width of a family, and what each of its networks needs
+_SLOT, _DOT = 64, 16  # least width of a family, and what each of its networks needs
 _YEAR_GAP, _BREAK = 14, 46  # between neighbouring years, and where years are left out
 _LOWEST, _HIGHEST = 3.0, 8.5  # powers of ten of parameters
 _FLOOR = 26  # below the lowest, where networks without trainable weights stand
 _FIRST_YEAR = 1989
-_SMALLEST, _LARGEST = 3.5, 21.0  # radius
+_SMALLEST, _LARGEST = 3.5, 14.5  # radius; less than ``_DOT``, so that no neighbour covers a middle
 _MACS = (3.0, 10.3)  # powers of ten of multiply-adds
 
 #: Families by the beginnings of their networks' names, the first that fits: class of colour, and name.

@@ -85,11 +85,15 @@ def build(classifier: Classifier) -> None:
             with gr.Tab("X or O"):
                 verdict, maps = page.work(xo.SAMPLES["X"])
                 with gr.Row(equal_height=False):
-                    board = gr.HTML(xo_markup.board(), js_on_load=script("inside/board.js"), elem_id="board")
-                    drawn = gr.HTML(verdict, js_on_load=None, elem_id="xo")
+                    board = gr.HTML(
+                        xo_markup.board(), js_on_load=script("inside/board.js"), elem_id="board", min_width=290
+                    )
+                    drawn = gr.HTML(verdict, js_on_load=None, elem_id="xo", min_width=290)
                 worked = gr.HTML(maps, js_on_load=script("inside/maps.js"), elem_id="xo-maps")
     api_picture = gr.Image(visible=False, label="picture", type="filepath")
-    api_texts = [gr.Textbox(visible=False, label=name) for name in ("bundle", "label", "method", "stage")]
+    api_bundle = gr.Textbox(bundles[0], visible=False, label="bundle")
+    api_label, api_stage = (gr.Textbox("", visible=False, label=name) for name in ("label", "stage"))
+    api_method = gr.Dropdown(list(_METHODS), value="auto", visible=False, label="method")
     api_button, api_answer = gr.Button(visible=False), gr.JSON(visible=False, label="answer")
     api_overlay = gr.Image(visible=False, label="overlay", format="png")
 
@@ -111,7 +115,7 @@ def build(classifier: Classifier) -> None:
     examples.choose(page.take_example, [view, bundle], everything, **looking)
     for control in (label, method, stage, layer):
         control.input(page.show, asked, [stage, *panels], **looking)
-    heat.choose(page.choose, asked, [label, stage, *panels], **looking)
+    heat.choose(page.choose, [view, picture, bundle, method, stage, layer], [label, stage, *panels], **looking)
     for opened, name in (
         (heat_tab, _HEAT),
         (features_tab, _FEATURES),
@@ -122,7 +126,7 @@ def build(classifier: Classifier) -> None:
     board.drawn(page.work_event, None, [drawn, worked], **AT_ONCE)
     api_button.click(
         page.heat_map,
-        [api_picture, *api_texts],
+        [api_picture, api_bundle, api_label, api_method, api_stage],
         [api_answer, api_overlay],
         preprocess=False,
         api_name="heat_map",
@@ -130,7 +134,7 @@ def build(classifier: Classifier) -> None:
     )
     api_button.click(
         page.arithmetic,
-        [api_picture, api_texts[0]],
+        [api_picture, api_bundle],
         api_answer,
         preprocess=False,
         api_name="arithmetic",
@@ -207,8 +211,8 @@ class Inside:
         """Open another view."""
         return view, *self.show(view, *asked)
 
-    def choose(self, view: str, picture: Any, bundle: str, _: str, *rest: str, event: gr.EventData) -> tuple[Any, ...]:
-        """Show the evidence for the class that was clicked."""
+    def choose(self, event: gr.EventData, view: str, picture: Any, bundle: str, *rest: str) -> tuple[Any, ...]:
+        """Show the evidence for the class that was clicked, by the method and map that are chosen."""
         label = str(shared.sent(event).get("label"))
         return label, *self.show(view, picture, bundle, label, *rest)
 
@@ -264,8 +268,8 @@ class Inside:
 
         Returns:
             {"predictions": [{"label", "probability"}, ...], "seen", "heat_maps": [{"label", "against", "method",
-            "maps", "by_stage", "peak": {"down", "across"}, "half_of_it"}], "smallest_region", "network"}: best first; seen
-            is the picture's part that the network saw, in pixels; peak in shares of that part; by_stage in logits. And the
+            "maps", "by_stage", "peak": {"down", "across"}, "half_of_it"}], "smallest_region", "network"}: best first;
+            seen is the part that the network saw, in pixels; peak in shares of that part; by_stage in logits. And the
             picture under the heat map, as PNG.
         """
         from toolkit.explain.draw import overlay
