@@ -40,7 +40,7 @@ def sent(upload_folder):
 def test_a_new_picture_is_shown_under_heat_with_the_classes_to_choose_from(page, sent, seven):
     _, label, method, stage, layer, heat, *others = page.fresh("heat", sent(seven), "digits/1")
     assert label.value == "7"
-    assert [value for _, value in label.choices][0] == "7"
+    assert next(value for _, value in label.choices) == "7"
     assert len(label.choices) == 10
     assert [value for _, value in method.choices] == ["auto", "grad-cam", "hires-cam", "occlusion"]  # hidden layers
     assert [layer.value, *(value for _, value in layer.choices)] == ["stage2", "stage2", "stage1"]
