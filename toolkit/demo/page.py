@@ -4,7 +4,7 @@ import gradio as gr
 
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.demo.tabs import classify, inside, networks
+from toolkit.demo.tabs import classify, compare, inside, networks
 from toolkit.demo.tabs.shared import CONCURRENCY, DELETE_CACHE, QUEUE_SIZE
 
 
@@ -14,9 +14,11 @@ def build_page(classifier: Classifier) -> gr.Blocks:
         gr.HTML(markup.HEADER)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Classify", id="classify"):
-                classify.build(classifier)
-            with gr.Tab("Look inside", id="inside"):
-                inside.build(classifier)
+                picture = classify.build(classifier)
+            with gr.Tab("Compare", id="compare") as tab:
+                compare.build(classifier, tab, picture)
+            with gr.Tab("Look inside", id="inside") as tab:
+                inside.build(classifier, tab, picture)
             with gr.Tab("Networks", id="networks"):
                 networks.build(classifier)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)

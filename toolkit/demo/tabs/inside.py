@@ -3,12 +3,10 @@
 import functools
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.context import Context
 
 from toolkit.data.pixels.decode import ImageError, read_rgb
 from toolkit.demo import markup, uploads
@@ -44,31 +42,30 @@ _METHODS = {
 _AS_NEEDED = ("as the method needs", "")
 
 
-def build(classifier: Classifier) -> None:
-    """Lay the tab out and wire it up."""
-    tab = Context.block
+def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
+    """Lay the tab out and wire it up.
+
+    Args:
+        classifier: has the bundles.
+        tab: the tab; when it is opened without a picture of its own, it takes
+        classified: the picture of tab Classify.
+    """
     bundles = classifier.bundles()
     page = Inside(classifier)
-    files = gr.HTML(markup.accepted(uploads.SUFFIXES, "#inside-picture"), js_on_load=script("files.js"))
+    accepted = markup.accepted(uploads.SUFFIXES, "inside-picture")
+    files = gr.HTML(accepted, js_on_load=script("files.js"), elem_classes="tk-hidden")
     view = gr.State(_HEAT)
+    methods = [(name, value) for value, name in _METHODS.items()]
     with gr.Row(elem_id="inside", equal_height=False):
         with gr.Column(min_width=280, scale=2):
-            picture = gr.Image(
-                show_label=False,
-                type="filepath",
-                format="png",
-                sources=["upload", "webcam", "clipboard"],
-                height=280,
-                elem_id="inside-picture",
-                elem_classes="tk-picture",
-            )
-            examples = gr.HTML(js_on_load=script("inside/examples.js"), elem_id="inside-examples")
+            picture = shared.picture_place("inside-picture", height=280)
+            examples = gr.HTML(js_on_load=shared.EXAMPLES_JS, elem_id="inside-examples")
             bundle = gr.Dropdown(bundles, value=bundles[0], label="Network", elem_id="inside-bundle")
         with gr.Column(min_width=320, scale=5), gr.Tabs(elem_id="inside-views"):
             with gr.Tab("Heat map") as heat_tab:
                 with gr.Row(elem_classes="tk-controls"):
                     label = gr.Dropdown([], label="Evidence for", elem_id="inside-label", min_width=140)
-                    method = gr.Dropdown([], label="Method", elem_id="inside-method", min_width=140)
+                    method = gr.Dropdown(methods, value="auto", label="Method", elem_id="inside-method", min_width=140)
                     stage = gr.Dropdown([_AS_NEEDED], value="", label="Map", elem_id="inside-stage", min_width=140)
                 heat = gr.HTML(views.waiting(_WAITING[_HEAT]), js_on_load=script("inside/heat.js"), elem_id="heat")
             with gr.Tab("Features") as features_tab:
@@ -104,25 +101,25 @@ def build(classifier: Classifier) -> None:
     asked = [view, picture, bundle, *choices]
     everything = [picture, *choices, *panels]
     shared.page().load(page.open, None, [bundle, examples], **AT_ONCE)
-    if isinstance(tab, gr.Tab):
-        tab.select(page.warm, bundle, None, **AT_ONCE)
+    opened = tab.select(page.take_over, [picture, classified, bundle], picture, **AT_ONCE)
+    opened.then(page.first, [view, picture, bundle, label], everything, **looking)
     change = bundle.change(page.examples, bundle, examples, **AT_ONCE)
     change.then(page.fresh, [view, picture, bundle], everything, **looking)
     picture.upload(page.fresh, [view, picture, bundle], everything, **looking)
-    picture.clear(page.clear, None, panels, **AT_ONCE)
+    picture.clear(lambda: (None, *page.clear()), None, [label, *panels], **AT_ONCE)
     files.taken(page.take, [view, bundle], everything, **looking)
     files.refused(page.refuse, view, panels, **AT_ONCE)
-    examples.choose(page.take_example, [view, bundle], everything, **looking)
+    examples.click(page.take_example, [view, bundle], everything, **looking)
     for control in (label, method, stage, layer):
         control.input(page.show, asked, [stage, *panels], **looking)
     heat.choose(page.choose, [view, picture, bundle, method, stage, layer], [label, stage, *panels], **looking)
-    for opened, name in (
+    for view_tab, name in (
         (heat_tab, _HEAT),
         (features_tab, _FEATURES),
         (edges_tab, _EDGES),
         (arithmetic_tab, _ARITHMETIC),
     ):
-        opened.select(functools.partial(page.turn, name), asked[1:], [view, stage, *panels], **looking)
+        view_tab.select(functools.partial(page.turn, name), asked[1:], [view, stage, *panels], **looking)
     board.drawn(page.work_event, None, [drawn, worked], **AT_ONCE)
     api_button.click(
         page.heat_map,
@@ -161,14 +158,21 @@ class Inside:
         except UserError:  # is told where a picture is looked at
             return ""
 
-    def warm(self, bundle: str) -> None:
-        """Open a network while its visitor looks for a picture."""
+    def take_over(self, picture: Any, classified: Any, bundle: str) -> Any:
+        """Start with the picture that was classified, where there is none yet; open the network meanwhile."""
         threading.Thread(target=self._warm, args=(bundle,), daemon=True).start()
+        return gr.skip() if picture or not classified else uploads.shown(classified)
+
+    def first(self, view: str, picture: dict[str, Any] | None, bundle: str, label: str | None) -> tuple[Any, ...]:
+        """Look at the picture that was taken over, unless that was done."""
+        if not picture or label:
+            return tuple(9 * [gr.skip()])
+        return self.fresh(view, picture, bundle)
 
     def fresh(self, view: str, picture: dict[str, Any] | None, bundle: str, note: str = "") -> tuple[Any, ...]:
         """Look at a new picture, or with a new network: picture, choices, and panels."""
         if not picture:
-            return (gr.skip(), *(4 * [gr.skip()]), *self.clear())
+            return *(5 * [gr.skip()]), *self.clear()
         try:
             look = self._look(picture, bundle)
         except Exception as error:
@@ -199,7 +203,7 @@ class Inside:
         if method == "occlusion":
             stage = ""  # which looks at no map
         if not picture:
-            return gr.skip(), *self.clear()
+            return tuple(5 * [gr.skip()])
         chosen = {"label": label, "method": method, "stage": stage, "layer": layer}
         try:
             panel = self._panel(view, None, picture, bundle, chosen)
@@ -232,9 +236,9 @@ class Inside:
     def take_example(self, view: str, bundle: str, event: gr.EventData) -> tuple[Any, ...]:
         """Look at one of the bundle's own pictures."""
         try:
-            example = self._classifier.examples(bundle)[int(shared.sent(event)["index"])]
+            example = self._classifier.examples(bundle)[int(event.index)]
             copy = uploads.keep_copy(example.path)
-        except (UserError, OSError, IndexError, KeyError, ValueError, TypeError):
+        except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
             gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
             return gr.skip(), *(4 * [gr.skip()]), *self._panels(view, gone)
         return self.fresh(view, {"path": copy}, bundle, "new")
@@ -275,12 +279,10 @@ class Inside:
         from toolkit.explain.draw import overlay
         from toolkit.explain.words import as_document
 
-        def answer() -> tuple[dict[str, Any], np.ndarray]:
+        with shared.told_to_programs(self._classifier, picture):
             look = self._look(picture, bundle)
             heat = self._looks.heat_map(look, label or None, method or "auto", stage or None)
             return as_document(look.explanation, [heat], None), overlay(look.explanation, heat)
-
-        return self._answer(answer, picture, bundle)
 
     def arithmetic(self, picture: dict[str, Any] | None, bundle: str) -> dict[str, Any]:
         """Follow a picture through a network, layer by layer.
@@ -297,7 +299,7 @@ class Inside:
             i begins at first + i · jump.
         """
 
-        def answer() -> dict[str, Any]:
+        with shared.told_to_programs(self._classifier, picture):
             explanation = self._look(picture, bundle).explanation
             layers = [step.as_document() for step in way_through(explanation.explainer.model)]
             height, width = explanation.rgb.shape[:2]
@@ -308,20 +310,6 @@ class Inside:
                 "parameters": sum(layer["parameters"] for layer in layers),
                 "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
             }
-
-        return self._answer(answer, picture, bundle)
-
-    def _answer(self, answer: Callable[[], Any], picture: Any, bundle: str) -> Any:
-        try:
-            return answer()
-        except ImageError as error:
-            text = f"{uploads.file_name(picture)}: {error.reason('the picture')}"
-            raise gr.Error(text, print_exception=False) from None
-        except UserError as error:
-            raise gr.Error(self._classifier.without_paths(error), print_exception=False) from None
-        except Exception:
-            log.exception("looking into %s failed", bundle)
-            raise gr.Error("the network failed on this picture", print_exception=False) from None
 
     def _look(self, picture: Any, bundle: str) -> Look:
         return self._looks.look(uploads.read_upload(picture), bundle)
