@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.bundle import read_manifest, write_manifest
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.inside import xo
 from toolkit.demo.inside.looks import MAX_NETWORKS, MAX_PICTURES, Looks
@@ -102,9 +104,25 @@ def test_a_bundle_without_its_network_says_which_file_is_missing(bundles, tmp_pa
     version = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "bare" / "1"))
     (version / "assets.extra" / "model.keras").unlink()
     *_, heat, _, edges, _ = Inside(Classifier(tmp_path)).fresh("heat", sent(seven), "bare/1")
-    assert "model.keras" in heat
+    assert "This network cannot be looked into" in heat
+    assert "bare/1/assets.extra/model.keras: missing" in heat
     assert str(tmp_path) not in heat
     assert 'data-state="edges"' in edges  # for which no network is needed
+
+
+def test_labels_from_outside_stay_text(bundles, tmp_path, sent, seven):
+    from toolkit.demo.tabs.inside import Inside
+
+    version = Path(shutil.copytree(bundles / "digits" / "1", tmp_path / "hostile" / "1"))
+    hostile = tuple(f"<img src=x onerror=alert({n})>${{1+1}}{{{{x}}}}\"'" for n in range(10))
+    write_manifest(version, replace(read_manifest(version), labels=hostile))
+    page = Inside(Classifier(tmp_path))
+    _, label, *_, heat, _, _, _ = page.fresh("heat", sent(seven), "hostile/1")
+    assert label.value in hostile
+    assert 'data-state="map"' in heat
+    for text in ("<img src=x", "${", "{{"):
+        assert text not in heat
+    assert 'data-state="map"' in page.show("heat", sent(seven), "hostile/1", hostile[3], "auto", "", "")[1]
 
 
 def test_stages_are_shown_as_sheets_with_statistics_and_first_filters(page, sent, seven):
@@ -206,6 +224,14 @@ def test_api_gives_the_heat_map_and_the_arithmetic(client, seven, bad_files):
         client.predict(handle_file(seven), "digits/1", "", "magic", "", api_name="/heat_map")
     with pytest.raises(AppError, match="truncated"):
         client.predict(handle_file(bad_files["truncated"]), "digits/1", api_name="/arithmetic")
+
+
+def test_explanations_asked_for_at_once_are_all_given(client, seven):
+    from gradio_client import handle_file
+
+    jobs = [client.submit(handle_file(seven), "digits/1", str(n), "auto", "", api_name="/heat_map") for n in range(6)]
+    documents = [job.result(timeout=120)[0] for job in jobs]
+    assert [document["heat_maps"][0]["label"] for document in documents] == list("012345")
 
 
 def test_api_documents_what_it_gives(client):

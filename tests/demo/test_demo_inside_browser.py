@@ -68,6 +68,7 @@ def test_every_view_of_a_picture_opens(visit_tab, seven):
     page.keyboard.press("ArrowDown")
 
 
+@pytest.mark.slow
 def test_a_bad_picture_is_one_message_and_the_next_one_is_shown(visit_tab, bad_files, seven):
     page = visit_tab("Look inside")
     page.set_input_files(PICTURE, str(bad_files["truncated"]))

@@ -19,7 +19,7 @@ def build_page(classifier: Classifier) -> gr.Blocks:
                 compare.build(classifier, tab, picture)
             with gr.Tab("Look inside", id="inside") as tab:
                 inside.build(classifier, tab, picture)
-            with gr.Tab("Networks", id="networks"):
-                networks.build(classifier)
+            with gr.Tab("Networks", id="networks") as tab:
+                networks.build(classifier, tab)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo

@@ -27,6 +27,10 @@ MAX_FILTERS = 96
 Made = TypeVar("Made")
 
 
+class NothingToOpen(UserError):
+    """A bundle has no original network to look into; the message says what is missing."""
+
+
 @dataclass(frozen=True)
 class Look:
     """A picture and what the network answers to it.
@@ -70,12 +74,16 @@ class Looks:
         """Open a bundle's original network, or take it where it is open.
 
         Raises:
-            UserError: no such bundle, or it has no Keras network to look into; the message says what is missing.
+            UserError: no such bundle.
+            NothingToOpen: the bundle has no Keras network to look into.
         """
         version_dir = self._classifier.directory(bundle)
         key = (bundle, _stamp(version_dir / MANIFEST))
         with self._lock:
-            return _kept(self._networks, key, MAX_NETWORKS, lambda: open_explainer(version_dir))
+            try:
+                return _kept(self._networks, key, MAX_NETWORKS, lambda: open_explainer(version_dir))
+            except UserError as error:
+                raise NothingToOpen(str(error)) from None
 
     def look(self, picture: bytes, bundle: str) -> Look:
         """Have a network look at an encoded picture.

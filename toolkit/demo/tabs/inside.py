@@ -12,7 +12,7 @@ from toolkit.data.pixels.decode import ImageError, read_rgb
 from toolkit.demo import markup, uploads
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.inside import xo
-from toolkit.demo.inside.looks import Look, Looks
+from toolkit.demo.inside.looks import Look, Looks, NothingToOpen
 from toolkit.demo.inside.way import way_through
 from toolkit.demo.markup import arithmetic as arithmetic_markup
 from toolkit.demo.markup import inside as views
@@ -359,6 +359,10 @@ class Inside:
         if isinstance(error, ImageError):
             title = f"{uploads.file_name(picture)} cannot be read as a picture"
             return markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture.")
+        if isinstance(error, NothingToOpen):
+            advice = "Heat, features and arithmetic need the original network, model.keras; edges need none."
+            text = f"{self._classifier.without_paths(error)}."
+            return markup.problem_card("This network cannot be looked into", text, advice)
         if isinstance(error, UserError):
             text = self._classifier.without_paths(error)
             return markup.problem_card("This cannot be shown", sentence(text), "Choose something else.")

@@ -20,15 +20,16 @@ from toolkit.errors import UserError
 FIRST = "googlenet"
 
 
-def build(classifier: Classifier) -> None:
-    """Lay the tab out and wire it up."""
+def build(classifier: Classifier, tab: gr.Tab) -> None:
+    """Lay the tab out and wire it up; a network's page is written when the tab is opened."""
     networks = [model_info(name) for name in list_models()]
     page = Networks(classifier)
     titles = sorted(((f"{info.title} ({info.name})", info.name) for info in networks), key=lambda pair: pair[0].lower())
     shown = gr.HTML(timeline(networks, FIRST), js_on_load=script("networks/dots.js"), elem_id="timeline")
     listing = gr.HTML(pages.listing(networks), js_on_load=script("networks/dots.js"), elem_id="listing")
     name = gr.Dropdown(titles, value=FIRST, label=f"One of {len(networks)} networks", elem_id="network")
-    card = gr.HTML(page.show(FIRST), js_on_load=script("networks/marked.js"), elem_id="network-page")
+    card = gr.HTML(js_on_load=script("networks/marked.js"), elem_id="network-page")
+    tab.select(page.show, name, card, **AT_ONCE)
     name.change(page.show, name, card, **AT_ONCE)
     for chooser in (shown, listing):
         chooser.choose(page.choose, None, name, **AT_ONCE)
