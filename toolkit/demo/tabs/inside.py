@@ -82,10 +82,8 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
             with gr.Tab("X or O"):
                 verdict, maps = page.work(xo.SAMPLES["X"])
                 with gr.Row(equal_height=False):
-                    board = gr.HTML(
-                        xo_markup.board(), js_on_load=script("inside/board.js"), elem_id="board", min_width=290
-                    )
-                    drawn = gr.HTML(verdict, js_on_load=None, elem_id="xo", min_width=290)
+                    board = gr.HTML(xo_markup.board(), js_on_load=script("inside/board.js"), elem_id="board")
+                    drawn = gr.HTML(verdict, js_on_load=None, elem_id="xo")
                 worked = gr.HTML(maps, js_on_load=script("inside/maps.js"), elem_id="xo-maps")
     api_picture = gr.Image(visible=False, label="picture", type="filepath")
     api_bundle = gr.Textbox(bundles[0], visible=False, label="bundle")
