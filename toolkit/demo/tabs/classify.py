@@ -233,7 +233,7 @@ class Classify:
             shown = markup.tiles(items, self._classifier.manifest(bundle).labels, remark)
         except UserError as error:
             text = self._classifier.without_paths(error)
-            card = markup.problem_card("These pictures cannot be answered", sentence(text), "Send others.")
+            card = markup.problem_card("These pictures cannot be answered", text, "Send others.")
             yield (), "", gr.skip(), card, gr.skip()
             return
         # Of several files the first is answered already, but one within an archive is not.

@@ -56,7 +56,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     files.refused(page.refuse, None, [answer, asked], **AT_ONCE)
     examples.click(page.show_example, chosen, seen, **predicting)
     button, result = gr.Button(visible=False), gr.JSON(visible=False, label="rows")
-    button.click(page.compare, question, result, preprocess=False, api_name="compare", **LIMITS)
+    button.click(page.compare, question[:-1], result, preprocess=False, api_name="compare", **LIMITS)
     uploads.refuse_addresses(picture)
 
 
@@ -166,7 +166,7 @@ class Compare:
             card = markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture.")
             yield None, card, None
         except UserError as error:
-            text = sentence(self._classifier.without_paths(error))
+            text = self._classifier.without_paths(error)
             yield gr.skip(), markup.problem_card("These cannot be compared", text, "Choose others."), asked
         except Exception:
             log.exception("comparing %s in %s failed", bundles, engines)

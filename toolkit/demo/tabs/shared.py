@@ -26,7 +26,7 @@ STYLES = sorted(_ASSETS.glob("*.css"), key=lambda path: (path.name != "style.css
 #: Predictions under way at once; an engine answers one at a time, but the next picture can be decoded meanwhile.
 CONCURRENCY = 2
 #: Visitors that may wait; the next is told that the server is busy.
-QUEUE_SIZE = 32
+QUEUE_SIZE = 64
 #: Every ten minutes, uploads older than an hour are deleted.
 DELETE_CACHE = (600, 3600)
 
