@@ -73,7 +73,8 @@ function draw(canvas, image, isSigned) {
   context.imageSmoothingEnabled = false;
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
   if (!isNumbered) return;
-  context.font = "15px system-ui, sans-serif";
+  const longest = Math.max(...Array.from(values, (value) => written(value).length));
+  context.font = `${longest > 4 ? 12 : longest > 3 ? 14 : 16}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
   for (let index = 0; index < values.length; index++) {
