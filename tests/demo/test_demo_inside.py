@@ -72,6 +72,19 @@ def test_another_class_and_method_are_shown_of_the_same_picture(page, sent, seve
     assert "odds lose where a window is covered" in heat
 
 
+def test_the_smallest_part_that_keeps_the_answer_is_outlined_when_asked_for(page, sent, seven):
+    picture, chosen = sent(seven), ("7", "auto", "", "")
+    _, heat, *_ = page.show("heat", picture, "digits/1", *chosen)
+    assert "How little of it is enough for 7?" in heat
+    _, heat, *_ = page.search("heat", picture, "digits/1", *chosen)
+    assert ('class="tk-region"' in heat) == ("% of what was seen is enough for 7" in heat)
+    assert "data-search" not in heat
+    _, again, *_ = page.show("heat", picture, "digits/1", "3", "auto", "", "")
+    assert ('class="tk-region"' in again) == ('class="tk-region"' in heat)  # kept for another class
+    *_, problem = page.search("heat", {"path": "/etc/hostname"}, "digits/1", *chosen)[:2]
+    assert "not an upload" in problem.lower()
+
+
 @pytest.mark.parametrize("view", ["heat", "features", "edges", "arithmetic"])
 def test_a_bad_file_is_one_message_in_whatever_view(page, sent, bad_files, view):
     picture, *_, heat, features, edges, arithmetic = page.fresh(view, sent(bad_files["text"]), "digits/1")
@@ -103,11 +116,14 @@ def test_a_bundle_without_its_network_says_which_file_is_missing(bundles, tmp_pa
 
     version = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "bare" / "1"))
     (version / "assets.extra" / "model.keras").unlink()
-    *_, heat, _, edges, _ = Inside(Classifier(tmp_path)).fresh("heat", sent(seven), "bare/1")
+    bare = Inside(Classifier(tmp_path))
+    *_, heat, _, _, _ = bare.fresh("heat", sent(seven), "bare/1")
     assert "This network cannot be looked into" in heat
     assert "bare/1/assets.extra/model.keras: missing" in heat
     assert str(tmp_path) not in heat
+    place, *_, edges, _ = bare.fresh("edges", sent(seven), "bare/1", is_placed=False)
     assert 'data-state="edges"' in edges  # for which no network is needed
+    assert place.endswith(seven.name)
 
 
 def test_labels_from_outside_stay_text(bundles, tmp_path, sent, seven):

@@ -14,7 +14,7 @@ from toolkit.data.pixels.decode import decode_pixels, read_rgb
 from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.demo.classifier import Classifier
 from toolkit.errors import UserError
-from toolkit.explain import Explainer, Explanation, HeatMap, open_explainer
+from toolkit.explain import Explainer, Explanation, HeatMap, Region, open_explainer
 from toolkit.explain.inside import first_filters
 
 #: Networks kept open, and pictures kept with what was found of them: another class of the same picture is at once.
@@ -31,17 +31,21 @@ class NothingToOpen(UserError):
     """A bundle has no original network to look into; the message says what is missing."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Look:
     """A picture and what the network answers to it.
 
     Attributes:
         explanation: of the picture.
         turned: light and dark are exchanged, since the network learned from pictures the other way round.
+        is_searched: the smallest part that keeps the answer was looked for.
+        region: that part, where there is one.
     """
 
     explanation: Explanation
     turned: bool
+    is_searched: bool = False
+    region: Region | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,12 @@ class Looks:
         """
         with self._lock:
             return look.explanation.heat_map(label, method=method, stage=stage)
+
+    def search(self, look: Look) -> None:
+        """Look for the smallest part of a picture that is answered as the whole is, once."""
+        with self._lock:
+            if not look.is_searched:
+                look.region, look.is_searched = look.explanation.smallest_region(), True
 
     def evidence(self, look: Look, count: int = 5) -> list[HeatMap]:
         """Split the lead of the likeliest classes among the stages that the classifier reads; empty where it cannot be.

@@ -53,15 +53,34 @@ def heat_view(look: Look, heat: HeatMap, evidence: Sequence[HeatMap]) -> str:
     scale = min(1.0, _HEAT_SIDE / max(part.shape[:2]))
     layer = heat_layer(heat, (max(1, round(part.shape[0] * scale)), max(1, round(part.shape[1] * scale))))
     words = describe_heat(heat)
+    image = f'<img class="tk-heat" src="{picture_url(layer)}" alt="Heat: {escape(words)}">'
     return f"""<section class="tk-look" data-state="map">
-{_lens(picture, seen, f'<img class="tk-heat" src="{picture_url(layer)}" alt="Heat: {escape(words)}">', "tk-greyed")}
+{_lens(picture, seen, image, kind="tk-greyed", above=_outline(look))}
 <div class="tk-strength"><label>Strength <input type="range" min="0" max="100" value="70" aria-label="Strength of the \
 heat map"></label><span class="tk-ramp" aria-hidden="true"><i>none</i><b></b><i>most</i></span></div>
 <p class="tk-where">{escape(words[:1].upper() + words[1:])} <span class="tk-how">({escape(HOW[heat.method])})</span></p>
-{_turned(look)}<p class="tk-note">{ORIGINAL}</p>
+{_turned(look)}{_enough(look)}<p class="tk-note">{ORIGINAL}</p>
 {_classes(explanation.top(), heat.label)}
 {_evidence(evidence, heat.label)}
 </section>"""
+
+
+def _outline(look: Look) -> str:
+    """Outline the smallest part that keeps the answer, where that was found."""
+    if look.region is None:
+        return ""
+    return f'<div class="tk-region" style="{_place(look.region.box, look.explanation.rgb.shape)}"></div>'
+
+
+def _enough(look: Look) -> str:
+    label, region = look.explanation.label, look.region
+    if not look.is_searched:
+        words = f"How little of it is enough for {label}?"
+        return f'<p><button type="button" class="tk-search" data-search>{escape(words)}</button></p>'
+    if region is None:
+        return f'<p class="tk-where">No smaller part of what was seen keeps the answer {escape(label)}.</p>'
+    words = f"Outlined: {100 * region.share:.0f} % of what was seen is enough for {label}"
+    return f'<p class="tk-where">{escape(words)}, {percent(region.probability)} by itself.</p>'
 
 
 def _classes(top: Sequence[tuple[str, float]], chosen: str) -> str:
@@ -182,20 +201,21 @@ def stage_choices(explainer: Explainer) -> list[str]:
     return list(reversed(explainer.maps))
 
 
-def _lens(picture: np.ndarray, seen: Box, inner: str, kind: str = "") -> str:
+def _lens(picture: np.ndarray, seen: Box, inner: str, *, kind: str = "", above: str = "") -> str:
     height, width = picture.shape[:2]
-    place = {
-        "left": seen.left / width,
-        "top": seen.top / height,
-        "width": seen.width / width,
-        "height": seen.height / height,
-    }
-    style = ";".join(f"{side}:{100 * share:.3f}%" for side, share in place.items())
     return (
         f'<div class="tk-lens {kind}" style="--aspect:{width / height:.4f}">'
         f'<img class="tk-ground" src="{picture_url(picture)}" alt="The picture">'
-        f'<div class="tk-seen" style="{style}">{inner}</div></div>'
+        f'<div class="tk-seen" style="{_place(seen, picture.shape)}">{inner}</div>{above}</div>'
     )
+
+
+def _place(box: Box, shape: tuple[int, ...]) -> str:
+    """Place a box of a picture of ``shape`` over it, as CSS."""
+    height, width = shape[:2]
+    sides = {"left": box.left / width, "top": box.top / height}
+    sides |= {"width": box.width / width, "height": box.height / height}
+    return ";".join(f"{side}:{100 * share:.3f}%" for side, share in sides.items())
 
 
 def _turned(look: Look) -> str:

@@ -20,6 +20,9 @@ from toolkit.demo.markup import xo as xo_markup
 from toolkit.demo.tabs import shared
 from toolkit.demo.tabs.shared import AT_ONCE, PRIVATE, script, sentence
 from toolkit.errors import UserError
+from toolkit.explain.draw import overlay
+from toolkit.explain.inside import statistics
+from toolkit.explain.words import as_document
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +114,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     for control in (label, method, stage, layer):
         control.input(page.show, asked, [stage, *panels], **looking)
     heat.choose(page.choose, [view, picture, bundle, method, stage, layer], [label, stage, *panels], **looking)
+    heat.search(page.search, asked, [stage, *panels], **looking)
     for view_tab, name in (
         (heat_tab, _HEAT),
         (features_tab, _FEATURES),
@@ -167,19 +171,28 @@ class Inside:
             return tuple(9 * [gr.skip()])
         return self.fresh(view, picture, bundle)
 
-    def fresh(self, view: str, picture: dict[str, Any] | None, bundle: str, note: str = "") -> tuple[Any, ...]:
-        """Look at a new picture, or with a new network: picture, choices, and panels."""
+    def fresh(self, view: str, picture: Any, bundle: str, *, is_placed: bool = True) -> tuple[Any, ...]:
+        """Look at a new picture, or with a new network.
+
+        Args:
+            view: that is open.
+            picture: as the browser sends it.
+            bundle: the network.
+            is_placed: the picture stands in its place; else it is put there.
+
+        Returns:
+            The picture, the four choices, and the panels.
+        """
         if not picture:
             return *(5 * [gr.skip()]), *self.clear()
+        shown = uploads.shown(picture)  # None where it cannot be read, which makes room for the next one
+        place = gr.skip() if is_placed and shown == picture.get("path") else shown
         try:
             look = self._look(picture, bundle)
         except Exception as error:
-            problem = self._problem(error, picture)
-            kept = gr.skip() if not isinstance(error, ImageError) else None
-            edges = gr.skip()
-            if not isinstance(error, ImageError):  # filters need a picture, and no network
-                edges = self._edges(picture)
-            return kept, *(4 * [gr.skip()]), *self._panels(view, problem, edges=edges)
+            # Edges need no network.
+            panel = self._problem(error, picture) if view != _EDGES else self._written(view, picture, bundle, {})
+            return place, *(4 * [gr.skip()]), *self._panels(view, panel)
         explainer, (label, _) = look.explanation.explainer, look.explanation.top(1)[0]
         stages = views.stage_choices(explainer)
         methods = [(name, value) for value, name in _METHODS.items() if self._has(look, value)]
@@ -189,25 +202,18 @@ class Inside:
             gr.Dropdown(choices=[_AS_NEEDED, *((name, name) for name in stages)], value=""),
             gr.Dropdown(choices=stages, value=stages[0] if stages else None),
         )
-        panel = self._panel(view, look, picture, bundle, {"label": label, "layer": stages[0] if stages else None})
-        shown = uploads.shown(picture)
-        path = gr.skip() if shown == picture.get("path") and not note else shown
-        return path, *choices, *self._panels(view, panel)
+        return place, *choices, *self._panels(view, self._written(view, picture, bundle, {"label": label}))
 
     def show(
-        self, view: str, picture: dict[str, Any] | None, bundle: str, label: str, method: str, stage: str, layer: str
+        self, view: str, picture: Any, bundle: str, label: str, method: str, stage: str, layer: str
     ) -> tuple[Any, ...]:
         """Make the view anew: the map that is chosen, and panels."""
-        if method == "occlusion":
-            stage = ""  # which looks at no map
         if not picture:
             return tuple(5 * [gr.skip()])
+        if method == "occlusion":
+            stage = ""  # which looks at no map
         chosen = {"label": label, "method": method, "stage": stage, "layer": layer}
-        try:
-            panel = self._panel(view, None, picture, bundle, chosen)
-        except Exception as error:
-            panel = self._problem(error, picture)
-        return stage, *self._panels(view, panel)
+        return stage, *self._panels(view, self._written(view, picture, bundle, chosen))
 
     def turn(self, view: str, *asked: Any) -> tuple[Any, ...]:
         """Open another view."""
@@ -218,10 +224,18 @@ class Inside:
         label = str(shared.sent(event).get("label"))
         return label, *self.show(view, picture, bundle, label, *rest)
 
+    def search(self, view: str, picture: Any, bundle: str, *chosen: str) -> tuple[Any, ...]:
+        """Look for the smallest part of the picture that keeps the answer, and outline it."""
+        try:
+            self._looks.search(self._look(picture, bundle))
+        except Exception as error:
+            return gr.skip(), *self._panels(view, self._problem(error, picture))
+        return self.show(view, picture, bundle, *chosen)
+
     def take(self, view: str, bundle: str, event: gr.EventData) -> tuple[Any, ...]:
         """Look at what was dropped, pasted or chosen; of several files the first."""
         sent = shared.sent(event)
-        return self.fresh(view, {"path": sent.get("path"), "orig_name": str(sent.get("name"))}, bundle, "new")
+        return self.fresh(view, {"path": sent.get("path"), "orig_name": str(sent.get("name"))}, bundle, is_placed=False)
 
     def refuse(self, view: str, event: gr.EventData) -> tuple[Any, ...]:
         """Say why a file was not even sent."""
@@ -239,7 +253,7 @@ class Inside:
         except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
             gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
             return gr.skip(), *(4 * [gr.skip()]), *self._panels(view, gone)
-        return self.fresh(view, {"path": copy}, bundle, "new")
+        return self.fresh(view, {"path": copy}, bundle, is_placed=False)
 
     def clear(self) -> tuple[Any, ...]:
         waiting = (views.waiting(_WAITING[name]) if name in _WAITING else views.edges_view() for name in _PANELS)
@@ -274,9 +288,6 @@ class Inside:
             seen is the part that the network saw, in pixels; peak in shares of that part; by_stage in logits. And the
             picture under the heat map, as PNG.
         """
-        from toolkit.explain.draw import overlay
-        from toolkit.explain.words import as_document
-
         with shared.told_to_programs(self._classifier, picture):
             look = self._look(picture, bundle)
             heat = self._looks.heat_map(look, label or None, method or "auto", stage or None)
@@ -312,23 +323,23 @@ class Inside:
     def _look(self, picture: Any, bundle: str) -> Look:
         return self._looks.look(uploads.read_upload(picture), bundle)
 
-    def _panel(self, view: str, look: Look | None, picture: Any, bundle: str, chosen: dict[str, Any]) -> str:
-        """Write a view of a picture."""
-        from toolkit.explain.inside import statistics
+    def _written(self, view: str, picture: Any, bundle: str, chosen: dict[str, Any]) -> str:
+        """Write a view of a picture, or why there is none."""
+        try:
+            if view == _EDGES:
+                return views.edges_view(read_rgb(uploads.read_upload(picture)))
+            return self._panel(view, self._look(picture, bundle), bundle, chosen)
+        except Exception as error:
+            return self._problem(error, picture)
 
-        if view == _EDGES:
-            return self._edges(picture)
-        look = look or self._look(picture, bundle)
-        match view:
-            case "features":
-                sheet = self._looks.sheet(look, chosen.get("layer") or None)
-                html = views.features_view(look, sheet, statistics(look.explanation))
-                return html + self._filters(bundle)
-            case "arithmetic":
-                return arithmetic_markup.arithmetic_view(look, way_through(look.explanation.explainer.model))
-        heat = self._looks.heat_map(
-            look, chosen.get("label") or None, chosen.get("method") or "auto", chosen.get("stage") or None
-        )
+    def _panel(self, view: str, look: Look, bundle: str, chosen: dict[str, Any]) -> str:
+        if view == _FEATURES:
+            sheet = self._looks.sheet(look, chosen.get("layer") or None)
+            return views.features_view(look, sheet, statistics(look.explanation)) + self._filters(bundle)
+        if view == _ARITHMETIC:
+            return arithmetic_markup.arithmetic_view(look, way_through(look.explanation.explainer.model))
+        method, stage = chosen.get("method") or "auto", chosen.get("stage") or None
+        heat = self._looks.heat_map(look, chosen.get("label") or None, method, stage)
         return views.heat_view(look, heat, self._looks.evidence(look))
 
     def _filters(self, bundle: str) -> str:
@@ -337,11 +348,8 @@ class Inside:
         except UserError as error:
             return f'<p class="tk-note">{markup.escape(sentence(self._classifier.without_paths(error)))}</p>'
 
-    def _edges(self, picture: Any) -> str:
-        return views.edges_view(read_rgb(uploads.read_upload(picture)))
-
-    def _panels(self, view: str, panel: str, **others: Any) -> tuple[Any, ...]:
-        return tuple(panel if name == view else others.get(name, gr.skip()) for name in _PANELS)
+    def _panels(self, view: str, panel: str) -> tuple[Any, ...]:
+        return tuple(panel if name == view else gr.skip() for name in _PANELS)
 
     def _has(self, look: Look, method: str) -> bool:
         explainer = look.explanation.explainer

@@ -49,7 +49,7 @@ class Networks:
     def show(self, name: str) -> str:
         """Write a network's page."""
         try:
-            info = model_info(name)
+            info = model_info(str(name))
             rows = tables(name).rows
             return pages.network_card(info, rows, drawing(name, info.title), self._measured(name))
         except UserError as error:

@@ -18,6 +18,7 @@ element.addEventListener("input", (event) => {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-label]");
   if (button) trigger("choose", { label: button.dataset.label });
+  else if (event.target.closest("[data-search]")) trigger("search", {});
 });
 
 watch("value", show);
