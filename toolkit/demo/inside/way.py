@@ -89,5 +89,5 @@ def way_in(height: int, width: int, preprocessing: Preprocessing) -> list[str]:
 
 def _range(preprocessing: Preprocessing) -> str:
     factors, offsets = preprocessing.affine()
-    lowest, highest = min(offsets), max(255 * f + o for f, o in zip(factors, offsets, strict=True))
+    lowest, highest = min(offsets) + 0.0, max(255 * f + o for f, o in zip(factors, offsets, strict=True))
     return f"values 0…255 to {lowest:.3g}…{highest:.3g}".replace("-", "−")
