@@ -169,7 +169,7 @@ def test_networks_and_pictures_kept_are_bounded(bundles, digits):
     assert looks.look(files[0].read_bytes(), "digits/1") is not found[0]
     assert len(looks._looks) == MAX_PICTURES
     looks.explainer("digits/2")
-    looks.explainer("digits")
+    looks.look(files[0].read_bytes(), "digits")
     assert len(looks._networks) <= MAX_NETWORKS
 
 

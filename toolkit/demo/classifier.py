@@ -92,19 +92,6 @@ class Classifier:
         """
         return list(self._directories())
 
-    def directory(self, bundle: str) -> Path:
-        """Find the folder of a bundle, ``NAME/VERSION``, or ``NAME`` for its newest version.
-
-        Raises:
-            UserError: no such bundle.
-        """
-        # Looked up, never joined: what a visitor sends must not name a path of its own.
-        directories = self._directories()
-        name = next((found for found in directories if found.rpartition("/")[0] == bundle), bundle)
-        if name not in directories:
-            raise UserError(unknown_name("bundle", str(bundle), list(directories)))
-        return directories[name]
-
     def engines(self, bundle: str) -> list[str]:
         """List the engines that this machine has installed and ``bundle`` has a file for."""
         return available_engines(self.directory(bundle))
@@ -176,6 +163,17 @@ class Classifier:
         """Look a picture up among the examples, by its bytes."""
         alike = (e for e in self.examples(bundle) if e.path.stat().st_size == len(picture))
         return next((e.label for e in alike if e.path.read_bytes() == picture), None)
+
+    def directory(self, bundle: str) -> Path:
+        """Find the version directory of ``bundle``: looked up, never joined, so that visitors name no path of theirs.
+
+        Raises:
+            UserError: no such bundle.
+        """
+        directories = self._directories()
+        if bundle not in directories:
+            raise UserError(unknown_name("bundle", str(bundle), list(directories)))
+        return directories[bundle]
 
     def _directories(self) -> dict[str, Path]:
         bundles = self._shelf.bundles()

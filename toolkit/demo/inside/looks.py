@@ -92,10 +92,15 @@ class Looks:
     def look(self, picture: bytes, bundle: str) -> Look:
         """Have a network look at an encoded picture.
 
+        Args:
+            picture: encoded.
+            bundle: ``NAME/VERSION``, or ``NAME`` for its newest version.
+
         Raises:
             ImageError: the picture cannot be read.
             UserError: see ``explainer``.
         """
+        bundle = self._classifier.newest(bundle)
         with self._lock:
             explainer = self.explainer(bundle)
             key = (bundle, id(explainer), hashlib.sha256(picture).digest())
