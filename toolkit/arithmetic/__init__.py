@@ -5,9 +5,11 @@ Works on a model through its public attributes only, so importing it imports no 
 
 from toolkit.arithmetic.sizes import conv_output_size
 from toolkit.arithmetic.table import LayerRow, count_macs, count_params, format_table, layer_table, peak_memory, summary
+from toolkit.arithmetic.working import Working, working
 
 __all__ = [
     "LayerRow",
+    "Working",
     "conv_output_size",
     "count_macs",
     "count_params",
@@ -15,4 +17,5 @@ __all__ = [
     "layer_table",
     "peak_memory",
     "summary",
+    "working",
 ]

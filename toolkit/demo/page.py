@@ -4,7 +4,7 @@ import gradio as gr
 
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.demo.tabs import classify, compare
+from toolkit.demo.tabs import classify, compare, inside, networks
 from toolkit.demo.tabs.shared import CONCURRENCY, DELETE_CACHE, QUEUE_SIZE
 
 
@@ -17,5 +17,9 @@ def build_page(classifier: Classifier) -> gr.Blocks:
                 picture = classify.build(classifier)
             with gr.Tab("Compare", id="compare") as tab:
                 compare.build(classifier, tab, picture)
+            with gr.Tab("Look inside", id="inside") as tab:
+                inside.build(classifier, tab, picture)
+            with gr.Tab("Networks", id="networks") as tab:
+                networks.build(classifier, tab)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo

@@ -18,6 +18,8 @@ FILTERS: dict[str, tuple[tuple[int, ...], ...]] = {
     "horizontal": ((1, 1, 1), (0, 0, 0), (-1, -1, -1)),
     "sobel": ((1, 0, -1), (2, 0, -2), (1, 0, -1)),
     "scharr": ((3, 0, -3), (10, 0, -10), (3, 0, -3)),
+    # Of a quiz in the notes: vertical edges, in the middle of four rows above all.
+    "quiz": ((0, 1, -1, 0), (1, 3, -3, -1), (1, 3, -3, -1), (0, 1, -1, 0)),
 }
 # Bright at the upper left and the lower right: it has edges both ways.
 _PICTURE = ((10, 10, 10, 0, 0, 0),) * 3 + ((0, 0, 0, 10, 10, 10),) * 3

@@ -69,7 +69,11 @@ def draw_model(model: "keras.Model", path: Path, *, title: str = "") -> None:
         UserError: another suffix, or a folder that is not there.
     """
     check_path(path)
-    drawn = boxes(model)
+    draw_boxes(boxes(model), path, title=title or model.name)
+
+
+def draw_boxes(drawn: list[Box], path: Path, *, title: str) -> None:
+    """Draw the blocks of a network, see ``toolkit.draw.blocks``, to an ``.svg`` or ``.png`` file."""
     widths = _widths(drawn)
     placed = _layout(drawn, widths)
     width = max(item.x for item in placed) + widths.box + widths.right + 0.05
@@ -77,7 +81,7 @@ def draw_model(model: "keras.Model", path: Path, *, title: str = "") -> None:
     with page(path, width, height) as figure:
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.axis("off")
-        axes.text(0.12, TITLE / 2, title or model.name, fontsize=13, fontweight="bold", va="center", color=INK)
+        axes.text(0.12, TITLE / 2, title, fontsize=13, fontweight="bold", va="center", color=INK)
         _draw_bands(axes, placed, widths)
         for item in placed:
             _draw_box(axes, item, widths.box)

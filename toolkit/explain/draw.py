@@ -46,7 +46,30 @@ def overlay(explanation: Explanation, heat_map: HeatMap, *, strength: float = _S
     Returns:
         uint8 (height, width, 3), its longer side at most 900.
     """
-    return _laid_over(*_shown(explanation), heat_map, strength)
+    return _laid_over(*shown(explanation), heat_map, strength)
+
+
+def heat_layer(heat_map: HeatMap, size: tuple[int, int]) -> np.ndarray:
+    """Colour a heat map as a layer over a grey picture, at full strength: where there is no heat, half of that shows.
+
+    Args:
+        heat_map: of the picture.
+        size: height and width of the part that the network saw, as it is drawn.
+
+    Returns:
+        uint8 (height, width, 4), red, green, blue and opacity.
+    """
+    heat = Image.fromarray(heat_map.heat.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
+    values = np.clip(np.asarray(heat), 0, 1)
+    opacity = np.rint(255 * (0.5 + 0.5 * values)).astype(np.uint8)
+    return np.concatenate([coloured(values), opacity[..., None]], axis=-1)
+
+
+def coloured(values: np.ndarray) -> np.ndarray:
+    """Colour numbers 0…1 as heat: uint8 (height, width, 3)."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[COLOURS](values, bytes=True))[..., :3]
 
 
 def draw_explanation(
@@ -67,7 +90,7 @@ def draw_explanation(
     texts = [*(name for name, _ in top), *(heat.label for heat in heat_maps), *(heat.against for heat in heat_maps)]
     with drawable(texts, longest=28) as drawn:
         names = dict(zip(texts, drawn, strict=True))
-        picture, seen = _shown(explanation)
+        picture, seen = shown(explanation)
         height, width = picture.shape[:2]
         aspect = min(max(height / width, 1 / _LONGEST), _LONGEST)
         across = min(_PANEL, 1.4 * _PANEL / aspect)
@@ -141,8 +164,12 @@ def draw_filters(path: str | Path, name: str, filters: np.ndarray) -> None:
     )
 
 
-def _shown(explanation: Explanation) -> tuple[np.ndarray, Box]:
-    """The picture at the size in which it is drawn, and where in it lies what the network saw."""
+def shown(explanation: Explanation) -> tuple[np.ndarray, Box]:
+    """Scale the picture to the size in which it is drawn, and find where in it lies what the network saw.
+
+    Returns:
+        uint8 (height, width, 3), its longer side at most 900, and the part that the network saw in pixels of it.
+    """
     height, width = explanation.rgb.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     if max(height, width) < _SIDE // 3:  # small ones are enlarged, pixel by pixel
@@ -163,20 +190,15 @@ def _dimmed(picture: np.ndarray, seen: Box) -> np.ndarray:
 
 def _laid_over(picture: np.ndarray, seen: Box, heat_map: HeatMap, strength: float = _STRENGTH) -> np.ndarray:
     """Dim what the network did not see of a picture, and colour what it saw."""
-    from matplotlib import colormaps
-
     window = seen.pixels(picture.shape)
     part = picture[window]
-    size = part.shape[1], part.shape[0]
-    heat = Image.fromarray(heat_map.heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    values = np.clip(np.asarray(heat), 0, 1)
-    colours = 255 * np.asarray(colormaps[COLOURS](values))[..., :3]
+    layer = heat_layer(heat_map, part.shape[:2]).astype(np.float32)
     # Grey under the colours, so that none of them is the picture's own.
     greyness = min(1.0, 2 * strength)
     ground = (1 - greyness) * part + greyness * luma(part)
-    opacity = strength * (0.5 + 0.5 * values[..., None])
+    opacity = strength * layer[..., 3:] / 255
     drawn = _dimmed(picture, seen)
-    drawn[window] = np.clip((1 - opacity) * ground + opacity * colours, 0, 255).round().astype(np.uint8)
+    drawn[window] = np.clip((1 - opacity) * ground + opacity * layer[..., :3], 0, 255).round().astype(np.uint8)
     return drawn
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from toolkit.explain.explainer import Explanation, HeatMap
 from toolkit.explain.regions import Region
 
-_HOW = {
+#: The ways to a heat map, in a few words.
+HOW = {
     "evidence": "exact: the classifier's lead, split among the cells of the maps it reads",
     "grad-cam": "Grad-CAM, an approximation",
     "hires-cam": "HiResCAM, gradients cell by cell",
@@ -23,8 +24,7 @@ def describe(explanation: Explanation, heat_maps: Sequence[HeatMap], region: Reg
     extent = "all of it" if share > 0.999 else f"{100 * share:.0f} % of it, {seen}"
     lines.append(f"seen of the picture's {width}×{height} pixels: {extent}")
     for heat in heat_maps:
-        against = heat.against or "all others, by their probabilities"
-        lines.append(f"for {heat.label} against {against}, {_place(heat)} ({_HOW[heat.method]})")
+        lines.append(f"{describe_heat(heat)} ({HOW[heat.method]})")
         if len(heat.by_stage) > 1:
             lead = sum(value for _, value in heat.by_stage)
             parts = ", ".join(f"{name} {value:+.2f}" for name, value in heat.by_stage)
@@ -40,6 +40,12 @@ def describe(explanation: Explanation, heat_maps: Sequence[HeatMap], region: Reg
         "explained: the original network in float32; quantized files have no gradients and answer slightly differently"
     )
     return lines
+
+
+def describe_heat(heat: HeatMap) -> str:
+    """Say for which class a heat map is, against which, and where in the picture that speaks."""
+    against = heat.against or "all others, by their probabilities"
+    return f"for {heat.label} against {against}, {_place(heat)}"
 
 
 def as_document(explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None) -> dict[str, Any]:

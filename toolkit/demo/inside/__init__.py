@@ -1,0 +1,1 @@
+"""Networks looked into, for the page, without a word of HTML."""

@@ -1,0 +1,1 @@
+"""The networks by name, to be browsed without building one."""
