@@ -98,10 +98,10 @@ def measure(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def data(name: str, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+def data(name: str) -> tuple[np.ndarray, np.ndarray]:
     size, batch = CASES[name]
     rng = np.random.default_rng(0)
-    return rng.normal(size=(batch, size, size, 3)).astype(dtype), rng.integers(0, 10, batch).astype("int32")
+    return rng.normal(size=(batch, size, size, 3)).astype("float32"), rng.integers(0, 10, batch).astype("int32")
 
 
 def of_keras(name: str, policy: str, *, is_ours: bool) -> Callable[[int], Times]:
