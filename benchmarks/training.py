@@ -6,8 +6,7 @@ One side compiles and fits the network as `toolkit train` does, the other as a K
 SGD with momentum and the same weight decay. A round times a few steps of each in every precision, the first of a fit
 left out; ratios are taken within a round, because a shared machine's speed drifts, and are medians over the rounds of
 processor time, which other programs disturb less than they do the clock. Pictures are random and stay the same, so
-nothing is decoded. `--torch` adds PyTorch's step of torchvision's network (channels last, autocast), where both are
-installed.
+nothing is decoded. `--torch` adds PyTorch's step of the same network (channels last, autocast), where it is installed.
 """
 
 import argparse
@@ -29,7 +28,7 @@ import tensorflow as tf
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
-from toolkit.machine import instruction_sets, processor
+from toolkit.machine import instruction_sets, num_threads, processor
 from toolkit.network.fused import fused_batch_norm
 from toolkit.training.config import OptimizerConfig, RunConfig, TrainConfig
 from toolkit.training.loop import compile_model
@@ -53,6 +52,8 @@ def main() -> None:
     parser.add_argument("--torch", action="store_true", help="PyTorch as well")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
+    if arguments.torch and importlib.util.find_spec("torch") is None:
+        parser.error("--torch needs PyTorch, which is not installed: pip install torch")
     rows = [row for name in arguments.models for row in measure(name, arguments)]
     columns = list(rows[0])
     print_table([[row[column] for column in columns] for row in rows], columns)
@@ -97,10 +98,10 @@ def measure(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def data(name: str, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+def data(name: str) -> tuple[np.ndarray, np.ndarray]:
     size, batch = CASES[name]
     rng = np.random.default_rng(0)
-    return rng.normal(size=(batch, size, size, 3)).astype(dtype), rng.integers(0, 10, batch).astype("int32")
+    return rng.normal(size=(batch, size, size, 3)).astype("float32"), rng.integers(0, 10, batch).astype("int32")
 
 
 def of_keras(name: str, policy: str, *, is_ours: bool) -> Callable[[int], Times]:
@@ -134,14 +135,12 @@ def of_keras(name: str, policy: str, *, is_ours: bool) -> Callable[[int], Times]
 
 
 def of_torch(name: str, policy: str) -> Callable[[int], Times]:
-    missing = [package for package in ("torch", "torchvision") if importlib.util.find_spec(package) is None]
-    if missing or name != "resnet50":
-        raise SystemExit(f"--torch has resnet50 alone, by torch and torchvision; not installed: {missing or 'none'}")
+    """The same for PyTorch: channels last, autocast."""
     import torch
-    import torchvision
 
     torch.manual_seed(0)
-    model = torchvision.models.resnet50(num_classes=10).to(memory_format=torch.channels_last).train()
+    torch.set_num_threads(num_threads())
+    model = torch_network(name).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), _RATE, momentum=0.9, weight_decay=_DECAY)
     pictures, labels = data(name)
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
@@ -159,6 +158,46 @@ def of_torch(name: str, policy: str) -> Callable[[int], Times]:
         return of_a_step(ends)
 
     return run
+
+
+def torch_network(name: str) -> Any:
+    """Build the networks of ``CASES`` in PyTorch: ResNet-20 with shortcuts without parameters, ResNet-50 v1.5."""
+    import torch
+    from torch import nn
+
+    class PadChannels(nn.Module):
+        def forward(self, x: Any) -> Any:
+            quarter = x.shape[1] // 2  # of the doubled channels, half of the new ones on each side
+            return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, quarter, quarter))
+
+    class Residual(nn.Module):
+        def __init__(self, branch: Any, shortcut: Any) -> None:
+            super().__init__()
+            self.branch, self.shortcut = branch, shortcut
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(self.branch(x) + self.shortcut(x))
+
+    def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> Any:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
+
+    small = name == "resnet20"
+    stages = [(16, 3), (32, 3), (64, 3)] if small else [(64, 3), (128, 4), (256, 6), (512, 3)]
+    stem = [conv(3, 16, 3), nn.ReLU()] if small else [conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    inputs, blocks = stages[0][0], []
+    for number, (width, depth) in enumerate(stages):
+        for index in range(depth):
+            stride = 2 if number and not index else 1
+            if small:
+                branch = [conv(inputs, width, 3, stride), nn.ReLU(), conv(width, width, 3)]
+            else:
+                branch = [conv(inputs, width, 1), nn.ReLU(), conv(width, width, 3, stride), nn.ReLU()]
+                branch.append(conv(width, 4 * width, 1))
+            outputs = width if small else 4 * width
+            projection = PadChannels() if small else conv(inputs, outputs, 1, stride)
+            blocks.append(Residual(nn.Sequential(*branch), nn.Identity() if inputs == outputs else projection))
+            inputs = outputs
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
 
 
 def of_a_step(ends: list[Times]) -> Times:

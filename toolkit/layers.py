@@ -99,9 +99,8 @@ class PadChannels(CustomLayer):
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        if (
-            self.stride > 1 and training
-        ):  # the mean of one pixel: the same, without TensorFlow's slow gradient of slices
+        if self.stride > 1 and training:
+            # The mean of one pixel is the same, without the gradient of a slice, which TensorFlow is slow at.
             inputs = keras.ops.average_pool(inputs, 1, strides=self.stride, data_format="channels_last")
         elif self.stride > 1:
             inputs = inputs[:, :: self.stride, :: self.stride, :]

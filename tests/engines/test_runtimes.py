@@ -19,7 +19,7 @@ from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engi
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
-from toolkit.machine import computes_bfloat16, sums_bytes_exactly
+from toolkit.machine import computes_bfloat16, instruction_sets, sums_bytes_exactly
 from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
@@ -249,6 +249,14 @@ def test_processors_that_saturate_are_known(tmp_path, text, exact):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}")
     assert sums_bytes_exactly(tmp_path / "cpuinfo") == exact
     assert sums_bytes_exactly(tmp_path / "none")
+
+
+def test_instruction_sets_are_named_and_bfloat16_found(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 sse amx_bf16 avx512_bf16\n")
+    assert instruction_sets(tmp_path / "cpuinfo") == ["avx2", "avx512_bf16", "amx_bf16"]
+    assert computes_bfloat16(tmp_path / "cpuinfo")
+    assert instruction_sets(tmp_path / "none") == []
+    assert not computes_bfloat16(tmp_path / "none")
 
 
 def test_softmax_holds_for_any_logits():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import sys
 import time
 
@@ -192,14 +193,17 @@ def test_bfloat16_is_chosen_only_where_it_is_allowed_and_clearly_faster(bundle, 
     assert resolve_engine("auto-bf16", bundle, slow) == "openvino"
 
 
-def test_bfloat16_that_was_not_measured_or_not_passed_is_not_chosen(bundle, with_bfloat16, monkeypatch):
+def test_bfloat16_that_was_not_measured_or_not_passed_is_not_chosen(bundle, with_bfloat16, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="toolkit")
     fast = with_bfloat16(savedmodel=40.0, openvino=9.0, litert=20.0, openvino_bf16=3.0)
     unknown = {name: value for name, value in fast.metrics.items() if "bf16" not in name}
     assert resolve_engine("auto-bf16", bundle, dataclasses.replace(fast, metrics=unknown)) == "openvino"
     forced = dataclasses.replace(fast, forced=("openvino-bf16 differs from Keras by 0.5, more than 0.01",))
     assert resolve_engine("auto-bf16", bundle, forced) == "openvino"
+    assert caplog.text.count("float32 answers, not bfloat16: the export did not measure its answers") == 2
     monkeypatch.setattr(runtimes, "computes_bfloat16", lambda: False)
     assert resolve_engine("auto-bf16", bundle, fast) == "openvino"
+    assert "float32 answers, not bfloat16: this processor does not compute in it" in caplog.text
 
 
 def test_time_of_bfloat16_is_remembered_too(bundle, with_bfloat16):

@@ -22,7 +22,7 @@ from toolkit.files import write_file
 from toolkit.machine import cache_dir, processor
 from toolkit.spec import Preprocessing
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toolkit")
 
 #: Names for an engine that is chosen for the machine.
 CHOICES = ("auto", "auto-bf16", "recommended")
@@ -53,7 +53,7 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
     floats = [name for name in FLOAT_ENGINES if name in available]
     candidates = [name for name in floats if is_trusted(name, manifest)] or floats
     if engine == "auto-bf16":
-        candidates += [name for name in _BFLOAT16_ENGINES if name in available and is_trusted(name, manifest)]
+        candidates += _bfloat16_engines(version_dir, manifest, available)
     light = [name for name in candidates if _is_light(name)]
     if len(light) < 2:
         return (light or candidates or ["savedmodel"])[0]
@@ -65,6 +65,18 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
         return light[0]  # which says, when it is loaded, what is wrong with the file
     remember_times(manifest, medians)
     return _fastest(medians)
+
+
+def _bfloat16_engines(version_dir: Path, manifest: Manifest, available: Sequence[str]) -> list[str]:
+    """List those that may answer here, or say why there is none."""
+    having = [name for name in _BFLOAT16_ENGINES if name in available]
+    trusted = [name for name in having if is_trusted(name, manifest)]
+    if not trusted:
+        reason = "this processor does not compute in it, or OpenVINO is not installed"
+        if having:
+            reason = "the export did not measure its answers, or not find them near enough"
+        log.info("%s: float32 answers, not bfloat16: %s", version_dir, reason)
+    return trusted
 
 
 def require_engine(name: str) -> None:

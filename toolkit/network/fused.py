@@ -42,6 +42,7 @@ def _is_fusable(layer: "keras.Layer") -> bool:
     """Tell plain batch normalisation of the last axis of feature maps from everything else."""
     return (
         type(layer) is keras.layers.BatchNormalization
+        and layer.built
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
         and layer.compute_dtype != "float64"
