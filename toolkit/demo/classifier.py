@@ -83,7 +83,7 @@ class Classifier:
 
     def engines(self, bundle: str) -> list[str]:
         """List the engines that this machine has installed and ``bundle`` has a file for."""
-        return available_engines(self._directory(bundle))
+        return available_engines(self.directory(bundle))
 
     def preferred_engine(self, bundle: str) -> str:
         """Choose the engine to start ``bundle`` with: the one asked for, where the bundle has it, else ``auto``."""
@@ -93,15 +93,15 @@ class Classifier:
 
     def resolve_engine(self, bundle: str, engine: str) -> str:
         """Name the engine that ``auto`` or ``recommended`` means for ``bundle``; any other name stays as it is."""
-        return resolve_engine(engine, self._directory(bundle), self.manifest(bundle))
+        return resolve_engine(engine, self.directory(bundle), self.manifest(bundle))
 
     def manifest(self, bundle: str) -> Manifest:
         """Read what ``bundle`` says of itself."""
-        return read_manifest(self._directory(bundle))
+        return read_manifest(self.directory(bundle))
 
     def examples(self, bundle: str) -> list[Example]:
         """List the example pictures that ``bundle`` brings, with their true labels where it tells them."""
-        return read_examples(self._directory(bundle))[:MAX_EXAMPLES]
+        return read_examples(self.directory(bundle))[:MAX_EXAMPLES]
 
     def classify(self, picture: bytes, bundle: str, engine: str = "auto") -> Answer:
         """Name the most probable classes of an encoded picture.
@@ -138,8 +138,12 @@ class Classifier:
         alike = (e for e in self.examples(bundle) if e.path.stat().st_size == len(picture))
         return next((e.label for e in alike if e.path.read_bytes() == picture), None)
 
-    def _directory(self, bundle: str) -> Path:
-        # Looked up, never joined: what a visitor sends must not name a path of its own.
+    def directory(self, bundle: str) -> Path:
+        """Find the version directory of ``bundle``: looked up, never joined, so that visitors name no path of theirs.
+
+        Raises:
+            UserError: no such bundle.
+        """
         directories = self._directories()
         if bundle not in directories:
             raise UserError(unknown_name("bundle", str(bundle), list(directories)))

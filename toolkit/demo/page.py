@@ -4,7 +4,7 @@ import gradio as gr
 
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.demo.tabs import classify
+from toolkit.demo.tabs import classify, teach
 from toolkit.demo.tabs.shared import CONCURRENCY, DELETE_CACHE, QUEUE_SIZE
 
 
@@ -12,7 +12,10 @@ def build_page(classifier: Classifier) -> gr.Blocks:
     """Lay the page out and wire it up."""
     with gr.Blocks(title="toolkit demo", analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
         gr.HTML(markup.HEADER)
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Classify", id="classify"):
-            classify.build(classifier)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Classify", id="classify"):
+                classify.build(classifier)
+            with gr.Tab("Teach", id="teach"):
+                teach.build(classifier)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo

@@ -15,7 +15,9 @@ async function take(files) {
   }
 }
 
-const hasFiles = (data) => data && [...data.types].includes("Files");
+// Other tabs take their files themselves.
+const isShown = () => Boolean(document.querySelector("#picture")?.closest("#main")?.offsetParent);
+const hasFiles = (data) => isShown() && data && [...data.types].includes("Files");
 
 function stop(event) {
   event.preventDefault();
@@ -40,7 +42,7 @@ window.addEventListener("drop", (event) => {
 
 window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
-  if (!files.length) return;
+  if (!files.length || !isShown()) return;
   stop(event);
   take(files);
 }, true);

@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import re
-import struct
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -18,11 +17,10 @@ from toolkit.data import scan_folder
 from toolkit.data.doctor import FEW_PICTURES, IMBALANCE, examine_folder
 from toolkit.data.pixels.decode import ImageError, image_errors, open_image, read_rgb
 from toolkit.data.sources.alike import alike_key
-from toolkit.data.sources.archive import list_archive
-from toolkit.data.sources.content import is_picture_name
+from toolkit.data.sources.archive import ArchiveLimits, list_archive, unpack
 from toolkit.data.sources.listing import class_name
 from toolkit.demo.teaching.limits import MEGABYTE, Limits
-from toolkit.errors import UserError, one_line
+from toolkit.errors import UserError, WriteError, one_line
 from toolkit.files import scratch_folder
 from toolkit.spec import Preprocessing
 
@@ -33,9 +31,10 @@ THUMBNAIL = 112
 _MAX_NAME = 60
 _DEFAULT_NAME = re.compile(r"Class \d+")
 _NUM_OTHER_FILES = 1000  # that a zip file may hold beside pictures
-_MAX_DIRECTORY_BYTES = 2 * MEGABYTE  # of a zip file's list of what is in it
 _MAX_PROBLEMS = 5  # that are told one by one
 _GROUPS = 6  # of pictures that a finding shows
+
+_UNPACKING = threading.Semaphore(2)  # zip files of all visitors, and folders that the doctor looks at
 
 
 @dataclass
@@ -139,12 +138,16 @@ class Collection:
         Raises:
             UserError: it is no such file, or holds more than there is room for: then nothing is taken.
         """
-        self._require_modest(name, data)
-        with scratch_folder("toolkit-teach-") as scratch:
+        if not zipfile.is_zipfile(io.BytesIO(data)):
+            raise UserError(f"{name}: not a zip file; expected one with a folder of pictures for each class")
+        with _UNPACKING, scratch_folder("toolkit-teach-") as scratch:
             archive = scratch / "pictures.zip"
             archive.write_bytes(data)
             try:
+                unpack(archive, scratch / "unpacked", self._archive_limits())
                 listing = list_archive(archive, scratch / "unpacked")
+            except WriteError:
+                raise UserError(f"{name}: damaged, or this server has no room for it") from None
             except UserError as error:
                 raise UserError(str(error).replace(str(archive), name)) from None
             sizes = [(listing.root / file.path).stat().st_size for file in listing.files]
@@ -192,7 +195,7 @@ class Collection:
                 for number, own in self._classes.items()
             ]
             seen = set(known)
-            thumbnails = {picture: url for picture, url in self._thumbnails.items() if picture not in seen}
+            thumbnails = {str(picture): url for picture, url in self._thumbnails.items() if picture not in seen}
         return {"classes": classes, "thumbnails": thumbnails}
 
     def write_table(self) -> Path:
@@ -233,7 +236,8 @@ class Collection:
 
     def _seen_by_doctor(self, table: Path) -> list[Finding]:
         try:
-            report = examine_folder(scan_folder(table, remember=False))
+            with _UNPACKING:
+                report = examine_folder(scan_folder(table, remember=False))
         except UserError:  # told when it is to be taught
             return []
         conflicts = {path for group in (*report["conflicts"], *report["near_conflicts"]) for path in group}
@@ -253,6 +257,14 @@ class Collection:
             if numbers:
                 told.append(Finding(sentence + more, numbers))
         return told
+
+    def class_named(self, label: str) -> int:
+        """Give the number of the class of a name, which is made if there is none.
+
+        Raises:
+            UserError: there are too many.
+        """
+        return self._classes_named([label])[_tidy(label)]
 
     def _classes_named(self, labels: Sequence[str]) -> dict[str, int]:
         """Find or make the classes of a zip file; those that nobody has named or filled make room.
@@ -286,26 +298,9 @@ class Collection:
                 f"{_megabytes(total)} of pictures, and at most {_megabytes(limits.num_bytes)} are taken here"
             )
 
-    def _require_modest(self, name: str, data: bytes) -> None:
-        """Refuse a zip file by what it says it holds, before anything in it is read."""
-        num_entries, directory_bytes = _announced(name, data)
-        most = self._limits.num_pictures
-        if num_entries > most + _NUM_OTHER_FILES or directory_bytes > _MAX_DIRECTORY_BYTES:
-            raise UserError(f"{name}: {num_entries:,} files in it, and at most {most:,} pictures are taken here")
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as zipped:
-                members = zipped.infolist()
-                for member in members:
-                    zipped.open(member).close()  # what stands before it is read
-        except (zipfile.BadZipFile, ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"{name}: a damaged or encrypted zip file ({error})") from None
-        total = sum(member.file_size for member in members if is_picture_name(member.filename))
-        largest = max((member.file_size for member in members), default=0)
-        if max(total, largest) > self._limits.num_bytes:
-            raise UserError(
-                f"{name}: {_megabytes(max(total, largest))} when unpacked, and at most "
-                f"{_megabytes(self._limits.num_bytes)} are taken here"
-            )
+    def _archive_limits(self) -> ArchiveLimits:
+        left = max(0, self._limits.num_bytes - self.num_bytes)
+        return ArchiveLimits(self._limits.num_pictures + _NUM_OTHER_FILES, left)
 
     def _class(self, number: int) -> Class:
         if number not in self._classes:
@@ -342,15 +337,6 @@ def _look_at(name: str, data: bytes, limits: Limits) -> tuple[str, str]:
     shown.save(buffer, kind, quality=75)
     url = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"jpeg": "jpg", "mpo": "jpg"}.get(image_format, image_format), url
-
-
-def _announced(name: str, data: bytes) -> tuple[int, int]:
-    """Read from a zip file's last record how many files it lists, and the length of the list in bytes."""
-    at = data.rfind(b"PK\5\6", max(0, len(data) - (1 << 16) - 22))
-    if at < 0 or len(data) < at + 22:
-        raise UserError(f"{name}: not a zip file; expected one with a folder of pictures for each class")
-    num_entries, directory_bytes = struct.unpack_from("<HL", data, at + 10)
-    return num_entries, directory_bytes
 
 
 def _tidy(name: str) -> str:

@@ -28,10 +28,17 @@ _GONE_SECONDS = 5.0  # a killed process is gone long before
 
 
 class Visitor:
-    """A visit: pictures, the lesson they were last taught in, and the network that came of it."""
+    """A visit: pictures, the lesson they were last taught in, and the network that came of it.
+
+    Attributes:
+        collection: the pictures.
+        lesson: the last one, under way or over.
+        sent: folders of what was given to the browser, which go with the visit.
+    """
 
     def __init__(self, folder: Path, line: Line, limits: Limits) -> None:
         self.lesson: Lesson | None = None
+        self.sent: list[Path] = []
         self._folder = folder
         self._line = line
         self._limits = limits
@@ -109,7 +116,8 @@ class Visitor:
         """End the visit: work stops, and everything is removed."""
         with self._lock:
             self._forget()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            for folder in (self._folder, *self.sent):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _forget(self) -> None:
         self._classifier = None
