@@ -8,19 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.demo.teaching import lesson as lessons
 from toolkit.demo.teaching.limits import Limits
 from toolkit.demo.teaching.school import School
 from toolkit.errors import UserError
 
 
 @pytest.fixture
-def make_school(bundle, tmp_path, monkeypatch):
+def make_school(quick_lessons, tmp_path, monkeypatch):
     """Schools whose lessons end at once with the digits' bundle."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    script = f"import shutil, sys; shutil.copytree({str(bundle)!r}, sys.argv[1] + '/saved_models/taught/1')"
-    monkeypatch.setattr(lessons, "WORKER", ("-c", script))
     schools = []
 
     def make(limits: Limits | None = None) -> School:

@@ -33,8 +33,8 @@ _PLAN = {
 def teach_frame() -> str:
     """Write the tab's frame, which ``assets/teach.js`` fills and keeps."""
     return """<div class="tt">
-<p class="tt-lead">Show it about twenty pictures of each thing. In seconds, a network on this server learns to tell them \
-apart. <span>What you give is seen by nobody else and gone when you close this page.</span></p>
+<p class="tt-lead">Show it about twenty pictures of each thing. In seconds, a network on this server learns to tell \
+them apart. <span>What you give is seen by nobody else and gone when you close this page.</span></p>
 <div class="tt-columns">
 <div class="tt-left">
 <div class="tt-classes"></div>
@@ -50,13 +50,15 @@ apart. <span>What you give is seen by nobody else and gone when you close this p
 <p class="tt-advice"></p>
 <button type="button" class="tt-go" disabled>Teach</button>
 <p class="tt-need" aria-live="polite"></p>
-<div class="tt-progress" hidden><div class="tt-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100"><i></i></div>
+<div class="tt-progress" hidden>
+<div class="tt-bar" role="progressbar" aria-label="The lesson" aria-valuemin="0" aria-valuemax="100"><i></i></div>
 <p class="tt-now" aria-live="polite"></p><ol class="tt-steps"></ol></div>
 <div class="tt-score" aria-live="polite"></div>
 </section>
 <section class="tt-card tt-try" hidden>
 <h3>Try it</h3>
-<div class="tt-tools"><label class="tt-button">Choose a picture<input type="file" accept="image/*,.heic,.tif,.tiff" data-try></label>
+<div class="tt-tools"><label class="tt-button">Choose a picture\
+<input type="file" accept="image/*,.heic,.tif,.tiff" data-try></label>
 <button type="button" class="tt-button" data-live>Webcam</button></div>
 <div class="tt-seen" hidden></div>
 <div class="tt-answer" aria-live="polite"></div>
@@ -158,11 +160,15 @@ def _mistakes(
         if source and called is not None:
             figures.append(_mistake(mistake, picture, called, source))
     if not wrong:
-        return '<section class="tt-card"><h3>No mistakes</h3><p class="tt-hint">No picture was called by another name.</p></section>'
+        return (
+            '<section class="tt-card"><h3>No mistakes</h3><p class="tt-hint">No picture was called by another name.</p>'
+            "</section>"
+        )
     some = f" The surest {len(judged['mistakes'])} are shown." if wrong > len(judged["mistakes"]) else ""
     noun = "mistake" if wrong == 1 else "mistakes"
     return f"""<section class="tt-card tt-mistakes"><h3>{wrong} {noun}, or wrong labels?</h3>
-<p class="tt-hint">The surest first.{some} Put right what is in the wrong class, take out what misleads, and teach again.</p>
+<p class="tt-hint">The surest first.{some} Put right what is in the wrong class, take out what misleads, \
+and teach again.</p>
 <div class="tt-gallery">{"".join(figures)}</div></section>"""
 
 
@@ -172,6 +178,7 @@ def _mistake(mistake: Mapping[str, Any], picture: int, called: int, source: str)
     return (
         f'<figure data-picture="{picture}"><div class="tt-shot"><img src="{source}" alt="">{doubt}</div>'
         f"<figcaption>is <b>{escape(mistake['is'])}</b><br>called <b>{name}</b> {percent(mistake['sure'])}"
-        f'<span><button type="button" data-move="{picture}" data-to="{called}" title="Move it to {name}">it is</button>'
+        f'<span><button type="button" data-move="{picture}" data-to="{called}" title="Move it to {name}">it is {name}'
+        "</button>"
         f'<button type="button" data-remove="{picture}">take out</button></span></figcaption></figure>'
     )

@@ -38,7 +38,13 @@ def build(classifier: Classifier, school: School | None = None) -> None:
         return tab.ask(request)
 
     visit = gr.HTML(elem_id="teach-visit")
-    gr.HTML(parts.teach_frame(), js_on_load=script("teach.js"), server_functions=[ask], elem_id="teach")
+    gr.HTML(
+        parts.teach_frame(),
+        js_on_load=script("teach.js"),
+        server_functions=[ask],
+        apply_default_css=False,
+        elem_id="teach",
+    )
     shared.page().load(tab.open, None, visit, **AT_ONCE)
     shared.page().unload(tab.close)
 
@@ -101,7 +107,11 @@ class Teaching:
             return {"problem": "Something went wrong; the server's log says more."}
 
     def teach_zip(
-        self, pictures: Any, network: str, request: gr.Request, progress: gr.Progress = gr.Progress()  # noqa: B008
+        self,
+        pictures: Any,
+        network: str,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[Answer, str]:
         """Teach a network the classes of a zip file.
 

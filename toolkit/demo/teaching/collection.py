@@ -147,7 +147,7 @@ class Collection:
                 unpack(archive, scratch / "unpacked", self._archive_limits())
                 listing = list_archive(archive, scratch / "unpacked")
             except WriteError:
-                raise UserError(f"{name}: damaged, or this server has no room for it") from None
+                raise UserError(f"{name}: a damaged zip file, or this server has no room for it") from None
             except UserError as error:
                 raise UserError(str(error).replace(str(archive), name)) from None
             sizes = [(listing.root / file.path).stat().st_size for file in listing.files]
