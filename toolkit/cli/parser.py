@@ -346,6 +346,9 @@ def _add_runtimes(commands) -> None:
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     _add_address(parser, port=None, default="$PORT, or 7860")
     parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
+    users = "let in only whom a file names, by lines USER:PASSWORD"
+    parser.add_argument("--auth", default=None, type=Path, metavar="FILE", help=users)
+    parser.add_argument("--mcp", action="store_true", help="offer the page's endpoints as tools of an MCP server too")
     _add_engine(parser)
 
 

@@ -4,7 +4,7 @@ import gradio as gr
 
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.demo.tabs import classify, teach
+from toolkit.demo.tabs import classify, compare, teach
 from toolkit.demo.tabs.shared import CONCURRENCY, DELETE_CACHE, QUEUE_SIZE
 
 
@@ -14,7 +14,9 @@ def build_page(classifier: Classifier) -> gr.Blocks:
         gr.HTML(markup.HEADER)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Classify", id="classify"):
-                classify.build(classifier)
+                picture = classify.build(classifier)
+            with gr.Tab("Compare", id="compare") as tab:
+                compare.build(classifier, tab, picture)
             with gr.Tab("Teach", id="teach"):
                 teach.build(classifier)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)

@@ -144,7 +144,9 @@ def _engine_answers(version_dir: Path, manifest: Manifest, pixels: np.ndarray) -
     return answers
 
 
-def _size_of(version_dir: Path, file: str) -> int:
+def engine_bytes(version_dir: Path, engine: str) -> int:
+    """Measure the files of a bundle that an engine reads, in bytes."""
+    file = ENGINES[engine].file
     if file:
         return (version_dir / file).stat().st_size
     parts = [version_dir / "saved_model.pb", *(version_dir / "variables").iterdir()]
@@ -166,7 +168,7 @@ def _row(version_dir: Path, manifest: Manifest, engine: str, batch: int, found: 
         "p50_ms": round(found.median, 3),
         "p95_ms": round(found.p95, 3),
         "images_per_s": round(1e3 * batch / found.median, 1),
-        "bytes": _size_of(version_dir, ENGINES[engine].file),
+        "bytes": engine_bytes(version_dir, engine),
         "top1_delta": _top1_delta(engine, manifest.metrics),
     }
 

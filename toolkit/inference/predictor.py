@@ -25,7 +25,7 @@ from toolkit.data.pixels.decode import ImageError, ImageSource, as_graph_reads, 
 from toolkit.engines import ENGINES, Engine, open_engine
 from toolkit.engines.runtimes import Answers, SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
-from toolkit.ensemble.crops import is_plain, plan_crops
+from toolkit.ensemble.crops import Crop, is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
@@ -117,23 +117,16 @@ class Predictor:
         version_dir = find_bundle(bundle)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
-        if manifest.members and (crops != 1 or scales):
-            raise UserError(
-                f"{version_dir}: its crops are built in ({manifest.crops} crops of each of {len(manifest.members)}); "
-                "choose others with a bundle of one network"
-            )
-        preprocessing, reject_below = manifest.preprocessing, manifest.reject_below
-        plan = plan_crops(preprocessing, crops, scales)
+        _require_choice_of_crops(version_dir, manifest, crops, scales)
+        plan = plan_crops(manifest.preprocessing, crops, scales)
         opened: Engine | Ensemble
         with step(f"opening {version_dir.parent.name}/{version_dir.name}"):
             verify_files(version_dir, manifest, _files_of(name))
             if manifest.members and name == "savedmodel":
                 opened = ExportedEnsemble(version_dir, manifest)
             else:  # or, where an ensemble has no file for the engine, this says what is missing
-                opened = open_engine(name, version_dir, preprocessing)
-                if not is_plain(preprocessing, plan):
-                    opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
-        return cls([(version_dir, manifest)], name, opened, reject_below)
+                opened = open_engine(name, version_dir, manifest.preprocessing)
+        return cls([(version_dir, manifest)], name, opened, manifest.reject_below)._seeing(plan)
 
     @classmethod
     def load_several(
@@ -161,6 +154,22 @@ class Predictor:
         names = dict.fromkeys(predictor.engine_name for predictor in loaded)
         members = [member for predictor in loaded for member in predictor._members()]
         return cls([predictor.bundles[0] for predictor in loaded], " + ".join(names), Ensemble(members), None)
+
+    def with_crops(self, crops: int, scales: Sequence[int] = ()) -> "Predictor":
+        """Show the opened network of one bundle several crops of a picture, as ``load`` does; nothing is opened again.
+
+        Raises:
+            UserError: there is no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
+        """
+        _require_choice_of_crops(*self.bundles[0], crops, scales)
+        return self._seeing(plan_crops(self.manifest.preprocessing, crops, scales))
+
+    def _seeing(self, plan: tuple[Crop, ...]) -> "Predictor":
+        preprocessing = self.manifest.preprocessing
+        if is_plain(preprocessing, plan) or isinstance(self._engine, Ensemble):
+            return self
+        seeing = Ensemble([Member(self._engine, preprocessing, plan)])
+        return Predictor(self.bundles, self.engine_name, seeing, None)
 
     @property
     def version_dir(self) -> Path:
@@ -354,6 +363,14 @@ class Predictor:
             return self._engine.members
         preprocessing = self.manifest.preprocessing
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
+
+
+def _require_choice_of_crops(version_dir: Path, manifest: Manifest, crops: int, scales: Sequence[int]) -> None:
+    if manifest.members and (crops != 1 or scales):
+        raise UserError(
+            f"{version_dir}: its crops are built in ({manifest.crops} crops of each of {len(manifest.members)}); "
+            "choose others with a bundle of one network"
+        )
 
 
 def _one_by_one(answers: Answers) -> list[Answer]:

@@ -179,7 +179,7 @@ def serve(arguments: Namespace) -> None:
 
 
 def demo(arguments: Namespace) -> None:
-    from toolkit.demo import launch
+    from toolkit.demo import Access, launch
 
     launch(
         arguments.directory,
@@ -187,4 +187,5 @@ def demo(arguments: Namespace) -> None:
         port=arguments.port,
         engine=arguments.engine,
         root_path=arguments.root_path,
+        access=Access(arguments.auth, arguments.mcp),
     )

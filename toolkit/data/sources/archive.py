@@ -31,7 +31,9 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 #: Pictures are compressed already: what swells more than this, beyond a first gibibyte, is no archive of pictures.
 MAX_EXPANSION = 100
 _FREE_BYTES = 1 << 30
-_FILES, _LEFT_OUT = "files", "left_out.json"
+#: The pictures' folder within the one an archive is unpacked into.
+FILES = "files"
+_LEFT_OUT = "left_out.json"
 _UTF8_FLAG = 0x800
 # What Windows calls OEM code pages, by chardet's names for them.
 _CODE_PAGES = {
@@ -94,39 +96,46 @@ def list_archive(
     Raises:
         UserError: see ``unpack`` and ``list_folder``.
     """
-    unpack(archive, directory)
-    files = directory / _FILES
+    left_out = unpack(archive, directory)
+    files = directory / FILES
     try:
         listing = list_folder(files, split_folders, class_names, see_through=True)
     except UserError as error:  # about a folder that nobody but us has seen
         raise UserError(str(error).replace(str(files), str(archive))) from None
-    left_out = json.loads((directory / _LEFT_OUT).read_bytes())
-    return replace(listing, ignored=tuple(sorted((*listing.ignored, *map(tuple, left_out)))))
+    return replace(listing, ignored=tuple(sorted((*listing.ignored, *left_out))))
 
 
-def unpack(archive: Path, directory: Path, limits: ArchiveLimits | None = None) -> None:
+def unpack(archive: Path, directory: Path, limits: ArchiveLimits | None = None) -> list[tuple[str, str]]:
     """Write an archive's pictures below ``directory``, unless they are there, and the names of what is left out.
 
     Only pictures are unpacked, by their names or else their first bytes: no links, no devices. ``directory``, whose
-    name must stand for the archive's content, appears whole or not at all; the pictures lie in its folder ``files``.
+    name must stand for the archive's content, appears whole or not at all; the pictures lie in its folder ``FILES``.
+
+    Returns:
+        What is left out: names, each with the reason.
 
     Raises:
         UserError: the archive is damaged, names a place outside itself, holds no pictures, swells beyond reason or is
             beyond the limits.
     """
     if directory.is_dir():
-        return
+        return _left_out(directory)
     with new_folder(directory, shared=True) as staging:
         try:
-            left_out = _unpack_members(archive, staging / _FILES, limits)
+            left_out = _unpack_members(archive, staging / FILES, limits)
         except _DAMAGE as error:
             raise UserError(f"{archive}: a damaged or encrypted archive ({error})") from None
         except OSError as error:
             reason = f"{archive}: cannot be unpacked into {directory.parent} ({error.strerror or error})"
             raise WriteError(reason, directory) from None
-        if not (staging / _FILES).exists():
+        if not (staging / FILES).exists():
             raise UserError(f"{archive}: no pictures in it; expected one folder of pictures per class")
         (staging / _LEFT_OUT).write_text(json.dumps(left_out), encoding="ascii")
+    return left_out
+
+
+def _left_out(directory: Path) -> list[tuple[str, str]]:
+    return [(name, reason) for name, reason in json.loads((directory / _LEFT_OUT).read_bytes())]
 
 
 def _unpack_members(archive: Path, staging: Path, limits: ArchiveLimits | None) -> list[tuple[str, str]]:

@@ -1,23 +1,43 @@
 // Pictures dropped or pasted anywhere, and those chosen in Gradio's dialog, all take one way: uploaded whatever the
-// browser thinks of their type, the first one of several answered. `element`, `trigger` and `upload` are Gradio's.
-const INPUT = "#picture input[type=file]";
+// browser thinks of their type. Each tab with a place for a picture has this script; the open one takes the files.
+// `element`, `trigger` and `upload` are Gradio's.
+const told = element.querySelector("[data-accept]").dataset;
+const INPUT = `#${told.place} input[type=file]`;
+const most = Number(told.most);
+const archives = told.archives.split(",").filter(Boolean);
+const place = () => document.querySelector(`#${told.place}`);
+const isOpen = () => element.closest("[role=tabpanel]")?.offsetParent != null;
+const isArchive = (file) => archives.some((suffix) => file.name.toLowerCase().endsWith(suffix));
 
 async function take(files) {
-  const picture = document.querySelector("#picture");
-  picture?.classList.add("tk-sending");
+  const count = files.length;
+  if (most > 1 && count > most) {
+    trigger("refused", { count, reason: `At most ${most} pictures are answered at once.` });
+    return;
+  }
+  const isBatch = most > 1 && (count > 1 || isArchive(files[0]));
+  const sent = [];
+  place()?.classList.add("tk-sending");
   try {
-    const { path } = await upload(files[0]);
-    trigger("taken", { path, name: files[0].name, count: files.length });
-  } catch (error) {
-    trigger("refused", { name: files[0].name, reason: String(error?.message ?? error) });
+    for (const file of isBatch ? files : [files[0]]) {
+      const name = file.name;
+      try {
+        const { path } = await upload(file);
+        if (!sent.length && !isArchive(file)) trigger("taken", { path, name, count });
+        sent.push({ path, name });
+      } catch (error) {
+        const reason = String(error?.message ?? error);
+        if (isBatch) sent.push({ name, reason });
+        else trigger("refused", { name, reason });
+      }
+    }
+    if (isBatch) trigger("batch", { files: sent });
   } finally {
-    picture?.classList.remove("tk-sending");
+    place()?.classList.remove("tk-sending");
   }
 }
 
-// Other tabs take their files themselves.
-const isShown = () => Boolean(document.querySelector("#picture")?.closest("#main")?.offsetParent);
-const hasFiles = (data) => isShown() && data && [...data.types].includes("Files");
+const hasFiles = (data) => data && [...data.types].includes("Files");
 
 function stop(event) {
   event.preventDefault();
@@ -26,15 +46,16 @@ function stop(event) {
 
 for (const type of ["dragenter", "dragover", "dragleave"]) {
   window.addEventListener(type, (event) => {
-    if (!hasFiles(event.dataTransfer)) return;
+    if (!isOpen() || !hasFiles(event.dataTransfer)) return;
     stop(event);
     const leaves = type === "dragleave" && event.relatedTarget === null;
-    document.querySelector("#picture")?.classList.toggle("tk-dropping", !leaves);
+    place()?.classList.toggle("tk-dropping", !leaves);
   }, true);
 }
 
 window.addEventListener("drop", (event) => {
-  document.querySelector("#picture")?.classList.remove("tk-dropping");
+  if (!isOpen()) return;
+  place()?.classList.remove("tk-dropping");
   if (!hasFiles(event.dataTransfer)) return;
   stop(event);
   if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
@@ -42,13 +63,15 @@ window.addEventListener("drop", (event) => {
 
 window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
-  if (!files.length || !isShown()) return;
+  if (!isOpen() || !files.length) return;
   stop(event);
   take(files);
 }, true);
 
 window.addEventListener("click", (event) => {
-  if (event.target.matches?.(INPUT)) event.target.accept = element.querySelector("[data-accept]").dataset.accept;
+  if (!event.target.matches?.(INPUT)) return;
+  event.target.accept = told.accept;
+  event.target.multiple = most > 1;
 }, true);
 
 window.addEventListener("change", (event) => {

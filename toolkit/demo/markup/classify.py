@@ -1,6 +1,8 @@
 """The markup of tab Classify that Gradio has no component for. Whatever comes from outside is escaped."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from toolkit.bundle import Example, Manifest
 from toolkit.demo.classifier import Answer
@@ -15,9 +17,20 @@ _SMALL = 64
 _BRUSH = 46
 
 
-def accepted(suffixes: Sequence[str]) -> str:
-    """Write what the dialog for choosing a file offers, for the page's script; nothing is seen of it."""
-    return f'<span hidden data-accept="{escape(",".join(("image/*", *suffixes)))}"></span>'
+def accepted(suffixes: Sequence[str], place: str, archives: Sequence[str] = (), most: int = 1) -> str:
+    """Write what may be dropped, pasted and chosen, for the script ``files.js``; nothing is seen of it.
+
+    Args:
+        suffixes: of pictures, beside what the browser itself takes for one.
+        place: id of the ``gr.Image`` that pictures are for.
+        archives: suffixes of files that hold several.
+        most: pictures that are taken at once; of more than one where one is taken, the first.
+    """
+    kinds = ",".join(("image/*", *suffixes, *archives))
+    return (
+        f'<span hidden data-accept="{escape(kinds)}" data-place="{escape(place)}" '
+        f'data-archives="{escape(",".join(archives))}" data-most="{most}"></span>'
+    )
 
 
 def nothing_yet(manifest: Manifest | None = None) -> str:
@@ -46,6 +59,43 @@ role="img" aria-label="Canvas to draw on"></canvas></div>
 </div>"""
 
 
+def threshold(manifest: Manifest, below: float | None = None) -> str:
+    """Write the slider under which answers are refused, over the curve of what that costs; empty without a curve.
+
+    Args:
+        manifest: the bundle's.
+        below: the threshold that was chosen; None for the bundle's own.
+    """
+    curve = manifest.rejection
+    if curve is None or not curve.answered[0]:
+        return ""
+    own = manifest.reject_below or 0.0
+    total = curve.answered[0]
+    known: dict[str, Any] = {
+        "below": curve.below,
+        "answered": [count / total for count in curve.answered],
+        "right": [right / count if count else None for right, count in zip(curve.right, curve.answered, strict=True)],
+        "own": own,
+        "start": f"{min(own, 0.99):.2f}",  # the slider's place nearest to it
+        "total": total,
+        "subset": manifest.subset,
+    }
+    answered = " ".join(f"{100 * x:g},{100 - 100 * y:.2f}" for x, y in zip(curve.below, known["answered"], strict=True))
+    pairs = [(x, y) for x, y in zip(curve.below, known["right"], strict=True) if y is not None]
+    right = " ".join(f"{100 * x:g},{100 - 100 * y:.2f}" for x, y in pairs)
+    value = own if below is None else below
+    return f"""<section class="tk-card tk-threshold" data-curve="{escape(json.dumps(known))}">
+<p class="tk-eyebrow"><label for="tk-below">Say “{NONE_OF_THESE}” when less sure than <output></output></label>
+<button type="button" data-reset hidden>reset</button></p>
+<div class="tk-curve"><svg viewBox="0 0 99 100" preserveAspectRatio="none" aria-hidden="true">
+<polygon points="0,100 {answered} 99,100"/><polyline points="{right}"/><line x1="0" x2="0" y1="0" y2="100"/></svg>
+<span class="tk-key tk-key-right">right, of those answered</span>
+<span class="tk-key tk-key-answered">answered</span></div>
+<input id="tk-below" type="range" min="0" max="0.99" step="0.01" value="{min(value, 0.99):.2f}">
+<p class="tk-cost" role="status"></p>
+</section>"""
+
+
 def _is_grey(manifest: Manifest) -> bool:
     return manifest.preprocessing.channel_order == "grey"
 
@@ -70,7 +120,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
 {_truth(answer)}{_turned(answer)}{f'<p class="tk-note">{escape(note)}</p>' if note else ""}
 <ol class="tk-bars">{bars}</ol>
 <p class="tk-facts"><b>{milliseconds(answer.milliseconds)}</b> to decode and classify, \
-{escape(answer.bundle)} on {escape(answer.engine)}</p>
+{escape(answer.bundle)} on {escape(answer.engine)}{f", {answer.crops} crops" if answer.crops > 1 else ""}</p>
 </section>"""
 
 

@@ -13,7 +13,7 @@ THUMBNAIL = 144
 
 HEADER = """<header class="tk-header">
 <h1>What does the network see?</h1>
-<p>Drop a picture in, or draw one; a neural network running on this server names it and says how sure it is.</p>
+<p>Drop pictures in, or draw one: a neural network running on this server names them, and says how sure it is.</p>
 </header>"""
 
 
@@ -42,9 +42,11 @@ def percent(probability: float) -> str:
 def milliseconds(value: float) -> str:
     """Write a duration with two significant digits or more.
 
-    >>> milliseconds(1.234), milliseconds(56.7)
-    ('1.2 ms', '57 ms')
+    >>> milliseconds(0.1234), milliseconds(1.234), milliseconds(56.7)
+    ('0.12 ms', '1.2 ms', '57 ms')
     """
+    if value < 1:
+        return f"{value:.2f} ms"
     return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
 
 

@@ -1,5 +1,8 @@
 """What all tabs share: the page's looks, its limits, and how handlers are wired up."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,13 @@ import gradio as gr
 from gradio.context import Context
 from gradio.themes import Base, Default
 from gradio.themes.utils.fonts import LocalFont
+
+from toolkit.data.pixels.decode import ImageError
+from toolkit.demo import uploads
+from toolkit.demo.classifier import Classifier
+from toolkit.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -16,7 +26,7 @@ STYLES = sorted(_ASSETS.glob("*.css"), key=lambda path: (path.name != "style.css
 #: Predictions under way at once; an engine answers one at a time, but the next picture can be decoded meanwhile.
 CONCURRENCY = 2
 #: Visitors that may wait; the next is told that the server is busy.
-QUEUE_SIZE = 32
+QUEUE_SIZE = 64
 #: Every ten minutes, uploads older than an hour are deleted.
 DELETE_CACHE = (600, 3600)
 
@@ -39,6 +49,12 @@ ON_LOAD_JS = """() => {
   document.querySelector("#answer")?.setAttribute("aria-live", "polite");
 }"""
 
+#: Tells which of the bundle's own pictures was clicked.
+EXAMPLES_JS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-index]");
+  if (button) trigger("click", {index: Number(button.dataset.index)});
+});"""
+
 
 def theme() -> Base:
     """Make Gradio's default theme calmer, with a font that comes with Gradio: nothing is loaded from elsewhere."""
@@ -55,6 +71,20 @@ def script(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 
+def picture_place(elem_id: str, height: int = 360) -> gr.Image:
+    """Lay out the place for a visitor's picture: dropped, chosen, pasted or from the camera."""
+    return gr.Image(
+        show_label=False,
+        type="filepath",
+        format="png",
+        sources=["upload", "webcam", "clipboard"],
+        buttons=["fullscreen"],
+        height=height,
+        elem_id=elem_id,
+        elem_classes="tk-picture",
+    )
+
+
 def page() -> gr.Blocks:
     """Find the page that a tab is being built into; its ``load`` is told of each visitor."""
     assert Context.root_block is not None
@@ -64,6 +94,21 @@ def page() -> gr.Blocks:
 def sent(event: gr.EventData) -> dict[str, Any]:
     """Take the data that a script of the page sent with an event, or whoever pretends to be it."""
     return event._data if isinstance(event._data, dict) else {}
+
+
+@contextmanager
+def told_to_programs(classifier: Classifier, picture: Any = None) -> Iterator[None]:
+    """Word what goes wrong in an endpoint as its caller may read it; the unforeseen goes to the server's log alone."""
+    try:
+        yield
+    except ImageError as error:
+        reason = f"{uploads.file_name(picture)}: {error.reason('the picture')}"
+        raise gr.Error(reason, print_exception=False) from None
+    except UserError as error:
+        raise gr.Error(classifier.without_paths(error), print_exception=False) from None
+    except Exception:
+        log.exception("an endpoint failed")
+        raise gr.Error("the network failed on this picture", print_exception=False) from None
 
 
 def sentence(text: str) -> str:

@@ -128,26 +128,26 @@ class Teaching:
         """
         secret = self.school.open(str(request.session_hash))
         try:
-            visitor = self.school.get(secret)
-            name = uploads.file_name(pictures)
-            left_out = visitor.collection.add_zip(name, _take(pictures))
-            findings = [finding.sentence for finding in visitor.collection.examine()]
-            backbone = self._backbone(str(network or ""))
-            lesson = visitor.teach(self._classifier.directory(backbone), report=False)
-            while not lesson.is_over:
-                told = lesson.steps[-1].label if lesson.steps else "waiting for others to be taught"
-                progress(parts.lesson_share(lesson.steps), desc=told)
-                time.sleep(_POLL)
-            if lesson.phase != "done":
-                raise UserError(lesson.problem or "the lesson was stopped")
-            file = _download_place() / "taught.zip"
-            visitor.write_bundle(file)
-            said = {"network": backbone, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
-            return said | {"seconds": round(lesson.seconds, 1)}, str(file)
-        except UserError as error:
-            raise gr.Error(self._classifier.without_paths(error), print_exception=False) from None
+            with shared.told_to_programs(self._classifier):
+                return self._taught_zip(self.school.get(secret), pictures, network, progress)
         finally:
             self.school.leave(secret)
+
+    def _taught_zip(self, visitor: Visitor, pictures: Any, network: str, progress: gr.Progress) -> tuple[Answer, str]:
+        left_out = visitor.collection.add_zip(uploads.file_name(pictures), _take(pictures))
+        findings = [finding.sentence for finding in visitor.collection.examine()]
+        backbone = self._backbone(str(network or ""))
+        lesson = visitor.teach(self._classifier.directory(backbone), report=False)
+        while not lesson.is_over:
+            told = lesson.steps[-1].label if lesson.steps else "waiting for others to be taught"
+            progress(parts.lesson_share(lesson.steps), desc=told)
+            time.sleep(_POLL)
+        if lesson.phase != "done":
+            raise UserError(lesson.problem or "the lesson was stopped")
+        file = _download_place() / "taught.zip"
+        visitor.write_bundle(file)
+        said = {"network": backbone, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
+        return said | {"seconds": round(lesson.seconds, 1)}, str(file)
 
     def _open(self, visitor: Visitor, _: dict[str, Any]) -> Answer:
         networks = [{"name": name, "advice": advice} for name, advice in self._backbones().items()]
@@ -278,7 +278,7 @@ class Teaching:
 def _take(file: Any) -> bytes:
     """Read an upload, which is then removed: what is kept of it lies with the visitor."""
     data = uploads.read_upload(file)
-    Path(file["path"]).unlink(missing_ok=True)
+    uploads.upload_path(file).unlink(missing_ok=True)
     return data
 
 
