@@ -21,7 +21,9 @@ tell(event="begin", number=1, label="reading pictures", total=4)
 tell(event="update", number=1, done=3, total=None)
 if how == "sleep":
     child = os.fork()
-    if child: (folder / "child").write_text(str(child))
+    if child:
+        (folder / "part").write_text(str(child))
+        (folder / "part").rename(folder / "child")
     time.sleep(60)
 tell(event="end", number=1)
 tell(event="said", text="almost done")

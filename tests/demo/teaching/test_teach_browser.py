@@ -94,6 +94,23 @@ def test_pictures_are_dropped_on_classes_named_and_taken_out(visit, picture, bad
 
 
 @pytest.mark.slow
+def test_a_folder_of_class_folders_is_chosen_and_what_was_learned_tried_live(
+    visit, quick_lessons, make_folder, tmp_path
+):
+    make_folder(tmp_path / "pets", {"cats": 2, "dogs": 3})
+    (tmp_path / "pets" / "notes.txt").write_text("no picture")
+    visit.set_input_files("[data-folder]", str(tmp_path / "pets"))
+    _count(visit, 5)
+    assert sorted(field.input_value() for field in visit.locator(".tt-name").all()) == ["cats", "dogs"]
+    visit.get_by_role("button", name="Teach", exact=True).click()
+    visit.wait_for_selector(".tt-lesson[data-state=done]")
+    visit.locator("[data-live]").click()
+    visit.wait_for_selector(".tt-answer .tk-bars")
+    visit.locator("[data-live]").click()
+    assert visit.locator(".tt-seen video").count() == 0
+
+
+@pytest.mark.slow
 def test_pictures_are_snapped_by_webcam_while_the_button_is_held(visit):
     card = visit.locator(".tt-class").first
     card.get_by_role("button", name="Webcam").click()

@@ -195,11 +195,13 @@ async function addZip(file) {
   find(".tt-zip").classList.remove("tt-busy");
 }
 
+const isPicture = ({ name, type }) => !name.startsWith(".") && (PICTURE.test(name) || type.startsWith("image/"));
+
 // Folders that are dropped: each picture is of the class that its own folder is called.
 async function walk(entry, label, found) {
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    if (!file.name.startsWith(".") && (PICTURE.test(file.name) || file.type.startsWith("image/"))) found.push({ file, label });
+    if (isPicture(file)) found.push({ file, label });
     return;
   }
   const reader = entry.createReader();
@@ -447,6 +449,12 @@ root.addEventListener("click", (event) => {
     change(move ? { do: "move", picture, class: Number(to) } : { do: "remove", picture }).then(check);
   }
 });
+find("[data-folder]").onchange = ({ target }) => {
+  const items = [...target.files].filter(isPicture).map((file) => ({ file, label: file.webkitRelativePath.split("/").at(-2) }));
+  if (items.length) take(items);
+  else complain(["No pictures in this folder; expected a folder of pictures for each class in it."]);
+  target.value = "";
+};
 find("[data-zip]").onchange = (event) => { if (event.target.files.length) addZip(event.target.files[0]); event.target.value = ""; };
 find("[data-try]").onchange = (event) => { closeLive(); if (event.target.files.length) tryFile(event.target.files[0]); event.target.value = ""; };
 find("[data-network]").onchange = need;

@@ -39,8 +39,9 @@ them apart. <span>What you give is seen by nobody else and gone when you close t
 <div class="tt-left">
 <div class="tt-classes"></div>
 <div class="tt-more"><button type="button" class="tt-plus">+ Add a class</button>
-<label class="tt-zip"><span>Or drop a folder of class folders here, or a zip of one: <u>choose a zip</u></span>
-<input type="file" accept=".zip,application/zip" data-zip></label></div>
+<p class="tt-zip">Or drop a folder of class folders here, or a zip of one. Choose \
+<label>a folder<input type="file" webkitdirectory data-folder></label> or \
+<label>a zip<input type="file" accept=".zip,application/zip" data-zip></label>.</p></div>
 <div class="tt-problems" role="alert"></div>
 <div class="tt-findings" aria-live="polite"></div>
 </div>
@@ -105,7 +106,7 @@ def score(judged: Mapping[str, Any]) -> str:
     if accuracy is None:
         return (
             '<p class="tt-figure tt-unknown">not measured</p><p class="tt-hint">There are too few pictures to tell how '
-            "good it is: five or more of each class are needed.</p>"
+            "good it is. Give it more of each class.</p>"
         )
     spread = f' <small title="standard error">± {100 * error:.0f}</small>' if error is not None else ""
     return (

@@ -178,17 +178,18 @@ class Lesson:
             status = process.wait()
             process.stdin.close()
             process.stdout.close()
-            with self._lock:
-                if self.phase == "working":
-                    self.phase = "failed" if status or self.problem else "done"
-                    if self.phase == "failed" and not self.problem:
-                        log.error("a lesson ended with status %d: %s", status, _last_words(self.folder / "worker.log"))
-                        self.problem = _UNFORESEEN
-            if self.phase != "done":
-                shutil.rmtree(self.folder, ignore_errors=True)
-            else:
+            is_done = not status and not self.problem and self.phase == "working"
+            if is_done:
                 for name in ("features", "cache", "tmp"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
+            elif self.phase == "working" and not self.problem:
+                log.error("a lesson ended with status %d: %s", status, _last_words(self.folder / "worker.log"))
+                self.problem = _UNFORESEEN
+            if not is_done:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            with self._lock:
+                if self.phase == "working":
+                    self.phase = "done" if is_done else "failed"
         finally:
             self._ended = time.monotonic()
             timer.cancel()

@@ -18,11 +18,13 @@ from toolkit.demo.teaching.lesson import Lesson, Line, Order
 from toolkit.demo.teaching.limits import MEGABYTE, Limits
 from toolkit.demo.teaching.worker import NAME
 from toolkit.errors import UserError
+from toolkit.machine import num_threads
 
 log = logging.getLogger(__name__)
 
 #: Engines for what was just taught, the first that is installed: none of them is timed first.
 _ENGINES = ("litert", "openvino", "savedmodel")
+_MANY_THREADS = 4  # from which two lessons at once do not slow down whoever only asks for an answer
 _RESERVE = 1024 * MEGABYTE  # of the disk, that is left to others
 _GONE_SECONDS = 5.0  # a killed process is gone long before
 
@@ -133,7 +135,7 @@ class School:
     """All visitors who teach, by a secret that each page gets. Safe for several threads."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(at_once=2 if num_threads() >= _MANY_THREADS else 1)
         self._line = Line(self.limits)
         self._lock = threading.Lock()
         self._visits: dict[str, _Visit] = {}
