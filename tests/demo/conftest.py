@@ -21,6 +21,7 @@ CHROMIUM = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no network
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 ]

@@ -1,10 +1,12 @@
 """The page as a visitor uses it, in a real Chromium."""
 
+import csv
 import io
 import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -277,14 +279,140 @@ def test_a_file_over_the_limit_is_named_before_it_is_sent(browser, served, tmp_p
         *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1280, "light"), (390, "dark"))),
     ],
 )
-def test_nothing_sticks_out_sideways(browser, served, seven, width, scheme):
+def test_nothing_sticks_out_sideways(browser, served, seven, some_zip, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.goto(served)
     page.wait_for_selector(".tk-example")
+
+    def look(name: str) -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if folder := os.environ.get("TOOLKIT_SHOTS"):
+            page.wait_for_timeout(500)
+            page.screenshot(path=str(Path(folder) / f"{name}_{width}_{scheme}.png"), full_page=True)
+
     page.set_input_files(UPLOAD, str(seven))
     page.wait_for_selector(ANSWER)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    if folder := os.environ.get("TOOLKIT_SHOTS"):
-        page.wait_for_timeout(500)
-        page.screenshot(path=str(Path(folder) / f"demo_{width}_{scheme}.png"), full_page=True)
+    look("demo")
+    page.set_input_files(UPLOAD, str(some_zip))
+    page.wait_for_selector(".tk-batch[data-state=done]")
+    look("several")
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector(".tk-compare[data-state=done]")
+    look("compare")
+    page.close()
+
+
+@pytest.fixture
+def some_zip(tmp_path, digits) -> Path:
+    """Two digits of each of five classes, in folders of their classes, and a file that is no picture."""
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        for label in "01234":
+            for picture in sorted((digits / label).glob("*.png"))[:2]:
+                zipped.write(picture, f"{label}/{picture.name}")
+        zipped.writestr("0/broken.png", "Dear network")
+    return path
+
+
+def test_a_zip_file_becomes_a_gallery_and_a_table(visit, some_zip):
+    visit.set_input_files(UPLOAD, str(some_zip))
+    visit.wait_for_selector(".tk-batch[data-state=done]")
+    assert visit.locator(".tk-tile").count() == 11
+    assert "some.zip: 11 pictures" in visit.inner_text(".tk-note >> nth=0")
+    with visit.expect_download() as download:
+        visit.get_by_text("Download CSV").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
+    assert (download.value.suggested_filename, len(rows)) == ("answers.csv", 11)
+    assert [row["path"] for row in rows if row["problem"]] == ["0/broken.png"]
+    # A chip shows only its own, by keyboard too; a tile shows its picture large.
+    visit.locator(".tk-chip[data-kind='not read']").focus()
+    visit.keyboard.press("Enter")
+    assert visit.locator(".tk-tile:visible").count() == 1
+    visit.keyboard.press("Enter")
+    assert visit.locator(".tk-tile:visible").count() == 11
+    visit.locator(".tk-tile").last.focus()
+    visit.keyboard.press("Enter")
+    visit.wait_for_selector(f"#answer .tk-note:has-text('{rows[-1]['path']}')")
+    assert visit.inner_text("#answer .tk-label") in (rows[-1]["label"], "none of these")
+
+
+def test_several_files_are_chosen_in_one_dialog_and_a_bad_archive_is_explained(visit, digits):
+    with visit.expect_file_chooser() as chosen:
+        visit.locator("#picture button").first.click()
+    assert chosen.value.is_multiple()
+    chosen.value.set_files([str(path) for path in sorted((digits / "3").glob("*.png"))[:3]])
+    visit.wait_for_selector(".tk-batch[data-state=done]")
+    assert visit.locator(".tk-tile").count() == 3
+    assert "3 files came at once: this is the answer to the first" in visit.inner_text(".tk-note")
+    _choose(visit, "bundle", "digits/1")
+    visit.wait_for_selector(".tk-facts:has-text('digits/1')")
+    visit.evaluate(DROP, {"pets.zip": list(b"Dear network")})
+    visit.wait_for_selector(PROBLEM)
+    assert "pets.zip: a damaged or encrypted archive" in visit.inner_text("#answer")
+    assert visit.locator(".tk-tile").count() == 0
+
+
+def test_the_threshold_is_a_slider_that_tells_its_price(visit, seven):
+    visit.set_input_files(UPLOAD, str(seven))
+    visit.wait_for_selector(ANSWER)
+    visit.wait_for_selector("#tk-below")
+    visit.locator("#tk-below").focus()
+    visit.keyboard.press("End")
+    visit.wait_for_function("document.querySelector('.tk-threshold output').textContent === '99.0 %'")
+    assert re.match(
+        r"(Refuses [\d.]+ % of 359 held-out pictures; of the rest|Nothing is)", visit.inner_text(".tk-cost")
+    )
+    sure = float(visit.locator(".tk-bars .tk-share").first.inner_text().strip("> %"))
+    if sure < 99:
+        visit.wait_for_selector(".tk-none")
+    visit.get_by_role("button", name="reset").click()
+    visit.wait_for_selector(".tk-label:text-is('7')")
+
+
+def test_ten_crops_are_a_switch(visit, seven):
+    visit.set_input_files(UPLOAD, str(seven))
+    visit.wait_for_selector(ANSWER)
+    visit.get_by_label("Average 10 crops").check()
+    visit.wait_for_selector(".tk-facts:has-text(', 10 crops')")
+    visit.wait_for_selector("#tk-below", state="detached")
+
+
+def test_more_files_than_are_taken_are_not_even_sent(visit, seven):
+    sent = []
+    visit.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
+    visit.evaluate(DROP, {f"{number}.png": list(seven.read_bytes()) for number in range(201)})
+    visit.wait_for_selector(PROBLEM)
+    assert "201 files were not sent" in visit.inner_text("#answer")
+    assert "At most 200 pictures" in visit.inner_text("#answer")
+    assert sent == []
+
+
+def test_networks_and_engines_are_compared_on_the_picture_that_was_classified(visit, seven, bad_files):
+    visit.set_input_files(UPLOAD, str(seven))
+    visit.wait_for_selector(ANSWER)
+    visit.get_by_role("tab", name="Compare").click()
+    visit.wait_for_selector(".tk-compare[data-state=done]")
+    assert visit.inner_text("#comparison .tk-label") == "7"
+    visit.click("#compare-bundles input")
+    visit.get_by_role("option", name="digits/1", exact=True).click()
+    visit.wait_for_selector(".tk-compare caption:has-text('digits/1')")
+    visit.keyboard.press("Escape")
+    visit.click("#compare-engines input")
+    visit.get_by_role("option", name="litert-int8", exact=True).click()
+    visit.wait_for_selector(".tk-glance:has-text('int8 against float')")
+    visit.evaluate(DROP, {"letter.png": list(bad_files["text"].read_bytes())})
+    visit.wait_for_selector("#comparison [data-state=problem]")
+    assert "letter.png cannot be read as a picture" in visit.inner_text("#comparison")
+
+
+def test_a_page_load_is_small(browser, served):
+    page = browser.new_context().new_page()
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    moved = []
+    session.on("Network.dataReceived", lambda event: moved.append(event["encodedDataLength"] or event["dataLength"]))
+    page.goto(served)
+    page.wait_for_selector(".tk-example")
+    page.wait_for_timeout(1000)
+    assert 100_000 < sum(moved) < 3_000_000
     page.close()

@@ -9,10 +9,12 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -74,17 +76,30 @@ def test_an_impossible_address_is_one_line(bundles, host, port):
 
 
 @pytest.mark.browser
-def test_below_a_path_of_a_reverse_proxy(browser, bundles, seven, free_port):
-    demo = launch(bundles, port=free_port, root_path="see/", block=False)
+def test_below_a_path_of_a_reverse_proxy_and_behind_a_password(browser, bundles, seven, free_port, users, tmp_path):
+    demo = launch(bundles, port=free_port, root_path="see/", access=Access(users), block=False)
     try:
         with _reverse_proxy("/see", demo.local_url) as (address, strays):
             page = browser.new_page()
+            hosts: set[str | None] = set()
+            page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
             page.goto(f"{address}/see/")
+            page.get_by_label("username").fill("anna")
+            page.get_by_label("password").fill("s3cret:with a colon")
+            page.get_by_role("button", name="Login").click()
             page.wait_for_selector(".tk-example")
             page.set_input_files("#picture input[type=file]", str(seven))
             page.wait_for_selector(".tk-label:text-is('7')")
             page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0")
+            with zipfile.ZipFile(tmp_path / "some.zip", "w") as zipped:
+                zipped.write(seven, "seven.png")
+            page.set_input_files("#picture input[type=file]", str(tmp_path / "some.zip"))
+            page.wait_for_selector(".tk-batch[data-state=done]")
+            page.get_by_role("tab", name="Compare").click()
+            page.wait_for_selector(".tk-compare[data-state=done] .tk-label:text-is('7')")
+            page.wait_for_function("document.querySelector('#compared img')?.naturalWidth > 0")
             page.close()
+        assert hosts <= {"127.0.0.1", None, ""}
         assert set(strays) <= {"/favicon.ico"}  # asked for by browsers, at the host's root
     finally:
         demo.close(verbose=False)
@@ -185,6 +200,8 @@ def _reverse_proxy(prefix: str, behind: str) -> Iterator[tuple[str, list[str]]]:
                 answer = error
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+            for cookie in answer.headers.get_all("Set-Cookie") or ():
+                self.send_header("Set-Cookie", cookie)
             self.end_headers()
             while piece := answer.read1(1 << 16):
                 self.wfile.write(piece)

@@ -11,7 +11,7 @@ function draw() {
   const value = isOwn ? own : Number(input.value);
   // Of the thresholds that were counted, the last that is no higher.
   const index = below.findLastIndex((threshold) => threshold <= value + 1e-9);
-  element.querySelector("output").textContent = value ? percent(value) : "nothing";
+  element.querySelector("output").textContent = value ? percent(value) : "0 %";
   const line = element.querySelector("line");
   line.setAttribute("x1", 100 * value);
   line.setAttribute("x2", 100 * value);

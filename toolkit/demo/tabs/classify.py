@@ -43,7 +43,11 @@ def build(classifier: Classifier) -> gr.Image:
     engines = ["auto", *classifier.engines(bundles[0])]
     accepted = markup.accepted(uploads.SUFFIXES, "picture", SUFFIXES, MAX_PICTURES)
     files = gr.HTML(accepted, js_on_load=script("files.js"), elem_id="files", elem_classes="tk-hidden")
-    page = Classify(classifier, files.move_resource_to_block_cache)
+
+    def keep(path: Path) -> str:
+        return str(files.move_resource_to_block_cache(path))  # where it is deleted with the uploads
+
+    page = Classify(classifier, keep)
     with gr.Row(elem_id="main", equal_height=False):
         with gr.Column(min_width=300):
             with gr.Tabs(selected=_PICTURE, elem_id="ways") as ways:
@@ -224,10 +228,11 @@ class Classify:
     ) -> Iterator[tuple[Any, ...]]:
         """Classify several files, and the pictures in archives among them."""
         how = _How(bundle, engine, ten, below)
-        given = shared.sent(event).get("files")
+        sent = shared.sent(event).get("files")
+        files = [file for file in sent if isinstance(file, dict)] if isinstance(sent, list) else []
         rest = (gr.skip(),) * 3
         try:
-            items, name, remark = self._sent_items(given)
+            items, name, remark = self._sent_items(files)
             for working in self._answered(items, name, how):
                 yield gr.skip(), working, *rest
             shown = markup.tiles(items, self._classifier.manifest(bundle).labels, remark)
@@ -238,7 +243,7 @@ class Classify:
             return
         # Of several files the first is answered already, but one within an archive is not.
         first = next((item for item in items if item.answer), None)
-        if first and is_archive_name(str(given[0].get("name"))):
+        if first and is_archive_name(str(files[0].get("name"))):
             count = f"{len(items):,} picture{'s' if len(items) > 1 else ''}"
             note = f"{name}: {count}, this is the answer to {first.name}."
             rest = (*self._show({"path": first.path, "orig_name": first.name}, how, note), _TO_PICTURE)
@@ -371,13 +376,12 @@ class Classify:
             advice = "Try another picture or engine; the server's log says more."
             return markup.problem_card("Something went wrong", "The network failed on this picture.", advice), True
 
-    def _sent_items(self, given: Any) -> tuple[list[Item], str, str]:
+    def _sent_items(self, files: list[dict[str, Any]]) -> tuple[list[Item], str, str]:
         """List the pictures that were sent, also those in archives; a name for all of them, and what is left out.
 
         Raises:
             UserError: there are none, or too many, or an archive is refused.
         """
-        files = [file for file in given if isinstance(file, dict)] if isinstance(given, list) else []
         items: list[Item] = []
         remarks = []
         for file in files[: MAX_PICTURES + 1]:
