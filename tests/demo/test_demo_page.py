@@ -235,6 +235,7 @@ def test_api_docs_show_the_actions_and_nothing_else(client):
         "/predict_several": ["pictures", "bundle", "engine", "crops", "reject_below"],
         "/networks": [],
         "/compare": ["picture", "bundles", "engines"],
+        "/teach": ["pictures", "network"],
     }
     assert all(told["description"] for told in endpoints.values())
 

@@ -79,7 +79,7 @@ def test_pictures_are_dropped_on_classes_named_and_taken_out(visit, picture, bad
         "bad.jpg": list(bad_files["text"].read_bytes()),
     }
     visit.evaluate(DROP, [".tt-class:nth-child(1)", named])
-    visit.wait_for_selector(".tt-problems p:has-text('Bad.jpg: not a picture in a supported format')")
+    visit.wait_for_selector(".tt-problems p:has-text('bad.jpg: not a picture in a supported format')")
     visit.evaluate(DROP, [".tt-class:nth-child(2)", {"2.png": list(picture(2))}])
     _count(visit, 3)
     visit.wait_for_selector(".tt-findings:has-text('Few pictures to learn from: cats (2)')")

@@ -101,7 +101,7 @@ def test_what_is_wrong_with_each_picture_is_told_and_the_others_are_taken(ask, s
     files = [sent(bad_files["text"]), sent(bad_files["truncated"]), sent(seven), sent(bad_files["huge"])]
     answer = ask("add", files=[file | {"class": number} for file in files])
     assert len(answer["collection"]["classes"][0]["pictures"]) == 1
-    assert [problem.split(":")[0] for problem in answer["problems"]] == ["Letter.jpg", "Truncated.jpg", "Huge.png"]
+    assert [problem.split(":")[0] for problem in answer["problems"]] == ["letter.jpg", "truncated.jpg", "huge.png"]
     assert "not a picture in a supported format" in answer["problems"][0]
 
 

@@ -294,7 +294,8 @@ async function check() {
   const { findings } = await ask({ do: "check" });
   if (!findings || number !== checks) return;
   const parts = findings.map(({ sentence, groups }) => make("div", { className: "tt-finding" }, make("p", {}, sentence),
-    ...groups.map((group) => make("div", { className: "tt-group" }, ...group.map((picture) => thumb(picture, nameOf(picture)))))));
+    ...groups.map((group) => make("div", { className: "tt-group" }, ...group.map((picture) =>
+      make("div", {}, thumb(picture, nameOf(picture)), make("span", {}, nameOf(picture))))))));
   const heading = make("h3", {}, "Before you teach");
   find(".tt-findings").replaceChildren(...(parts.length ? [heading, ...parts] : []));
 }
@@ -450,7 +451,8 @@ root.addEventListener("click", (event) => {
   }
 });
 find("[data-folder]").onchange = ({ target }) => {
-  const items = [...target.files].filter(isPicture).map((file) => ({ file, label: file.webkitRelativePath.split("/").at(-2) }));
+  const inOrder = [...target.files].sort((one, other) => (one.webkitRelativePath < other.webkitRelativePath ? -1 : 1));
+  const items = inOrder.filter(isPicture).map((file) => ({ file, label: file.webkitRelativePath.split("/").at(-2) }));
   if (items.length) take(items);
   else complain(["No pictures in this folder; expected a folder of pictures for each class in it."]);
   target.value = "";

@@ -102,7 +102,10 @@ class Teaching:
                 raise UserError("the page does not fit this server; reload it")
             return self._actions[request["do"]](self.school.get(str(request.get("secret"))), request)
         except UserError as error:
-            return {"problem": sentence(self._classifier.without_paths(error))}
+            text = self._classifier.without_paths(error)
+            # The name of a file stays as it is.
+            is_named = isinstance(request, dict) and text.startswith(f"{uploads.file_name(request.get('file'))}: ")
+            return {"problem": f"{text}." if is_named else sentence(text)}
         except Exception:
             log.exception("%s failed", request.get("do") if isinstance(request, dict) else "a request")
             return {"problem": "Something went wrong; the server's log says more."}
@@ -165,7 +168,7 @@ class Teaching:
                 number = visitor.collection.class_named(str(label)) if label is not None else _whole(file, "class")
                 visitor.collection.add(number, name, data)
             except ImageError as error:
-                problems.append(sentence(f"{name}: {error.reason(name).removeprefix('the picture: ')}"))
+                problems.append(f"{name}: {error.reason(name).removeprefix('the picture: ')}.")
             except UserError as error:  # the next ones would be refused as well
                 return self._collection(visitor, request) | {"problem": sentence(str(error)), "is_full": True}
         return self._collection(visitor, request) | {"problems": problems}
@@ -173,7 +176,7 @@ class Teaching:
     def _add_zip(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
         name = uploads.file_name(request.get("file"))
         left_out = visitor.collection.add_zip(name, _take(request.get("file")))
-        return self._collection(visitor, request) | {"problems": [sentence(text) for text in left_out]}
+        return self._collection(visitor, request) | {"problems": [f"{text}." for text in left_out]}
 
     def _add_class(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
         visitor.collection.add_class()

@@ -230,7 +230,7 @@ class Collection:
             found.append(Finding(f"Few pictures to learn from: {_listed(few)}. {FEW_PICTURES} or more are better."))
         if taught and max(counts.values()) > IMBALANCE * min(count for count in counts.values() if count):
             found.append(
-                Finding("One class has more than ten times the pictures of another: the accuracy will hear it.")
+                Finding("One class has over ten times the pictures of another, and weighs most in the accuracy.")
             )
         return [*self._seen_by_doctor(table), *found] if table else found
 
@@ -245,7 +245,7 @@ class Collection:
         kinds = [
             ("The same picture is in two classes: at most one can be right.", report["conflicts"]),
             ("These look the same and are in two classes.", report["near_conflicts"]),
-            ("Identical files: they count as one when accuracy is measured.", report["duplicates"]),
+            ("Identical files: they stay together when accuracy is measured.", report["duplicates"]),
             ("These look the same: they stay together when accuracy is measured.", report["near_duplicates"]),
             ("A suspicious size: very small, or very long.", odd),
         ]
