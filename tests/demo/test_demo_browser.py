@@ -336,6 +336,7 @@ def test_a_zip_file_becomes_a_gallery_and_a_table(visit, some_zip):
     assert visit.inner_text("#answer .tk-label") in (rows[-1]["label"], "none of these")
 
 
+@pytest.mark.slow
 def test_several_files_are_chosen_in_one_dialog_and_a_bad_archive_is_explained(visit, digits):
     with visit.expect_file_chooser() as chosen:
         visit.locator("#picture button").first.click()
@@ -352,6 +353,7 @@ def test_several_files_are_chosen_in_one_dialog_and_a_bad_archive_is_explained(v
     assert visit.locator(".tk-tile").count() == 0
 
 
+@pytest.mark.slow
 def test_the_threshold_is_a_slider_that_tells_its_price(visit, seven):
     visit.set_input_files(UPLOAD, str(seven))
     visit.wait_for_selector(ANSWER)
@@ -369,6 +371,7 @@ def test_the_threshold_is_a_slider_that_tells_its_price(visit, seven):
     visit.wait_for_selector(".tk-label:text-is('7')")
 
 
+@pytest.mark.slow
 def test_ten_crops_are_a_switch(visit, seven):
     visit.set_input_files(UPLOAD, str(seven))
     visit.wait_for_selector(ANSWER)
@@ -377,6 +380,7 @@ def test_ten_crops_are_a_switch(visit, seven):
     visit.wait_for_selector("#tk-below", state="detached")
 
 
+@pytest.mark.slow
 def test_more_files_than_are_taken_are_not_even_sent(visit, seven):
     sent = []
     visit.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
@@ -387,12 +391,15 @@ def test_more_files_than_are_taken_are_not_even_sent(visit, seven):
     assert sent == []
 
 
+@pytest.mark.slow
 def test_networks_and_engines_are_compared_on_the_picture_that_was_classified(visit, seven, bad_files):
     visit.set_input_files(UPLOAD, str(seven))
     visit.wait_for_selector(ANSWER)
     visit.get_by_role("tab", name="Compare").click()
     visit.wait_for_selector(".tk-compare[data-state=done]")
     assert visit.inner_text("#comparison .tk-label") == "7"
+    visit.wait_for_timeout(500)
+    assert visit.locator(".tk-compare[data-state=done]").count() == 1  # and is not asked a second time
     visit.click("#compare-bundles input")
     visit.get_by_role("option", name="digits/1", exact=True).click()
     visit.wait_for_selector(".tk-compare caption:has-text('digits/1')")
@@ -405,6 +412,7 @@ def test_networks_and_engines_are_compared_on_the_picture_that_was_classified(vi
     assert "letter.png cannot be read as a picture" in visit.inner_text("#comparison")
 
 
+@pytest.mark.slow
 def test_a_page_load_is_small(browser, served):
     page = browser.new_context().new_page()
     session = page.context.new_cdp_session(page)

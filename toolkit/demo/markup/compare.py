@@ -113,7 +113,7 @@ def _glance(rows: Sequence[Row]) -> str:
     kind = escape(row.engine.partition("-")[2] or "quantized")
     return (
         f'<p class="tk-glance{"" if same else " tk-differs"}"><b>{kind} against float</b>'
-        f"<span>{faster:.1f}× as fast</span><span>{float_row.size / max(row.size, 1):.1f}× smaller</span>"
+        f"<span>{faster:.2g}× as fast</span><span>{float_row.size / max(row.size, 1):.1f}× smaller</span>"
         f"<span>{answer}, {'less than 0.1' if points < 0.1 else f'{points:.1f}'} points apart</span></p>"
     )
 

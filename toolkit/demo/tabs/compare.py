@@ -48,8 +48,9 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     opened = tab.select(page.open, bundles, [*chosen, examples], **AT_ONCE)
     opened = opened.then(page.take_over, [picture, classified], picture, **AT_ONCE)
     opened.then(page.look, question, seen, **predicting)
-    bundles.change(page.choose, chosen, engines, **AT_ONCE).then(page.look, question, seen, **predicting)
-    engines.change(page.look, question, seen, **predicting)
+    # Told of what a visitor chooses, not of what is set here, or the first picture would be compared three times.
+    bundles.input(page.choose, chosen, engines, **AT_ONCE).then(page.look, question, seen, **predicting)
+    engines.input(page.look, question, seen, **predicting)
     picture.upload(page.look, question, seen, **predicting)
     picture.clear(lambda: (words.WAITING, None), None, [answer, asked], **AT_ONCE)
     files.taken(page.take, chosen, seen, **predicting)
