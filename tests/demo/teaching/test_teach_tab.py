@@ -154,9 +154,10 @@ def test_what_a_network_is_good_for_as_a_start_is_said_honestly(bundles):
 
 
 @pytest.mark.parametrize("how", ["quick", pytest.param("real", marks=pytest.mark.slow)])
-def test_a_program_sends_a_zip_and_gets_the_accuracy_and_the_bundle(how, served, digits_zip, request):
+def test_a_program_sends_a_zip_and_gets_the_accuracy_and_the_bundle(how, served, digits_zip, request, upload_folder):
     from gradio_client import Client, handle_file
 
+    request.getfixturevalue("monkeypatch").setenv("GRADIO_HEARTBEAT_INTERVAL", "0.2")  # when a program's end is noticed
     if how == "quick":
         request.getfixturevalue("quick_lessons")
     client = Client(served, verbose=False)
@@ -170,6 +171,13 @@ def test_a_program_sends_a_zip_and_gets_the_accuracy_and_the_bundle(how, served,
     assert how == "quick" or labels == ["3", "5", "8"]
     described = client.view_api(return_format="dict")["named_endpoints"]["/teach"]
     assert [parameter["label"] for parameter in described["parameters"]] == ["pictures", "network"]
+    client.close()
+    for _ in range(100):  # of the program's bundle, nothing stays either
+        if not list(upload_folder.rglob("taught.zip")):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the bundle is still among the uploads")
 
 
 def test_a_program_that_sends_no_zip_is_told_in_one_line(served, bad_files):

@@ -133,12 +133,15 @@ class Teaching:
         secret = self.school.open(str(request.session_hash))
         try:
             with shared.told_to_programs(self._classifier):
-                return self._taught_zip(self.school.get(secret), pictures, network, progress)
-        finally:
+                answer = self._taught_zip(self.school.get(secret), pictures, network, progress)
+        except gr.Error:
             self.school.leave(secret)
+            raise
+        self.school.get(secret).clear()  # the bundle stays until the program has gone
+        return answer
 
     def _taught_zip(self, visitor: Visitor, pictures: Any, network: str, progress: gr.Progress) -> tuple[Answer, str]:
-        left_out = visitor.collection.add_zip(uploads.file_name(pictures), _take(pictures))
+        left_out = visitor.collection.add_zip(uploads.file_name(pictures), uploads.read_upload(pictures))
         findings = [finding.sentence for finding in visitor.collection.examine()]
         backbone = self._backbone(str(network or ""))
         lesson = visitor.teach(self._classifier.directory(backbone), report=False)
@@ -148,7 +151,7 @@ class Teaching:
             time.sleep(_POLL)
         if lesson.phase != "done":
             raise UserError(lesson.problem or "the lesson was stopped")
-        file = _download_place() / "taught.zip"
+        file = _download_place(visitor) / "taught.zip"
         visitor.write_bundle(file)
         said = {"network": backbone, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
         return said | {"seconds": round(lesson.seconds, 1)}, str(file)
@@ -245,12 +248,11 @@ class Teaching:
     def _download(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
         lesson = visitor.taught()
         if request.get("what") == "report":
-            file = _download_place() / "report.html"
+            file = _download_place(visitor) / "report.html"
             file.write_bytes(lesson.report.read_bytes())
         else:
-            file = _download_place() / "taught.zip"
+            file = _download_place(visitor) / "taught.zip"
             visitor.write_bundle(file)
-        visitor.sent.append(file.parent)
         return {"path": str(file), "name": file.name}
 
     def _collection(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -280,7 +282,11 @@ class Teaching:
 
 
 def _take(file: Any) -> bytes:
-    """Read an upload, which is then removed: what is kept of it lies with the visitor."""
+    """Read an upload, which is then removed: what is kept of it lies with the visitor.
+
+    The page's script sends each under a name of its own. Gradio puts files of equal bytes and names at one place, where
+    one visitor's would be taken away from another.
+    """
     data = uploads.read_upload(file)
     uploads.upload_path(file).unlink(missing_ok=True)
     return data
@@ -293,9 +299,10 @@ def _whole(request: dict[str, Any], name: str) -> int:
     return value
 
 
-def _download_place() -> Path:
-    """Make a folder that the browser may be given a file from, by a path that nobody can guess."""
-    return Path(tempfile.mkdtemp(prefix="taught-", dir=get_upload_folder()))
+def _download_place(visitor: Visitor) -> Path:
+    """Make a folder that a file may be fetched from, by a path that nobody can guess, until the visit ends."""
+    visitor.sent.append(Path(tempfile.mkdtemp(prefix="taught-", dir=get_upload_folder())))
+    return visitor.sent[-1]
 
 
 def _notes(lesson: Lesson) -> list[str]:

@@ -114,12 +114,17 @@ class Visitor:
             for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
                 zipped.write(path, f"{NAME}/{bundle.name}/{path.relative_to(bundle).as_posix()}")
 
-    def close(self) -> None:
-        """End the visit: work stops, and everything is removed."""
+    def clear(self) -> None:
+        """Stop work, and remove everything but what was ``sent``; nothing can be taught any more."""
         with self._lock:
             self._forget()
-            for folder in (self._folder, *self.sent):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the visit: work stops, and everything is removed."""
+        self.clear()
+        for folder in self.sent:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _forget(self) -> None:
         self._classifier = None
