@@ -174,7 +174,8 @@ class Lesson:
             assert process.stdout is not None
             assert process.stdin is not None
             for line in process.stdout:
-                self._take(json.loads(line))
+                if line.endswith("\n"):  # a killed process may leave half of one
+                    self._take(json.loads(line))
             status = process.wait()
             process.stdin.close()
             process.stdout.close()
@@ -192,6 +193,8 @@ class Lesson:
                     self.phase = "done" if is_done else "failed"
         finally:
             self._ended = time.monotonic()
+            if not self.is_over:  # what is above went wrong itself
+                self.stop(_UNFORESEEN)
             timer.cancel()
             self._is_gone.set()
             then(self)
