@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from PIL import Image
 from toolkit.bundle import EXAMPLE_LABELS, read_manifest, write_manifest
 from toolkit.data.pixels.decode import register_heif
 from toolkit.demo import launch
+from toolkit.demo.classifier import Classifier
 
 pytestmark = pytest.mark.browser
 
@@ -351,6 +353,26 @@ def test_several_files_are_chosen_in_one_dialog_and_a_bad_archive_is_explained(v
     visit.wait_for_selector(PROBLEM)
     assert "pets.zip: a damaged or encrypted archive" in visit.inner_text("#answer")
     assert visit.locator(".tk-tile").count() == 0
+
+
+@pytest.mark.slow
+def test_work_on_several_pictures_stops_when_the_tab_is_closed(visit, seven, monkeypatch):
+    answered = []
+    classify = Classifier.classify
+
+    def slowly(self, *args):
+        time.sleep(0.1)
+        answered.append(args)
+        return classify(self, *args)
+
+    monkeypatch.setattr(Classifier, "classify", slowly)
+    visit.evaluate(DROP, {f"{number}.png": list(seven.read_bytes()) for number in range(150)})
+    visit.wait_for_selector(".tk-batch[data-state=working]")
+    visit.close()
+    time.sleep(2)
+    soon = len(answered)
+    time.sleep(1)
+    assert len(answered) == soon < 150
 
 
 @pytest.mark.slow

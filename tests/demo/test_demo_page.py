@@ -237,6 +237,7 @@ def test_api_docs_show_the_actions_and_nothing_else(client):
         "/compare": ["picture", "bundles", "engines"],
         "/heat_map": ["picture", "bundle", "label", "method", "stage"],
         "/arithmetic": ["picture", "bundle"],
+        "/teach": ["pictures", "network"],
     }
     assert all(told["description"] for told in endpoints.values())
 

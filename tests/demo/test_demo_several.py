@@ -16,8 +16,9 @@ from gradio import EventData
 from toolkit.bundle import read_manifest
 from toolkit.demo import batch, markup
 from toolkit.demo.batch import ARCHIVE_LIMITS, MAX_PICTURES
-from toolkit.demo.classifier import Classifier
+from toolkit.demo.classifier import Answer, Classifier
 from toolkit.inference import Predictor
+from toolkit.inference.predictor import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,17 @@ def test_a_zip_file_is_answered_picture_by_picture_with_a_table_to_take_home(pag
     assert (rows[4]["label"], rows[4]["problem"][:13]) == ("", "Not a picture")
     right = sum(row["label"] == row["true_label"] for row in rows[:4])
     assert f"{right} of 4 right, by their folders" in html.unescape(tiles)
+
+
+def test_a_wrong_answer_is_told_by_the_folder_and_a_refused_one_is_not_wrong():
+    answer = Answer("a/1", "litert", 1.0, (Prediction("cat", 0.6), Prediction("dog", 0.4)))
+    items = [batch.Item(f"{folder}/a.png", "x", answer=answer) for folder in ("cat", "dog", "other")]
+    shown = html.unescape(markup.tiles(items, ("cat", "dog")))
+    assert "1 of 2 right, by their folders' names" in shown
+    assert re.findall(r'class="tk-not">([^<]*)<', shown) == ["folder dog"]
+    refused = html.unescape(markup.tiles([item.judged(0.7) for item in items], ("cat", "dog")))
+    assert "0 of 2 right, 2 refused, by their folders' names" in refused
+    assert "tk-is-wrong" not in refused
 
 
 def test_a_picture_of_several_is_picked_to_be_seen_large(page, send, some):

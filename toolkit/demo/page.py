@@ -4,7 +4,7 @@ import gradio as gr
 
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.demo.tabs import classify, compare, inside, networks
+from toolkit.demo.tabs import classify, compare, inside, networks, teach
 from toolkit.demo.tabs.shared import CONCURRENCY, DELETE_CACHE, QUEUE_SIZE
 
 
@@ -17,6 +17,8 @@ def build_page(classifier: Classifier) -> gr.Blocks:
                 picture = classify.build(classifier)
             with gr.Tab("Compare", id="compare") as tab:
                 compare.build(classifier, tab, picture)
+            with gr.Tab("Teach", id="teach"):
+                teach.build(classifier)
             with gr.Tab("Look inside", id="inside") as tab:
                 inside.build(classifier, tab, picture)
             with gr.Tab("Networks", id="networks") as tab:

@@ -53,6 +53,8 @@ class FolderOptions:
         keep_val: hold the folder's own validation pictures out; by default they teach like the others.
         preprocessing: what a network from a file, or of keras.applications, was trained with, where neither its
             layers nor its name tell.
+        on_fitted: called with the network and the names of its classes before it is written as a bundle, which takes
+            longer than fitting a classifier does.
     """
 
     cache_dir: str | Path
@@ -61,6 +63,7 @@ class FolderOptions:
     skip_bad: bool = False
     keep_val: bool = False
     preprocessing: Preprocessing | None = None
+    on_fitted: Callable[[FinetuneResult, tuple[str, ...]], None] | None = None
 
 
 def finetune_folder(
@@ -136,6 +139,8 @@ def finetune_folder(
         options=finetuning,
         on_epoch=on_epoch,
     )
+    if options.on_fitted:
+        options.on_fitted(result, folder.class_names)
     known: dict[str, Any] = {}
     if options.report:
         known = _write_report(options.report, result, folder.class_names, preprocessing)

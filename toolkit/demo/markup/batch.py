@@ -63,7 +63,9 @@ def _summary(items: Sequence[Item], truths: Sequence[str | None]) -> str:
     known = [(item, truth) for item, truth in zip(items, truths, strict=True) if truth is not None and item.answer]
     if known:
         right = sum(_kind(item) == truth for item, truth in known)
-        parts.append(f"{right:,} of {len(known):,} right, by their folders' names")
+        refused = sum(item.answer.rejected for item, _ in known if item.answer)
+        told = f", {refused:,} refused" if refused else ""
+        parts.append(f"{right:,} of {len(known):,} right{told}, by their folders' names")
     if answers:
         took = sum(answer.milliseconds for answer in answers)
         parts.append(milliseconds(took) if took < 1000 else f"{took / 1000:.1f} s")
@@ -71,7 +73,7 @@ def _summary(items: Sequence[Item], truths: Sequence[str | None]) -> str:
 
 
 def _tile(index: int, item: Item, truth: str | None) -> str:
-    kind = _kind(item)
+    kind, is_wrong = _kind(item), False
     if item.answer is None:
         said = f"{item.name}: {item.problem}"
         face = f'<span class="tk-unread">{escape(item.problem)}</span>'
@@ -79,16 +81,16 @@ def _tile(index: int, item: Item, truth: str | None) -> str:
     else:
         best = item.answer.predictions[0]
         share = "" if item.answer.rejected else f" {percent(best.probability)}"
-        is_wrong = truth is not None and kind != truth
+        is_wrong = truth not in (None, kind) and not item.answer.rejected
         said = f"{item.name}: {kind}, {percent(best.probability)}" + (f", true label: {truth}" if is_wrong else "")
         face = f'<img src="{item.thumbnail}" alt="">'
-        wrong = f'<span class="tk-not">not {escape(truth)}</span>' if is_wrong and truth else ""
+        wrong = f'<span class="tk-not">folder {escape(truth)}</span>' if is_wrong and truth else ""
         bar = (
             f'<span class="tk-caption"><b>{escape(kind)}</b>{share}</span>'
             f'<span class="tk-track"><span style="width:{100 * best.probability:.1f}%"></span></span>{wrong}'
         )
     state = "unread" if item.answer is None else "none" if item.answer.rejected else "named"
-    state += " tk-is-wrong" if item.answer is not None and truth is not None and kind != truth else ""
+    state += " tk-is-wrong" if is_wrong else ""
     return (
         f'<button type="button" class="tk-tile tk-is-{state}" data-index="{index}" data-kind="{escape(kind)}" '
         f'aria-label="{escape(said)}" title="{escape(said)}"{"" if item.answer else " disabled"}>{face}{bar}</button>'

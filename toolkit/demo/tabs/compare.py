@@ -38,7 +38,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
             engines = gr.Dropdown([], multiselect=True, label="Engines", elem_id="compare-engines")
             examples = gr.HTML(js_on_load=shared.EXAMPLES_JS, elem_id="compare-examples")
         with gr.Column(min_width=300, scale=7):
-            answer = gr.HTML(words.WAITING, elem_id="comparison")
+            answer = gr.HTML(words.WAITING, js_on_load=shared.READ_OUT_JS, elem_id="comparison")
 
     asked = gr.State(None)
     predicting = PRIVATE | LIMITS | {"show_progress": "hidden", "trigger_mode": "always_last"}

@@ -39,7 +39,7 @@ AT_ONCE: dict[str, Any] = PRIVATE | {"queue": False, "show_progress": "hidden"}
 #: Of an event that runs a network: all of these share the places.
 LIMITS: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": "predict"}
 
-# Pictures of a few pixels are shown as they are, not blurred. Answers are read out when they change.
+# Pictures of a few pixels are shown as they are, not blurred. The answer is read out when it changes.
 ON_LOAD_JS = """() => {
   document.addEventListener("load", (event) => {
     const image = event.target;
@@ -48,6 +48,9 @@ ON_LOAD_JS = """() => {
   }, true);
   document.querySelector("#answer")?.setAttribute("aria-live", "polite");
 }"""
+
+#: Has a changed answer read out.
+READ_OUT_JS = 'element.setAttribute("aria-live", "polite");'
 
 #: Tells which of the bundle's own pictures was clicked.
 EXAMPLES_JS = """element.addEventListener("click", (event) => {
