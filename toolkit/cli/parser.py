@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from toolkit import __version__
+from toolkit.api.options import seconds
+from toolkit.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,6 +47,8 @@ def _action(actions, name: str, summary: str, *, json: bool = True) -> argparse.
     parser = actions.add_parser(name, help=summary, description=description, formatter_class=_HelpFormatter)
     if json:
         parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    told = "take options from this TOML file, by their names; those of the command line count"
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help=told)
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
     return parser
 
@@ -195,7 +199,7 @@ def _add_transfer(commands) -> None:
     )
     parser.add_argument("--gradual", action="store_true", help="unfreeze one stage after another")
     bought = "the best classifier that so long buys, such as 10m: stages train too, and stay if that is better"
-    parser.add_argument("--budget", type=_seconds, metavar="TIME", help=bought)
+    parser.add_argument("--budget", type=_time, metavar="TIME", help=bought)
     most = "of unfrozen stages (default 5; with --budget at most 12)"
     parser.add_argument("--epochs", type=_positive, metavar="N", help=most)
     parser.add_argument("--lr", type=float, metavar="R", help="of unfrozen stages (default 0.002)")
@@ -356,17 +360,12 @@ def _positive(text: str) -> int:
     return value
 
 
-def _seconds(text: str) -> float:
-    """Read a time such as ``90s``, ``10m`` or ``1.5h``; a number alone is minutes."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number = text[:-1] if text[-1:] in units else text
+def _time(text: str) -> str:
     try:
-        value = float(number) * units.get(text[-1:], 60)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m or 1.5h, got {text!r}")
-    return value
+        seconds(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

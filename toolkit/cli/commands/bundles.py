@@ -4,20 +4,14 @@ from argparse import Namespace
 from typing import Any
 
 from toolkit.cli.commands.examples import show_examples
+from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_metrics, print_table
-from toolkit.errors import UserError, unknown_name
 
 
 def evaluate(arguments: Namespace) -> None:
-    from toolkit.inference.evaluate import SUBSETS, evaluate_bundle
+    from toolkit.api.bundles import evaluate as call
 
-    if arguments.subset not in (None, *SUBSETS):
-        raise UserError(unknown_name("subset", arguments.subset, list(SUBSETS)))
-    if not arguments.data.exists():  # before an engine is loaded
-        raise UserError(f"{arguments.data}: no such folder or file")
-    predictor = _predictor(arguments)
-    report = evaluate_bundle(predictor, arguments.data, subset=arguments.subset, skip_bad=arguments.skip_bad)
-    report |= {"crops": arguments.crops, "scales": arguments.scales}
+    report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
     print_metrics(report | {"subset": f"{arguments.data}, {report['engine']}"})
@@ -28,13 +22,6 @@ def evaluate(arguments: Namespace) -> None:
         pairs = (f"{true} as {answer} ({count:,})" for true, answer, count in report["confusions"])
         print(f"most frequent errors: {', '.join(pairs)}")
     return print_table([[name, 100 * recall] for name, recall in report["per_class"].items()], ["class", "recall %"])
-
-
-def _predictor(arguments: Namespace) -> Any:
-    from toolkit.inference import Predictor
-
-    bundles = [arguments.bundle, *arguments.others]
-    return Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
 
 
 def _rejection(report: dict[str, Any]) -> str:
@@ -49,17 +36,9 @@ def _rejection(report: dict[str, Any]) -> str:
 
 
 def ensemble(arguments: Namespace) -> None:
-    from toolkit.workflows import ExportOptions
-    from toolkit.workflows.ensemble import ensemble_bundles
+    from toolkit.api.bundles import ensemble as call
 
-    result = ensemble_bundles(
-        arguments.bundles,
-        export=ExportOptions(arguments.out, arguments.examples, arguments.force),
-        crops=arguments.crops,
-        scales=arguments.scales,
-        data=arguments.data,
-        skip_bad=arguments.skip_bad,
-    )
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     if "top1" in result["metrics"]:
@@ -70,14 +49,14 @@ def ensemble(arguments: Namespace) -> None:
 def manage_bundles(arguments: Namespace) -> None:
     if arguments.action == "examples":
         return show_examples(arguments)
-    from toolkit.inference.bundles import describe_bundles, recommend_engine
+    from toolkit.api import bundles as calls
 
     if arguments.action == "recommend":
-        version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
+        set_to = calls.recommend_engine(**given(arguments, calls.recommend_engine))
         if arguments.json:
-            return print_json({"bundle": str(version_dir), "recommended": arguments.engine})
-        return print(f"{version_dir}: `--engine recommended` answers with {arguments.engine} from now on")
-    rows = describe_bundles(arguments.directory)
+            return print_json(set_to)
+        return print(f"{set_to['bundle']}: `--engine recommended` answers with {set_to['recommended']} from now on")
+    rows = calls.list_bundles(**given(arguments, calls.list_bundles))
     if arguments.json:
         return print_json(rows)
     readable = [row for row in rows if not row["error"]]
@@ -97,25 +76,9 @@ def manage_bundles(arguments: Namespace) -> None:
 
 
 def compress(arguments: Namespace) -> None:
-    from toolkit.workflows.compress import CompressionOptions, compress_bundle
+    from toolkit.api.bundles import compress as call
 
-    result = compress_bundle(
-        arguments.bundle,
-        arguments.method,
-        data=arguments.data,
-        options=CompressionOptions(
-            epochs=arguments.epochs,
-            learning_rate=arguments.learning_rate,
-            sparsity=arguments.sparsity,
-            pattern=arguments.pattern,
-            num_clusters=arguments.clusters,
-            keep_float=tuple(arguments.keep_float),
-            keep_worst=arguments.keep_worst,
-            page=arguments.report,
-        ),
-        skip_bad=arguments.skip_bad,
-        force=arguments.force,
-    )
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     if "report" in result:
@@ -140,9 +103,9 @@ def _print_compression(result: dict[str, Any]) -> None:
 
 
 def export(arguments: Namespace) -> None:
-    from toolkit.workflows.onnx import export_onnx
+    from toolkit.api.bundles import export as call
 
-    result = export_onnx(arguments.bundle, arguments.onnx, images=arguments.images)
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     print(f"ONNX Runtime within {result['difference']:.1e} of Keras in probability on {result['n']} pictures")
@@ -150,9 +113,9 @@ def export(arguments: Namespace) -> None:
 
 
 def benchmark(arguments: Namespace) -> None:
-    from toolkit.inference import benchmark_bundle
+    from toolkit.api.bundles import benchmark as call
 
-    report = benchmark_bundle(arguments.bundle)
+    report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
     columns = ["engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"]
@@ -163,9 +126,9 @@ def benchmark(arguments: Namespace) -> None:
 
 
 def verify(arguments: Namespace) -> None:
-    from toolkit.inference import verify_bundle
+    from toolkit.api.bundles import verify as call
 
-    report = verify_bundle(arguments.bundle, arguments.images)
+    report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
     columns = ["path", "engine", "label", "probability", "difference"]
@@ -173,18 +136,12 @@ def verify(arguments: Namespace) -> None:
 
 
 def serve(arguments: Namespace) -> None:
-    from toolkit.serving import serve as run_server
+    from toolkit.api.bundles import serve as call
 
-    run_server(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine)
+    call(**given(arguments, call))
 
 
 def demo(arguments: Namespace) -> None:
-    from toolkit.demo import launch
+    from toolkit.api.bundles import demo as call
 
-    launch(
-        arguments.directory,
-        host=arguments.host,
-        port=arguments.port,
-        engine=arguments.engine,
-        root_path=arguments.root_path,
-    )
+    call(**given(arguments, call))

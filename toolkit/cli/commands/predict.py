@@ -5,26 +5,23 @@ import json
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toolkit.cli.inputs import Input, find_pictures, nothing_answered
-from toolkit.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from toolkit.inference import Prediction
+from toolkit.cli.options import given
+from toolkit.errors import one_line
 
 
 def predict(arguments: Namespace) -> None:
-    from toolkit.bundle import find_bundle
+    from toolkit.api.predicting import Picture, Request
+    from toolkit.inference.inputs import find_pictures, nothing_answered
 
-    for bundle in (arguments.bundle, *arguments.others):
-        find_bundle(bundle)
-    pictures = find_pictures(arguments.images)
+    request = Request(**given(arguments, Request))
+    request.check()
+    pictures = [Picture.found(found) for found in find_pictures(arguments.images)]
     printer = _Json() if arguments.json else _Csv() if arguments.csv else _Text()
     refused: list[dict[str, Any]] = []  # those before the first answer: if none follows, one line will do
     answered = num_refused = 0
-    for answer in _answers(arguments, pictures):
+    for answer in request.answers(pictures):
         num_refused += "error" in answer
         answered += "error" not in answer
         refused.append(answer)
@@ -37,57 +34,6 @@ def predict(arguments: Namespace) -> None:
     printer.end()
     if num_refused:
         raise SystemExit(1)
-
-
-def _answers(arguments: Namespace, pictures: list[Input]) -> Iterator[dict[str, Any]]:
-    from toolkit.inference.choice import require_engine
-    from toolkit.progress import step
-
-    require_engine(arguments.engine)
-    paths = [picture.path for picture in pictures if not picture.reason]
-    found = _found_over_ray(arguments, paths) if arguments.cluster else _found(arguments, paths)
-    with step("classifying", len(pictures)) as told:
-        for done, (path, reason) in enumerate(pictures, start=1):
-            answer = {"error": reason} if reason else next(found)
-            if isinstance(answer, UserError):
-                answer = {"error": answer.reason(path)}
-            yield {"path": path} | answer
-            told(done)
-
-
-def _found(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | UserError]:
-    from toolkit.inference import Predictor
-
-    bundles = [arguments.bundle, *arguments.others]
-    predictor = Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
-    for answer in predictor.iter_answers(paths):
-        if isinstance(answer, UserError):
-            yield answer
-        else:
-            best = predictor.top(answer.probabilities, arguments.top_k)
-            yield _document(best, predictor.reason(answer), answer.novelty)
-
-
-def _document(predictions: list["Prediction"], reason: str, novelty: float | None) -> dict[str, Any]:
-    """Put an answer together; of bundles that do not tell novelty, without it."""
-    document = {"predictions": [vars(prediction) for prediction in predictions], "rejected": bool(reason)}
-    return document if novelty is None else document | {"reason": reason, "novelty": novelty}
-
-
-def _found_over_ray(arguments: Namespace, paths: list[str]) -> Iterator[dict[str, Any] | UserError]:
-    from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
-
-    answers = predict_over_ray(
-        [arguments.bundle, *arguments.others],
-        paths,
-        PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
-        address=arguments.cluster,
-    )
-    for answer in answers:
-        if isinstance(answer, UserError):
-            yield answer
-        else:
-            yield _document(answer.predictions, answer.reason, answer.novelty)
 
 
 def _print(answer: dict[str, Any], printer: "_Text") -> None:

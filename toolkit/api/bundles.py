@@ -1,0 +1,327 @@
+"""Calls on bundles: measure, compress, join, export, serve."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.api.calls import call
+from toolkit.api.options import source_of
+from toolkit.api.results import Compressed, Evaluated, Result, _accuracy, _extra
+from toolkit.errors import UserError, unknown_name
+
+
+@call
+def evaluate(
+    bundle: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    subset: str | None = None,
+    others: Sequence[str | os.PathLike[str]] = (),
+    crops: int = 1,
+    scales: Sequence[int] = (),
+    engine: str = "auto",
+    skip_bad: bool = False,
+    split_folders: str | Mapping[str, str] | None = None,
+    join_classes: bool = False,
+) -> Evaluated:
+    """Measure a bundle's accuracy on pictures that it did not learn from.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        data: see ``toolkit.finetune``; class folders are among the bundle's labels.
+        subset: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; by default test, else val, else the pictures that did
+            not teach the bundle.
+        others: bundles whose answers are averaged in.
+        crops: of each picture, to average.
+        scales: shorter sides in pixels, each with all of the crops.
+        engine: what runs the network, see ``toolkit.Predictor.load``.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        split_folders: see ``toolkit.finetune``.
+        join_classes: see ``toolkit.finetune``.
+
+    Returns:
+        ``result["top1"]``, a fraction, ``result["per_class"]``, ``result["confusions"]`` and more, see
+        ``toolkit.inference.evaluate_bundle``; ``result.report()``.
+
+    Raises:
+        UserError: no such bundle, pictures of other classes, or unreadable ones.
+    """
+    from toolkit.inference import Predictor
+    from toolkit.inference.evaluate import SUBSETS, evaluate_bundle
+
+    if subset not in (None, *SUBSETS):
+        raise UserError(unknown_name("subset", str(subset), list(SUBSETS)))
+    if not Path(data).exists():  # before an engine is loaded
+        raise UserError(f"{os.fspath(data)}: no such folder or file")
+    predictor = Predictor.load_several([bundle, *others], engine, crops=crops, scales=scales)
+    source = source_of(data, split_folders, join_classes)
+    report = evaluate_bundle(predictor, source, subset=subset, skip_bad=skip_bad)
+    return Evaluated(report | {"crops": crops, "scales": list(scales)})
+
+
+class Joined(Result):
+    """Bundles joined in one, see ``toolkit.ensemble``."""
+
+    @property
+    def place(self) -> Path | None:
+        """The bundle's folder for what is beside the SavedModel."""
+        return _extra(self)
+
+    def _lines(self) -> list[str]:
+        return [*([_accuracy(self["metrics"])] if "top1" in self["metrics"] else []), self["bundle"]]
+
+
+@call
+def ensemble(
+    bundles: Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str],
+    crops: int = 1,
+    scales: Sequence[int] = (),
+    data: str | os.PathLike[str] | None = None,
+    examples: int = 0,
+    force: bool = False,
+    skip_bad: bool = False,
+    split_folders: str | Mapping[str, str] | None = None,
+    join_classes: bool = False,
+) -> Joined:
+    """Export bundles as one that averages them, over several views if asked.
+
+    Args:
+        bundles: with the same labels; one will do to export its views.
+        out: the bundle, ``saved_models/NAME``.
+        crops: of each picture, to average.
+        scales: shorter sides in pixels, each with all of the crops.
+        data: the pictures they were trained on: for its accuracy and its reject threshold.
+        examples: held-out pictures to ship in the bundle for the demo.
+        force: write the bundle even if its engines disagree.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        split_folders: see ``toolkit.finetune``.
+        join_classes: see ``toolkit.finetune``.
+
+    Returns:
+        ``{"bundle", "members", "crops", "scales", "metrics", "parity", "reject_below"}``.
+
+    Raises:
+        UserError: labels differ, or the bundle cannot be written.
+    """
+    from toolkit.workflows import ExportOptions
+    from toolkit.workflows.ensemble import ensemble_bundles
+
+    return Joined(
+        ensemble_bundles(
+            bundles,  # type: ignore[arg-type]
+            export=ExportOptions(Path(out), examples, force),
+            crops=crops,
+            scales=scales,
+            data=None if data is None else source_of(data, split_folders, join_classes),  # type: ignore[arg-type]
+            skip_bad=skip_bad,
+        )
+    )
+
+
+@call
+def compress(
+    bundle: str | os.PathLike[str],
+    *,
+    method: str,
+    data: str | os.PathLike[str],
+    epochs: int = 3,
+    learning_rate: float = 1e-5,
+    sparsity: float = 0.5,
+    pattern: str = "any",
+    clusters: int = 16,
+    keep_float: Sequence[str] = (),
+    keep_worst: int = 0,
+    report: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    skip_bad: bool = False,
+    split_folders: str | Mapping[str, str] | None = None,
+    join_classes: bool = False,
+) -> Compressed:
+    """Compress a bundle's network and write the bundle's next version.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        method: ``"int8"``, ``"float16"``, ``"dynamic"``, ``"int16x8"``, ``"qat"``, ``"prune"``, ``"cluster"``, or
+            several joined, such as ``"prune+int8"``.
+        data: the pictures it was trained on.
+        epochs: of more training, for the methods that train on.
+        learning_rate: at its start.
+        sparsity: share of zeros.
+        pattern: where zeros may be: ``"any"``, ``"2:4"`` or ``"block"``.
+        clusters: values per kernel.
+        keep_float: layers to leave in float under int8 and qat.
+        keep_worst: leave so many layers in float that int8 hurts most.
+        report: also write the report to this HTML file.
+        force: write it even if too much accuracy is lost.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        split_folders: see ``toolkit.finetune``.
+        join_classes: see ``toolkit.finetune``.
+
+    Returns:
+        ``result["bundle"]``, ``result["bytes"]``, ``result["top1"]`` and more, see
+        ``toolkit.workflows.compress_bundle``; ``result.report()``.
+
+    Raises:
+        UserError: bad input, or more accuracy lost than the budget of a bundle allows.
+    """
+    from toolkit.workflows.compress import CompressionOptions, compress_bundle
+
+    options = CompressionOptions(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        sparsity=sparsity,
+        pattern=pattern,
+        num_clusters=clusters,
+        keep_float=tuple(keep_float),
+        keep_worst=keep_worst,
+        page=None if report is None else Path(report),
+    )
+    source: Any = source_of(data, split_folders, join_classes)
+    place = Path(bundle)
+    return Compressed(compress_bundle(place, method, data=source, options=options, skip_bad=skip_bad, force=force))
+
+
+@call
+def export(
+    bundle: str | os.PathLike[str],
+    *,
+    onnx: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]] = (),
+) -> dict[str, Any]:
+    """Write a bundle's network for other runtimes: ONNX.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        onnx: the file, ``.onnx``: pixels in, probabilities out.
+        images: compare ONNX Runtime with Keras on these too.
+
+    Returns:
+        ``{"file", "bytes", "opset", "difference", "n"}``.
+
+    Raises:
+        UserError: ONNX is not installed, the network cannot be written, or the answers differ.
+    """
+    from toolkit.workflows.onnx import export_onnx
+
+    return export_onnx(Path(bundle), Path(onnx), images=[Path(image) for image in images])
+
+
+@call
+def benchmark(bundle: str | os.PathLike[str]) -> dict[str, Any]:
+    """Time every engine on this machine and recommend one.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+
+    Returns:
+        ``{"bundle", "held_out", "rows", "processor_share", "recommended", "verdict"}``, see
+        ``toolkit.inference.benchmark_bundle``.
+    """
+    from toolkit.inference import benchmark_bundle
+
+    return benchmark_bundle(Path(bundle))
+
+
+@call
+def verify(bundle: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """Give the same pictures to every engine and compare the answers.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        images: files.
+
+    Returns:
+        ``{"bundle", "rows"}``, see ``toolkit.inference.verify_bundle``.
+    """
+    from toolkit.inference import verify_bundle
+
+    return verify_bundle(Path(bundle), [Path(image) for image in images])
+
+
+@call
+def list_bundles(directory: str | os.PathLike[str] = "saved_models") -> list[dict[str, Any]]:
+    """List every version of the bundles in a directory, with its accuracy and its engines.
+
+    Args:
+        directory: holds ``NAME/VERSION``.
+
+    Returns:
+        Rows as ``toolkit.inference.bundles.describe_bundles`` gives them.
+    """
+    from toolkit.inference.bundles import describe_bundles
+
+    return describe_bundles(Path(directory))
+
+
+@call
+def answer_examples(bundle: str | os.PathLike[str], *, engine: str = "auto") -> dict[str, Any]:
+    """Classify the pictures that a bundle brings, beside their true labels.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        engine: what runs the network, see ``toolkit.Predictor.load``.
+
+    Returns:
+        ``{"bundle", "engine", "rows"}``.
+    """
+    from toolkit.inference import examples
+
+    return examples.answer_examples(Path(bundle), engine)
+
+
+@call
+def recommend_engine(bundle: str | os.PathLike[str], engine: str, *, force: bool = False) -> dict[str, str]:
+    """Make an engine the one that ``"recommended"`` means for a bundle, at once also where it is served.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        engine: such as ``"litert-int8"``.
+        force: even one whose accuracy was not measured, or was too low, when the bundle was written.
+
+    Returns:
+        ``{"bundle", "recommended"}``.
+    """
+    from toolkit.inference import bundles
+
+    return {"bundle": str(bundles.recommend_engine(Path(bundle), engine, force=force)), "recommended": engine}
+
+
+def serve(
+    directory: str | os.PathLike[str], *, host: str = "127.0.0.1", port: int = 8501, engine: str = "auto"
+) -> None:
+    """Answer TensorFlow Serving's REST protocol for every bundle, until interrupted.
+
+    Args:
+        directory: holds bundles.
+        host: address to listen on; ``"0.0.0.0"`` for every interface.
+        port: 0 takes any free one.
+        engine: what runs the networks, see ``toolkit.Predictor.load``.
+    """
+    from toolkit.serving import serve as run_server
+
+    run_server(Path(directory), host=host, port=port, engine=engine)
+
+
+def demo(
+    directory: str | os.PathLike[str] = "saved_models",
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    engine: str = "auto",
+    root_path: str = "",
+) -> None:
+    """Open the web demo, until interrupted.
+
+    Args:
+        directory: holds bundles.
+        host: address to listen on; ``"0.0.0.0"`` for every interface.
+        port: by default ``$PORT``, or 7860.
+        engine: what runs the networks, see ``toolkit.Predictor.load``.
+        root_path: where a reverse proxy puts the page.
+    """
+    from toolkit.demo import launch
+
+    launch(Path(directory), host=host, port=port, engine=engine, root_path=root_path)

@@ -1,0 +1,164 @@
+"""The call that classifies pictures."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.api.calls import call
+from toolkit.api.results import Predictions
+from toolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from toolkit.inference import Prediction
+    from toolkit.inference.inputs import Input
+
+
+@call
+def predict(
+    bundle: str | os.PathLike[str],
+    images: Any,
+    *,
+    top_k: int = 5,
+    cluster: str | None = None,
+    others: Sequence[str | os.PathLike[str]] = (),
+    crops: int = 1,
+    scales: Sequence[int] = (),
+    engine: str = "auto",
+) -> Predictions:
+    """Classify pictures with a bundle.
+
+    Who asks again and again opens the bundle once: ``toolkit.Predictor.load(bundle).predict(images)``.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+        images: one or several: files, folders, patterns such as ``"photos/*.jpg"``; or pictures of any kind that
+            ``toolkit.Predictor.predict`` takes: bytes, Pillow images, uint8 arrays.
+        top_k: labels for each picture.
+        cluster: predict on this Ray cluster; ``"local"`` starts one here.
+        others: bundles whose answers are averaged in.
+        crops: of each picture, to average.
+        scales: shorter sides in pixels, each with all of the crops.
+        engine: what runs the network, see ``toolkit.Predictor.load``.
+
+    Returns:
+        A row for each picture: ``{"path", "predictions", "rejected"}``, or ``{"path", "error"}`` of one that cannot be
+        read. A notebook shows them beside the pictures.
+
+    Raises:
+        UserError: no such bundle, or nothing that can be read.
+    """
+    request = Request(bundle, top_k, cluster, tuple(others), crops, tuple(scales), engine)
+    request.check()
+    pictures = list(_given(images))
+    rows = list(request.answers(pictures))
+    if all("error" in row for row in rows):
+        from toolkit.inference.inputs import nothing_answered
+
+        raise nothing_answered([f"{row['path']}: {row['error']}" for row in rows] or ["no pictures were given"])
+    return Predictions(rows, [picture.source for picture in pictures])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to classify.
+
+    Attributes:
+        path: names it in answers.
+        source: what is decoded.
+        reason: why it is none; empty if it is one.
+    """
+
+    path: str
+    source: Any
+    reason: str = ""
+
+    @classmethod
+    def found(cls, found: "Input") -> "Picture":
+        """A file that was looked for."""
+        return cls(found.path, found.path, found.reason)
+
+
+def _given(images: Any) -> Iterator[Picture]:
+    """Name pictures of any kind, finding the files that paths stand for."""
+    from toolkit.inference.images import iter_images
+    from toolkit.inference.inputs import find_pictures
+
+    items, _ = iter_images(images)
+    items = list(items)
+    if all(isinstance(item, str | os.PathLike) for item in items):
+        yield from map(Picture.found, find_pictures([os.fspath(item) for item in items]))
+    else:
+        for index, item in enumerate(items):
+            is_path = isinstance(item, str | os.PathLike)
+            yield Picture(os.fspath(item) if is_path else f"images[{index}]", item)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What answers, and how, see ``predict``."""
+
+    bundle: str | os.PathLike[str]
+    top_k: int = 5
+    cluster: str | None = None
+    others: tuple[str | os.PathLike[str], ...] = ()
+    crops: int = 1
+    scales: tuple[int, ...] = ()
+    engine: str = "auto"
+
+    def check(self) -> None:
+        """Refuse bundles that are none, before pictures are looked for."""
+        from toolkit.bundle import find_bundle
+
+        if self.top_k < 1:
+            raise UserError(f"top_k must be at least 1, got {self.top_k}")
+        for bundle in self._bundles:
+            find_bundle(bundle)
+
+    @property
+    def _bundles(self) -> list[Any]:
+        return [self.bundle, *self.others]
+
+    def answers(self, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
+        """Answer pictures one by one, as rows of ``predict``."""
+        from toolkit.inference.choice import require_engine
+        from toolkit.progress import step
+
+        require_engine(self.engine)
+        sources = [picture.source for picture in pictures if not picture.reason]
+        found = self._over_ray(sources) if self.cluster else self._here(sources)
+        with step("classifying", len(pictures)) as told:
+            for done, picture in enumerate(pictures, start=1):
+                answer = {"error": picture.reason} if picture.reason else next(found)
+                if isinstance(answer, UserError):
+                    answer = {"error": answer.reason(picture.path)}
+                yield {"path": picture.path} | answer
+                told(done)
+
+    def _here(self, sources: Iterable[Any]) -> Iterator[dict[str, Any] | UserError]:
+        from toolkit.inference import Predictor
+
+        predictor = Predictor.load_several(self._bundles, self.engine, crops=self.crops, scales=self.scales)
+        for answer in predictor.iter_answers(sources):
+            if isinstance(answer, UserError):
+                yield answer
+            else:
+                best = predictor.top(answer.probabilities, self.top_k)
+                yield _document(best, predictor.reason(answer), answer.novelty)
+
+    def _over_ray(self, sources: Sequence[Any]) -> Iterator[dict[str, Any] | UserError]:
+        from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
+
+        options = PredictOptions(self.engine, self.crops, self.scales, self.top_k)
+        assert self.cluster is not None
+        for answer in predict_over_ray(self._bundles, sources, options, address=self.cluster):
+            if isinstance(answer, UserError):
+                yield answer
+            else:
+                yield _document(answer.predictions, answer.reason, answer.novelty)
+
+
+def _document(predictions: "list[Prediction]", reason: str, novelty: float | None) -> dict[str, Any]:
+    """Put an answer together; of bundles that do not tell novelty, without it."""
+    document = {"predictions": [vars(prediction) for prediction in predictions], "rejected": bool(reason)}
+    return document if novelty is None else document | {"reason": reason, "novelty": novelty}
