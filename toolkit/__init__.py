@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from toolkit.api.bundles import recommend_engine as recommend_engine
     from toolkit.api.bundles import serve as serve
     from toolkit.api.bundles import verify as verify
+    from toolkit.api.doctor import doctor as doctor
     from toolkit.api.explaining import explain as explain
     from toolkit.api.networks import check as check
     from toolkit.api.networks import convert_weights as convert_weights
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "toolkit.api.bundles": "answer_examples benchmark compress demo ensemble evaluate export list_bundles "
     "recommend_engine serve verify",
+    "toolkit.api.doctor": "doctor",
     "toolkit.api.explaining": "explain",
     "toolkit.api.networks": "check convert_weights download_weights list_weights models samples verify_weights",
     "toolkit.api.predicting": "predict",

@@ -55,7 +55,7 @@ def predict(
     if all("error" in row for row in rows):
         from toolkit.inference.inputs import nothing_answered
 
-        raise nothing_answered([f"{row['path']}: {row['error']}" for row in rows] or ["no pictures were given"])
+        raise nothing_answered([f"{row['path']}: {row['error']}" for row in rows])
     return Predictions(rows, [picture.source for picture in pictures])
 
 
@@ -86,6 +86,8 @@ def _given(images: Any) -> Iterator[Picture]:
 
     items, _ = iter_images(images)
     items = list(items)
+    if not items:
+        raise UserError("no pictures were given; expected a file, a folder, a pattern, a picture, or several in a list")
     if all(isinstance(item, str | os.PathLike) for item in items):
         yield from map(Picture.found, find_pictures([os.fspath(item) for item in items]))
     else:

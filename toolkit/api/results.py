@@ -354,7 +354,8 @@ def _accuracy(metrics: dict[str, Any]) -> str:
     >>> _accuracy({"subset": "test", "top1": 0.9, "n": 1000})
     'test accuracy 90.00 % (1,000 pictures)'
     """
-    return f"{metrics['subset']} accuracy {100 * metrics['top1']:.2f} % ({metrics['n']:,} pictures)"
+    known = {"train": "train ", "val": "validation ", "test": "test "}
+    return f"{known.get(metrics['subset'], '')}accuracy {100 * metrics['top1']:.2f} % ({metrics['n']:,} pictures)"
 
 
 __all__ = [

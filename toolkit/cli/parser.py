@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
+    for add in (_add_machine, _add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
         add(commands)
     return parser
 
@@ -51,6 +51,12 @@ def _action(actions, name: str, summary: str, *, json: bool = True) -> argparse.
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help=told)
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
     return parser
+
+
+def _add_machine(commands) -> None:
+    _command(commands, "doctor", "tell what is installed, which engines answer, and what is missing")
+    parser = _command(commands, "completion", "print a script that completes commands in a shell", json=False)
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
 
 
 def _add_networks(commands) -> None:
