@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from toolkit.api.bundles import ensemble as ensemble
     from toolkit.api.bundles import evaluate as evaluate
     from toolkit.api.bundles import export as export
+    from toolkit.api.bundles import import_model as import_model
     from toolkit.api.bundles import list_bundles as list_bundles
     from toolkit.api.bundles import recommend_engine as recommend_engine
     from toolkit.api.bundles import serve as serve
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from toolkit.spec import Preprocessing as Preprocessing
 
 _NAMES = {
-    "toolkit.api.bundles": "answer_examples benchmark compress demo ensemble evaluate export list_bundles "
+    "toolkit.api.bundles": "answer_examples benchmark compress demo ensemble evaluate export import_model list_bundles "
     "recommend_engine serve verify",
     "toolkit.api.doctor": "doctor",
     "toolkit.api.explaining": "explain",

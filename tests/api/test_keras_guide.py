@@ -9,11 +9,11 @@ from toolkit.data import pipeline
 
 def test_guide_to_transfer_learning_and_fine_tuning(few, tmp_path):
     keras.utils.set_random_seed(0)
-    preprocessing = toolkit.model_info("resnet20").preprocessing
+    preprocessing = toolkit.model_info("lenet5").preprocessing
     train_ds = pipeline(few, "train", preprocessing=preprocessing, batch_size=8).as_tf()
     validation_ds = pipeline(few, "val", preprocessing=preprocessing, batch_size=8).as_tf()
 
-    base_model = toolkit.create_model("resnet20", include_top=False)
+    base_model = toolkit.create_model("lenet5", include_top=False)
     base_model.trainable = False
     inputs = keras.Input(shape=preprocessing.input_shape)
     x = base_model(inputs, training=False)

@@ -13,8 +13,8 @@ import toolkit
 
 CALLS = """
     answer_examples benchmark check compress convert_weights demo doctor download_weights ensemble evaluate explain
-    export finetune gradcheck list_bundles list_cache list_weights models predict prune_cache recommend_engine samples
-    serve train tune verify verify_cache verify_weights
+    export finetune gradcheck import_model list_bundles list_cache list_weights models predict prune_cache
+    recommend_engine samples serve train tune verify verify_cache verify_weights
 """
 OTHERS = """
     ImageFolder Predictor Preprocessing Source UserError __version__ create_model list_models load_weights model_info

@@ -9,14 +9,14 @@ from argparse import ArgumentParser
 import pytest
 
 import toolkit
-from toolkit.api.options import option_names
+from toolkit.api.options import is_for_python
 from toolkit.cli.options import subcommands
 from toolkit.cli.parser import build_parser
 
 #: Options of printing, which a call has no use for.
 PRINTING = {"help", "json", "csv", "verbose", "config"}
 #: Commands with an action whose call has a name of its own.
-NAMED = {"bundles examples": "answer_examples", "bundles recommend": "recommend_engine"}
+NAMED = {"import": "import_model", "bundles examples": "answer_examples", "bundles recommend": "recommend_engine"}
 #: Commands that are for a shell alone.
 OF_A_SHELL = {"completion"}
 #: Options that the command line must have, since its results last no longer than it, and a call need not.
@@ -43,7 +43,7 @@ def test_options_of_a_command_are_keywords_of_its_call(command):
     actions = reversed(COMMANDS[command]._actions)  # of several with one name, the first has its default
     options = {action.dest: action for action in actions if action.dest not in PRINTING}
     parameters = inspect.signature(getattr(toolkit, call_of(command))).parameters
-    assert set(options) == set(option_names(getattr(toolkit, call_of(command))))
+    assert set(options) == {name for name in parameters if not is_for_python(name)}
     for name, action in options.items():
         default = parameters[name].default
         is_required = action.required and action.nargs not in ("?", "*")
@@ -68,6 +68,6 @@ def test_every_option_of_a_call_is_documented_and_its_types_resolve(command):
     parameters = inspect.signature(function).parameters
     assert re.findall(r"^    (\w+): ", told[1] if told else "", re.MULTILINE) == list(parameters)
     own = {**vars(toolkit), **vars(inspect.getmodule(inspect.unwrap(function)))}
-    from toolkit.spec import Preprocessing
+    from toolkit.lazy import keras
 
-    assert typing.get_type_hints(function, {**own, "Preprocessing": Preprocessing})
+    assert typing.get_type_hints(function, {**own, "Preprocessing": toolkit.Preprocessing, "keras": keras})

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.calls import call
 from toolkit.api.options import source_of
-from toolkit.api.results import Compressed, Evaluated, Result, _accuracy, _extra
+from toolkit.api.results import FORMATS, Compressed, Evaluated, Result, _accuracy, _extra
 from toolkit.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from toolkit.spec import Preprocessing
 
 
 @call
@@ -182,6 +185,71 @@ def compress(
     source: Any = source_of(data, split_folders, join_classes)
     place = Path(bundle)
     return Compressed(compress_bundle(place, method, data=source, options=options, skip_bad=skip_bad, force=force))
+
+
+class Imported(Result):
+    """Somebody else's network as a bundle, see ``toolkit.import_model``."""
+
+    @property
+    def place(self) -> Path | None:
+        """The bundle's folder for what is beside the SavedModel."""
+        return _extra(self)
+
+    def _lines(self) -> list[str]:
+        return [f"{self['model']}: {len(self['labels'])} classes", self["bundle"]]
+
+
+@call
+def import_model(
+    file: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | Sequence[str],
+    preprocessing: "str | Preprocessing | None" = None,
+    data: str | os.PathLike[str] | None = None,
+    examples: int = 0,
+    force: bool = False,
+    formats: Sequence[str] = FORMATS,
+    skip_bad: bool = False,
+    split_folders: str | Mapping[str, str] | None = None,
+    join_classes: bool = False,
+) -> Imported:
+    """Make a bundle of a classifier that somebody else trained with Keras.
+
+    Args:
+        file: a ``.keras`` or ``.h5`` file of a whole model, such as Teachable Machine's ``keras_model.h5``. It may
+            answer logits, probabilities, or one sigmoid.
+        out: the bundle, ``saved_models/NAME``.
+        labels: class names in the order of the outputs: a file, one a line, numbered or not; or a list.
+        preprocessing: what it was trained with, see ``toolkit.finetune``; by default as its layers tell.
+        data: pictures of its classes: engines are compared on some, the int8 file is calibrated on others. Without them
+            engines are compared on noise, and there is no int8 file.
+        examples: pictures to ship in the bundle for the demo.
+        force: write the bundle even if its engines disagree.
+        formats: files of the bundle, see ``toolkit.finetune``.
+        skip_bad: leave unreadable pictures out instead of refusing the folder.
+        split_folders: see ``toolkit.finetune``.
+        join_classes: see ``toolkit.finetune``.
+
+    Returns:
+        ``{"bundle", "model", "labels", "parity"}``: by engine, the largest difference in probability from Keras.
+
+    Raises:
+        UserError: no such network, labels that do not fit it, or nothing tells its preprocessing.
+    """
+    from toolkit.workflows.steps import ExportOptions, import_network
+
+    chosen = ExportOptions(Path(out), examples, force, tuple(formats))
+    return Imported(
+        import_network(
+            Path(file),
+            chosen,
+            labels=labels,
+            preprocessing=preprocessing,
+            data=None if data is None else source_of(data, split_folders, join_classes),
+            skip_bad=skip_bad,
+        )
+    )
 
 
 @call

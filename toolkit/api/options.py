@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +81,18 @@ def write_options(place: Path, command: str, options: Mapping[str, Any]) -> None
 
     from toolkit import __version__
 
-    table = {name: _plain(value) for name, value in options.items() if value is not None and not callable(value)}
+    table = {name: _plain(value) for name, value in options.items() if _is_option(name, value)}
     head = f"# toolkit {command} --config {RUN_FILE}   (toolkit {__version__})\n"
     write_file(place / RUN_FILE, head + tomli_w.dumps(table))
+
+
+def _is_option(name: str, value: Any) -> bool:
+    return value is not None and not is_for_python(name)
+
+
+def is_for_python(name: str) -> bool:
+    """Tell if a keyword of a call takes objects, so that a command has no such option."""
+    return name == "callbacks" or name.startswith("on_")
 
 
 def _plain(value: Any) -> Any:
@@ -98,10 +107,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def option_names(function: Callable[..., Any]) -> list[str]:
-    """List the options of a call: its parameters but those that only Python can give, such as ``on_epoch``."""
-    import inspect
-
-    return [name for name in inspect.signature(function).parameters if not name.startswith("on_")]

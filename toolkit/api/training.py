@@ -11,6 +11,8 @@ from toolkit.api.results import FORMATS, Result, Trained
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
+    import keras
+
     from toolkit.training.hosts import Hosts
 
 
@@ -35,6 +37,8 @@ def train(
     skip_bad: bool = False,
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
+    track: Sequence[str] = (),
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trained:
     """Train a network on a folder of pictures.
@@ -61,6 +65,9 @@ def train(
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         split_folders: see ``toolkit.finetune``.
         join_classes: see ``toolkit.finetune``.
+        track: also note the run in these: ``"tensorboard"`` in its directory, ``"mlflow"`` in ``mlruns`` or where
+            ``MLFLOW_TRACKING_URI`` says, ``"wandb"`` offline in its directory.
+        callbacks: of Keras, called after the run's own.
         on_epoch: called with each epoch's metrics.
 
     Returns:
@@ -87,6 +94,8 @@ def train(
                 smoke_run=smoke,
                 resume=bool(resume),
                 skip_bad=skip_bad,
+                track=(track,) if isinstance(track, str) else tuple(track),
+                callbacks=tuple(callbacks),
                 hosts=hosts,
             ),
             export=None if export is None else ExportOptions(Path(export), examples, force, tuple(formats)),

@@ -121,6 +121,8 @@ def _add_training(commands) -> None:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of host 0, where several hosts train together")
     parser.add_argument("--num-hosts", type=_positive, metavar="N", help="how many they are; run this on each of them")
     parser.add_argument("--host-id", type=int, metavar="I", help="which of them this is, from 0")
+    tracked = "also note the run in tensorboard, mlflow or wandb, on this machine; once for each"
+    parser.add_argument("--track", action="append", default=[], metavar="T", help=tracked)
     parser.add_argument("--export", type=Path, metavar="saved_models/NAME", help="write a bundle's next version")
     _add_export(parser)
     _add_formats(parser)
@@ -284,6 +286,20 @@ def _add_bundles(commands) -> None:
     )
     _add_reading(parser)
     _add_export(parser)
+    _add_skip_bad(parser)
+
+    parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained with Keras")
+    parser.set_defaults(handler="import_model")
+    kinds = "a .keras or .h5 file of a whole model, such as Teachable Machine's keras_model.h5"
+    parser.add_argument("file", type=Path, metavar="FILE", help=kinds)
+    parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
+    parser.add_argument("--labels", required=True, type=Path, metavar="FILE", help="class names in order, one a line")
+    told = "what it was trained with, if its layers do not tell: imagenet, caffe, inception, none, or fields as JSON"
+    parser.add_argument("--preprocessing", metavar="P", help=told)
+    parser.add_argument("--data", type=Path, help="pictures to compare engines on, and to calibrate int8 with")
+    _add_reading(parser)
+    _add_export(parser)
+    _add_formats(parser)
     _add_skip_bad(parser)
 
     parser = _command(

@@ -36,6 +36,8 @@ class TrainOptions:
         smoke_run: two epochs only; a later run may take the place of this one.
         resume: go on with the run in ``out``, if it holds one. What is not given comes from that run.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
+        track: names of ``toolkit.training.report.tracking.TRACKERS`` that note the run.
+        callbacks: of Keras, beside the run's own.
         hosts: the others that train along, each calling ``train_folder``; the first one writes and reports.
     """
 
@@ -45,6 +47,8 @@ class TrainOptions:
     smoke_run: bool = False
     resume: bool = False
     skip_bad: bool = False
+    track: tuple[str, ...] = ()
+    callbacks: "tuple[keras.callbacks.Callback, ...]" = ()
     hosts: Hosts | None = None
 
 
@@ -66,6 +70,7 @@ class RunCommand:
     smoke: bool = False
     export: dict[str, Any] | None = None
     bundle: str | None = None
+    track: tuple[str, ...] = ()
 
     @classmethod
     def resolved(
@@ -98,6 +103,7 @@ class RunCommand:
             smoke=options.smoke_run or (begun.smoke and not lengthened),
             export=begun.export if export is None else _as_document(export),
             bundle=begun.bundle,
+            track=tuple(options.track or begun.track),
         )
 
     @property
@@ -141,6 +147,8 @@ def settings_of(
     """Resolve the settings: those of the recipe, or of the run that goes on with it, and ``overrides`` on top."""
     goes_on = begun is not None and begun.recipe == command.recipe
     config = apply_overrides(run.config() if goes_on else recipe(command.recipe), overrides)
+    if "tensorboard" in command.track:
+        config = apply_overrides(config, ["run.tensorboard=true"])
     return smoke(config) if command.smoke else config
 
 

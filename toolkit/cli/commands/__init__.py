@@ -9,6 +9,7 @@ from toolkit.cli.commands.bundles import (
     ensemble,
     evaluate,
     export,
+    import_model,
     manage_bundles,
     serve,
     verify,

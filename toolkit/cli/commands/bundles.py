@@ -102,6 +102,13 @@ def _print_compression(result: dict[str, Any]) -> None:
     print(rows[-1]["verdict"])
 
 
+def import_model(arguments: Namespace) -> None:
+    from toolkit.api.bundles import import_model as call
+
+    result = call(**given(arguments, call))
+    return print_json(result) if arguments.json else print(result["bundle"])
+
+
 def export(arguments: Namespace) -> None:
     from toolkit.api.bundles import export as call
 
