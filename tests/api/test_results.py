@@ -110,3 +110,24 @@ def test_check_shows_the_pictures_it_speaks_of(few, tmp_path):
 def test_arguments_that_a_call_has_not_are_refused(few):
     with pytest.raises(TypeError, match="modle"):
         toolkit.finetune(few, modle="lenet5")
+
+
+@pytest.mark.slow
+def test_runs_export_and_bundles_compress(few, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = toolkit.train(few, model="lenet5", out="run", set={"run.epochs": 2, "run.batch_size": 8})
+    assert "Learning curves" in run.report().html
+    assert run.model.output_shape == (None, 3)
+    assert run.export("saved_models/mine") == Path("saved_models/mine/1")
+    assert "saved_models/mine/1" in repr(run)
+    noted = tomllib.loads(Path("run/run.toml").read_text())
+    assert (noted["recipe"], noted["set"]) == ("lenet", ["run.epochs=2", "run.batch_size=8"])
+
+    small = toolkit.compress("saved_models/mine", method="float16", data=few)
+    assert small["bundle"] == "saved_models/mine/2"
+    assert "float16" in small.report().html
+    assert tomllib.loads(Path("saved_models/mine/2/assets.extra/run.toml").read_text())["method"] == "float16"
+    again = toolkit.compress("saved_models/mine", method="float16", data=few)
+    assert not again["written"]
+    with pytest.raises(UserError, match="nothing was measured"):
+        again.report()

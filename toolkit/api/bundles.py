@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.calls import call
 from toolkit.api.options import source_of
-from toolkit.api.results import FORMATS, Compressed, Evaluated, Result, _accuracy, _extra
+from toolkit.api.results import FORMATS, Compressed, Evaluated, Result, accuracy_in_words, place_beside
 from toolkit.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Joined(Result):
     @property
     def place(self) -> Path | None:
         """The bundle's folder for what is beside the SavedModel."""
-        return _extra(self)
+        return place_beside(self)
 
     def _lines(self) -> list[str]:
-        return [*([_accuracy(self["metrics"])] if "top1" in self["metrics"] else []), self["bundle"]]
+        return [*([accuracy_in_words(self["metrics"])] if "top1" in self["metrics"] else []), self["bundle"]]
 
 
 @call
@@ -193,7 +193,7 @@ class Imported(Result):
     @property
     def place(self) -> Path | None:
         """The bundle's folder for what is beside the SavedModel."""
-        return _extra(self)
+        return place_beside(self)
 
     def _lines(self) -> list[str]:
         return [f"{self['model']}: {len(self['labels'])} classes", self["bundle"]]

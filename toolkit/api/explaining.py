@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.calls import call
-from toolkit.api.results import Page, Result
+from toolkit.api.results import Result
 from toolkit.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ class Explained(Result):
 
     words: tuple[str, ...] = ()
     picture: Path | None = None
-
-    def report(self) -> Page:
-        """Make a page of the words and the picture that was drawn."""
-        return super().report()
 
     def _title(self) -> str:
         return str(self.get("image") or self.get("layer") or "explanation")
@@ -101,7 +97,7 @@ def explain(
 
         read = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
         own = None if labels is None else Path(labels)
-        return open_explainer(os.fspath(network), weights=weights, labels=own, preprocessing=read)  # type: ignore[arg-type]
+        return open_explainer(os.fspath(network), weights=weights, labels=own, preprocessing=read)
 
     document, words = _SHOWING[show](asked, open_network)
     result = Explained(document | ({"path": str(asked.out)} if asked.out else {}))

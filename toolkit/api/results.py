@@ -140,7 +140,7 @@ class Finetuned(Result):
     @property
     def place(self) -> Path | None:
         """The bundle's folder for what is beside the SavedModel."""
-        return _extra(self)
+        return place_beside(self)
 
     def resolved(self) -> dict[str, Any]:
         """The network that was chosen, where there were several."""
@@ -194,7 +194,7 @@ class Trained(Result):
         return {key: noted[key] for key in ("data", "model", "recipe")} | {"resume": None}
 
     def _lines(self) -> list[str]:
-        lines = [f"{_accuracy(self['metrics'])}"] if "metrics" in self else []
+        lines = [f"{accuracy_in_words(self['metrics'])}"] if "metrics" in self else []
         return lines + [self[key] for key in ("run", "bundle") if key in self]
 
 
@@ -216,7 +216,7 @@ class Compressed(Result):
     @property
     def place(self) -> Path | None:
         """The new version's folder for what is beside the SavedModel; None if none was written."""
-        return _extra(self) if self["written"] else None
+        return place_beside(self) if self["written"] else None
 
     def _lines(self) -> list[str]:
         if "report" not in self:
@@ -229,7 +229,7 @@ class Evaluated(Result):
     """A bundle's accuracy on a folder, see ``toolkit.evaluate``."""
 
     def _title(self) -> str:
-        return f"{_accuracy(self)}, {self['engine']}"
+        return f"{accuracy_in_words(self)}, {self['engine']}"
 
     def _lines(self) -> list[str]:
         return [self._title(), f"measured on {self['pictures']}"]
@@ -342,16 +342,17 @@ def _readable(pictures: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _extra(result: Result) -> Path | None:
+def place_beside(result: Result) -> Path | None:
+    """Give the folder of a bundle's files beside the SavedModel, if the result has a bundle."""
     from toolkit.bundle import EXTRA
 
     return Path(result["bundle"]) / EXTRA if "bundle" in result else None
 
 
-def _accuracy(metrics: dict[str, Any]) -> str:
+def accuracy_in_words(metrics: dict[str, Any]) -> str:
     """Word an accuracy.
 
-    >>> _accuracy({"subset": "test", "top1": 0.9, "n": 1000})
+    >>> accuracy_in_words({"subset": "test", "top1": 0.9, "n": 1000})
     'test accuracy 90.00 % (1,000 pictures)'
     """
     known = {"train": "train ", "val": "validation ", "test": "test "}

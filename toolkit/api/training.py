@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.api.calls import call
 from toolkit.api.options import overrides_of, source_of
@@ -224,7 +224,7 @@ def gradcheck(
     size: int | None = None,
     batch: int = 4,
     entries: int = 3,
-    batch_norm: str = "batch",
+    batch_norm: Literal["batch", "running"] = "batch",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Hold a network's gradients against numerical ones, in float64.

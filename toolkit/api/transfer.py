@@ -105,7 +105,6 @@ def finetune(
         useless = ", ".join(option for option, is_given in given.items() if is_given)
         raise UserError(f"--unfreeze none trains no stages, and {useless} would change nothing; leave one out")
     from toolkit.factory import read_preprocessing
-    from toolkit.machine import cache_dir
     from toolkit.transfer import AugmentedViews, Extraction, FinetuneOptions, HeadOptions, UnfrozenOptions
     from toolkit.workflows import ExportOptions
     from toolkit.workflows.finetune import FolderOptions
@@ -125,7 +124,7 @@ def finetune(
         deadline=None if budget is None else started + seconds(budget),
     )
     options = FolderOptions(
-        cache_dir=cache or cache_dir() / "features",
+        cache_dir=_features(cache),
         finetuning=finetuning,
         report=None if report is None else Path(report),
         skip_bad=skip_bad,

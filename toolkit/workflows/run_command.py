@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ class TrainOptions:
 
     recipe_name: str | None = None
     overrides: tuple[str, ...] = ()
-    weights: str | Path | None = None
+    weights: str | os.PathLike[str] | None = None
     smoke_run: bool = False
     resume: bool = False
     skip_bad: bool = False
@@ -75,7 +76,7 @@ class RunCommand:
     @classmethod
     def resolved(
         cls,
-        data: str | Path | None,
+        data: str | os.PathLike[str] | None,
         model_name: str | None,
         options: TrainOptions,
         export: ExportOptions | None,
@@ -123,7 +124,7 @@ class RunCommand:
         return ExportOptions(**given)
 
 
-def _absolute(weights: str | Path) -> str:
+def _absolute(weights: str | os.PathLike[str]) -> str:
     """Make a path that exists absolute; anything else is a tag."""
     return str(Path(weights).absolute()) if Path(weights).exists() else str(weights)
 
@@ -132,7 +133,7 @@ def _as_document(export: ExportOptions) -> dict[str, Any]:
     return dataclasses.asdict(export) | {"directory": str(export.directory.absolute())}
 
 
-def begun_command(run: RunDirectory, data: str | Path | None, options: TrainOptions) -> RunCommand | None:
+def begun_command(run: RunDirectory, data: str | os.PathLike[str] | None, options: TrainOptions) -> RunCommand | None:
     """Read the command of the run that goes on; None where one begins."""
     if not options.resume or (data is not None and not run.exists):
         return None

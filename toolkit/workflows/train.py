@@ -40,7 +40,7 @@ log = logging.getLogger("toolkit")
 
 
 def train_folder(
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     model_name: str | None = None,
     *,
     out: str | Path,
@@ -211,8 +211,16 @@ def _trained_model(
                 model, preprocessing = _built(plan, run)
             tracking, callbacks = listeners
             tracking.begin(run, dataclasses.asdict(config))
-            listening = {"on_epoch": tracking.epoch, "callbacks": callbacks}
-            model = train(model, plan.split, preprocessing, config, run, shard=shard, **listening)
+            model = train(
+                model,
+                plan.split,
+                preprocessing,
+                config,
+                run,
+                shard=shard,
+                on_epoch=tracking.epoch,
+                callbacks=callbacks,
+            )
             if hosts:
                 disconnect()
             best = best_epoch(config.optimizer, run.history()) if config.run.early_stopping else None

@@ -27,7 +27,7 @@ def finetune(arguments: Namespace) -> None:
 def cache(arguments: Namespace) -> None:
     from toolkit.api import transfer as calls
 
-    call = {"list": calls.list_cache, "verify": calls.verify_cache, "prune": calls.prune_cache}[arguments.action]
+    call: Any = {"list": calls.list_cache, "verify": calls.verify_cache, "prune": calls.prune_cache}[arguments.action]
     report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
