@@ -65,6 +65,15 @@ def test_words_of_the_command_line_are_what_the_file_does_not_name(read):
     assert read('cache = "here"\n', "cache", "list").cache == Path("here")
 
 
+def test_file_may_stand_before_an_action(tmp_path, capsys):
+    (tmp_path / "run.toml").write_text('cache = "here"\n')
+    words = ["cache", "--config", str(tmp_path / "run.toml"), "list"]
+    assert parse(build_parser(), words).cache == Path("here")
+    with pytest.raises(SystemExit):  # no option of all commands
+        parse(build_parser(), words[1:])
+    assert "toolkit: error: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -26,8 +26,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
         UserError: the file cannot be read, or has options that the command has not.
     """
     file = _config_file(argv)
-    if file is not None:
-        _take_defaults(_command_parser(parser, argv), file)
+    command = _command_parser(parser, argv)
+    if file is not None and command is not parser:
+        _take_defaults(command, file)
     arguments = parser.parse_args(argv)
     if file is None and getattr(arguments, "config", None) is not None:
         raise UserError("write --config in full, with its file behind it")
@@ -48,10 +49,7 @@ def _config_file(argv: Sequence[str]) -> str | None:
 
 def _command_parser(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.ArgumentParser:
     for word in argv:
-        commands = subcommands(parser)
-        if word not in commands:
-            break
-        parser = commands[word]
+        parser = subcommands(parser).get(word, parser)
     return parser
 
 
