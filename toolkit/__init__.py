@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from toolkit.api.transfer import verify_cache as verify_cache
     from toolkit.catalogue import list_models as list_models
     from toolkit.catalogue import model_info as model_info
+    from toolkit.data.feed.handed import pipeline as pipeline
     from toolkit.data.scan.folder import ImageFolder as ImageFolder
     from toolkit.data.scan.folder import scan_arrays as scan_arrays
     from toolkit.data.scan.folder import scan_folder as scan_folder
@@ -71,6 +72,7 @@ _NAMES = {
     "toolkit.api.training": "gradcheck train tune",
     "toolkit.api.transfer": "finetune list_cache prune_cache verify_cache",
     "toolkit.catalogue": "list_models model_info",
+    "toolkit.data.feed.handed": "pipeline",
     "toolkit.data.scan.folder": "ImageFolder scan_arrays scan_folder",
     "toolkit.data.sources.source": "Source",
     "toolkit.errors": "UserError",

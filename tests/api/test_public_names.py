@@ -18,7 +18,7 @@ CALLS = """
 """
 OTHERS = """
     ImageFolder Predictor Preprocessing Source UserError __version__ create_model list_models load_weights model_info
-    preprocessing_of save_weights scan_arrays scan_folder
+    pipeline preprocessing_of save_weights scan_arrays scan_folder
 """
 
 
