@@ -40,6 +40,7 @@ def test_bundle_answers_what_the_network_answers(theirs, tmp_path):
     assert (result.place / "run.toml").exists()
 
 
+@pytest.mark.slow
 def test_pictures_calibrate_an_int8_file(theirs, make_folder, tmp_path):
     home, _ = theirs
     photos = make_folder(tmp_path / "photos", {"ant": 6, "wasp": 6})
