@@ -1,5 +1,6 @@
 """Progress of a call where a person looks on: bars of tqdm in a notebook and on a terminal."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ def bars_for_people() -> Iterator[None]:
     if is_shown() or not _is_watched():
         yield
         return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a person has no use for what TensorFlow says of its build
     bars = Bars()
     try:
         with shown_on(bars):
