@@ -9,7 +9,6 @@ within a round, because a shared machine's speed drifts.
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 from pathlib import Path
@@ -24,7 +23,7 @@ from toolkit.data.feed.split import Subset
 from toolkit.engines import available_engines, open_engine
 from toolkit.engines.timing import latency
 from toolkit.export import export_bundle
-from toolkit.machine import num_threads
+from toolkit.machine import instruction_sets, processor
 
 
 def main() -> None:
@@ -70,7 +69,7 @@ def measure(model_name: str, batches: list[int], rounds: int, directory: Path) -
             )
     return {
         "command": f"python benchmarks/engines.py {model_name}",
-        "machine": {"processor": processor(), "threads": num_threads()},
+        "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "versions": manifest.versions,
         "rows": rows,
     }
@@ -99,16 +98,6 @@ def size_of(bundle: Path, engine: str) -> int:
     file = bundle / ENGINES[engine].file
     files = [bundle / "saved_model.pb", *(bundle / "variables").iterdir()] if file == bundle else [file]
     return sum(path.stat().st_size for path in files)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line for line in lines if line.startswith("flags")).split()
-        extensions = [flag for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
-        return next(line.split(":")[1].strip() for line in lines if "model name" in line) + f" ({' '.join(extensions)})"
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

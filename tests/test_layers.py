@@ -11,17 +11,34 @@ from toolkit.layers import PadChannels, UnitLength
 RNG = np.random.default_rng(0)
 
 
-def _option_a(x, planes):
+def _option_a(x, planes, stride=2):
     """As the public CIFAR checkpoints' code: ``F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))``."""
-    return np.pad(x[:, ::2, ::2, :], ((0, 0), (0, 0), (0, 0), (planes // 4, planes // 4)))
+    return np.pad(x[:, ::stride, ::stride, :], ((0, 0), (0, 0), (0, 0), (planes // 4, planes // 4)))
 
 
-@pytest.mark.parametrize("side", [8, 7])
-def test_pad_channels_is_option_a(side):
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("side", "stride"), [(8, 2), (7, 2), (7, 3), (1, 2)])
+def test_pad_channels_is_option_a(side, stride, training):
     x = RNG.normal(size=(2, side, side, 16)).astype("float32")
-    answer = keras.ops.convert_to_numpy(PadChannels(32, 2)(x))
-    np.testing.assert_array_equal(answer, _option_a(x, 32))
-    assert answer.shape == PadChannels(32, 2).compute_output_shape(x.shape) == (2, 4, 4, 32)
+    answer = keras.ops.convert_to_numpy(PadChannels(32, stride)(x, training=training))
+    np.testing.assert_array_equal(answer, _option_a(x, 32, stride))
+    assert answer.shape == PadChannels(32, stride).compute_output_shape(x.shape)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow for gradients")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_pad_channels_has_the_gradient_of_a_slice(dtype):
+    import tensorflow as tf
+
+    x = tf.cast(RNG.normal(size=(2, 7, 6, 4)), dtype)
+    gradients = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            answer = PadChannels(8, 2, dtype=dtype)(x, training=training)
+            square = answer * answer
+        gradients.append(keras.ops.convert_to_numpy(keras.ops.cast(tape.gradient(square, x), "float64")))
+    np.testing.assert_array_equal(*gradients)
 
 
 def test_pad_channels_puts_the_odd_channel_after():

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from toolkit.api.bundles import export as export
     from toolkit.api.bundles import import_model as import_model
     from toolkit.api.bundles import list_bundles as list_bundles
+    from toolkit.api.bundles import promote_version as promote_version
+    from toolkit.api.bundles import prune_bundles as prune_bundles
     from toolkit.api.bundles import recommend_engine as recommend_engine
+    from toolkit.api.bundles import roll_back_version as roll_back_version
     from toolkit.api.bundles import serve as serve
     from toolkit.api.bundles import verify as verify
+    from toolkit.api.bundles import verify_version as verify_version
     from toolkit.api.doctor import doctor as doctor
     from toolkit.api.explaining import explain as explain
     from toolkit.api.networks import check as check
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from toolkit.api.transfer import verify_cache as verify_cache
     from toolkit.catalogue import list_models as list_models
     from toolkit.catalogue import model_info as model_info
+    from toolkit.client import AsyncClient as AsyncClient
+    from toolkit.client import Client as Client
     from toolkit.data.feed.handed import pipeline as pipeline
     from toolkit.data.scan.folder import ImageFolder as ImageFolder
     from toolkit.data.scan.folder import scan_arrays as scan_arrays
@@ -64,7 +70,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "toolkit.api.bundles": "answer_examples benchmark compress demo ensemble evaluate export import_model list_bundles "
-    "recommend_engine serve verify",
+    "promote_version prune_bundles recommend_engine roll_back_version serve verify verify_version",
     "toolkit.api.doctor": "doctor",
     "toolkit.api.explaining": "explain",
     "toolkit.api.networks": "check convert_weights download_weights list_weights models samples verify_weights",
@@ -72,6 +78,7 @@ _NAMES = {
     "toolkit.api.training": "gradcheck train tune",
     "toolkit.api.transfer": "finetune list_cache prune_cache verify_cache",
     "toolkit.catalogue": "list_models model_info",
+    "toolkit.client": "AsyncClient Client",
     "toolkit.data.feed.handed": "pipeline",
     "toolkit.data.scan.folder": "ImageFolder scan_arrays scan_folder",
     "toolkit.data.sources.source": "Source",

@@ -55,6 +55,22 @@ def processor_features(cpuinfo: Path = _CPUINFO) -> dict[str, bool]:
     return {} if flags is None else {name: not any_of.isdisjoint(flags.split()) for name, any_of in _FEATURES.items()}
 
 
+def computes_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
+    """Tell if this is an x86 processor that multiplies bfloat16: with AMX or AVX-512 BF16.
+
+    False where the system does not tell.
+    """
+    flags = _stated("flags", cpuinfo)
+    return flags is not None and bool({"amx_bf16", "avx512_bf16"}.intersection(flags.split()))
+
+
+def instruction_sets(cpuinfo: Path = _CPUINFO) -> list[str]:
+    """Name the instruction sets of this processor that the speed of networks depends on, by Linux' names."""
+    flags = set((_stated("flags", cpuinfo) or "").split())
+    known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
+    return [flag for flag in known if flag in flags]
+
+
 def _stated(field: str, cpuinfo: Path) -> str | None:
     """Look a field of the first processor up; None where the system does not tell."""
     try:
@@ -64,10 +80,11 @@ def _stated(field: str, cpuinfo: Path) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
 
 
-def bind_address(host: str, port: int, port_option: str = "--port") -> socket.socket:
+def bind_address(host: str, port: int, port_option: str = "--port", *, shared: bool = False) -> socket.socket:
     """Bind a TCP socket, not yet listening, so that a port in use is told before anything is loaded.
 
-    ``port_option`` is what the port was given by, named where another one should be chosen.
+    ``port_option`` is what the port was given by, named where another one should be chosen. A ``shared`` port may be
+    bound by several processes that all share it.
 
     Raises:
         UserError: no such port, it is in use, or the address is not this machine's.
@@ -81,6 +98,8 @@ def bind_address(host: str, port: int, port_option: str = "--port") -> socket.so
         raise cannot_listen(error, host, port, port_option) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()

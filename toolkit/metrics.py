@@ -139,6 +139,29 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, num_bins
     return round(float(counts @ np.abs(sure - right) / counts.sum()), 6)
 
 
+def rejection_curve(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+    """Count what refusing unsure answers costs and gains, for thresholds from 0 in steps of 0.01.
+
+    Args:
+        probabilities: calibrated, (examples, classes), of pictures the classifier was not fitted on.
+        labels: integer class per example.
+
+    Returns:
+        The thresholds below 1; for each, the answers whose best probability is no less; and how many of these are
+        right.
+
+    >>> below, answered, right = rejection_curve(np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]), np.array([0, 0, 1]))
+    >>> len(below), below[65], answered[0], right[0], answered[65], right[65]
+    (100, 0.65, 3, 2, 2, 2)
+    """
+    below = tuple(round(0.01 * number, 2) for number in range(100))
+    best, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    kept = [best >= threshold for threshold in below]
+    return below, tuple(int(own.sum()) for own in kept), tuple(int((own & is_right).sum()) for own in kept)
+
+
 def reject_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Find the highest probability below which an answer can be refused while ``KEPT`` of the right ones stay.
 

@@ -16,7 +16,14 @@ from toolkit.cli.parser import build_parser
 #: Options of printing, which a call has no use for.
 PRINTING = {"help", "json", "csv", "verbose", "config"}
 #: Commands with an action whose call has a name of its own.
-NAMED = {"import": "import_model", "bundles examples": "answer_examples", "bundles recommend": "recommend_engine"}
+NAMED = {
+    "bundles verify": "verify_version",
+    "bundles promote": "promote_version",
+    "bundles rollback": "roll_back_version",
+    "import": "import_model",
+    "bundles examples": "answer_examples",
+    "bundles recommend": "recommend_engine",
+}
 #: Commands that are for a shell alone.
 OF_A_SHELL = {"completion"}
 #: Options that the command line must have, since its results last no longer than it, and a call need not.

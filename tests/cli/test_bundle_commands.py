@@ -35,9 +35,9 @@ def test_recommended_engine_is_set_listed_and_answers(home):
     told = done(run("bundles", "recommend", "saved_models/digits", "openvino-int8", cwd=home))
     assert told == "saved_models/digits/2: `--engine recommended` answers with openvino-int8 from now on\n"
     listed = done(run("bundles", "list", cwd=home)).splitlines()
-    columns = "bundle network classes top-1 % pictures measured recommended engines"
+    columns = "bundle state labels network classes top-1 % pictures measured MB written recommended engines"
     assert listed[0].split() == columns.split()
-    assert listed[3].split()[:3] == ["saved_models/digits/2", "lenet5", "10"]
+    assert listed[3].split()[:4] == ["saved_models/digits/2", "whole", "lenet5", "10"]
     rows = json.loads(done(run("bundles", "list", "saved_models", "--json", cwd=home)))
     assert [row["bundle"] for row in rows] == ["saved_models/digits/1", "saved_models/digits/2"]
     assert rows[1]["recommended"] == "openvino-int8"
@@ -54,6 +54,52 @@ def test_version_that_cannot_be_read_does_not_hide_the_others(home):
     told = done(run("bundles", "list", cwd=home))
     assert "saved_models/digits/2" in told
     assert "saved_models/digits/1/assets.extra/manifest.json: damaged manifest" in told.splitlines()[-1]
+
+
+def listed(home):
+    rows = json.loads(done(run("bundles", "list", "--json", cwd=home)))
+    return {row["version"]: (row["state"], *row["labels"]) for row in rows}
+
+
+def test_versions_are_promoted_rolled_back_and_pruned(home):
+    digits = "saved_models/digits"
+    assert done(run("bundles", "promote", digits, "--label", "canary", cwd=home)) == f"{digits}/2: canary from now on\n"
+    assert done(run("bundles", "promote", f"{digits}/1", cwd=home)) == f"{digits}/1: stable from now on\n"
+    assert done(run("bundles", "promote", f"{digits}/1", cwd=home)) == f"{digits}/1: is stable already\n"
+    told = done(run("bundles", "promote", digits, cwd=home))
+    assert told == f"{digits}/2: stable from now on, in place of 1\n"
+    assert listed(home) == {1: ("whole",), 2: ("whole", "canary", "stable")}
+    assert done(run("bundles", "rollback", digits, cwd=home)) == f"{digits}/1: stable again, in place of 2\n"
+    told = done(run("bundles", "rollback", digits, "--label", "canary", "--remove", cwd=home))
+    assert told == f"{digits}/2: canary no more\n"
+    told = done(run("bundles", "prune", digits, "--keep", "1", cwd=home))
+    assert told == f"{digits}/1: stays, for a label's sake\n{digits}: nothing to remove\n"
+    done(run("bundles", "rollback", digits, "--remove", cwd=home))
+    told = done(run("bundles", "prune", digits, "--keep", "1", "--dry-run", cwd=home))
+    assert told == f"{digits}/1: would be removed\n"
+    assert done(run("bundles", "prune", digits, "--keep", "1", cwd=home)) == f"{digits}/1: removed\n"
+    assert listed(home) == {2: ("whole",)}
+
+
+def test_damaged_version_is_neither_verified_nor_promoted(home):
+    version = "saved_models/digits/2"
+    told = done(run("bundles", "verify", version, cwd=home))
+    assert told.startswith(f"{version}: ")
+    assert "litert-int8" in told
+    (home / version / "assets.extra" / "model.int8.tflite").write_bytes(b"damaged")
+    for action in ("verify", "promote"):
+        result = run("bundles", action, version, cwd=home)
+        assert result.returncode == 2
+        assert result.stderr.startswith(f"toolkit: error: {version}/assets.extra/model.int8.tflite: checksum differs")
+        assert len(result.stderr.splitlines()) == 1
+    (home / version / "assets.extra" / "model.int8.tflite").unlink()
+    assert listed(home) == {1: ("whole",), 2: ("incomplete",)}
+    (home / "saved_models" / "digits" / "version_labels.json").write_text("{")
+    rows = json.loads(done(run("bundles", "list", "--json", cwd=home)))
+    assert "version_labels.json: damaged" in rows[0]["error"]
+    (home / "saved_models" / "digits" / "version_labels.json").write_text('{"stable": [7]}')
+    told = done(run("bundles", "list", cwd=home)).splitlines()
+    assert told[-2] == "saved_models/digits: stable means version 7, which is not there any more"
 
 
 def test_engine_without_a_file_is_refused_in_one_line(home):
@@ -115,6 +161,8 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_imported(home):
         f"evaluate|{bundle}|{few}|--crops|7",
         f"evaluate|{bundle}|{few}|--with|{home / 'NOWHERE'}",
         f"benchmark|{home / 'NOWHERE'}",
+        f"export|{home / 'NOWHERE'}|--tf-serving|{home / 'new'}",
+        f"export|{bundle}|--tf-serving|{few}",
         f"verify|{home / 'NOWHERE'}|x.png",
         f"verify|{bundle}|{home / 'NOWHERE.png'}",
         f"ensemble|{home / 'NOWHERE'}|--out|{home / 'both'}",
@@ -123,6 +171,12 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_imported(home):
         f"ensemble|{bundle}|--data|{home / 'NOWHERE'}|--out|{home / 'both'}",
         f"bundles|list|{home / 'NOWHERE'}",
         f"bundles|recommend|{bundle}|litrt",
+        f"bundles|verify|{home / 'NOWHERE'}",
+        f"bundles|promote|{bundle / '7'}",
+        f"bundles|promote|{bundle}|--label|7",
+        f"bundles|rollback|{bundle}",
+        f"bundles|rollback|{bundle / '1'}",
+        f"bundles|prune|{bundle / '1'}",
     ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([sys.executable, "-c", HASTY, *wrong], capture_output=True, text=True, check=False)

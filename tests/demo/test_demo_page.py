@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -29,9 +30,9 @@ ROOT = Path(toolkit.__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def page(bundles):
-    from toolkit.demo.page import _Page
+    from toolkit.demo.tabs.classify import Classify
 
-    return _Page(Classifier(bundles))
+    return Classify(Classifier(bundles))
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +122,13 @@ def test_accuracy_by_cross_validation_is_not_called_held_out(bundles):
 
 
 def test_a_damaged_bundle_does_not_keep_the_page_from_opening(bundles, tmp_path):
-    from toolkit.demo.page import _Page
+    from toolkit.demo.tabs.classify import Classify
 
     version = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "a" / "1"))
     (version / MANIFEST).write_text("{")
     shutil.copytree(bundles / "digits" / "1", tmp_path / "b" / "1")
     build_demo(tmp_path)
-    bundle, _, examples, about, *_ = _Page(Classifier(tmp_path)).open()
+    bundle, _, examples, about, *_ = Classify(Classifier(tmp_path)).open()
     assert [value for _, value in bundle.choices] == ["a/1", "b/1"]
     assert examples == ""
     assert "damaged manifest" in about
@@ -226,10 +227,16 @@ def test_api_names_the_bundles_it_has(client, seven):
         client.predict(handle_file(seven), "digitz/1", "auto", api_name="/predict")
 
 
-def test_api_docs_show_predict_and_nothing_else(client):
+def test_api_docs_show_the_actions_and_nothing_else(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/predict"]
-    assert [p["parameter_name"] for p in endpoints["/predict"]["parameters"]] == ["picture", "bundle", "engine"]
+    named = {name: [p["parameter_name"] for p in told["parameters"]] for name, told in endpoints.items()}
+    assert named == {
+        "/predict": ["picture", "bundle", "engine"],
+        "/predict_several": ["pictures", "bundle", "engine", "crops", "reject_below"],
+        "/networks": [],
+        "/compare": ["picture", "bundles", "engines"],
+    }
+    assert all(told["description"] for told in endpoints.values())
 
 
 def test_api_over_plain_http(served, seven):
@@ -257,6 +264,23 @@ def test_only_uploads_are_read(served, picture):
     assert re.search("not uploaded|not an upload|no file was given|not its web address|null", answer), answer
 
 
+def test_fifty_visitors_at_once_are_all_answered(served, digits):
+    pictures = [path for label in "0123456789" for path in sorted((digits / label).glob("*.png"))[:5]]
+    answers: dict[int, str] = {}
+
+    def visit(number: int) -> None:
+        path = _upload(served, pictures[number].read_bytes())
+        answers[number] = _ask(served, {"path": path, "meta": {"_type": "gradio.FileData"}})
+
+    threads = [threading.Thread(target=visit, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == list(range(50))
+    assert [number for number, answer in answers.items() if "event: complete" not in answer] == []
+
+
 def test_bundle_files_are_not_served(served, bundles):
     with pytest.raises(urllib.error.HTTPError) as info:
         urllib.request.urlopen(f"{served}gradio_api/file={bundles}/digits/1/assets/labels.txt")
@@ -275,7 +299,7 @@ def test_the_doors_are_shut(served, bundles):
     assert config["analytics_enabled"] is False
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     demo = build_demo(bundles)
-    assert demo._queue.max_size == 32
+    assert demo._queue.max_size == 64
     assert demo.delete_cache == (600, 3600)
     limits = {f.concurrency_limit for f in demo.fns.values() if f.concurrency_id == "predict"}
     assert limits == {2}

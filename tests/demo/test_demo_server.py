@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 import toolkit
-from toolkit.demo import launch
+from toolkit.demo import Access, launch, server
+from toolkit.demo.server import read_users
 from toolkit.errors import UserError
 
 ROOT = Path(toolkit.__file__).parents[1]
@@ -86,6 +88,70 @@ def test_below_a_path_of_a_reverse_proxy(browser, bundles, seven, free_port):
         assert set(strays) <= {"/favicon.ico"}  # asked for by browsers, at the host's root
     finally:
         demo.close(verbose=False)
+
+
+@pytest.fixture
+def users(tmp_path) -> Path:
+    path = tmp_path / "users.txt"
+    path.write_text("# who may come in\n\nanna:s3cret:with a colon\nbert:Ünï\n", encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def test_users_are_lines_of_a_file(users, caplog):
+    assert read_users(users) == [("anna", "s3cret:with a colon"), ("bert", "Ünï")]
+    assert caplog.text == ""
+    users.chmod(0o644)
+    read_users(users)
+    assert "others on this machine can read the passwords" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"anna:x\ns3cret\n", "users.txt, line 2: expected USER:PASSWORD"),
+        (b"anna:\n", "line 1: expected USER:PASSWORD"),
+        (b":s3cret\n", "line 1: expected USER:PASSWORD"),
+        (b"anna:s3cret\nanna:x\n", "line 2: a second password for 'anna'"),
+        (b"# nobody\n", "users.txt: nobody in it"),
+        (b"anna:\xff\n", "users.txt: not a text in UTF-8"),
+        (None, "users.txt: cannot read the users from it"),
+    ],
+)
+def test_a_file_of_users_that_is_none_is_one_line_that_quotes_no_password(bundles, tmp_path, content, message):
+    path = tmp_path / "users.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(message)) as info:
+        launch(bundles, access=Access(path), block=False)
+    assert "s3cret" not in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_only_users_are_let_in(bundles, users, free_port, seven):
+    from gradio_client import Client, handle_file
+
+    demo = launch(bundles, port=free_port, access=Access(users), block=False)
+    try:
+        for path in ("config", "gradio_api/info", "gradio_api/file=/etc/hostname"):
+            with pytest.raises(urllib.error.HTTPError) as info:
+                _opener.open(f"{demo.local_url}{path}")
+            assert info.value.code == 401
+        with pytest.raises(ValueError, match="Could not login"):
+            Client(demo.local_url, verbose=False, auth=("anna", "wrong"))
+        client = Client(demo.local_url, verbose=False, auth=("anna", "s3cret:with a colon"))
+        answer = client.predict(handle_file(seven), "digits/1", "litert", api_name="/predict")
+        assert answer["predictions"][0]["label"] == "7"
+    finally:
+        demo.close(verbose=False)
+
+
+def test_tools_for_programs_are_asked_for_and_let_nobody_around_the_password(bundles, users, monkeypatch):
+    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None if name == "mcp" else True)
+    with pytest.raises(UserError, match=re.escape("not installed: pip install 'gradio[mcp]'")):
+        launch(bundles, access=Access(mcp=True), block=False)
+    with pytest.raises(UserError, match="--mcp and --auth exclude each other"):
+        launch(bundles, access=Access(users, mcp=True), block=False)
 
 
 def test_opening_the_page_is_a_step(bundles, told, monkeypatch, free_port):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import keras
 import numpy as np
@@ -14,17 +15,19 @@ from toolkit import model_info
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
-from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine, runtimes
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
-from toolkit.machine import sums_bytes_exactly
+from toolkit.machine import computes_bfloat16, sums_bytes_exactly
 from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
-INSTALLED = [name for name, row in ENGINES.items() if row.is_installed]
+INSTALLED = [name for name, row in ENGINES.items() if row.runs_here]
 FLOAT = [name for name in FLOAT_ENGINES if name in INSTALLED]
 INT8 = [name for name in INSTALLED if name.endswith("-int8")]
+
+needs_openvino = pytest.mark.skipif(not ENGINES["openvino"].is_installed, reason="needs OpenVINO")
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,49 @@ def test_missing_runtime_says_what_to_install(bundle, lenet_preprocessing, monke
 def test_engine_without_its_file_names_the_file(bundle, lenet_preprocessing):
     with pytest.raises(UserError, match=r"has no assets\.extra/model\.dynamic\.tflite, which engine 'litert-dynamic'"):
         open_engine("litert-dynamic", bundle, lenet_preprocessing)
+
+
+@pytest.fixture
+def processor_with(monkeypatch, tmp_path):
+    """Make the engines see a processor with these flags and no others."""
+
+    def describe(*flags: str) -> None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu avx512f {' '.join(flags)}\n")
+        monkeypatch.setattr(runtimes, "computes_bfloat16", partial(computes_bfloat16, tmp_path / "cpuinfo"))
+
+    return describe
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+@needs_openvino
+def test_bfloat16_is_offered_where_the_processor_computes_in_it(bundle, processor_with, flag):
+    processor_with(flag)
+    assert "openvino-bf16" in available_engines(bundle)
+
+
+@needs_openvino
+def test_processor_without_bfloat16_is_told_in_one_line(bundle, lenet_preprocessing, processor_with):
+    processor_with()
+    assert "openvino-bf16" not in available_engines(bundle)
+    with pytest.raises(UserError, match=r"'openvino-bf16' needs a processor .*avx512_bf16.*take 'openvino'") as error:
+        open_engine("openvino-bf16", bundle, lenet_preprocessing)
+    assert "\n" not in str(error.value)
+
+
+@needs_openvino
+def test_bfloat16_answers_as_float_but_for_its_rounding(engines, pixels, expected):
+    if "openvino-bf16" not in engines:
+        pytest.skip("this processor does not compute in bfloat16")
+    found = engines["openvino-bf16"].probabilities(pixels)
+    assert found.dtype == np.float32
+    difference = np.abs(found - expected).max()
+    assert 1e-5 < difference < 0.02  # and it is not float32 by another name
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.99
+
+
+def test_bfloat16_is_no_float_engine():
+    """`auto` goes by the float engines alone."""
+    assert "openvino-bf16" not in FLOAT_ENGINES
 
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "half", "tail"])

@@ -34,6 +34,7 @@ def test_manifest_says_what_is_in_it_and_how_good_it_is(ensemble, bundle, other,
     predictor, test, val = Predictor.load(ensemble), part(digits_split.test, 6), part(digits_split.val, 6)
     right = predictor.probabilities(test.paths).argmax(axis=1) == test.labels
     assert (manifest.metrics["top1"], manifest.metrics["n"]) == (pytest.approx(right.mean()), len(test))
+    assert (manifest.rejection.answered[0], manifest.rejection.right[0]) == (len(test), right.sum())
     threshold = reject_threshold(predictor.probabilities(val.paths), np.asarray(val.labels))
     assert manifest.reject_below == predictor.reject_below == pytest.approx(threshold, abs=1e-4)
 

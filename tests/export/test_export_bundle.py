@@ -26,11 +26,13 @@ from toolkit.bundle import (
     verify_files,
 )
 from toolkit.data.feed.arrays import load_pixels
+from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import normalize
+from toolkit.engines import ENGINES
 from toolkit.engines.convert import to_litert
 from toolkit.engines.timing import Latency, recommend
 from toolkit.errors import UserError
-from toolkit.export import ParityError, export_bundle
+from toolkit.export import ParityError, export_bundle, parity
 from toolkit.export.bundle import _timings
 from toolkit.export.parity import Comparison
 from toolkit.machine import processor
@@ -127,6 +129,23 @@ def small_export(lenet, lenet_preprocessing, tmp_path):
         return export_bundle(options.pop("model", lenet), tmp_path / "saved" / "digits", **options)
 
     return export
+
+
+@pytest.mark.skipif(not ENGINES["openvino-bf16"].runs_here, reason="this processor does not compute in bfloat16")
+def test_bfloat16_beyond_its_budget_costs_the_recommendation_and_not_the_bundle(
+    small_export, digits_split, monkeypatch, caplog
+):
+    monkeypatch.setattr(parity, "BFLOAT16_TOLERANCE", 1e-9)
+    few = Subset(digits_split.test.paths[:32], digits_split.test.labels[:32])
+    with caplog.at_level(logging.INFO, logger="toolkit"):
+        manifest = read_manifest(small_export(evaluation=few))
+    assert "openvino-bf16 differs from Keras by" in caplog.text
+    assert "not recommended" in caplog.text
+    assert {"openvino", "openvino-bf16"} & set(manifest.parity) == {"openvino"}
+    assert "top1_openvino-bf16" not in manifest.metrics
+    assert manifest.forced == ()
+    forced = read_manifest(small_export(evaluation=few, force=True))
+    assert forced.forced[0].startswith("openvino-bf16 differs from Keras")
 
 
 def other_weights(model: keras.Model, *, scale: float) -> keras.Model:

@@ -134,6 +134,16 @@ def test_quantized_engines_are_judged_by_the_accuracy_they_lose(right):
     assert comparison.trusts("litert-int8")
 
 
+def test_bfloat16_is_judged_by_probabilities_on_every_picture_and_by_accuracy(right):
+    near, far = right + 0.009, right.copy()
+    far[3] -= 0.011
+    assert compare(answers_of(right, openvino_bf16=near), AccuracyBudget()).objections == {}
+    comparison = compare(answers_of(right, openvino_bf16=far), AccuracyBudget())
+    assert comparison.objections == {"openvino-bf16": "openvino-bf16 differs from Keras by 0.011, more than 0.01"}
+    assert comparison.scores["top1_openvino-bf16"] == 1
+    assert not comparison.trusts("openvino-bf16")
+
+
 @pytest.mark.parametrize("evaluation", [None, Subset((), ())])
 def test_without_pictures_noise_is_compared_and_int8_not_trusted(right, evaluation):
     comparison = compare(answers_of(right, evaluation, litert=right, litert_int8=right), AccuracyBudget())

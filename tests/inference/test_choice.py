@@ -8,8 +8,8 @@ import time
 import pytest
 
 from toolkit import Predictor
-from toolkit.bundle import FLOAT_LITERT, MANIFEST, Timings, read_manifest
-from toolkit.engines import ENGINES
+from toolkit.bundle import FLOAT_LITERT, MANIFEST, Manifest, Timings, read_manifest
+from toolkit.engines import ENGINES, runtimes
 from toolkit.engines.timing import Latency
 from toolkit.errors import UserError
 from toolkit.inference import benchmark_bundle, choice
@@ -170,3 +170,40 @@ def test_auto_makes_do_with_what_is_installed(bundle, monkeypatch):
     assert resolve_engine("auto", bundle, manifest) == "litert"
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     assert resolve_engine("auto", bundle, manifest) == "savedmodel"
+
+
+@pytest.fixture
+def with_bfloat16(bundle, monkeypatch):
+    """Makes the manifest of a bundle whose export had nothing against bfloat16, on a processor that has it."""
+    monkeypatch.setattr(runtimes, "computes_bfloat16", lambda: True)
+
+    def described(**p50_ms) -> Manifest:
+        manifest = having(bundle, processor(), **{name.replace("_", "-"): median for name, median in p50_ms.items()})
+        return dataclasses.replace(manifest, metrics=dict(manifest.metrics) | {"top1_openvino-bf16": 0.9})
+
+    return described
+
+
+def test_bfloat16_is_chosen_only_where_it_is_allowed_and_clearly_faster(bundle, with_bfloat16):
+    fast = with_bfloat16(savedmodel=40.0, openvino=9.0, litert=20.0, openvino_bf16=3.0)
+    assert resolve_engine("auto", bundle, fast) == "openvino"
+    assert resolve_engine("auto-bf16", bundle, fast) == "openvino-bf16"
+    slow = with_bfloat16(savedmodel=40.0, openvino=9.0, litert=20.0, openvino_bf16=8.0)
+    assert resolve_engine("auto-bf16", bundle, slow) == "openvino"
+
+
+def test_bfloat16_that_was_not_measured_or_not_passed_is_not_chosen(bundle, with_bfloat16, monkeypatch):
+    fast = with_bfloat16(savedmodel=40.0, openvino=9.0, litert=20.0, openvino_bf16=3.0)
+    unknown = {name: value for name, value in fast.metrics.items() if "bf16" not in name}
+    assert resolve_engine("auto-bf16", bundle, dataclasses.replace(fast, metrics=unknown)) == "openvino"
+    forced = dataclasses.replace(fast, forced=("openvino-bf16 differs from Keras by 0.5, more than 0.01",))
+    assert resolve_engine("auto-bf16", bundle, forced) == "openvino"
+    monkeypatch.setattr(runtimes, "computes_bfloat16", lambda: False)
+    assert resolve_engine("auto-bf16", bundle, fast) == "openvino"
+
+
+def test_time_of_bfloat16_is_remembered_too(bundle, with_bfloat16):
+    manifest = with_bfloat16(savedmodel=9.0, openvino=5.0, litert=1.0)
+    remember_times(manifest, {"openvino": 3.0, "litert": 2.0, "openvino-bf16": 0.5})
+    assert resolve_engine("auto-bf16", bundle, manifest) == "openvino-bf16"
+    assert resolve_engine("auto", bundle, manifest) == "litert"

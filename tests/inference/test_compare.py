@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import shutil
 import subprocess
 import sys
 import time
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 
 from toolkit import Predictor, model_info
-from toolkit.bundle import FLOAT_LITERT, KERAS_FILE, read_manifest
+from toolkit.bundle import EXAMPLES, FLOAT_LITERT, INT8_LITERT, KERAS_FILE, read_manifest, write_manifest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines
 from toolkit.engines.timing import recommend
 from toolkit.errors import UserError
 from toolkit.export import export_bundle
-from toolkit.inference import benchmark_bundle, compare, verify_bundle
+from toolkit.inference import benchmark_bundle, compare, verify_bundle, verify_version
 from toolkit.inference.choice import is_trusted
 from toolkit.inference.compare import _verdict
 from toolkit.metrics import softmax
@@ -171,3 +172,30 @@ def test_what_takes_long_says_what_it_does(bundle, digits_split, told):
     verify_bundle(bundle, digits_split.test.paths[:2])
     steps = [label for label, _, _ in told]
     assert [steps[0], steps[-1]] == ["asking engines", "asking the served graph"]
+
+
+def test_version_is_verified_by_its_own_examples(bundle):
+    report = verify_version(bundle.parent)
+    assert (report["bundle"], report["objections"]) == (str(bundle), [])
+    assert report["files"] == len(read_manifest(bundle).files)
+    assert report["pictures"] == len(list((bundle / EXAMPLES).iterdir()))
+    rows = {row["engine"]: row for row in report["rows"]}
+    assert set(rows) == set(available_engines(bundle))
+    assert rows["litert"]["difference"] <= rows["litert"]["allowed"] == 1e-4
+    assert 1e-4 < rows["litert-int8"]["difference"] <= rows["litert-int8"]["allowed"] < 0.5
+
+
+def test_every_damaged_file_of_a_version_is_told_and_none_is_opened(bundle_copy):
+    (bundle_copy / INT8_LITERT).write_bytes(b"damaged")
+    (bundle_copy / KERAS_FILE).unlink()
+    report = verify_version(bundle_copy)
+    assert [line.partition(": ")[2][:17] for line in report["objections"]] == ["checksum differs ", "missing; the bund"]
+    assert report["rows"] == []
+
+
+def test_file_of_another_network_is_told_though_its_checksum_fits(bundle_copy):
+    shutil.copy(bundle_copy / INT8_LITERT, bundle_copy / FLOAT_LITERT)
+    write_manifest(bundle_copy, read_manifest(bundle_copy))
+    objections = verify_version(bundle_copy)["objections"]
+    assert objections[0].startswith(f"{bundle_copy}: litert differs from Keras by ")
+    assert objections[0].endswith(", more than 0.0001")

@@ -116,7 +116,7 @@ def test_the_network_in_the_bundle_opens_by_keras_alone(knowing, bundle):
 
 def test_command_line_says_it_and_why(knowing, strange, digits_split, capsys):
     images = [strange[0], digits_split.test.paths[0]]
-    plain = {"engine": "litert", "others": [], "cluster": None, "crops": 1, "scales": [], "top_k": 2}
+    plain = {"engine": "litert", "others": [], "cluster": None, "server": None, "crops": 1, "scales": [], "top_k": 2}
     commands.predict(Namespace(bundle=knowing, images=images, json=False, csv=False, **plain))
     first, second = capsys.readouterr().out.splitlines()
     assert f"{images[0]}: none of these (unlike the pictures of every class; " in first

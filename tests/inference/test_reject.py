@@ -75,6 +75,7 @@ def arguments(bundle, **changed) -> Namespace:
         "engine": "litert",
         "others": [],
         "cluster": None,
+        "server": None,
         "crops": 1,
         "scales": [],
         "json": False,

@@ -1,5 +1,6 @@
 """The shelf of loaded bundles: what is loaded when and how often, what is dropped, what is tried again."""
 
+import os
 import shutil
 import threading
 import time
@@ -225,3 +226,75 @@ def test_real_bundles_come_warmed_up(bundle, monkeypatch):
     version, predictor = Shelf(bundle.parent).get(bundle.parent.name, engine="litert")
     assert (version, predictor.version_dir, predictor.engine_name) == (1, bundle, "litert")
     assert seen == [(1, 32, 32, 3)]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_newer_version_is_loaded_beside_the_one_that_answers(root, loads):
+    shutil.rmtree(root / "a" / "10")
+    both = Shelf(root)
+    number, outcome = both.answering("a")
+    assert (number, outcome.result().key) == (2, "a/2 auto")
+    go_on = threading.Event()
+    loads.before = lambda key: go_on.wait(30)
+    publish(root, "a/12")
+    shutil.rmtree(root / "a" / "2")  # gone from disk, it answers still
+    assert [both.answering("a")[0] for _ in range(3)] == [2, 2, 2]
+    assert both.answering("a")[1].result() is outcome.result()
+    assert both.loaded() == {}
+    go_on.set()
+    wait_for(lambda: both.answering("a")[0] == 12)
+    assert loads.keys == ["a/2 auto", "a/12 auto"]
+    shutil.rmtree(root / "a")
+    with pytest.raises(UnknownBundle):
+        both.answering("a")
+
+
+def test_what_was_written_anew_answers_until_it_is_loaded_anew(root, loads):
+    both = Shelf(root)
+    first = both.answering("b")[1].result()
+    go_on = threading.Event()
+    loads.before = lambda key: go_on.wait(30)
+    (root / "b" / "1" / MANIFEST).write_text("{ }")
+    os.utime(root / "b" / "1" / MANIFEST, (1, 1))
+    assert both.answering("b")[1].result() is first
+    go_on.set()
+    wait_for(lambda: both.answering("b")[1].result() is not first)
+
+
+def test_a_damaged_newer_version_never_interrupts_the_one_that_answers(root, loads):
+    loads.fail = {"a/12 auto"}
+    both = Shelf(root, retry_seconds=0.01)
+    assert both.answering("a")[1].result().key == "a/10 auto"
+    publish(root, "a/12")
+    for _ in range(20):
+        assert both.answering("a")[1].result().key == "a/10 auto"
+        time.sleep(0.01)
+    assert loads.keys.count("a/12 auto") > 1  # it is tried again beside
+    assert both.errors("a")[12] == "cannot load a/12 auto"
+
+
+def test_where_nothing_answers_yet_lower_versions_follow_a_damaged_one(root, loads):
+    loads.fail = {"a/10 auto"}
+    both = Shelf(root, retry_seconds=1000)
+    number, outcome = both.answering("a")
+    assert (number, outcome.result()) == (10, "cannot load a/10 auto")
+    assert both.answering("a")[0] == 2
+    loads.fail |= {"b/1 auto"}
+    assert both.answering("b")[1].result() == "cannot load b/1 auto"
+    with pytest.raises(UserError, match="cannot load b/1 auto"):
+        both.answering("b")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/1", "a\0", "\ud800"])
+def test_a_name_is_never_made_a_path(root, loads, name):
+    (root / "own").mkdir()
+    publish(root / "own", "c/1")
+    assert Shelf(root / "own").versions(name) == {}
+    with pytest.raises(UnknownBundle):
+        Shelf(root / "own").answering(name)

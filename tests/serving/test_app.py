@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from toolkit.bundle import KERAS_FILE, MANIFEST
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
-from toolkit.serving import app, create_app
+from toolkit.serving import ServerOptions, create_app, service
 from toolkit.serving.models import ModelTable
 
 PREDICT = "/v1/models/digits:predict"
@@ -142,7 +142,12 @@ def test_status_and_health(client):
         ("POST", "/v1/models/digits/versions/1:regress", 400, "use :predict"),
         ("POST", "/v1/models/digits:explain", 405, "Malformed request: POST /v1/models/digits:explain"),
         ("GET", "/v1/models/digits:predict", 405, ""),
-        ("GET", "/v2/models/digits", 404, "Malformed request: GET /v2/models/digits"),
+        ("GET", "/v3/models/digits", 404, "Malformed request: GET /v3/models/digits"),
+        ("GET", "/v1/models/digits/versions/" + "9" * 5000, 404, "Specific(digits, " + "9" * 40 + "…)"),
+        ("POST", "/v1/models/digits/versions/" + "9" * 5000 + ":predict", 404, "Specific(digits, "),
+        ("GET", "/v1/models/digits/versions/x", 404, "Specific(digits, x)"),
+        ("GET", "/v1/models/..", 404, ""),
+        ("POST", "/v2/models/nope/infer", 404, "Latest(nope)"),
     ],
 )
 def test_what_is_not_there(client, method, path, status, message):
@@ -164,23 +169,22 @@ def test_wrong_pixel_shape(client):
     assert message == "inputs[0]: pixels must have the shape [32, 32, 3], got [28, 28, 3]"
 
 
-def test_limits(bundle, rows, monkeypatch):
-    monkeypatch.setattr(app, "MAX_BODY_BYTES", 20_000)
-    monkeypatch.setattr(app, "MAX_INSTANCES", 2)
-    client = TestClient(create_app(bundle.parent.parent))
+def test_limits(bundle, rows):
+    options = ServerOptions(max_body_bytes=20_000, max_pictures=2, max_buffered_bytes=20_000)
+    client = TestClient(create_app(bundle.parent.parent, options=options))
     assert ok(client.post(PREDICT, json={"instances": rows[-2:]}))
     assert "at most 2" in error(client.post(PREDICT, json={"instances": rows[-1:] * 3}), 400)
     assert "20,000 bytes" in error(client.post(PREDICT, content=b" " * 20_001), 413)
     chunks = (b" " * 5_000 for _ in range(5))  # without a Content-Length
     assert "20,000 bytes" in error(client.post(PREDICT, content=chunks), 413)
-    assert "compressed" in error(client.post(PREDICT, content=b"x", headers={"content-encoding": "gzip"}), 415)
+    assert "br" in error(client.post(PREDICT, content=b"x", headers={"content-encoding": "br"}), 415)
 
 
 def test_internal_failures_are_logged_and_not_told(bundle, rows, monkeypatch, caplog):
-    def fail(predictor, request, decoders):
+    def fail(predictor, question, index):
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(app, "answer", fail)
+    monkeypatch.setattr(service, "decode_picture", fail)
     client = TestClient(create_app(bundle.parent.parent))
     message = error(client.post(PREDICT, json={"instances": rows}), 500)
     assert "secret" not in message

@@ -1,12 +1,16 @@
 """The real server in a process of its own, on a loopback port."""
 
+import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -59,6 +63,60 @@ def test_boot_answer_many_at_once_and_end_on_sigterm(models_dir, images, b64, tm
     assert "checksum" in log.read_text()
 
 
+WORKERS = """
+import sys
+from toolkit.serving import ServerOptions, serve
+
+if __name__ == "__main__":
+    serve(sys.argv[1], port=0, engine="litert", options=ServerOptions(workers=2, log_format="json"))
+"""
+
+
+def test_a_killed_worker_is_back_within_two_seconds_and_the_other_answers_meanwhile(models_dir, images, tmp_path):
+    script, log = tmp_path / "start.py", tmp_path / "log.txt"
+    script.write_text(WORKERS)
+    with log.open("w") as stderr:
+        process = subprocess.Popen([sys.executable, str(script), str(models_dir)], stderr=stderr)
+    try:
+        base = wait_for_url(process, log, count=2)
+
+        def ask() -> str:
+            with httpx.Client() as client:  # a connection of its own, which either may take
+                answer = client.post(f"{base}/predict/digits", content=images[0], timeout=10)
+            assert answer.status_code == 200, answer.text
+            return answer.headers["x-request-id"]
+
+        assert len({ask() for _ in range(8)}) == 8
+        [worker, *_] = workers = workers_of(process.pid)
+        assert len(workers) == 2
+        os.kill(worker, signal.SIGKILL)
+        start = time.monotonic()
+        while len(re.findall("digits version 1 on", log.read_text())) < 3:
+            ask()
+            assert time.monotonic() - start < 20  # under two on an idle machine
+        assert "ended with status -9; starting it anew" in log.read_text()
+        pages = [httpx.get(f"{base}/metrics").text for _ in range(4)]  # of either, they tell of both
+        assert all(float(re.search(r"toolkit_pictures_total{.*} (\S+)", page)[1]) >= 8 for page in pages)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert {line["level"] for line in lines} == {"info", "error"}
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that listen, which a process forks that the server starts for it."""
+    children = {int(stat.parent.name): int(stat.read_text().rpartition(")")[2].split()[1]) for stat in stats()}
+    return [child for child, parent in children.items() if children.get(parent) == pid]
+
+
+def stats() -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+
+
 def test_addresses_that_cannot_be_listened_on(models_dir):
     with pytest.raises(UserError, match="port must be from 0 to 65535, got 70000"):
         serve(models_dir, port=70000)
@@ -68,11 +126,11 @@ def test_addresses_that_cannot_be_listened_on(models_dir):
         serve(models_dir, port=other.getsockname()[1])
 
 
-def wait_for_url(process, log) -> str:
+def wait_for_url(process, log, count: int = 1) -> str:
     for _ in range(600):
-        found = re.search(r"(http://127\.0\.0\.1:\d+)/v1/models/digits:predict", log.read_text())
-        if found:
-            return found[1]
+        found = re.findall(r"(http://127\.0\.0\.1:\d+)/v1/models/digits:predict", log.read_text())
+        if len(found) == count:
+            return found[0]
         with pytest.raises(subprocess.TimeoutExpired):  # it must still run
             process.wait(0.1)
     raise AssertionError(log.read_text())

@@ -1,9 +1,12 @@
 """Several devices reach what one device reaches with the same batches."""
 
+from functools import partial
+
 import pytest
 from parallel_worker import environment, require_close, start, weights
 
 from toolkit.errors import UserError
+from toolkit.machine import computes_bfloat16
 from toolkit.training import devices
 from toolkit.training.devices import Shard, resolve_policy
 
@@ -29,7 +32,7 @@ def test_batch_that_does_not_divide_is_refused():
 def machine(monkeypatch, tmp_path):
     def describe(gpu: tuple[int, int] | None, flags: str) -> None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags} sse\n")
-        monkeypatch.setattr(devices, "_CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(devices, "computes_bfloat16", partial(computes_bfloat16, tmp_path / "cpuinfo"))
         monkeypatch.setattr(devices, "_gpu_capability", lambda: gpu)
 
     return describe
@@ -58,5 +61,5 @@ def test_what_was_asked_for_is_kept(machine):
 
 def test_processor_without_a_description_is_plain(machine, monkeypatch, tmp_path):
     machine(None, "amx_bf16")
-    monkeypatch.setattr(devices, "_CPU_INFO", tmp_path / "nowhere")
+    monkeypatch.setattr(devices, "computes_bfloat16", partial(computes_bfloat16, tmp_path / "nowhere"))
     assert resolve_policy("auto") == "float32"

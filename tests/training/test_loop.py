@@ -3,6 +3,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from toolkit import create_model, model_info
@@ -165,3 +166,18 @@ def test_dropout_rate_replaces_the_network_s_own(convolutional):
     layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
     dropped = layer(np.ones((100, 100), np.float32), training=True).numpy() == 0
     assert dropped.mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_batch_normalisation_trains_fused_and_is_saved_as_keras_own(split, tmp_path, monkeypatch):
+    fused = []
+    original = tf.raw_ops.FusedBatchNormV3
+    monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", lambda **given: fused.append(given) or original(**given))
+    inputs = keras.layers.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="stage1_bn")(keras.layers.Conv2D(4, 3, name="stage1_conv")(inputs))
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head_logits")(x))
+    train(model, split, Preprocessing((8, 8)), config(epochs=1), begun(tmp_path / "run"))
+    assert fused
+    layer = model.get_layer("stage1_bn")
+    assert vars(layer).keys() == vars(keras.models.clone_model(model).get_layer("stage1_bn")).keys()
+    assert np.abs(layer.moving_mean.numpy()).max() > 0

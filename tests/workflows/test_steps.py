@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toolkit import Predictor
-from toolkit.bundle import EXTRA, picture_digests, read_manifest, read_pictures
+from toolkit.bundle import EXTRA, RejectionCurve, picture_digests, read_manifest, read_pictures
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.feed.split import Split, Subset
 from toolkit.engines import available_engines
@@ -39,6 +39,10 @@ def test_one_pass_gives_the_metrics_and_the_gate(
     subsets = {"train": digits_split.train, "val": digits_split.val, "test": test}
     assert read_pictures(path, manifest) == {name: set(picture_digests(own.paths)) for name, own in subsets.items()}
     assert (manifest.temperature, manifest.reject_below) == (1.5, 0.4)
+    curve, sure = manifest.rejection, expected.max(axis=1) >= 0.9
+    assert (curve.answered[0], curve.right[0]) == (len(test), round(report["top1"] * len(test)))
+    assert (curve.below[90], curve.answered[90]) == (0.9, sure.sum())
+    assert curve.right[90] == (sure & (expected.argmax(axis=1) == test.labels)).sum()
     shown.clear()
     _, again = export_held_out(
         lenet, digits_folder, digits_split, lenet_preprocessing, export, reference=expected, methods=()
@@ -85,9 +89,11 @@ def test_where_nothing_is_held_out_the_bundle_says_what_cross_validation_said(
     taught = Split(digits_split.test, Subset((), ()), Subset((), ()))
     export = ExportOptions(tmp_path / "digits")
     out_of_fold = {"top1": 0.5, "top5": 0.75, "n": 300, "standard_error": 0.02, "num_classes": 10, "per_class": {}}
-    path, metrics = export_held_out(lenet, digits_folder, taught, lenet_preprocessing, export, out_of_fold=out_of_fold)
+    known = {"out_of_fold": out_of_fold, "rejection": RejectionCurve((0.0, 0.5), (300, 200), (150, 140))}
+    path, metrics = export_held_out(lenet, digits_folder, taught, lenet_preprocessing, export, **known)
     assert metrics == {"subset": "out-of-fold"} | out_of_fold
     manifest = read_manifest(path)
+    assert manifest.rejection == known["rejection"]
     assert {key: manifest.metrics[key] for key in ("top1", "top5", "n", "standard_error")} == {
         key: out_of_fold[key] for key in ("top1", "top5", "n", "standard_error")
     }

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.api.calls import call
 from toolkit.api.options import source_of
@@ -256,24 +256,36 @@ def import_model(
 def export(
     bundle: str | os.PathLike[str],
     *,
-    onnx: str | os.PathLike[str],
+    onnx: str | os.PathLike[str] | None = None,
+    tf_serving: str | os.PathLike[str] | None = None,
     images: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
-    """Write a bundle's network for other runtimes: ONNX.
+    """Write a bundle's network for other runtimes, or what other servers need.
 
     Args:
         bundle: ``saved_models/NAME``, or one version of it.
-        onnx: the file, ``.onnx``: pixels in, probabilities out.
+        onnx: write this ``.onnx`` file: pixels in, probabilities out.
+        tf_serving: write files for TensorFlow Serving, KServe and OpenVINO Model Server to this new folder instead.
         images: compare ONNX Runtime with Keras on these too.
 
     Returns:
-        ``{"file", "bytes", "opset", "difference", "n"}``.
+        ``{"file", "bytes", "opset", "difference", "n"}``; of other servers ``{"directory", "files", "batching",
+        "milliseconds"}``.
 
     Raises:
         UserError: ONNX is not installed, the network cannot be written, or the answers differ.
     """
+    if (onnx is None) == (tf_serving is None):
+        raise UserError("expected one of --onnx FILE.onnx and --tf-serving DIR")
+    if tf_serving is not None:
+        from toolkit.workflows.deploy import export_tf_serving
+
+        if images:
+            raise UserError("--images are for --onnx; leave them out")
+        return export_tf_serving(Path(bundle), Path(tf_serving))
     from toolkit.workflows.onnx import export_onnx
 
+    assert onnx is not None
     return export_onnx(Path(bundle), Path(onnx), images=[Path(image) for image in images])
 
 
@@ -357,20 +369,138 @@ def recommend_engine(bundle: str | os.PathLike[str], engine: str, *, force: bool
     return {"bundle": str(bundles.recommend_engine(Path(bundle), engine, force=force)), "recommended": engine}
 
 
+@call
+def verify_version(bundle: str | os.PathLike[str]) -> dict[str, Any]:
+    """Compare a version's files with their checksums, and its engines' answers with its network's.
+
+    Args:
+        bundle: ``saved_models/NAME``, or one version of it.
+
+    Returns:
+        ``{"bundle", "files", "pictures", "rows", "objections"}``.
+    """
+    from toolkit import inference
+
+    return inference.verify_version(Path(bundle))
+
+
+@call
+def promote_version(bundle: str | os.PathLike[str], *, label: str = "stable") -> dict[str, Any]:
+    """Have a label mean a version.
+
+    Args:
+        bundle: one version; of ``saved_models/NAME`` the canary's, else the highest.
+        label: ``"stable"``, ``"canary"``, or any other name.
+
+    Returns:
+        The version's folder, the label, and the version that it meant before.
+    """
+    from toolkit.bundle import promote
+
+    return promote(Path(bundle), label)
+
+
+@call
+def roll_back_version(bundle: str | os.PathLike[str], *, label: str = "stable", remove: bool = False) -> dict[str, Any]:
+    """Have a label mean the version again that it meant before.
+
+    Args:
+        bundle: ``saved_models/NAME``.
+        label: see ``promote_version``.
+        remove: take the label away instead.
+
+    Returns:
+        As ``promote_version``.
+    """
+    from toolkit.bundle import roll_back
+
+    return roll_back(Path(bundle), label, remove=remove)
+
+
+@call
+def prune_bundles(bundle: str | os.PathLike[str], *, keep: int = 3, dry_run: bool = False) -> dict[str, Any]:
+    """Remove a bundle's old versions, but none with a label or to roll back to.
+
+    Args:
+        bundle: ``saved_models/NAME``.
+        keep: highest versions.
+        dry_run: say what would be removed, and remove nothing.
+
+    Returns:
+        ``{"removed", "labelled", …}``, paths.
+    """
+    from toolkit.bundle import prune
+
+    return prune(Path(bundle), keep, dry_run=dry_run)
+
+
 def serve(
-    directory: str | os.PathLike[str], *, host: str = "127.0.0.1", port: int = 8501, engine: str = "auto"
+    directory: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    engine: str = "auto",
+    workers: int = 1,
+    max_queue: int = 64,
+    max_body_mb: int = 64,
+    max_pictures: int = 256,
+    max_megapixels: int = 256,
+    keep_alive: int = 75,
+    grace: int = 30,
+    api_keys: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    cors: Sequence[str] = (),
+    grpc_port: int | None = None,
+    access_log: bool = False,
+    log_format: Literal["text", "json"] = "text",
 ) -> None:
-    """Answer TensorFlow Serving's REST protocol for every bundle, until interrupted.
+    """Answer every bundle over HTTP, until interrupted.
 
     Args:
         directory: holds bundles.
         host: address to listen on; ``"0.0.0.0"`` for every interface.
         port: 0 takes any free one.
         engine: what runs the networks, see ``toolkit.Predictor.load``.
+        workers: processes behind the port, each with all bundles in memory.
+        max_queue: requests of one bundle that are worked on or wait; one more is told to come again.
+        max_body_mb: of a request's body.
+        max_pictures: in one request.
+        max_megapixels: of all pictures of a request together.
+        keep_alive: seconds that a connection without requests is kept.
+        grace: seconds that requests in progress get to finish at the end.
+        api_keys: file of hashed keys, of which a request must show one.
+        tls_cert: answer HTTPS with this certificate.
+        tls_key: its private key, if it is in another file.
+        cors: origins whose pages may call the server; ``"*"`` for any.
+        grpc_port: speak gRPC too, there.
+        access_log: log a line for every request.
+        log_format: ``"json"`` for one object a line.
     """
+    from toolkit.serving import ServerOptions
     from toolkit.serving import serve as run_server
 
-    run_server(Path(directory), host=host, port=port, engine=engine)
+    options = ServerOptions(
+        workers=workers,
+        max_queue=max_queue,
+        max_body_bytes=max_body_mb << 20,
+        max_pictures=max_pictures,
+        max_pixels=max_megapixels * 10**6,
+        keep_alive=keep_alive,
+        grace=grace,
+        api_keys=_path(api_keys),
+        tls_cert=_path(tls_cert),
+        tls_key=_path(tls_key),
+        cors=tuple(cors),
+        access_log=access_log,
+        log_format=log_format,
+        grpc_port=grpc_port,
+    )
+    run_server(Path(directory), host=host, port=port, engine=engine, options=options)
+
+
+def _path(file: str | os.PathLike[str] | None) -> Path | None:
+    return None if file is None else Path(file)
 
 
 def demo(
@@ -380,6 +510,8 @@ def demo(
     port: int | None = None,
     engine: str = "auto",
     root_path: str = "",
+    auth: str | os.PathLike[str] | None = None,
+    mcp: bool = False,
 ) -> None:
     """Open the web demo, until interrupted.
 
@@ -389,7 +521,10 @@ def demo(
         port: by default ``$PORT``, or 7860.
         engine: what runs the networks, see ``toolkit.Predictor.load``.
         root_path: where a reverse proxy puts the page.
+        auth: let in only whom this file names, by lines ``USER:PASSWORD``.
+        mcp: offer the page's endpoints as tools of an MCP server too.
     """
-    from toolkit.demo import launch
+    from toolkit.demo import Access, launch
 
-    launch(Path(directory), host=host, port=port, engine=engine, root_path=root_path)
+    access = Access(_path(auth), mcp)
+    launch(Path(directory), host=host, port=port, engine=engine, root_path=root_path, access=access)

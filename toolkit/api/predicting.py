@@ -10,8 +10,8 @@ from toolkit.api.results import Predictions
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
-    from toolkit.inference import Prediction
     from toolkit.inference.inputs import Input
+    from toolkit.inference.predictor import NamedAnswer
 
 
 @call
@@ -21,6 +21,7 @@ def predict(
     *,
     top_k: int = 5,
     cluster: str | None = None,
+    server: str | None = None,
     others: Sequence[str | os.PathLike[str]] = (),
     crops: int = 1,
     scales: Sequence[int] = (),
@@ -36,6 +37,7 @@ def predict(
             ``toolkit.Predictor.predict`` takes: bytes, Pillow images, uint8 arrays.
         top_k: labels for each picture.
         cluster: predict on this Ray cluster; ``"local"`` starts one here.
+        server: ask this server, such as ``"http://127.0.0.1:8501"``, for its bundle NAME, NAME/VERSION or NAME/LABEL.
         others: bundles whose answers are averaged in.
         crops: of each picture, to average.
         scales: shorter sides in pixels, each with all of the crops.
@@ -48,7 +50,7 @@ def predict(
     Raises:
         UserError: no such bundle, or nothing that can be read.
     """
-    request = Request(bundle, top_k, cluster, tuple(others), crops, tuple(scales), engine)
+    request = Request(bundle, top_k, cluster, server, tuple(others), crops, tuple(scales), engine)
     request.check()
     pictures = list(_given(images))
     rows = list(request.answers(pictures))
@@ -103,6 +105,7 @@ class Request:
     bundle: str | os.PathLike[str]
     top_k: int = 5
     cluster: str | None = None
+    server: str | None = None
     others: tuple[str | os.PathLike[str], ...] = ()
     crops: int = 1
     scales: tuple[int, ...] = ()
@@ -114,8 +117,11 @@ class Request:
 
         if self.top_k < 1:
             raise UserError(f"top_k must be at least 1, got {self.top_k}")
+        if self.server:
+            return self._require_served()
         for bundle in self._bundles:
             find_bundle(bundle)
+        return None
 
     @property
     def _bundles(self) -> list[Any]:
@@ -128,39 +134,55 @@ class Request:
 
         require_engine(self.engine)
         sources = [picture.source for picture in pictures if not picture.reason]
-        found = self._over_ray(sources) if self.cluster else self._here(sources)
+        ask = self._over_ray if self.cluster else self._by_server if self.server else self._here
+        found = ask(sources)
         with step("classifying", len(pictures)) as told:
             for done, picture in enumerate(pictures, start=1):
-                answer = {"error": picture.reason} if picture.reason else next(found)
-                if isinstance(answer, UserError):
-                    answer = {"error": answer.reason(picture.path)}
-                yield {"path": picture.path} | answer
+                answer = UserError(picture.reason) if picture.reason else next(found)
+                yield {"path": picture.path} | _document(answer, picture.path)
                 told(done)
 
-    def _here(self, sources: Iterable[Any]) -> Iterator[dict[str, Any] | UserError]:
+    def _require_served(self) -> None:
+        """Refuse what a server cannot be asked for."""
+        bundle = os.fspath(self.bundle)
+        if bundle.count("/") > 1 or os.path.isabs(bundle):
+            raise UserError(
+                f"{bundle}: with --server expected the name of a bundle that it serves: NAME, NAME/VERSION or "
+                "NAME/LABEL"
+            )
+        own: dict[str, Any] = {"--with": self.others, "--crops": self.crops != 1, "--scales": self.scales}
+        own |= {"--engine": self.engine != "auto", "--cluster": self.cluster}
+        if given := [option for option, value in own.items() if value]:
+            raise UserError(
+                f"{given[0]} has no effect on a server, which was started with settings of its own; leave it out"
+            )
+
+    def _here(self, sources: Iterable[Any]) -> "Iterator[NamedAnswer | UserError]":
         from toolkit.inference import Predictor
 
         predictor = Predictor.load_several(self._bundles, self.engine, crops=self.crops, scales=self.scales)
         for answer in predictor.iter_answers(sources):
-            if isinstance(answer, UserError):
-                yield answer
-            else:
-                best = predictor.top(answer.probabilities, self.top_k)
-                yield _document(best, predictor.reason(answer), answer.novelty)
+            yield answer if isinstance(answer, UserError) else predictor.named(answer, self.top_k)
 
-    def _over_ray(self, sources: Sequence[Any]) -> Iterator[dict[str, Any] | UserError]:
+    def _over_ray(self, sources: Sequence[Any]) -> "Iterator[NamedAnswer | UserError]":
         from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
 
         options = PredictOptions(self.engine, self.crops, self.scales, self.top_k)
         assert self.cluster is not None
-        for answer in predict_over_ray(self._bundles, sources, options, address=self.cluster):
-            if isinstance(answer, UserError):
-                yield answer
-            else:
-                yield _document(answer.predictions, answer.reason, answer.novelty)
+        return predict_over_ray(self._bundles, sources, options, address=self.cluster)
+
+    def _by_server(self, sources: Sequence[Any]) -> "Iterator[NamedAnswer | UserError]":
+        from toolkit.client import Client
+
+        assert self.server is not None
+        name, _, version = os.fspath(self.bundle).partition("/")
+        with Client(self.server, name, int(version) if version.isdecimal() else version or None) as client:
+            yield from client.iter_answers(sources, top_k=self.top_k)
 
 
-def _document(predictions: "list[Prediction]", reason: str, novelty: float | None) -> dict[str, Any]:
+def _document(answer: "NamedAnswer | UserError", path: str) -> dict[str, Any]:
     """Put an answer together; of bundles that do not tell novelty, without it."""
-    document = {"predictions": [vars(prediction) for prediction in predictions], "rejected": bool(reason)}
-    return document if novelty is None else document | {"reason": reason, "novelty": novelty}
+    if isinstance(answer, UserError):
+        return {"error": answer.reason(path)}
+    document = {"predictions": [vars(prediction) for prediction in answer.predictions], "rejected": bool(answer.reason)}
+    return document if answer.novelty is None else document | {"reason": answer.reason, "novelty": answer.novelty}

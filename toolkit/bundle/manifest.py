@@ -65,6 +65,15 @@ class NoveltyFacts:
 
 
 @dataclass(frozen=True)
+class RejectionCurve:
+    """Price of refusing answers that are less probable than a threshold, see ``toolkit.metrics.rejection_curve``."""
+
+    below: tuple[float, ...]  # ascending, from 0
+    answered: tuple[int, ...]  # of the pictures that ``Manifest.metrics`` are from, those not refused
+    right: tuple[int, ...]  # of these, the right answers
+
+
+@dataclass(frozen=True)
 class Timings:
     """Median times of a bundle's engines for one picture."""
 
@@ -94,6 +103,7 @@ class Manifest:
             nothing is left to divide.
         reject_below: answers less probable than this may be refused as none of the classes, at the price of one right
             answer in twenty; None where it was not fitted.
+        rejection: price of every threshold that ``reject_below`` could be; None where no answers were judged.
         novelty: of a graph that tells pictures of none of the classes; None where it does not.
         ground: mean brightness, 0…1, of the training pictures' borders where they are marks on one plain ground and the
             network is grey, as of ink on paper; None otherwise. See ``toolkit.data.pixels.ground``.
@@ -128,6 +138,7 @@ class Manifest:
     timings: Timings | None = None
     recipes: dict[str, str] = field(default_factory=dict)
     novelty: NoveltyFacts | None = None
+    rejection: RejectionCurve | None = None
 
     @property
     def subset(self) -> str:

@@ -11,7 +11,18 @@ from toolkit.errors import UserError, WriteError, one_line
 from toolkit.files import is_disk_full
 
 # Options that name what is written.
-_OUTPUTS = ("export", "out", "cache", "report", "onnx", "draw", "filters", "augment_preview", "quarantine")
+_OUTPUTS = (
+    "export",
+    "out",
+    "cache",
+    "report",
+    "onnx",
+    "draw",
+    "filters",
+    "augment_preview",
+    "quarantine",
+    "tf_serving",
+)
 # Arguments that name what is read, and written beside.
 _INPUTS = ("bundle", "data", "directory", "target")
 

@@ -6,6 +6,7 @@ from toolkit.compress import PATTERNS
 from toolkit.data.sources.samples import SAMPLES
 from toolkit.engines import ENGINES
 from toolkit.ensemble.crops import SCHEMES
+from toolkit.inference.choice import CHOICES
 from toolkit.training.recipes import list_recipes
 from toolkit.transfer.heads.head import Solver
 from toolkit.workflows.compress import COMPRESSION_METHODS
@@ -13,7 +14,7 @@ from toolkit.workflows.steps import FORMATS
 
 NAMES = {
     "crops": SCHEMES,
-    "engines": ("auto", "recommended", *ENGINES),
+    "engines": (*CHOICES, *ENGINES),
     "formats": FORMATS,
     "heads": get_args(Solver),
     "methods": COMPRESSION_METHODS,

@@ -250,6 +250,8 @@ def _add_bundles(commands) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
+    asked = "ask this server, such as http://127.0.0.1:8501, for its bundle NAME, NAME/VERSION or NAME/LABEL"
+    parser.add_argument("--server", metavar="URL", help=asked)
     _add_others(parser)
     _add_crops(parser)
     _add_engine(parser)
@@ -305,12 +307,12 @@ def _add_bundles(commands) -> None:
     parser = _command(
         commands,
         "bundles",
-        "list bundles, show one at work on its own pictures, or set the engine that it recommends",
+        "list, verify, label and prune bundles' versions, and set the engine that one recommends",
         json=False,
     )
     parser.set_defaults(handler="manage_bundles")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = _action(actions, "list", "every version in a directory, with its accuracy and its engines")
+    listing = _action(actions, "list", "every version in a directory: state, labels, accuracy, size, date, engines")
     listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
     _add_bundle(shown)
@@ -321,6 +323,18 @@ def _add_bundles(commands) -> None:
     recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
     untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
     recommend.add_argument("--force", action="store_true", help=untrusted)
+    compared = "compare a version's files with their checksums, and its engines' answers with its network's"
+    _add_bundle(_action(actions, "verify", compared))
+    promote = _action(actions, "promote", "have a label mean a version, by default the canary's, else the highest")
+    rollback = _action(actions, "rollback", "have a label mean the version again that it meant before")
+    for action in (promote, rollback):
+        _add_bundle(action)
+        action.add_argument("--label", default="stable", metavar="L", help="default stable; canary, or any other name")
+    rollback.add_argument("--remove", action="store_true", help="take the label away instead")
+    prune = _action(actions, "prune", "remove a bundle's old versions, but none with a label or to roll back to")
+    _add_bundle(prune)
+    prune.add_argument("--keep", type=_positive, default=3, metavar="N", help="highest versions (default 3)")
+    prune.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
     parser = _command(
         commands,
@@ -350,9 +364,12 @@ def _add_bundles(commands) -> None:
 
 
 def _add_runtimes(commands) -> None:
-    parser = _command(commands, "export", "write a bundle's network for other runtimes: ONNX")
+    parser = _command(commands, "export", "write a bundle's network for other runtimes, or what other servers need")
     _add_bundle(parser)
-    parser.add_argument("--onnx", required=True, type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--onnx", type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
+    others = "files for TensorFlow Serving, KServe and OpenVINO Model Server, with batching as measured; a new folder"
+    form.add_argument("--tf-serving", type=Path, metavar="DIR", help=others)
     compared = "compare ONNX Runtime with Keras on these too"
     parser.add_argument("--images", nargs="+", default=[], type=Path, metavar="IMAGE", help=compared)
 
@@ -363,16 +380,55 @@ def _add_runtimes(commands) -> None:
     _add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
-    parser = _command(commands, "serve", "answer TensorFlow Serving's REST protocol for every bundle", json=False)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
-    _add_address(parser, port=8501)
-    _add_engine(parser)
+    _add_serve(commands)
 
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     _add_address(parser, port=None, default="$PORT, or 7860")
     parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
+    users = "let in only whom a file names, by lines USER:PASSWORD"
+    parser.add_argument("--auth", default=None, type=Path, metavar="FILE", help=users)
+    parser.add_argument("--mcp", action="store_true", help="offer the page's endpoints as tools of an MCP server too")
     _add_engine(parser)
+
+
+def _add_serve(commands) -> None:
+    from toolkit.serving.options import ServerOptions
+
+    default = ServerOptions()
+    what = "answer every bundle over HTTP: TensorFlow Serving's REST, Open Inference v2, and pictures as they are"
+    parser = _command(commands, "serve", what, json=False)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
+    _add_address(parser, port=8501)
+    _add_engine(parser)
+    workers = "processes behind the port, each with all bundles in memory and its share of the processors"
+    parser.add_argument(
+        "--workers", type=_positive, default=default.workers, metavar="N", help=f"{workers} (default 1)"
+    )
+    queue = "requests of one bundle that are worked on or wait; one more is told to come again, with status 429"
+    parser.add_argument(
+        "--max-queue", type=_positive, default=default.max_queue, metavar="N", help=f"{queue} (default %(default)s)"
+    )
+    for option, value, unit, of in (
+        ("--max-body-mb", default.max_body_bytes >> 20, "MB", "of a request's body, also once unpacked"),
+        ("--max-pictures", default.max_pictures, "N", "pictures in one request"),
+        ("--max-megapixels", default.max_pixels // 10**6, "N", "of all pictures of a request together"),
+    ):
+        help_text = f"{of}; a larger one is refused (default %(default)s)"
+        parser.add_argument(option, type=_positive, default=value, metavar=unit, help=help_text)
+    idle = "a connection without requests is kept so long; longer than a load balancer keeps it (default %(default)s)"
+    parser.add_argument("--keep-alive", type=_positive, default=default.keep_alive, metavar="SECONDS", help=idle)
+    grace = "requests in progress get so long to finish at the end (default %(default)s)"
+    parser.add_argument("--grace", type=_positive, default=default.grace, metavar="SECONDS", help=grace)
+    keys = "ask for a key whose SHA-256 is in this file, one a line, as `printf %%s KEY | sha256sum` writes it"
+    parser.add_argument("--api-keys", type=Path, metavar="FILE", help=keys)
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE.pem", help="answer HTTPS, with this certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE.pem", help="its private key, if it is in another file")
+    cors = "let pages of this origin call the server (may be repeated; * for any)"
+    parser.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help=cors)
+    parser.add_argument("--grpc-port", type=int, metavar="N", help="speak gRPC too, there (TensorFlow Serving's: 8500)")
+    parser.add_argument("--access-log", action="store_true", help="log a line for every request")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text", help="json: one object a line")
 
 
 def _positive(text: str) -> int:

@@ -123,7 +123,7 @@ def open_runtimes(
     opened = opened or {}
     engines: dict[str, Engine | str] = {}
     for name, runtime in ENGINES.items():
-        if runtime.file != FLOAT_LITERT or not runtime.is_installed:
+        if runtime.file != FLOAT_LITERT or runtime.bfloat16 or not runtime.is_installed:
             continue
         try:
             engines[name] = opened.get(name) or runtime.engine_class(file, preprocessing)

@@ -3,6 +3,6 @@
 Importing this package loads neither Gradio nor a framework; the functions below do.
 """
 
-from toolkit.demo.server import build_demo, launch
+from toolkit.demo.server import Access, build_demo, launch
 
-__all__ = ["build_demo", "launch"]
+__all__ = ["Access", "build_demo", "launch"]

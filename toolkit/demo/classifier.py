@@ -1,18 +1,20 @@
 """Answers for the page from the bundles in a directory, without a word of HTML."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.bundle import Example, Manifest, read_examples, read_manifest
+from toolkit.data.pixels.decode import decode_pixels
 from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.engines import available_engines
 from toolkit.errors import UserError, unknown_name
-from toolkit.inference.choice import require_engine, resolve_engine
-from toolkit.inference.predictor import Prediction, Predictor
+from toolkit.inference.choice import CHOICES, require_engine, resolve_engine
+from toolkit.inference.compare import engine_bytes
+from toolkit.inference.predictor import Decoded, Prediction, Predictor
 from toolkit.inference.shelf import Shelf
 
 #: Networks kept in memory, counted per bundle and engine.
@@ -27,8 +29,9 @@ class Answer:
 
     ``milliseconds`` are for decoding the picture and running the network, without loading it. ``reason`` says why the
     picture is of none of the classes, where it is not, see ``Predictor.reason``. ``true_label`` is known of the
-    bundle's own examples. ``turned`` are the pixels that the network saw, uint8 (height, width, 3), where light and
-    dark had to be exchanged, see ``toolkit.data.pixels.ground``.
+    bundle's own examples. ``seen`` are the pixels that the network saw, uint8 (height, width, 3), of several crops the
+    one it would see alone; ``turned`` are the same, where light and dark had to be exchanged in them, see
+    ``toolkit.data.pixels.ground``. ``crops`` of the picture were seen and their answers averaged.
     """
 
     bundle: str
@@ -38,6 +41,8 @@ class Answer:
     reason: str = ""
     true_label: str | None = None
     turned: np.ndarray | None = None
+    crops: int = 1
+    seen: np.ndarray | None = None
 
     @property
     def rejected(self) -> bool:
@@ -49,11 +54,17 @@ class Answer:
         """True where the best label is the true one, however improbable."""
         return self.predictions[0].label == self.true_label
 
+    def judged(self, reject_below: float | None) -> "Answer":
+        """Refuse the answer as unsure below another probability than the bundle's; None leaves it as it is."""
+        if reject_below is None or self.reason == "unfamiliar":
+            return self
+        return replace(self, reason="unsure" if self.predictions[0].probability < reject_below else "")
+
     def as_document(self) -> dict[str, Any]:
-        """Plain JSON-ready values; ``turned`` tells only whether light and dark were exchanged."""
+        """Plain JSON-ready values, without pixels; ``turned`` tells only whether light and dark were exchanged."""
         predictions = [asdict(prediction) for prediction in self.predictions]
         changed = {"predictions": predictions, "rejected": self.rejected, "turned": self.turned is not None}
-        return vars(self) | changed
+        return {name: value for name, value in (vars(self) | changed).items() if name != "seen"}
 
 
 class Classifier:
@@ -67,7 +78,7 @@ class Classifier:
         self._shelf = Shelf(directory, max_loaded=max_loaded)
         bundles = self.bundles()
         require_engine(engine)
-        if engine not in ("auto", "recommended") and not any(engine in self.engines(bundle) for bundle in bundles):
+        if engine not in CHOICES and not any(engine in self.engines(bundle) for bundle in bundles):
             raise UserError(
                 f"engine {engine!r} cannot run any bundle in {directory} on this machine; "
                 f"available for {bundles[0]}: {', '.join(self.engines(bundles[0]))}"
@@ -87,8 +98,8 @@ class Classifier:
 
     def preferred_engine(self, bundle: str) -> str:
         """Choose the engine to start ``bundle`` with: the one asked for, where the bundle has it, else ``auto``."""
-        if self._preferred == "recommended":
-            return self.resolve_engine(bundle, "recommended")
+        if self._preferred in ("auto-bf16", "recommended"):
+            return self.resolve_engine(bundle, self._preferred)
         return self._preferred if self._preferred in self.engines(bundle) else "auto"
 
     def resolve_engine(self, bundle: str, engine: str) -> str:
@@ -103,31 +114,46 @@ class Classifier:
         """List the example pictures that ``bundle`` brings, with their true labels where it tells them."""
         return read_examples(self._directory(bundle))[:MAX_EXAMPLES]
 
-    def classify(self, picture: bytes, bundle: str, engine: str = "auto") -> Answer:
+    def classify(self, picture: bytes, bundle: str, engine: str = "auto", crops: int = 1) -> Answer:
         """Name the most probable classes of an encoded picture.
+
+        Args:
+            picture: an encoded picture.
+            bundle: ``NAME/VERSION``, or ``NAME`` for its newest version.
+            engine: see ``toolkit.inference.Predictor.load``.
+            crops: of the picture, see ``toolkit.ensemble.crops.plan_crops``; an ensemble brings its own.
 
         Raises:
             ImageError: the picture cannot be read.
-            UserError: no such bundle or engine, or the bundle is damaged.
+            UserError: no such bundle, engine or scheme of crops, or the bundle is damaged.
         """
-        name = next((b for b in self.bundles() if b.rpartition("/")[0] == bundle), bundle)
+        name = self.newest(bundle)
         predictor = self.predictor(name, engine)
+        if crops != 1:
+            predictor = predictor.with_crops(crops)
         start = time.perf_counter()
-        seen, ground = predictor.decode(picture), predictor.manifest.ground
-        turned = None
-        if ground is not None and isinstance(seen, np.ndarray) and has_opposite_ground(seen, ground):
-            seen = turned = exchange_ground(seen, ground)
-        (answer,) = predictor.answer_decoded([seen])
+        decoded, seen, is_turned = decode(picture, predictor)
+        (answer,) = predictor.answer_decoded([decoded])
         milliseconds = 1000 * (time.perf_counter() - start)
         best, reason = tuple(predictor.top(answer.probabilities)), predictor.reason(answer)
-        truth = self._true_label(picture, name)
-        return Answer(name, predictor.engine_name, milliseconds, best, reason, truth, turned)
+        manifest, truth = predictor.manifest, self._true_label(picture, name)
+        shown = manifest.crops if manifest.members else crops
+        turned = seen if is_turned else None
+        return Answer(name, predictor.engine_name, milliseconds, best, reason, truth, turned, shown, seen)
+
+    def newest(self, bundle: str) -> str:
+        """Write ``NAME`` as its newest version; anything else stays as it is."""
+        return next((found for found in self.bundles() if found.rpartition("/")[0] == bundle), bundle)
 
     def predictor(self, bundle: str, engine: str) -> Predictor:
         """Take a network, loaded if it is not yet."""
         resolved = self.resolve_engine(bundle, engine)  # so that ``auto`` and what it means are loaded once
         name, _, version = bundle.rpartition("/")
         return self._shelf.get(name, int(version), resolved)[1]
+
+    def engine_bytes(self, bundle: str, engine: str) -> int:
+        """Measure the files that ``engine`` reads of ``bundle``, in bytes."""
+        return engine_bytes(self._directory(bundle), engine)
 
     def without_paths(self, error: UserError) -> str:
         """Word an error as visitors may read it: where the bundles lie is not their business."""
@@ -154,3 +180,27 @@ class Classifier:
                 "`toolkit train DATA --model lenet5 --out runs/x --export saved_models/x`"
             )
         return found
+
+
+def decode(picture: bytes, predictor: Predictor) -> tuple[Decoded, np.ndarray, bool]:
+    """Decode a picture as a network is to see it, with light and dark as its training pictures had them.
+
+    Returns:
+        What ``predictor.answer_decoded`` takes; what one crop shows of it, uint8 (height, width, 3); and whether light
+        and dark were exchanged.
+
+    Raises:
+        ImageError: the picture cannot be read.
+    """
+    decoded, manifest = predictor.decode(picture), predictor.manifest
+    seen = decoded if isinstance(decoded, np.ndarray) else decode_pixels(picture, manifest.preprocessing)
+    if manifest.ground is None or not has_opposite_ground(seen, manifest.ground):
+        return decoded, seen, False
+    return _exchange_ground(decoded, manifest.ground), exchange_ground(seen, manifest.ground), True
+
+
+def _exchange_ground(decoded: Decoded, ground: float) -> Decoded:
+    """Exchange light and dark in one picture, or in every crop of it."""
+    if isinstance(decoded, np.ndarray):
+        return exchange_ground(decoded, ground)
+    return tuple(np.stack([exchange_ground(crop, ground) for crop in crops]) for crops in decoded)

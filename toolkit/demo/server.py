@@ -2,14 +2,17 @@
 
 import functools
 import importlib.util
+import logging
 import os
 import signal
+import stat
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +23,26 @@ from toolkit.progress import step
 if TYPE_CHECKING:
     import gradio as gr
 
+log = logging.getLogger("toolkit")
+
 #: Larger uploads are refused while they arrive.
 MAX_FILE_SIZE = "20mb"
 
 _PORT = 7860
 _TEMPORARY = "GRADIO_TEMP_DIR"  # what Gradio reads the folder of uploads from
+
+
+@dataclass(frozen=True)
+class Access:
+    """Doors of the page that are shut by default.
+
+    Attributes:
+        users: a file with a line ``USER:PASSWORD`` for each visitor who is let in; without one, everybody is.
+        mcp: offer the endpoints as tools of an MCP server too, at ``gradio_api/mcp``.
+    """
+
+    users: str | Path | None = None
+    mcp: bool = False
 
 
 def build_demo(directory: str | Path = "saved_models", engine: str = "auto") -> "gr.Blocks":
@@ -54,6 +72,7 @@ def launch(
     port: int | None = None,
     engine: str = "auto",
     root_path: str = "",
+    access: Access | None = None,
     block: bool = True,
 ) -> "gr.Blocks":
     """Serve the page.
@@ -66,11 +85,14 @@ def launch(
         port: port to listen on, 0 for any that is free; by default ``$PORT``, or 7860.
         engine: see ``build_demo``.
         root_path: where a reverse proxy puts the page, such as ``/classify``.
+        access: who is let in, and how; by default everybody, by the page and its programming interface.
         block: serve until interrupted; otherwise return at once, and ``close()`` on the answer stops the server.
 
     Raises:
-        UserError: see ``build_demo``; or the port is taken, or the address is not this machine's.
+        UserError: see ``build_demo``; or the port is taken, the address is not this machine's, the file of users is
+            none, or there is no MCP server.
     """
+    doors = _doors(access or Access())
     number, option = (port, "--port") if port is not None else _default_port()
     # Tried first: Gradio calls every failure a taken port, and only looks at the loopback address. It takes 0 for a
     # port, so that the system's choice is told to it.
@@ -80,7 +102,9 @@ def launch(
         _require_gradio()
         os.environ[_TEMPORARY] = _uploads()
         demo = build_demo(directory, engine)
-        options = launch_options() | {"root_path": _root_path(root_path), "prevent_thread_lock": True, "quiet": True}
+        options = (
+            launch_options() | doors | {"root_path": _root_path(root_path), "prevent_thread_lock": True, "quiet": True}
+        )
         try:
             with _without_proxies():  # it asks itself whether it runs
                 demo.launch(server_name=host, server_port=number, **options)
@@ -94,7 +118,7 @@ def launch(
 
 def launch_options() -> dict[str, Any]:
     """Arguments for ``gr.Blocks.launch``: the page's looks, and its doors shut."""
-    from toolkit.demo.page import ON_LOAD_JS, STYLE, theme
+    from toolkit.demo.tabs.shared import ON_LOAD_JS, STYLES, theme
 
     return {
         "share": False,
@@ -109,9 +133,52 @@ def launch_options() -> dict[str, Any]:
         "inline": False,
         "footer_links": ["api"],
         "theme": theme(),
-        "css_paths": [STYLE],
+        "css_paths": STYLES,
         "js": ON_LOAD_JS,
     }
+
+
+def _doors(access: Access) -> dict[str, Any]:
+    """Arguments for ``gr.Blocks.launch`` that open doors."""
+    users = None if access.users is None else read_users(Path(access.users))
+    if access.mcp:
+        if users:
+            raise UserError(
+                "--mcp and --auth exclude each other: the tool server asks nobody for a password; choose one"
+            )
+        if importlib.util.find_spec("mcp") is None:
+            raise UserError("--mcp needs Gradio's tool server, which is not installed: pip install 'gradio[mcp]'")
+    return {"auth": users, "mcp_server": access.mcp}
+
+
+def read_users(path: Path) -> list[tuple[str, str]]:
+    """Read a file of lines ``USER:PASSWORD``; empty ones, and those that begin with ``#``, are passed over.
+
+    Raises:
+        UserError: it cannot be read, a line is none of these, or nobody is in it. No line is quoted.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        is_open = stat.S_IMODE(path.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the users from it ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text in UTF-8; expected a line USER:PASSWORD for each visitor") from None
+    users: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, password = line.partition(":")
+        if not (name.strip() and colon and password):
+            raise UserError(f"{path}, line {number}: expected USER:PASSWORD")
+        if name in users:
+            raise UserError(f"{path}, line {number}: a second password for {name!r}; leave one of them out")
+        users[name] = password
+    if not users:
+        raise UserError(f"{path}: nobody in it; expected a line USER:PASSWORD for each visitor")
+    if is_open:
+        log.warning("%s: others on this machine can read the passwords; chmod 600 %s", path, path)
+    return list(users.items())
 
 
 def _require_gradio() -> None:

@@ -26,19 +26,10 @@ def read_upload(picture: Any) -> bytes:
     Raises:
         ImageError: nothing was sent, it is no longer there, or the path leads elsewhere than to an upload.
     """
-    path = picture.get("path") if isinstance(picture, dict) else None
-    if not isinstance(path, str) or not path:
-        raise ImageError("the picture: no file was given")
-    path = path.removesuffix(_PREVIEW)
     try:
-        # Checked here too, since Gradio 6.31 lets any path pass if the payload has no "meta".
-        is_upload = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
-        data = Path(path).read_bytes() if is_upload else None
-    except (OSError, ValueError):
+        return upload_path(picture).read_bytes()
+    except OSError:
         raise ImageError("the picture: no longer on the server, which keeps uploads for an hour") from None
-    if data is None:
-        raise ImageError("the picture: not an upload; send the file itself")
-    return data
 
 
 def shown(picture: dict[str, Any]) -> str | None:
@@ -74,10 +65,35 @@ def file_name(picture: Any) -> str:
     return str(picture.get("orig_name") or Path(str(picture.get("path") or "the picture")).name)
 
 
+def upload_path(picture: Any) -> Path:
+    """Find the file of an upload.
+
+    Raises:
+        ImageError: nothing was sent, it is no longer there, or the path leads elsewhere than to an upload.
+    """
+    path = picture.get("path") if isinstance(picture, dict) else None
+    if not isinstance(path, str) or not path:
+        raise ImageError("the picture: no file was given")
+    path = path.removesuffix(_PREVIEW)
+    try:
+        # Checked here too, since Gradio 6.31 lets any path pass if the payload has no "meta".
+        is_upload = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+        is_there = is_upload and Path(path).is_file()
+    except (OSError, ValueError):
+        is_upload, is_there = True, False
+    if not is_upload:
+        raise ImageError("the picture: not an upload; send the file itself")
+    if not is_there:
+        raise ImageError("the picture: no longer on the server, which keeps uploads for an hour")
+    return Path(path)
+
+
 def refuse_addresses(picture: Any) -> None:
     """Refuse files sent as web addresses: this server would fetch them, of any size and from anywhere.
 
-    Set on the instance: for a subclass of a component, Gradio writes a ``.pyi`` file beside this module.
+    Args:
+        picture: a ``gr.Image`` or a ``gr.File``. It is changed itself: for a subclass of a component, Gradio writes a
+            ``.pyi`` file beside this module.
     """
     keep = picture.async_move_resource_to_block_cache
 
@@ -89,4 +105,5 @@ def refuse_addresses(picture: Any) -> None:
     picture.async_move_resource_to_block_cache = move
     # Gradio's own example in the interface's documentation is a web address.
     example = {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
-    picture.example_payload = lambda: example
+    is_several = getattr(picture, "file_count", "single") == "multiple"
+    picture.example_payload = lambda: [example] if is_several else example

@@ -15,6 +15,7 @@ from toolkit.bundle import (
     KERAS_FILE,
     EnsembleMember,
     Manifest,
+    RejectionCurve,
     find_bundle,
     join_pictures,
     next_version,
@@ -37,7 +38,7 @@ from toolkit.errors import UserError
 from toolkit.export.bundle import ParityError, copy_examples, package_versions, require_tensorflow
 from toolkit.export.parity import FLOAT_TOLERANCE, NUM_PARITY
 from toolkit.lazy import keras
-from toolkit.metrics import accuracy_report, reject_threshold
+from toolkit.metrics import accuracy_report, reject_threshold, rejection_curve
 from toolkit.network import as_float32, load_network
 from toolkit.progress import step, track
 
@@ -244,6 +245,8 @@ def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -
     if evaluation is not None:
         report = accuracy_report(probabilities[evaluation], np.asarray(evaluation.labels), labels)
         measured["metrics"] = {key: report[key] for key in ("top1", "top5", "n")}
+        curve = rejection_curve(probabilities[evaluation], np.asarray(evaluation.labels))
+        measured["rejection"] = RejectionCurve(*curve)
     if validation is not None:
         measured["reject_below"] = reject_threshold(probabilities[validation], np.asarray(validation.labels))
     return measured

@@ -20,6 +20,7 @@ from toolkit.bundle import (
     Example,
     Manifest,
     NoveltyFacts,
+    RejectionCurve,
     Timings,
     litert_file,
     next_version,
@@ -50,7 +51,7 @@ from toolkit.export.parity import (
 )
 from toolkit.lazy import keras
 from toolkit.machine import processor
-from toolkit.metrics import top_k_accuracy
+from toolkit.metrics import rejection_curve, top_k_accuracy
 from toolkit.network import as_classifier, as_float32, feature_tensor, split_rescaling, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -88,6 +89,7 @@ class BundleOptions:
         budget: how much accuracy a quantized file may cost.
         temperature: what calibration divided the logits by; for the manifest, it is in the weights already.
         reject_below: the probability under which an answer may be refused; for the manifest.
+        rejection: by cross-validation, like ``out_of_fold``; without that it is counted on ``evaluation``.
         novelty: answered by the exported graphs too, beside the network; ``model.keras`` is the network alone.
         ground: of the training pictures, for the manifest; by default a grey network's is measured on ``calibration``.
         out_of_fold: ``top1``, ``top5`` and ``n`` of the network by cross-validation, where ``evaluation`` are pictures
@@ -110,6 +112,7 @@ class BundleOptions:
     budget: AccuracyBudget | None = None
     temperature: float | None = None
     reject_below: float | None = None
+    rejection: RejectionCurve | None = None
     novelty: Novelty | None = None
     ground: float | None = None
     out_of_fold: Mapping[str, float] | None = None
@@ -183,7 +186,7 @@ class BundleDraft:
         differences = compare_novelty(answers)
         comparison.objections.update(novelty_objections(differences))
         if not options.force:
-            comparison = self._without_failed_files(comparison)
+            comparison = self._without_failed(comparison)
             engines = {name: engine for name, engine in engines.items() if name in comparison.parity}
         objections = tuple(comparison.objections.values())
         if objections and not options.force:
@@ -210,6 +213,7 @@ class BundleDraft:
             forced=objections,
             temperature=options.temperature,
             reject_below=options.reject_below,
+            rejection=self._rejection(),
             ground=_ground(options, self.preprocessing),
             novelty=_novelty_facts(
                 options.novelty, {name: differences[name] for name in engines if name in differences}
@@ -219,20 +223,26 @@ class BundleDraft:
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
 
-    def _without_failed_files(self, comparison: Comparison) -> Comparison:
-        """Drop the quantized files that were made beside the float ones and lose too much, and say so.
+    def _rejection(self) -> RejectionCurve | None:
+        if self.options.out_of_fold is not None:
+            return self.options.rejection
+        labels = self.pictures.labels
+        return None if labels is None else RejectionCurve(*rejection_curve(self.reference, labels))
+
+    def _without_failed(self, comparison: Comparison) -> Comparison:
+        """Drop what goes beyond its budget, and say so: quantized files made beside the float ones, and bfloat16.
 
         A person who asked for a classifier gets one. What another journey made for its own sake is not dropped.
         """
         made = {litert_file(method) for method in self.options.methods if method not in self.options.files}
         failed = {ENGINES[name].file for name in comparison.objections if name not in FLOAT_ENGINES} & made
-        if not failed:
-            return comparison
         for file in sorted(failed):
             (self.path / file).unlink(missing_ok=True)
-        dropped = {name for name in comparison.parity if ENGINES[name].file in failed}
-        reasons = "; ".join(text for name, text in comparison.objections.items() if name in dropped)
-        log.info("%s: written without that file (--force keeps it)", reasons)
+        in_bfloat16 = {name for name in comparison.objections if ENGINES[name].bfloat16}
+        dropped = {name for name in comparison.parity if ENGINES[name].file in failed} | in_bfloat16
+        for name in sorted(dropped & set(comparison.objections)):
+            consequence = "not recommended" if name in in_bfloat16 else "written without that file (--force keeps it)"
+            log.info("%s: %s", comparison.objections[name], consequence)
         return Comparison(
             {name: value for name, value in comparison.parity.items() if name not in dropped},
             {name: value for name, value in comparison.scores.items() if name.removeprefix("top1_") not in dropped},

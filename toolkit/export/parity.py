@@ -22,7 +22,9 @@ REFERENCE = "keras"
 NOVELTY_REFERENCE = "keras with novelty"
 #: Largest difference in probability between float engines.
 FLOAT_TOLERANCE = 1e-4
-#: Pictures over which float engines are compared; quantized ones are judged on all.
+#: The same for an engine that computes in bfloat16.
+BFLOAT16_TOLERANCE = 1e-2
+#: Pictures over which float engines are compared; all others are judged on all.
 NUM_PARITY = 64
 #: Largest difference in novelty between float engines, where 1 is the threshold.
 NOVELTY_TOLERANCE = 1e-3
@@ -119,12 +121,16 @@ class HeldOutPictures:
         if self._paths:
             pixels = load_pixels(self._paths[start : start + _BATCH_SIZE], self._preprocessing)
         else:
-            shape = (_NUM_NOISE, *self._preprocessing.size, 3)
-            pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            pixels = noise(self._preprocessing)
         # Only from the first on without a gap, so that a number is a place.
         if number == len(self._kept) and (number + 1) * pixels.nbytes <= _KEPT_BYTES:
             self._kept.append(pixels)
         return pixels
+
+
+def noise(preprocessing: Preprocessing) -> np.ndarray:
+    """Draw the pixels that stand in for evaluation pictures, the same each time: uint8 (n, height, width, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
 
 
 def collect_answers(
@@ -230,8 +236,9 @@ def _spread(total: int) -> np.ndarray:
 def _objections(parity: dict[str, float], scores: dict[str, float], budget: AccuracyBudget) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, difference in parity.items():
-        if name in FLOAT_ENGINES and not difference <= FLOAT_TOLERANCE:  # so that NaN is an objection too
-            found[name] = f"{name} differs from Keras by {difference:.2g}, more than {FLOAT_TOLERANCE}"
+        tolerance = FLOAT_TOLERANCE if name in FLOAT_ENGINES else BFLOAT16_TOLERANCE if ENGINES[name].bfloat16 else None
+        if tolerance is not None and not difference <= tolerance:  # so that NaN is an objection too
+            found[name] = f"{name} differs from Keras by {difference:.2g}, more than {tolerance}"
         elif f"top1_{name}" in scores:
             lost = scores["top1"] - scores[f"top1_{name}"]
             if not budget.allows(lost, int(scores["n"])):

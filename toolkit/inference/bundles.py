@@ -1,9 +1,18 @@
-"""The bundles of a directory described, and the engine set that one of them recommends."""
+"""The bundles of a directory described, one of them verified, and the engine set that it recommends."""
 
+import datetime
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle import Manifest, find_bundle, read_manifest, require_bundles, set_recommended
+from toolkit.bundle import (
+    MANIFEST,
+    find_bundle,
+    read_manifest,
+    read_version_labels,
+    require_bundles,
+    set_recommended,
+)
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
 from toolkit.inference.choice import is_trusted
@@ -47,36 +56,65 @@ def describe_bundles(directory: str | Path) -> list[dict[str, Any]]:
     """Describe every version of the bundles in a directory, or of one bundle.
 
     Returns:
-        ``{"bundle", "model", "num_classes", "top1", "n", "subset", "engines", "recommended", "error"}`` each: the
-        network, its accuracy, a fraction, the number of pictures and their kind, ``held-out`` or ``out-of-fold``,
-        ``None`` where it was not measured; the engines that it has files for; the one that ``recommended`` means. Of a
-        version that cannot be read ``bundle`` and ``error`` alone are set.
+        ``{"bundle", "version", "state", "labels", "model", "num_classes", "top1", "n", "subset", "bytes", "written",
+        "engines", "recommended", "error"}`` each. ``state`` is ``whole``, ``incomplete`` where files are missing, or
+        ``damaged`` where the manifest cannot be read; ``error`` says more, see ``verify_version`` for what is in the
+        files. ``labels`` are those that mean this version. Then come the network, its accuracy, a fraction, the number
+        of pictures and their kind, ``held-out`` or ``out-of-fold``, ``None`` where it was not measured; the size of all
+        files; when the graph was written, in ISO 8601; the engines that it has files for; the one that ``recommended``
+        means. Of a damaged version all from ``model`` on is ``None``.
 
     Raises:
         UserError: no such directory, or no bundles in it.
     """
     rows: list[dict[str, Any]] = []
     for versions in require_bundles(directory).values():
-        for version_dir in versions.values():
-            row = dict.fromkeys(("model", "num_classes", "top1", "n", "subset", "engines", "recommended"))
-            try:
-                row |= _description(version_dir, read_manifest(version_dir)) | {"error": ""}
-            except UserError as error:
-                row["error"] = str(error)
-            rows.append({"bundle": str(version_dir)} | row)
+        labels, reason = _labels_of(next(iter(versions.values())).parent, versions)
+        for number, version_dir in versions.items():
+            own = [label for label, version in labels.items() if version == number]
+            rows.append({"bundle": str(version_dir), "version": number} | _description(version_dir, own))
+            reason, rows[-1]["error"] = "", rows[-1]["error"] or reason
     return rows
 
 
-def _description(version_dir: Path, manifest: Manifest) -> dict[str, Any]:
-    return {
+def _labels_of(directory: Path, versions: Container[int]) -> tuple[dict[str, int], str]:
+    """Read a bundle's labels, and what is wrong with them."""
+    try:
+        labels = read_version_labels(directory)
+    except UserError as error:
+        return {}, str(error)
+    gone = [f"{label} means version {number}" for label, number in labels.items() if number not in versions]
+    return labels, f"{directory}: {', '.join(gone)}, which is not there any more" if gone else ""
+
+
+def _description(version_dir: Path, labels: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"state": "damaged", "labels": labels}
+    row |= dict.fromkeys(("model", "num_classes", "top1", "n", "subset", "bytes", "written", "engines", "recommended"))
+    try:
+        manifest = read_manifest(version_dir)
+    except UserError as error:
+        return row | {"error": str(error)}
+    files = [version_dir / name for name in (*manifest.files, MANIFEST)]
+    missing = [file for file in files if not file.is_file()]
+    return row | {
+        "state": "incomplete" if missing else "whole",
         "model": manifest.model,
         "num_classes": len(manifest.labels),
         "top1": manifest.metrics.get("top1"),
         "n": manifest.metrics.get("n"),
         "subset": manifest.subset if "top1" in manifest.metrics else None,
+        "bytes": sum(file.stat().st_size for file in files if file not in missing),
+        "written": _written(version_dir),
         "engines": _engines_of(version_dir),
         "recommended": manifest.recommended_engine,
+        "error": f"{missing[0]}: missing; the bundle is incomplete, export or copy it again" if missing else "",
     }
+
+
+def _written(version_dir: Path) -> str:
+    graph = version_dir / "saved_model.pb"  # which nothing changes, as the manifest may be
+    when = (graph if graph.is_file() else version_dir).stat().st_mtime
+    return datetime.datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
 
 
 def _engines_of(version_dir: Path) -> list[str]:

@@ -24,25 +24,36 @@ from toolkit.spec import Preprocessing
 
 log = logging.getLogger(__name__)
 
+#: Names for an engine that is chosen for the machine.
+CHOICES = ("auto", "auto-bf16", "recommended")
+
+_BFLOAT16_ENGINES = tuple(name for name, row in ENGINES.items() if row.bfloat16)
+_TIMED = (*FLOAT_ENGINES, *_BFLOAT16_ENGINES)
+
 #: Seconds for which each engine is timed where nothing is known; of a slow network one call is.
 _SECONDS = 0.25
 
 
 def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
-    """Name the engine that ``auto`` or ``recommended`` means on this machine; any other name is returned as it is.
+    """Name the engine that one of ``CHOICES`` means on this machine; any other name is returned as it is.
 
     ``auto`` is the fastest of the installed engines that run the network in float32 and that the export had nothing
     against: by the times remembered on this machine, else by those in the manifest if they are of such a processor,
     else by a timing of about a second, which is remembered. An engine that brings TensorFlow, which takes seconds
     to import, has to be clearly faster than one that does not.
+
+    ``auto-bf16`` allows bfloat16 as well: where the processor computes in it, the export found every probability within
+    ``toolkit.export.parity.BFLOAT16_TOLERANCE`` of the network's, and it is clearly faster here.
     """
-    if engine not in ("auto", "recommended"):
+    if engine not in CHOICES:
         return engine
     available = available_engines(version_dir)
     if engine == "recommended" and manifest.recommended_engine in available:
         return manifest.recommended_engine
     floats = [name for name in FLOAT_ENGINES if name in available]
     candidates = [name for name in floats if is_trusted(name, manifest)] or floats
+    if engine == "auto-bf16":
+        candidates += [name for name in _BFLOAT16_ENGINES if name in available and is_trusted(name, manifest)]
     light = [name for name in candidates if _is_light(name)]
     if len(light) < 2:
         return (light or candidates or ["savedmodel"])[0]
@@ -62,7 +73,7 @@ def require_engine(name: str) -> None:
     Raises:
         UserError: suggests the nearest name.
     """
-    if name not in (known := ["auto", "recommended", *ENGINES]):
+    if name not in (known := [*CHOICES, *ENGINES]):
         raise UserError(unknown_name("engine", name, known))
 
 
@@ -76,7 +87,7 @@ def remember_times(manifest: Manifest, medians: Mapping[str, float]) -> None:
     """Keep the milliseconds that a network's engines took on this machine for ``auto``, if the cache can be written."""
     identity = _identity(manifest)
     path = _memory(identity)
-    document = identity | {"p50_ms": {name: round(medians[name], 3) for name in FLOAT_ENGINES if name in medians}}
+    document = identity | {"p50_ms": {name: round(medians[name], 3) for name in _TIMED if name in medians}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps(document, indent=1) + "\n")
@@ -87,7 +98,7 @@ def remember_times(manifest: Manifest, medians: Mapping[str, float]) -> None:
 def _remembered(manifest: Manifest) -> dict[str, float]:
     try:
         found = json.loads(_memory(_identity(manifest)).read_bytes())["p50_ms"]
-        times = {name: float(found[name]) for name in FLOAT_ENGINES if name in found}
+        times = {name: float(found[name]) for name in _TIMED if name in found}
     except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
         return {}
     return times if all(math.isfinite(time) for time in times.values()) else {}
@@ -126,10 +137,11 @@ def _is_light(engine: str) -> bool:
 
 
 def _fastest(medians: Mapping[str, float]) -> str:
+    """Choose by milliseconds; what needs TensorFlow, or answers a little differently, has to be clearly faster."""
     best = min(medians, key=medians.__getitem__)
-    light = {name: median for name, median in medians.items() if _is_light(name)}
-    lightest = min(light, key=light.__getitem__)
-    return best if medians[best] < CLEARLY * light[lightest] else lightest
+    plain = {name: median for name, median in medians.items() if _is_light(name) and name in FLOAT_ENGINES}
+    usual = min(plain, key=plain.__getitem__)
+    return best if medians[best] < CLEARLY * plain[usual] else usual
 
 
 @functools.lru_cache(maxsize=64)  # for where it cannot be remembered on disk

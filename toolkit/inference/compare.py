@@ -1,24 +1,28 @@
 """Engines side by side: how fast each is, and how far apart their answers are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import Manifest, find_bundle, read_manifest, require_network, verify_files
+from toolkit.bundle import Manifest, find_bundle, read_examples, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import GRAPH_FORMATS
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
 from toolkit.engines.runtimes import Answers, KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
 from toolkit.errors import UserError
+from toolkit.export.parity import FLOAT_TOLERANCE, noise
 from toolkit.inference.choice import is_trusted, remember_times
 from toolkit.inference.predictor import Predictor
 from toolkit.network import load_network
 from toolkit.progress import step, track
 
 BATCH_SIZES = (1, 16)
+
+_QUANTIZED_MARGIN = 1.5  # kernels of another processor round otherwise than those of the export
 
 
 def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> dict[str, Any]:
@@ -110,6 +114,56 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     return {"bundle": str(version_dir), "rows": rows}
 
 
+def verify_version(bundle: str | Path) -> dict[str, Any]:
+    """Compare a version's files with their checksums, and the answers of its engines with those of its network.
+
+    Engines answer the bundle's own example pictures, or noise where it has none. Those that run in float32 must agree
+    with the network as they had to at export. Those of quantized files must come as near as they came then, on the
+    examples, which were among the pictures of that comparison; on noise they need only answer with numbers. An ensemble
+    has no network of its own: its files are compared with their checksums, and opened.
+
+    Args:
+        bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
+
+    Returns:
+        ``{"bundle", "files", "pictures", "rows", "objections"}``: how many files and pictures were compared; a row
+        ``{"engine", "difference", "allowed"}`` for each installed engine, the largest difference in probability, and
+        the one allowed, None where any is; in words, what is wrong.
+
+    Raises:
+        UserError: not a bundle, or its manifest is damaged.
+    """
+    version_dir = find_bundle(bundle)
+    manifest = read_manifest(version_dir)
+    report: dict[str, Any] = {"bundle": str(version_dir), "files": 0, "pictures": 0, "rows": [], "objections": []}
+    for name in track(tuple(manifest.files), "comparing files with their checksums"):
+        try:
+            verify_files(version_dir, replace(manifest, files={name: manifest.files[name]}))
+            report["files"] += 1
+        except UserError as error:
+            report["objections"].append(str(error))
+    if report["objections"]:  # what is damaged is not opened
+        return report
+    if manifest.members:
+        with step("opening the ensemble"):
+            Predictor.load(version_dir)
+        return report
+    examples = [example.path for example in read_examples(version_dir)]
+    pixels = load_pixels(examples, manifest.preprocessing) if examples else noise(manifest.preprocessing)
+    reference, *others = _engine_answers(version_dir, manifest, pixels).items()
+    report["pictures"] = len(pixels)
+    for name, probabilities in others:
+        difference = float(np.abs(probabilities - reference[1]).max())
+        allowed = FLOAT_TOLERANCE if name in FLOAT_ENGINES else None
+        if allowed is None and examples and name in manifest.parity:
+            allowed = _QUANTIZED_MARGIN * manifest.parity[name] + FLOAT_TOLERANCE
+        report["rows"].append({"engine": name, "difference": difference, "allowed": allowed})
+        if not difference <= (np.inf if allowed is None else allowed) or np.isnan(difference):
+            limit = "" if allowed is None else f", more than {allowed:.2g}"
+            report["objections"].append(f"{version_dir}: {name} differs from Keras by {difference:.2g}{limit}")
+    return report
+
+
 class _Cutting(Engine):
     """An ensemble as an engine to time: from a decoded picture to the average."""
 
@@ -144,7 +198,9 @@ def _engine_answers(version_dir: Path, manifest: Manifest, pixels: np.ndarray) -
     return answers
 
 
-def _size_of(version_dir: Path, file: str) -> int:
+def engine_bytes(version_dir: Path, engine: str) -> int:
+    """Measure the files of a bundle that an engine reads, in bytes."""
+    file = ENGINES[engine].file
     if file:
         return (version_dir / file).stat().st_size
     parts = [version_dir / "saved_model.pb", *(version_dir / "variables").iterdir()]
@@ -166,7 +222,7 @@ def _row(version_dir: Path, manifest: Manifest, engine: str, batch: int, found: 
         "p50_ms": round(found.median, 3),
         "p95_ms": round(found.p95, 3),
         "images_per_s": round(1e3 * batch / found.median, 1),
-        "bytes": _size_of(version_dir, ENGINES[engine].file),
+        "bytes": engine_bytes(version_dir, engine),
         "top1_delta": _top1_delta(engine, manifest.metrics),
     }
 

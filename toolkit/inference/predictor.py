@@ -26,7 +26,7 @@ from toolkit.data.pixels.decode import ImageError, ImageSource, as_graph_reads, 
 from toolkit.engines import ENGINES, Engine, open_engine
 from toolkit.engines.runtimes import Answers, SavedModelEngine
 from toolkit.ensemble import Ensemble, Member
-from toolkit.ensemble.crops import is_plain, plan_crops
+from toolkit.ensemble.crops import Crop, is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
@@ -62,6 +62,37 @@ class Answer:
     novelty: float | None = None
 
 
+@dataclass(frozen=True)
+class NamedAnswer:
+    """An answer with the likeliest classes' names, as it is printed and sent.
+
+    Attributes:
+        predictions: the likeliest classes, best first.
+        reason: why it means "none of these", see ``Predictor.reason``; empty where it does not.
+        novelty: see ``Answer``.
+    """
+
+    predictions: list[Prediction]
+    reason: str
+    novelty: float | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Bounds beyond which an answer means "none of these"; None where a bundle has no such bound."""
+
+    reject_below: float | None = None
+    novelty_above: float | None = None
+
+    def reason(self, best: float, novelty: float | None) -> str:
+        """Say why an answer of this best probability and novelty is rejected, see ``Predictor.reason``."""
+        if self.novelty_above is not None and novelty is not None and not novelty <= self.novelty_above:
+            return "unfamiliar"
+        if self.reject_below is not None and best < self.reject_below:
+            return "unsure"
+        return ""
+
+
 class Predictor:
     """A bundle opened in one engine, or several bundles whose probabilities are averaged.
 
@@ -95,7 +126,13 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, bundle: str | os.PathLike[str], engine: str = "auto", *, crops: int = 1, scales: Sequence[int] = ()
+        cls,
+        bundle: str | os.PathLike[str],
+        engine: str = "auto",
+        *,
+        crops: int = 1,
+        scales: Sequence[int] = (),
+        shared: bool = False,
     ) -> "Predictor":
         """Open a bundle.
 
@@ -103,12 +140,14 @@ class Predictor:
             bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
             engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the engine that was measured to be fastest on this
                 machine among those that run the network in float32 (see ``toolkit.inference.choice.resolve_engine``),
-                so its answers are the SavedModel's within 1e-4. An int8 engine answers slightly differently and is
-                only used by name, or as ``recommended``: the fastest that passed the accuracy budget at export, or
-                what was set since, where it is installed.
+                so its answers are the SavedModel's within 1e-4; ``auto-bf16`` allows bfloat16 as well, where the export
+                found it within 0.01. An int8 engine answers slightly differently and is only used by name, or as
+                ``recommended``: the fastest that passed the accuracy budget at export, or what was set since, where it
+                is installed.
             crops: of a picture, whose probabilities are averaged, see ``toolkit.ensemble.crops.plan_crops``. The
                 bundle's reject threshold was fitted for one crop, and holds for one crop only.
             scales: shorter sides to resize the picture to, each with all of these crops; by default the network's.
+            shared: several threads will ask it all the time, see ``toolkit.engines.open_engine``.
 
         Raises:
             UserError: not a bundle, a file is missing or fails its checksum, the engine is not available, there is
@@ -118,23 +157,16 @@ class Predictor:
         version_dir = find_bundle(bundle)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
-        if manifest.members and (crops != 1 or scales):
-            raise UserError(
-                f"{version_dir}: its crops are built in ({manifest.crops} crops of each of {len(manifest.members)}); "
-                "choose others with a bundle of one network"
-            )
-        preprocessing, reject_below = manifest.preprocessing, manifest.reject_below
-        plan = plan_crops(preprocessing, crops, scales)
+        _require_choice_of_crops(version_dir, manifest, crops, scales)
+        plan = plan_crops(manifest.preprocessing, crops, scales)
         opened: Engine | Ensemble
         with step(f"opening {version_dir.parent.name}/{version_dir.name}"):
             verify_files(version_dir, manifest, _files_of(name))
             if manifest.members and name == "savedmodel":
                 opened = ExportedEnsemble(version_dir, manifest)
             else:  # or, where an ensemble has no file for the engine, this says what is missing
-                opened = open_engine(name, version_dir, preprocessing)
-                if not is_plain(preprocessing, plan):
-                    opened, reject_below = Ensemble([Member(opened, preprocessing, plan)]), None
-        return cls([(version_dir, manifest)], name, opened, reject_below)
+                opened = open_engine(name, version_dir, manifest.preprocessing, shared=shared)
+        return cls([(version_dir, manifest)], name, opened, manifest.reject_below)._seeing(plan)
 
     @classmethod
     def load_several(
@@ -167,6 +199,22 @@ class Predictor:
         names = dict.fromkeys(predictor.engine_name for predictor in loaded)
         members = [member for predictor in loaded for member in predictor._members()]
         return cls([predictor.bundles[0] for predictor in loaded], " + ".join(names), Ensemble(members), None)
+
+    def with_crops(self, crops: int, scales: Sequence[int] = ()) -> "Predictor":
+        """Show the opened network of one bundle several crops of a picture, as ``load`` does; nothing is opened again.
+
+        Raises:
+            UserError: there is no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
+        """
+        _require_choice_of_crops(*self.bundles[0], crops, scales)
+        return self._seeing(plan_crops(self.manifest.preprocessing, crops, scales))
+
+    def _seeing(self, plan: tuple[Crop, ...]) -> "Predictor":
+        preprocessing = self.manifest.preprocessing
+        if is_plain(preprocessing, plan) or isinstance(self._engine, Ensemble):
+            return self
+        seeing = Ensemble([Member(self._engine, preprocessing, plan)])
+        return Predictor(self.bundles, self.engine_name, seeing, None)
 
     @property
     def version_dir(self) -> Path:
@@ -333,6 +381,10 @@ class Predictor:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         return [Prediction(self.labels[i], float(probabilities[i])) for i in best]
 
+    def named(self, answer: Answer, top_k: int = 5) -> NamedAnswer:
+        """Name the best classes of an answer, and say whether it means "none of these"."""
+        return NamedAnswer(self.top(answer.probabilities, top_k), self.reason(answer), answer.novelty)
+
     def reason(self, answer: Answer | np.ndarray) -> str:
         """Say why an answer means "none of these"; empty where it does not, as where there is no threshold.
 
@@ -345,11 +397,8 @@ class Predictor:
         """
         if not isinstance(answer, Answer):
             answer = Answer(answer)
-        if self.novelty_above is not None and answer.novelty is not None and not answer.novelty <= self.novelty_above:
-            return "unfamiliar"
-        if self.reject_below is not None and float(np.max(answer.probabilities)) < self.reject_below:
-            return "unsure"
-        return ""
+        thresholds = Thresholds(self.reject_below, self.novelty_above)
+        return thresholds.reason(float(np.max(answer.probabilities)), answer.novelty)
 
     def is_rejected(self, answer: Answer | np.ndarray) -> bool:
         """Tell whether an answer means "none of these", see ``reason``."""
@@ -360,6 +409,14 @@ class Predictor:
             return self._engine.members
         preprocessing = self.manifest.preprocessing
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
+
+
+def _require_choice_of_crops(version_dir: Path, manifest: Manifest, crops: int, scales: Sequence[int]) -> None:
+    if manifest.members and (crops != 1 or scales):
+        raise UserError(
+            f"{version_dir}: its crops are built in ({manifest.crops} crops of each of {len(manifest.members)}); "
+            "choose others with a bundle of one network"
+        )
 
 
 def _one_by_one(answers: Answers) -> list[Answer]:

@@ -1,6 +1,9 @@
 """The bundles below a directory, loaded when first asked for, kept up with as versions come and go."""
 
+import ctypes
+import gc
 import logging
+import os
 import threading
 import time
 from concurrent.futures import Future
@@ -8,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.bundle import MANIFEST, list_bundles
+from toolkit.bundle import MANIFEST, complete_versions, list_bundles
 from toolkit.errors import UserError
 from toolkit.inference.predictor import Predictor
+from toolkit.machine import num_threads
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,9 @@ class Shelf:
     A version is loaded and warmed up once, however many threads ask for it at the same time, and no lock is held
     meanwhile: nobody waits for another bundle. It is dropped when it is gone from disk or was written anew, and when
     more were loaded than are kept; whoever works with it may go on. Why a version could not be loaded is remembered.
+
+    There are two ways to ask. ``get`` gives the version that is meant, and waits until it is loaded. ``answering``
+    gives the version that answers now: while a newer one is loaded beside it, the one before.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class Shelf:
         max_loaded: int | None = None,
         max_versions: int | None = None,
         retry_seconds: float = 0.0,
+        shared: bool = False,
     ) -> None:
         """Set the bounds; nothing is looked for or loaded yet.
 
@@ -47,23 +55,45 @@ class Shelf:
             max_loaded: predictors kept in memory; beyond, the least recently used is dropped.
             max_versions: predictors kept of each bundle.
             retry_seconds: a version that failed to load is tried again by whoever asks for it after this long.
+            shared: predictors are for several threads that ask all the time, see ``Predictor.load``.
         """
         self._directory = Path(directory).resolve()
         self._max_loaded = max_loaded
         self._max_versions = max_versions
         self._retry_seconds = retry_seconds
+        self._open = {"shared": True} if shared else {}
         self._slots: dict[Key, _Slot] = {}
+        self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
+        self._has_dropped = False
         self._lock = threading.Lock()
 
     def bundles(self) -> dict[str, dict[int, Path]]:
         """List the bundles there are now, by name: complete versions, ascending, with their directories."""
         found = list_bundles(self._directory) if self._directory.is_dir() else {}
+        self._drop_outdated(found)
+        return found
+
+    def versions(self, name: str) -> dict[int, Path]:
+        """List one bundle's complete versions there are now, ascending; none where there is no such bundle."""
+        own = complete_versions(self._directory)
+        if own:
+            found = own if name == self._directory.name else {}
+        else:  # a name that was sent by anyone is compared with what is there, never made a path of
+            is_there = self._directory.is_dir() and name in os.listdir(self._directory)
+            found = complete_versions(self._directory / name) if is_there else {}
+        self._drop_outdated({name: found}, name)
+        return found
+
+    def _drop_outdated(self, found: dict[str, dict[int, Path]], only: str | None = None) -> None:
         with self._lock:
             for (name, version, engine), slot in list(self._slots.items()):
                 version_dir = found.get(name, {}).get(version)
-                if version_dir is None or slot.stamp != _stamp(version_dir):
+                if only in (None, name) and (version_dir is None or slot.stamp != _stamp(version_dir)):
                     del self._slots[name, version, engine]
-        return found
+                    self._has_dropped = True
+            for name, engine in list(self._answering):
+                if only in (None, name) and not found.get(name):
+                    del self._answering[name, engine]
 
     def get(self, name: str, version: int | None = None, engine: str = "auto") -> tuple[int, Predictor]:
         """Take a version and its predictor, loaded if it is not yet.
@@ -77,24 +107,87 @@ class Shelf:
             UnknownBundle: there is no such bundle or version.
             UserError: it cannot be loaded, for the reason given; of several versions, the highest one's.
         """
-        found = self.bundles().get(name, {})
-        wanted = [number for number in sorted(found, reverse=True) if version in (None, number)]
-        if not wanted:
-            raise UnknownBundle(f"no bundle {name}" if version is None else f"no version {version} of bundle {name}")
+        found = self._wanted(name, version)
         reasons = []
-        for number in wanted:
-            outcome = self._outcome((name, number, engine), found[number])
+        for number, version_dir in found.items():
+            outcome = self._outcome((name, number, engine), version_dir)
             if not isinstance(outcome, str):
                 return number, outcome
             reasons.append(outcome)
         raise UserError(reasons[0])
 
+    def answering(self, name: str, version: int | None = None, engine: str = "auto") -> tuple[int, Outcome]:
+        """Name the version that answers now, at once. Loading is begun in a thread of its own, where it is needed.
+
+        Args:
+            name: the bundle's.
+            version: by default the highest that is loaded, while higher ones are loaded beside it. Also one that is
+                gone from disk, or was written anew, answers until what is there now is loaded.
+            engine: as in ``get``.
+
+        Returns:
+            The version, and its outcome, which lies ahead where nothing can answer yet. Where it turns out to be a
+            reason, ask again: lower versions follow.
+
+        Raises:
+            UnknownBundle: there is no such bundle or version.
+            UserError: none can be loaded, for the reason given; of several versions, the highest one's.
+        """
+        found = self._wanted(name, version)
+        loading: tuple[int, Outcome] | None = None
+        reasons = []
+        with self._lock:
+            kept = self._answering.get((name, engine))
+            if kept is not None and kept[1].done() and isinstance(kept[1].result(), str):
+                del self._answering[name, engine]
+                kept = None
+            for number, version_dir in found.items():
+                slot = self._slots.get((name, number, engine))
+                if slot is not None and slot.is_loaded:
+                    answer = number, slot.claim()[0]
+                    if version is None:
+                        self._answering[name, engine] = answer
+                    return answer
+                if loading is not None:  # lower ones are only looked at
+                    continue
+                if slot is None:
+                    slot = self._slots[name, number, engine] = _Slot(version_dir, engine, self._retry_seconds)
+                outcome, is_ours = slot.claim()
+                if is_ours:
+                    key = name, number, engine
+                    work = threading.Thread(target=self._load, args=(key, slot, outcome), name=f"load {name}")
+                    work.daemon = True  # whoever ends the process does not wait for it
+                    work.start()
+                    if version is None and kept is None:
+                        kept = self._answering[name, engine] = number, outcome
+                if is_ours or not outcome.done():
+                    loading = number, outcome
+                else:
+                    reasons.append(slot.error)
+            if loading is None:
+                raise UserError(reasons[0])
+            return kept if version is None and kept is not None else loading
+
     def errors(self, name: str, engine: str = "auto") -> dict[int, str]:
         """Give the reason why each version could not be loaded; empty where nothing is known against it."""
-        versions = self.bundles().get(name, {})
+        versions = self.versions(name)
         with self._lock:
             slots = {version: self._slots.get((name, version, engine)) for version in versions}
             return {version: slot.error if slot else "" for version, slot in slots.items()}
+
+    def loaded(self, engine: str = "auto") -> dict[str, list[int]]:
+        """List the versions in memory of each bundle that has any, ascending."""
+        with self._lock:
+            keys = sorted(key for key, slot in self._slots.items() if slot.is_loaded and key[2] == engine)
+        return {name: [version for other, version, _ in keys if other == name] for name, _, _ in keys}
+
+    def _wanted(self, name: str, version: int | None) -> dict[int, Path]:
+        """A bundle's versions that are meant, highest first."""
+        found = self.versions(name)
+        wanted = {number: found[number] for number in sorted(found, reverse=True) if version in (None, number)}
+        if not wanted:
+            raise UnknownBundle(f"no bundle {name}" if version is None else f"no version {version} of bundle {name}")
+        return wanted
 
     def _outcome(self, key: Key, version_dir: Path) -> Predictor | str:
         """The predictor, or the reason why there is none."""
@@ -102,18 +195,29 @@ class Shelf:
             slot = self._slots.setdefault(key, _Slot(version_dir, key[2], self._retry_seconds))
             outcome, is_ours = slot.claim()
         if is_ours:
-            slot.load(outcome)
-            self._trim(key[0])
+            self._load(key, slot, outcome)
         return outcome.result()
 
-    def _trim(self, name: str) -> None:
+    def _load(self, key: Key, slot: "_Slot", outcome: Outcome) -> None:
+        try:
+            slot.load(**self._open)
+        finally:
+            with self._lock:  # together, so that whoever waited finds no more than are kept
+                slot.settle(outcome)
+                self._trim(key[0])
         with self._lock:
-            of_bundle = [slot for (bundle, _, _), slot in self._slots.items() if bundle == name]
-            for slots, limit in ((of_bundle, self._max_versions), (self._slots.values(), self._max_loaded)):
-                loaded = sorted((slot for slot in slots if slot.is_loaded), key=lambda slot: slot.last_used)
-                for slot in loaded[:-limit] if limit else []:
-                    log.info("%s: unloaded, the least recently used of more than %d", slot.version_dir, limit)
-                    slot.outcome = None
+            has_dropped, self._has_dropped = self._has_dropped, False
+        if has_dropped:
+            threading.Thread(target=_return_memory, name="return memory", daemon=True).start()
+
+    def _trim(self, name: str) -> None:
+        of_bundle = [slot for (bundle, _, _), slot in self._slots.items() if bundle == name]
+        for slots, limit in ((of_bundle, self._max_versions), (self._slots.values(), self._max_loaded)):
+            loaded = sorted((slot for slot in slots if slot.is_loaded), key=lambda slot: slot.last_used)
+            for slot in loaded[:-limit] if limit else []:
+                log.info("%s: unloaded, the least recently used of more than %d", slot.version_dir, limit)
+                slot.outcome = None
+                self._has_dropped = True
 
 
 class _Slot:
@@ -131,6 +235,7 @@ class _Slot:
         self._engine = engine
         self._retry_seconds = retry_seconds
         self._retry_at = 0.0
+        self._found: Predictor | str = ""
 
     @property
     def is_loaded(self) -> bool:
@@ -145,29 +250,41 @@ class _Slot:
         self.outcome = Future()
         return self.outcome, True
 
-    def load(self, outcome: Outcome) -> None:
-        """Load and warm up the version, and settle the outcome, whatever happens: others wait for it."""
-        found: Predictor | str = f"{self.version_dir}: loading was interrupted"
+    def load(self, **options: bool) -> None:
+        """Load and warm up the version, and keep what came of it for ``settle``."""
+        self._found = f"{self.version_dir}: loading was interrupted"
         try:
-            found = _load_warm(self.version_dir, self._engine)
+            self._found = _load_warm(self.version_dir, self._engine, **options)
         except UserError as error:
-            found = str(error)
+            self._found = str(error)
             log.error("%s", error)
         except Exception:
-            found = f"{self.version_dir}: cannot be loaded; the server's log says why"
+            self._found = f"{self.version_dir}: cannot be loaded; the server's log says why"
             log.exception("%s: cannot be loaded", self.version_dir)
-        finally:
-            self.error = found if isinstance(found, str) else ""
-            self.last_used = time.monotonic()
-            self._retry_at = self.last_used + self._retry_seconds
-            outcome.set_result(found)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Settle the outcome, whatever happened: others wait for it."""
+        found, self._found = self._found, ""
+        self.error = found if isinstance(found, str) else ""
+        self.last_used = time.monotonic()
+        self._retry_at = self.last_used + self._retry_seconds
+        outcome.set_result(found)
 
 
-def _load_warm(version_dir: Path, engine: str) -> Predictor:
-    predictor = Predictor.load(version_dir, engine)
+def _load_warm(version_dir: Path, engine: str, *, shared: bool = False) -> Predictor:
+    predictor = Predictor.load(version_dir, engine, shared=shared)
     size = predictor.manifest.preprocessing.size
-    predictor.from_pixels(np.full((1, *size, 3), 127, np.uint8))  # an engine's first call takes longer
+    # An engine's first call takes longer; where several run at once, that of each, and of each size.
+    for number in (1, 4) * num_threads() if shared else (1,):
+        predictor.from_pixels(np.full((number, *size, 3), 127, np.uint8))
     return predictor
+
+
+def _return_memory() -> None:
+    """Give back what dropped networks held: TensorFlow's are circles of objects; the allocator keeps freed pages."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's alone
+        trim(0)
 
 
 def _stamp(version_dir: Path) -> int:

@@ -1,21 +1,26 @@
 """The bundles below a directory as the protocol speaks of them: by name and version, with its errors."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import Manifest, read_manifest, require_bundles
+from toolkit.bundle import Manifest, labelled_version, read_manifest, require_bundles
 from toolkit.data import ImageError
+from toolkit.data.pixels.decode import image_errors, open_image
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.inference.choice import require_engine
 from toolkit.inference.predictor import Answer, Decoded
-from toolkit.inference.shelf import Shelf, UnknownBundle
+from toolkit.inference.shelf import Outcome, Shelf, UnknownBundle
 from toolkit.serving import protocol
 from toolkit.serving.protocol import PredictRequest, RequestError
+
+log = logging.getLogger(__name__)
 
 #: Pictures that are decoded and run at once.
 BATCH_SIZE = 32
@@ -26,27 +31,57 @@ RETRY_SECONDS = 30.0
 
 
 class ModelTable:
-    """The bundles below a directory, by name and version. Safe to call from several threads."""
+    """The bundles below a directory, by name and version. Safe to call from several threads.
+
+    Attributes:
+        directory: where they lie.
+        engine: that they are opened in, as in ``Predictor.load``.
+    """
 
     def __init__(self, directory: str | Path, engine: str = "auto") -> None:
         """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.serving.create_app``."""
         require_engine(engine)
+        for path in _misnamed_versions(Path(directory)):
+            number = int(path.name)
+            log.warning("%s: not served, for a version has no leading zeros in its name; rename it %d", path, number)
         require_bundles(directory)
-        self._engine = engine
-        self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS)
+        self.directory = Path(directory).resolve()
+        self.engine = engine
+        self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS, shared=True)
+
+    def labelled(self, name: str, label: str) -> int:
+        """Look up the version that a label means now, see ``toolkit.bundle.labels``.
+
+        Raises:
+            RequestError: no such bundle or label.
+        """
+        try:
+            return labelled_version(self.directory, name, label)
+        except UserError as error:
+            raise RequestError(str(error), 404) from None
 
     def names(self) -> list[str]:
         """List the names of the bundles there are now."""
         return list(self._shelf.bundles())
 
     def get(self, name: str, version: int | None = None) -> tuple[int, Predictor]:
-        """Take a version and its predictor, loaded if it is not yet; by default the highest that loads.
+        """Take the version that answers now and its predictor; by default the highest that is loaded.
+
+        Waits only where nothing of the bundle is loaded yet; a newer version is loaded beside the one that answers.
 
         Raises:
             RequestError: not found, or found and not loadable.
         """
+        while True:
+            number, outcome = self.answering(name, version)
+            predictor = outcome.result()
+            if not isinstance(predictor, str):
+                return number, predictor
+
+    def answering(self, name: str, version: int | None = None) -> tuple[int, Outcome]:
+        """Do as ``get`` without waiting, see ``Shelf.answering``."""
         try:
-            return self._shelf.get(name, version, self._engine)
+            return self._shelf.answering(name, version, self.engine)
         except UnknownBundle:
             raise protocol.not_found(name, version) from None
         except UserError as error:
@@ -58,7 +93,7 @@ class ModelTable:
         Raises:
             RequestError: not found, or its manifest is damaged.
         """
-        found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self._engine)
+        found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self.engine)
         wanted = [number for number in found if version in (None, number)]
         if not wanted:
             raise protocol.not_found(name, version)
@@ -68,13 +103,43 @@ class ModelTable:
         except UserError as error:
             raise RequestError(str(error), 503) from None
 
+    def require(self, name: str, version: int | None = None) -> None:
+        """Refuse what there is not, without loading anything.
+
+        Raises:
+            RequestError: not found.
+        """
+        found = self._shelf.versions(name)
+        if not found or version not in (None, *found):
+            raise protocol.not_found(name, version)
+
+    def versions(self, name: str) -> list[int]:
+        """List the versions there are now, ascending; none where there is no such bundle."""
+        return list(self._shelf.versions(name))
+
+    def loaded(self) -> dict[str, list[int]]:
+        """List the versions in memory of each bundle that has any."""
+        return self._shelf.loaded(self.engine)
+
+    def readiness(self) -> dict[str, str]:
+        """Tell of each bundle ``ready``, ``loading`` or why it cannot be loaded. Loading begins where it has not."""
+        found = {}
+        for name in self.names():
+            try:
+                _, outcome = self.answering(name)
+            except RequestError as error:
+                found[name] = str(error)
+            else:
+                found[name] = "ready" if outcome.done() and not isinstance(outcome.result(), str) else "loading"
+        return found
+
     def statuses(self, name: str, version: int | None = None) -> dict[int, str]:
         """Give by version the reason why it could not be loaded; empty where nothing is known against it.
 
         Raises:
             RequestError: not found.
         """
-        found = self._shelf.errors(name, self._engine)
+        found = self._shelf.errors(name, self.engine)
         if not found:
             raise RequestError(f"Could not find any versions of model {name}", 404)
         if version is None:
@@ -84,47 +149,124 @@ class ModelTable:
         return {version: found[version]}
 
 
-def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) -> dict[str, Any]:
-    """Answer a request, its pictures decoded side by side: outputs by name, one item per picture.
+@dataclass(frozen=True)
+class Question:
+    """A request's pictures, in whichever protocol it came.
+
+    Attributes:
+        signature: one of ``protocol.SIGNATURES``.
+        pictures: encoded, or for the signature ``pixels`` uint8 (pictures, height, width, 3).
+        place: names the picture at an index for an error.
+    """
+
+    signature: str
+    pictures: list[bytes] | np.ndarray
+    place: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def as_question(request: PredictRequest, predictor: Predictor) -> Question:
+    """Read the values of a TensorFlow Serving request.
 
     Raises:
         RequestError: a value is not what the signature takes; the message says which.
     """
+    pictures: list[bytes] | np.ndarray
+    if request.signature == "pixels":
+        pictures = protocol.decode_pixels(request, predictor.manifest.preprocessing.size)
+    else:
+        pictures = protocol.decode_images(request)
+    return Question(request.signature, pictures, request.place)
 
-    def decode(item: tuple[int, bytes]) -> Decoded:
-        index, data = item
+
+def count_pixels(question: Question, max_pixels: int) -> list[int]:
+    """Read the pictures' headers, and count the pixels each will have once decoded; none for what has no header.
+
+    Raises:
+        RequestError: together they have more than ``max_pixels``.
+    """
+    if isinstance(question.pictures, np.ndarray):
+        return []
+    counts = []
+    for picture in question.pictures:
         try:
-            return predictor.decode(data)
-        except ImageError as error:
-            raise RequestError(f"{request.place(index)}: {error.reason('the picture')}") from None
+            with image_errors("the picture"), open_image(picture) as image:
+                counts.append(image.width * image.height)
+        except ImageError:  # decoding it says what is wrong
+            counts.append(0)
+    if sum(counts) > max_pixels and len(counts) > 1:
+        raise RequestError(
+            f"the request's {len(counts)} pictures have {sum(counts):,} pixels together; this server takes at most "
+            f"{max_pixels:,}; send fewer at a time, or smaller ones",
+            413,
+        )
+    if sum(counts) > max_pixels:
+        raise RequestError(
+            f"{question.place(0)}: the picture has {sum(counts):,} pixels; this server takes at most {max_pixels:,}",
+            413,
+        )
+    return counts
 
-    def classify(batch: Sequence[tuple[int, bytes]]) -> list[Answer]:
-        return predictor.answer_decoded(list(decoders.map(decode, batch)))
 
-    def embed(batch: Sequence[tuple[int, bytes]]) -> np.ndarray:
+def decode_picture(predictor: Predictor, question: Question, index: int) -> Decoded:
+    """Decode one of a question's pictures.
+
+    Raises:
+        RequestError: it cannot be read; the message says which and why.
+    """
+    try:
+        return predictor.decode(question.pictures[index])
+    except ImageError as error:
+        raise RequestError(f"{question.place(index)}: {error.reason('the picture')}") from None
+
+
+def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) -> dict[str, Any]:
+    """Answer a request, its pictures decoded side by side: outputs by name, one item per picture.
+
+    For whoever has a thread to wait in; the HTTP server's way is ``service.Service.answer``.
+
+    Raises:
+        RequestError: a value is not what the signature takes; the message says which.
+    """
+    question = as_question(request, predictor)
+
+    def decode(indices: Sequence[int]) -> list[Decoded]:
+        return list(decoders.map(lambda index: decode_picture(predictor, question, index), indices))
+
+    def embed(indices: Sequence[int]) -> np.ndarray:
         # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
         # pictures among it, and can name the one at fault.
-        list(decoders.map(decode, batch))
-        return predictor.features([data for _, data in batch])
+        decode(indices)
+        return predictor.features([question.pictures[index] for index in indices])
 
-    if request.signature == "pixels":
-        pixels = protocol.decode_pixels(request, predictor.manifest.preprocessing.size)
-        return _ranked(predictor, _in_batches(predictor.answer_pixels, pixels, BATCH_SIZE))
-    images = list(enumerate(protocol.decode_images(request)))
+    if isinstance(question.pictures, np.ndarray):
+        return ranked(predictor, _in_batches(predictor.answer_pixels, question.pictures, BATCH_SIZE))
     size = min(BATCH_SIZE, predictor.pictures_at_once)
-    if request.signature == "features":
-        return {"features": np.stack(_in_batches(embed, images, size))}
-    return _ranked(predictor, _in_batches(classify, images, size))
+    if question.signature == "features":
+        return {"features": np.stack(_in_batches(embed, range(len(question)), size))}
+    return ranked(
+        predictor, _in_batches(lambda indices: predictor.answer_decoded(decode(indices)), range(len(question)), size)
+    )
 
 
-def _ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
+def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Give the outputs of the signatures that classify, by name, one item per picture."""
     best = [predictor.top(answer.probabilities, protocol.TOP_K) for answer in answers]
-    known = predictor.novelty_above is not None
-    return {
+    outputs: dict[str, Any] = {
         "probabilities": np.stack([answer.probabilities for answer in answers]),
         "top_labels": [[prediction.label for prediction in row] for row in best],
-        "top_scores": [[prediction.probability for prediction in row] for row in best],
-    } | ({"novelty": [answer.novelty for answer in answers]} if known else {})
+        "top_scores": np.array([[prediction.probability for prediction in row] for row in best], np.float32),
+    }
+    if predictor.novelty_above is not None:
+        outputs["novelty"] = np.array([answer.novelty for answer in answers], np.float32)
+    return outputs
+
+
+def _misnamed_versions(directory: Path) -> list[Path]:
+    found = [path for pattern in ("0?*", "*/0?*") for path in sorted(directory.glob(pattern))]
+    return [path for path in found if path.name.isascii() and path.name.isdecimal() and path.is_dir()]
 
 
 def _in_batches(run: Callable[[Any], Iterable[Any]], values: Sequence[Any] | np.ndarray, size: int) -> list[Any]:

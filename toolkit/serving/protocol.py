@@ -1,7 +1,8 @@
 """TensorFlow Serving's REST protocol as pure functions: JSON to inputs, outputs to JSON, without any web framework.
 
 The protocol is https://www.tensorflow.org/tfx/serving/api_rest; where that server has words for an error, they are
-used here too. Floats are written with all digits of their float32 value, and NaN and Infinity as bare tokens.
+used here too. Floats are written with the fewest digits that give their float32 value again, and NaN and Infinity as
+bare tokens.
 """
 
 import base64
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from toolkit.bundle import Manifest
 
@@ -22,11 +24,15 @@ _DEFAULT_SIGNATURE = "serving_default"
 
 
 class RequestError(Exception):
-    """A request that is answered with an HTTP error status and one line that says why."""
+    """A request that is answered with an HTTP error status and one line that says why.
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    ``retry_after`` are the seconds after which it is worth another try, where that is known.
+    """
+
+    def __init__(self, message: str, status: int = 400, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 #: What every bundle answers, each signature's one input and its outputs; see ``toolkit.export.saved_model``. Where a
@@ -60,10 +66,10 @@ def parse_predict(body: bytes, *, max_instances: int) -> PredictRequest:
     Raises:
         RequestError: not JSON, keys missing or in excess, no such signature, or too many instances.
     """
-    document = _parse_object(body)
+    document = parse_object(body, "'instances' or 'inputs'")
     signature = document.get("signature_name", _DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
-        raise RequestError(f"'signature_name' key must be a string value, got {_kind(signature)}")
+        raise RequestError(f"'signature_name' key must be a string value, got {kind_of(signature)}")
     signature = signature or _DEFAULT_SIGNATURE
     if signature not in SIGNATURES:
         raise RequestError(
@@ -112,19 +118,18 @@ def decode_pixels(request: PredictRequest, size: tuple[int, int]) -> np.ndarray:
 def encode_answer(outputs: Mapping[str, Any], *, columnar: bool) -> bytes:
     """Write JSON for named outputs, each an array or a list with one item per picture.
 
-    >>> encode_answer({"features": [[0.5, 2.0]]}, columnar=False)
-    b'{"predictions": [[0.5, 2.0]]}'
+    >>> encode_answer({"features": np.float32([[0.1, 2.0]])}, columnar=False)
+    b'{"predictions":[[0.1,2.0]]}'
     >>> encode_answer({"a": [1, 2], "b": ["x", "y"]}, columnar=False)
-    b'{"predictions": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]}'
+    b'{"predictions":[{"a":1,"b":"x"},{"a":2,"b":"y"}]}'
     >>> encode_answer({"a": [1, 2], "b": ["x", "y"]}, columnar=True)
-    b'{"outputs": {"a": [1, 2], "b": ["x", "y"]}}'
+    b'{"outputs":{"a":[1,2],"b":["x","y"]}}'
     """
-    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in outputs.items()}
-    columns: Any = plain if len(plain) > 1 else next(iter(plain.values()))
+    columns: Any = dict(outputs) if len(outputs) > 1 else next(iter(outputs.values()))
     if columnar:
         return dump({"outputs": columns})
-    if len(plain) > 1:
-        columns = [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+    if len(outputs) > 1:
+        columns = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
     return dump({"predictions": columns})
 
 
@@ -194,29 +199,54 @@ def not_found(name: str, version: int | None) -> RequestError:
 
 
 def dump(document: Any) -> bytes:
-    """Write JSON in ASCII, so that no string, however odd, fails to encode."""
-    return json.dumps(document).encode("ascii")
+    """Write JSON, arrays and float32 among it; whatever its strings and numbers are, it can be written.
+
+    >>> dump([np.float32(0.1), np.float32("nan"), "\\ud800"])
+    b'[0.1,NaN,"\\\\ud800"]'
+    """
+    try:
+        written = orjson.dumps(document, _contiguous, orjson.OPT_SERIALIZE_NUMPY)
+        if b"null" not in written:  # what becomes of NaN
+            return written
+    except TypeError:  # half of a surrogate pair, as a file's name may have
+        pass
+    # Through the shortest digits, so that a float32 reads alike on both ways.
+    return json.dumps(document, default=_plain, separators=(",", ":")).encode("ascii")
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
+def _contiguous(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        return np.ascontiguousarray(value)
+    raise TypeError(type(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value]
+    return float(str(value)) if isinstance(value, np.floating) else value.item()
+
+
+def parse_object(body: bytes, expected: str) -> dict[str, Any]:
+    """Read a JSON object; ``expected`` names what it should hold.
+
+    Raises:
+        RequestError: not JSON, or another value.
+    """
     if not body:
         raise RequestError("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
-    except UnicodeDecodeError:
-        raise RequestError("JSON Parse error: the body is not UTF-8") from None
+        document = orjson.loads(body)
     except ValueError as error:
-        raise RequestError(f"JSON Parse error: {error}") from None
-    except RecursionError:
-        raise RequestError("JSON Parse error: nested too deeply") from None
+        reason = "nested too deeply" if "depth limit" in str(error) else str(error)
+        raise RequestError(f"JSON Parse error: {reason}") from None
     if not isinstance(document, dict):
-        raise RequestError(f"expected a JSON object with 'instances' or 'inputs', got {_kind(document)}")
+        raise RequestError(f"expected a JSON object with {expected}, got {kind_of(document)}")
     return document
 
 
 def _rows(instances: Any, name: str) -> list[Any]:
     if not isinstance(instances, list):
-        raise RequestError(f"'instances' must be a list, got {_kind(instances)}")
+        raise RequestError(f"'instances' must be a list, got {kind_of(instances)}")
     if not instances:
         raise RequestError("No values in 'instances' array")
     for index, instance in enumerate(instances):
@@ -232,7 +262,7 @@ def _column(inputs: Any, name: str) -> list[Any]:
             raise RequestError(f"Missing named input: {name!r} in 'inputs' object")
         inputs = inputs[name]
     if not isinstance(inputs, list):
-        raise RequestError(f"'inputs' must hold a list with one item per picture, got {_kind(inputs)}")
+        raise RequestError(f"'inputs' must hold a list with one item per picture, got {kind_of(inputs)}")
     if not inputs:
         raise RequestError("No values in 'inputs' array")
     return inputs
@@ -244,12 +274,23 @@ def _is_base64(value: Any) -> bool:
 
 def _decode_base64(value: Any, place: str) -> bytes:
     if not _is_base64(value):
-        raise RequestError(f'{place}: expected {{"b64": "<the file\'s bytes in base64>"}}, got {_kind(value)}')
-    # TensorFlow Serving forgives line breaks and missing padding, which base64 tools disagree on.
-    text = "".join(value["b64"].split())
+        raise RequestError(f'{place}: expected {{"b64": "<the file\'s bytes in base64>"}}, got {kind_of(value)}')
+    return decode_base64(value["b64"], place)
+
+
+def decode_base64(text: str, place: str) -> bytes:
+    """Decode base64, with line breaks and without padding too, which tools disagree on.
+
+    Raises:
+        RequestError: names the ``place``.
+    """
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # of either kind, or not base64
+        text = "".join(text.split())
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise RequestError(f"{place}: Unable to base64 decode") from None
 
 
@@ -259,6 +300,7 @@ def _tensor_info(dtype: str, *sizes: int) -> dict[str, Any]:
     return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": ""}
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Name the kind of a JSON value for an error."""
     kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return kinds.get(type(value), "a number")

@@ -1,47 +1,108 @@
 """The application run by uvicorn: listen, load, answer, end cleanly."""
 
+import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from toolkit.errors import UserError
 from toolkit.machine import bind_address, cannot_listen
 from toolkit.serving.app import build_app
 from toolkit.serving.models import ModelTable
+from toolkit.serving.operation.logs import configure_logging
+from toolkit.serving.operation.workers import run_workers
+from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
 
 log = logging.getLogger(__name__)
 
-#: At shutdown, requests in progress get so long to finish.
-GRACE_SECONDS = 10
+#: A request's headers must have come after so many seconds.
+HEADER_SECONDS = 10.0
+#: Connections that wait to be taken.
+BACKLOG = 2048
+#: New versions are looked for so often, so that they are loaded before anyone asks.
+WATCH_SECONDS = 1.0
 
 
-def run_server(table: ModelTable, *, host: str, port: int) -> None:
+def run_server(table: ModelTable, *, host: str, port: int, options: ServerOptions | None = None) -> None:
     """Serve ``table`` until SIGINT or SIGTERM, with the newest version of each bundle loaded beforehand.
 
     Raises:
         UserError: the address cannot be listened on.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")  # unless the caller did
+    options = options or ServerOptions()
+    configure_logging(options)
+    if options.grpc_port is not None:  # gRPC says of a failure only that there was one
+        bind_address(host, options.grpc_port, "--grpc-port").close()
     # Bound before the models load, so that a port in use is told at once; listening only after, so that nobody
     # connects to a server that is not ready.
     with bind_address(host, port) as listener:
-        address = f"[{host}]" if ":" in host else host
-        base = f"http://{address}:{listener.getsockname()[1]}"
-        for name in table.names():
-            _load(table, name, base)
-        try:
-            listener.listen()
-        except OSError as error:
-            raise cannot_listen(error, host, port) from None
-        config = uvicorn.Config(
-            build_app(table), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS
-        )
+        if options.workers == 1:
+            return serve_on(listener, table, host, options)
+        port = listener.getsockname()[1]
+    return run_workers(_work, (str(table.directory), table.engine), host, port, options)
+
+
+def serve_on(listener: socket.socket, table: ModelTable, host: str, options: ServerOptions) -> None:
+    """Load the bundles, then answer on a bound socket until told to end."""
+    port = listener.getsockname()[1]
+    server = make_server(build_app(table, options, host), options)
+    scheme = "http" if options.tls_cert is None else "https"
+    base = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    for name in table.names():
+        _load(table, name, base)
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise cannot_listen(error, host, port) from None
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(table, ended), name="watch bundles", daemon=True).start()
+    try:
         with _signals_end_cleanly():
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+    finally:
+        ended.set()
+
+
+def make_server(app: ASGIApp, options: ServerOptions) -> uvicorn.Server:
+    """Set uvicorn up for an application.
+
+    Raises:
+        UserError: the certificate or its key cannot be used.
+    """
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=options.keep_alive,
+        timeout_graceful_shutdown=options.grace,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise UserError(f"{options.tls_cert}: TLS cannot be set up with it ({error})") from None
+    return uvicorn.Server(config)
+
+
+def _work(place: tuple[str, str], host: str, listener: socket.socket, options: ServerOptions) -> None:
+    """Be one of several processes behind a port."""
+    configure_logging(options)
+    serve_on(listener, ModelTable(*place), host, options)
 
 
 def _load(table: ModelTable, name: str, base: str) -> None:
@@ -50,6 +111,59 @@ def _load(table: ModelTable, name: str, base: str) -> None:
     except RequestError:
         return  # the shelf has logged why, and the bundle's status says it
     log.info("%s version %d on %s: POST %s/v1/models/%s:predict", name, version, predictor.engine_name, base, name)
+
+
+def _watch(table: ModelTable, ended: threading.Event) -> None:
+    while not ended.wait(WATCH_SECONDS):
+        try:
+            table.readiness()
+        except Exception:  # the disk, say; what is loaded goes on answering
+            log.exception("the bundles could not be looked through")
+
+
+class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and go on waiting while they are not a request's whole headers."""
+        super().data_received(data)
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        """Keep the way back open while a request, sent whole, is being answered."""
+        if not self._is_answering or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait_for_headers(self) -> None:
+        if self._is_answering and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif not self._is_answering and self._timer is None:
+            self._timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if not self._is_answering:
+            self.transport.close()
 
 
 @contextlib.contextmanager

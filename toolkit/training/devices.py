@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras
+from toolkit.machine import computes_bfloat16
 from toolkit.training.config import DtypePolicy
 
 log = logging.getLogger(__name__)
@@ -102,10 +102,6 @@ def _data_parallel() -> Iterator[Shard]:
         yield Shard(jax.process_index(), jax.process_count(), len(devices))
 
 
-_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
-_CPU_INFO = Path("/proc/cpuinfo")
-
-
 def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
     """Return the Keras dtype policy that ``auto`` stands for on this machine; any other is itself.
 
@@ -117,7 +113,7 @@ def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
     capability = _gpu_capability()
     if capability is None:
         has_tpu = any(name.startswith("tpu") for name in keras.distribution.list_devices())
-        return "mixed_bfloat16" if has_tpu or _cpu_has_bfloat16() else "float32"
+        return "mixed_bfloat16" if has_tpu or computes_bfloat16() else "float32"
     return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
 
 
@@ -135,10 +131,3 @@ def _gpu_capability() -> tuple[int, ...] | None:
         capabilities = [getattr(gpu, "compute_capability", "0.0").split(".") for gpu in gpus]
         return min((tuple(map(int, parts)) for parts in capabilities), default=None)
     return None
-
-
-def _cpu_has_bfloat16() -> bool:
-    if not _CPU_INFO.exists():
-        return False
-    flags = next((line for line in _CPU_INFO.read_text().splitlines() if line.startswith("flags")), "")
-    return not set(_CPU_FLAGS).isdisjoint(flags.split())

@@ -12,6 +12,7 @@ from toolkit.data.feed.split import Split
 from toolkit.engines.extract import on_gpu
 from toolkit.errors import UserError
 from toolkit.lazy import keras
+from toolkit.network.fused import fused_batch_norm
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, picture_errors, steps_per_epoch, training_data, validation_data
 from toolkit.training.callbacks import (
@@ -217,7 +218,7 @@ def _fit_epochs(job: _Job, progress: Progress, end: int, listeners: "_Listeners"
         callbacks.append(_tensorboard(job.run))
     callbacks += listeners.callbacks
     validation = validation_data(job.split.val, job.preprocessing, config, outputs=output_names(model), shard=job.shard)
-    with picture_errors(), shared_batch_statistics(model, job.shard), telling:
+    with picture_errors(), shared_batch_statistics(model, job.shard), fused_batch_norm(model), telling:
         model.fit(
             job.batches(start),
             validation_data=validation,
@@ -260,7 +261,8 @@ def _diagnosis(job: _Job, error: NotFiniteError) -> UserError:
     if job.shard.count == 1:
         start, _ = job.run.restore(job.model)
         steps = (epoch - start.epoch) * job.steps + step - start.step
-        where = ", first " + replay(job.model, islice(job.batches(start), steps), total_loss(job.config))
+        with fused_batch_norm(job.model):
+            where = ", first " + replay(job.model, islice(job.batches(start), steps), total_loss(job.config))
     return UserError(
         f"the training loss became {error.loss} in epoch {epoch + 1}{where}; the last good checkpoint is kept: "
         "lower optimizer.lr, raise optimizer.warmup_epochs or set optimizer.clip_norm"

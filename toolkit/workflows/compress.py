@@ -493,8 +493,9 @@ def _measure(
     forms: dict[str, Form] = {}
     names: dict[tuple[str, str], str] = {}
     for form, file in files.items():
-        # An engine's name begins with its runtime's.
-        names_of_file = [name for name in draft.engines if draft.path / ENGINES[name].file == file]
+        # An engine's name begins with its runtime's; bfloat16 says nothing of a file.
+        rows = [(name, ENGINES[name]) for name in draft.engines]
+        names_of_file = [name for name, row in rows if draft.path / row.file == file and not row.bfloat16]
         own = {name.split("-")[0]: name for name in names_of_file}
         opened = {runtime: draft.engines[engine] for runtime, engine in own.items()}
         forms[form] = Form(file.read_bytes(), open_runtimes(file, draft.preprocessing, opened))

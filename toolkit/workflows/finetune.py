@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.bundle import RejectionCurve
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, teaching_split
 from toolkit.data.feed.split import lots_remarks
@@ -25,10 +26,12 @@ from toolkit.factory import (
 )
 from toolkit.files import require_place
 from toolkit.lazy import keras
+from toolkit.metrics import rejection_curve
 from toolkit.network import as_float32
 from toolkit.progress import step
 from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
+from toolkit.transfer.finetune import Judged
 from toolkit.transfer.view import fitting_size, shorter_sides, takes_any_size, whole_view
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
 
@@ -130,6 +133,7 @@ class FinetunedFolder:
             # Far from the pictures that taught it, a classifier is as sure as near them: distance tells, probability
             # not.
             reject_below=result.reject_below if result.novelty is None else None,
+            rejection=_rejection(result.judged),
             novelty=result.novelty,
             **known,
         )
@@ -241,6 +245,12 @@ def fitting_network(info: ModelInfo, folder: ImageFolder, weights: str | Path) -
         )
     model.preprocessing = whole_view(published.resized(size))
     return model, model.preprocessing
+
+
+def _rejection(judged: Judged) -> RejectionCurve | None:
+    if not len(judged.subset):
+        return None
+    return RejectionCurve(*rejection_curve(judged.probabilities, np.asarray(judged.subset.labels)))
 
 
 def _write_report(

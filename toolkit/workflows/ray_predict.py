@@ -7,18 +7,9 @@ from pathlib import Path
 
 from toolkit.bundle import find_bundle
 from toolkit.data import ImageError
-from toolkit.inference import Prediction, Predictor
-from toolkit.inference.predictor import Answer as Found
+from toolkit.inference import Predictor
+from toolkit.inference.predictor import Answer, NamedAnswer
 from toolkit.transfer.ray_actors import Task, connected, map_pictures
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The likeliest classes of a picture, best first, and what tells that it is none, see ``Predictor.reason``."""
-
-    predictions: list[Prediction]
-    reason: str
-    novelty: float | None
 
 
 @dataclass(frozen=True)
@@ -48,14 +39,14 @@ class PredictionWorker:
             version_dirs, options.engine, crops=options.crops, scales=options.scales
         )
 
-    def __call__(self, contents: list[bytes], notes: list[str]) -> list[Answer | ImageError]:
+    def __call__(self, contents: list[bytes], notes: list[str]) -> list[NamedAnswer | ImageError]:
         rows = self._predictor.iter_answers(contents)
         return [self._answer(row, path) for row, path in zip(rows, notes, strict=True)]
 
-    def _answer(self, row: Found | ImageError, path: str) -> Answer | ImageError:
+    def _answer(self, row: Answer | ImageError, path: str) -> NamedAnswer | ImageError:
         if isinstance(row, ImageError):
             return ImageError(f"{path}: {str(row).partition(': ')[2]}")  # in the place of a number
-        return Answer(self._predictor.top(row.probabilities, self._top_k), self._predictor.reason(row), row.novelty)
+        return self._predictor.named(row, self._top_k)
 
 
 def predict_over_ray(
@@ -64,7 +55,7 @@ def predict_over_ray(
     options: PredictOptions,
     *,
     address: str,
-) -> Iterator[Answer | ImageError]:
+) -> Iterator[NamedAnswer | ImageError]:
     """Answer this machine's pictures, in order, as ``Predictor.load_several`` does, on all nodes of a Ray cluster.
 
     Each bundle is brought to each node once. For ``address``, see ``toolkit.transfer.ray_actors.connected``.
@@ -77,7 +68,7 @@ def predict_over_ray(
     """
     contents = [_contents(find_bundle(bundle)) for bundle in bundles]
     tasks = [Task(str(path), note=str(path)) for path in images]
-    waiting: dict[int, Answer | ImageError] = {}  # for one before them
+    waiting: dict[int, NamedAnswer | ImageError] = {}  # for one before them
     given = 0
     with connected(address):
         for found in map_pictures(PredictionWorker, (contents, options), tasks, keep_bad=True):

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from toolkit.data import scan_folder
-from toolkit.data.sources.archive import name_encoding
+from toolkit.data.sources.archive import ArchiveLimits, name_encoding, unpack
 from toolkit.errors import UserError
 
 
@@ -113,3 +113,25 @@ def test_hard_links_in_a_tar_file_are_read(tmp_path, pictures):
     assert folder.paths == ("cat/0.png", "cat/1.png", "dog/0.png")
     assert (folder.root / "cat/1.png").read_bytes() == pictures[1]
     assert folder.ignored == (("cat/2.png", "a link"), ("cat/3", "a link"), ("cat/notes", "not a picture"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archives_of_strangers_are_bounded(tmp_path, pictures, kind):
+    archive = tmp_path / f"a.{kind}"
+    members = {f"x/{index}.png": data for index, data in enumerate(pictures)}
+    if kind == "zip":
+        write_zip(archive, {name.encode(): data for name, data in members.items()})
+    else:
+        with tarfile.open(archive, "w") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    total = archive.stat().st_size  # of a plain tar file all that is read, so that headers count
+    unpack(archive, tmp_path / "all", ArchiveLimits(4, total))
+    assert len([path for path in (tmp_path / "all" / "files").rglob("*") if path.is_file()]) == 4
+    with pytest.raises(UserError, match=rf"a.{kind}: refused, it holds more than 3 files"):
+        unpack(archive, tmp_path / "few", ArchiveLimits(3, total))
+    with pytest.raises(UserError, match=rf"a.{kind}: refused, .*swells beyond 0 MB"):
+        unpack(archive, tmp_path / "small", ArchiveLimits(4, len(pictures[0])))
+    assert not {"few", "small"} & {path.name for path in tmp_path.iterdir()}

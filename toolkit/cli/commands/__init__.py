@@ -10,7 +10,6 @@ from toolkit.cli.commands.bundles import (
     evaluate,
     export,
     import_model,
-    manage_bundles,
     serve,
     verify,
 )
@@ -21,3 +20,4 @@ from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.predict import predict
 from toolkit.cli.commands.training import gradcheck, train, tune
 from toolkit.cli.commands.transfer import cache, finetune
+from toolkit.cli.commands.versions import manage_bundles

@@ -1,9 +1,8 @@
-"""Commands on bundles: measure, compress, export, serve, open the demo."""
+"""Commands on bundles: measure, compress, export, serve, open the demo; those on versions are in ``versions``."""
 
 from argparse import Namespace
 from typing import Any
 
-from toolkit.cli.commands.examples import show_examples
 from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_metrics, print_table
 
@@ -46,35 +45,6 @@ def ensemble(arguments: Namespace) -> None:
     return print(result["bundle"])
 
 
-def manage_bundles(arguments: Namespace) -> None:
-    if arguments.action == "examples":
-        return show_examples(arguments)
-    from toolkit.api import bundles as calls
-
-    if arguments.action == "recommend":
-        set_to = calls.recommend_engine(**given(arguments, calls.recommend_engine))
-        if arguments.json:
-            return print_json(set_to)
-        return print(f"{set_to['bundle']}: `--engine recommended` answers with {set_to['recommended']} from now on")
-    rows = calls.list_bundles(**given(arguments, calls.list_bundles))
-    if arguments.json:
-        return print_json(rows)
-    readable = [row for row in rows if not row["error"]]
-    columns = ["bundle", "network", "classes", "top-1 %", "pictures", "measured", "recommended", "engines"]
-    table = [
-        [
-            *(row["bundle"], row["model"], row["num_classes"], row["top1"] and 100 * row["top1"]),
-            *(row["n"], row["subset"], row["recommended"], " ".join(row["engines"])),
-        ]
-        for row in readable
-    ]
-    print_table(table, columns)
-    for row in rows:
-        if row["error"]:
-            print(row["error"])
-    return None
-
-
 def compress(arguments: Namespace) -> None:
     from toolkit.api.bundles import compress as call
 
@@ -115,8 +85,20 @@ def export(arguments: Namespace) -> None:
     result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
+    if "files" in result:
+        return _print_served_elsewhere(result)
     print(f"ONNX Runtime within {result['difference']:.1e} of Keras in probability on {result['n']} pictures")
     return print(result["file"])
+
+
+def _print_served_elsewhere(result: dict[str, Any]) -> None:
+    rows = [[size, taken, 1000 * size / taken] for size, taken in result["milliseconds"].items()]
+    print_table(rows, ["batch", "ms", "pictures/s"])
+    chosen = result["batching"]
+    print(f"batches of {chosen['size']}, which wait {chosen['wait_ms']:.1f} ms for one another at most")
+    for file in result["files"]:
+        print(f"{result['directory']}/{file}")
+    return None
 
 
 def benchmark(arguments: Namespace) -> None:

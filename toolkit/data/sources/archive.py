@@ -31,7 +31,9 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 #: Pictures are compressed already: what swells more than this, beyond a first gibibyte, is no archive of pictures.
 MAX_EXPANSION = 100
 _FREE_BYTES = 1 << 30
-_FILES, _LEFT_OUT = "files", "left_out.json"
+#: The pictures' folder within the one an archive is unpacked into.
+FILES = "files"
+_LEFT_OUT = "left_out.json"
 _UTF8_FLAG = 0x800
 # What Windows calls OEM code pages, by chardet's names for them.
 _CODE_PAGES = {
@@ -63,6 +65,19 @@ def is_archive_name(name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class ArchiveLimits:
+    """Bounds for archives of strangers, beside those for all.
+
+    Attributes:
+        files: in the archive, of any kind, folders counted.
+        size: bytes that its pictures may take once unpacked, or all of a compressed tar file.
+    """
+
+    files: int
+    size: int
+
+
+@dataclass(frozen=True)
 class _Member:
     """A file of an archive; ``stream`` is open while it is this member's turn, and there is none for a link."""
 
@@ -81,48 +96,56 @@ def list_archive(
     Raises:
         UserError: see ``unpack`` and ``list_folder``.
     """
-    unpack(archive, directory)
-    files = directory / _FILES
+    left_out = unpack(archive, directory)
+    files = directory / FILES
     try:
         listing = list_folder(files, split_folders, class_names, see_through=True)
     except UserError as error:  # about a folder that nobody but us has seen
         raise UserError(str(error).replace(str(files), str(archive))) from None
-    left_out = json.loads((directory / _LEFT_OUT).read_bytes())
-    return replace(listing, ignored=tuple(sorted((*listing.ignored, *map(tuple, left_out)))))
+    return replace(listing, ignored=tuple(sorted((*listing.ignored, *left_out))))
 
 
-def unpack(archive: Path, directory: Path) -> None:
+def unpack(archive: Path, directory: Path, limits: ArchiveLimits | None = None) -> list[tuple[str, str]]:
     """Write an archive's pictures below ``directory``, unless they are there, and the names of what is left out.
 
     Only pictures are unpacked, by their names or else their first bytes: no links, no devices. ``directory``, whose
-    name must stand for the archive's content, appears whole or not at all.
+    name must stand for the archive's content, appears whole or not at all; the pictures lie in its folder ``FILES``.
+
+    Returns:
+        What is left out: names, each with the reason.
 
     Raises:
-        UserError: the archive is damaged, names a place outside itself, holds no pictures, or swells beyond reason.
+        UserError: the archive is damaged, names a place outside itself, holds no pictures, swells beyond reason or is
+            beyond the limits.
     """
     if directory.is_dir():
-        return
+        return _left_out(directory)
     with new_folder(directory, shared=True) as staging:
         try:
-            left_out = _unpack_members(archive, staging / _FILES)
+            left_out = _unpack_members(archive, staging / FILES, limits)
         except _DAMAGE as error:
             raise UserError(f"{archive}: a damaged or encrypted archive ({error})") from None
         except OSError as error:
             reason = f"{archive}: cannot be unpacked into {directory.parent} ({error.strerror or error})"
             raise WriteError(reason, directory) from None
-        if not (staging / _FILES).exists():
+        if not (staging / FILES).exists():
             raise UserError(f"{archive}: no pictures in it; expected one folder of pictures per class")
         (staging / _LEFT_OUT).write_text(json.dumps(left_out), encoding="ascii")
+    return left_out
 
 
-def _unpack_members(archive: Path, staging: Path) -> list[tuple[str, str]]:
-    budget = _budget(archive)
+def _left_out(directory: Path) -> list[tuple[str, str]]:
+    return [(name, reason) for name, reason in json.loads((directory / _LEFT_OUT).read_bytes())]
+
+
+def _unpack_members(archive: Path, staging: Path, limits: ArchiveLimits | None) -> list[tuple[str, str]]:
+    budget = limits.size if limits else _budget(archive)
     members = _zip_members if archive.suffix.lower() == ".zip" else _tar_members
     written: dict[str, int] = {}
     left_out = []
     total = 0
     with step("unpacking the archive") as told:
-        for member in members(archive):
+        for member in members(archive, limits):
             head = member.stream.read(HEAD_BYTES) if member.stream and not member.reason else b""
             if member.same_as:
                 reason = "" if member.same_as in written else LINK
@@ -136,7 +159,7 @@ def _unpack_members(archive: Path, staging: Path) -> list[tuple[str, str]]:
             size = written[member.same_as] if member.same_as else member.size
             total += size
             if size > MAX_FILE_BYTES or total > budget:
-                raise UserError(f"{archive}: refused, at {member.name} it swells beyond {MAX_EXPANSION} times its size")
+                raise UserError(f"{archive}: refused, at {member.name} it swells beyond {_words(limits)}")
             target.parent.mkdir(parents=True, exist_ok=True)
             if member.stream:
                 with target.open("wb") as file:
@@ -162,9 +185,10 @@ def _own_reason(name: str) -> str:
     return HIDDEN if PurePosixPath(name).name.startswith(".") and ".." not in name else ""
 
 
-def _zip_members(archive: Path) -> Iterator[_Member]:
+def _zip_members(archive: Path, limits: ArchiveLimits | None) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as zipped:
         infos = zipped.infolist()
+        _require_few(archive, len(infos), limits)
         for info, name in zip(infos, _zip_names(infos), strict=True):
             if name.endswith("/"):
                 continue
@@ -219,10 +243,11 @@ def _reads_as_letters(text: bytes, encoding: str) -> bool:
         return False
 
 
-def _tar_members(archive: Path) -> Iterator[_Member]:
-    reader = _open_tar(archive)
+def _tar_members(archive: Path, limits: ArchiveLimits | None) -> Iterator[_Member]:
+    reader = _open_tar(archive, limits)
     with closing(reader), tarfile.open(fileobj=cast(Any, reader), mode="r|", tarinfo=_BoundedHeader) as tar:
-        for info in tar:
+        for number, info in enumerate(tar, 1):
+            _require_few(archive, number, limits)
             name = info.name.replace("\\", "/")
             reason = _own_reason(name)
             if info.isdir():
@@ -236,25 +261,26 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
             tar.members = []  # type: ignore[attr-defined]  # they would pile up
 
 
-def _open_tar(archive: Path) -> "_BoundedReader":
+def _open_tar(archive: Path, limits: ArchiveLimits | None) -> "_BoundedReader":
     with archive.open("rb") as file:
         magic = file.read(6)
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
     opener = next((opener for start, opener in openers.items() if magic.startswith(start)), open)
-    return _BoundedReader(opener(archive, "rb"), archive)
+    return _BoundedReader(opener(archive, "rb"), archive, limits)
 
 
 class _BoundedReader:
     """Ends a compressed tar file that never ends, whether or not its members are wanted."""
 
-    def __init__(self, stream: IO[bytes], archive: Path) -> None:
-        self._stream, self._archive, self._left = stream, archive, _budget(archive)
+    def __init__(self, stream: IO[bytes], archive: Path, limits: ArchiveLimits | None) -> None:
+        self._stream, self._archive, self._limits = stream, archive, limits
+        self._left = limits.size if limits else _budget(archive)
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise UserError(f"{self._archive}: refused, it swells beyond {MAX_EXPANSION} times its size")
+            raise UserError(f"{self._archive}: refused, it swells beyond {_words(self._limits)}")
         return data
 
     def close(self) -> None:
@@ -272,3 +298,12 @@ class _BoundedHeader(tarfile.TarInfo):
 
 def _budget(archive: Path) -> int:
     return _FREE_BYTES + MAX_EXPANSION * archive.stat().st_size
+
+
+def _words(limits: ArchiveLimits | None) -> str:
+    return f"{limits.size / 1e6:,.0f} MB" if limits else f"{MAX_EXPANSION} times its size"
+
+
+def _require_few(archive: Path, files: int, limits: ArchiveLimits | None) -> None:
+    if limits and files > limits.files:
+        raise UserError(f"{archive}: refused, it holds more than {limits.files:,} files; make several of it")

@@ -13,6 +13,7 @@ from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Subset, class_weights
 from toolkit.errors import UserError
 from toolkit.lazy import keras
+from toolkit.network.fused import fused_batch_norm
 from toolkit.progress import step
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import cut_tensors, freeze, stages_of, trainable_part, unfreeze
@@ -176,14 +177,15 @@ class StageTraining:
         self._part.compile(optimizer, loss, metrics=["accuracy"])
 
     def _fit(self, epoch: int, epochs: int, steps: int, callbacks: list["keras.callbacks.Callback"]) -> None:
-        self._part.fit(
-            self._train.from_epoch(epoch),
-            steps_per_epoch=steps,
-            epochs=epochs,
-            callbacks=callbacks,
-            shuffle=False,  # the batches come shuffled
-            verbose=0,
-        )
+        with fused_batch_norm(self._part):
+            self._part.fit(
+                self._train.from_epoch(epoch),
+                steps_per_epoch=steps,
+                epochs=epochs,
+                callbacks=callbacks,
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+            )
 
     def _batches(self, subset: Subset, seed: int | None, weights: dict[int, float] | None) -> "Batches":
         from toolkit.transfer.fitting import FeatureBatches, PictureBatches

@@ -1,28 +1,15 @@
-"""The parts of the page that Gradio has no component for, as HTML. Whatever comes from outside is escaped."""
+"""The markup of tab Classify that Gradio has no component for. Whatever comes from outside is escaped."""
 
-import base64
-import io
+import json
 from collections.abc import Sequence
-from functools import lru_cache
-from html import escape as escape_html
-from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from toolkit.bundle import Example, Manifest
 from toolkit.demo.classifier import Answer
-
-#: Longest side of an example's thumbnail, twice its size on the page for sharp screens.
-_THUMBNAIL = 144
+from toolkit.demo.markup.parts import data_url, escape, milliseconds, percent, thumbnail
 
 #: Said instead of a label when the best is too improbable.
 NONE_OF_THESE = "none of these"
-
-HEADER = """<header class="tk-header">
-<h1>What does the network see?</h1>
-<p>Drop a picture in, or draw one; a neural network running on this server names it and says how sure it is.</p>
-</header>"""
-
 
 #: Networks that take small grey pictures see what a hand draws.
 _SMALL = 64
@@ -30,9 +17,20 @@ _SMALL = 64
 _BRUSH = 46
 
 
-def accepted(suffixes: Sequence[str]) -> str:
-    """Write what the dialog for choosing a file offers, for the page's script; nothing is seen of it."""
-    return f'<span hidden data-accept="{escape(",".join(("image/*", *suffixes)))}"></span>'
+def accepted(suffixes: Sequence[str], place: str, archives: Sequence[str] = (), most: int = 1) -> str:
+    """Write what may be dropped, pasted and chosen, for the script ``files.js``; nothing is seen of it.
+
+    Args:
+        suffixes: of pictures, beside what the browser itself takes for one.
+        place: id of the ``gr.Image`` that pictures are for.
+        archives: suffixes of files that hold several.
+        most: pictures that are taken at once; of more than one where one is taken, the first.
+    """
+    kinds = ",".join(("image/*", *suffixes, *archives))
+    return (
+        f'<span hidden data-accept="{escape(kinds)}" data-place="{escape(place)}" '
+        f'data-archives="{escape(",".join(archives))}" data-most="{most}"></span>'
+    )
 
 
 def nothing_yet(manifest: Manifest | None = None) -> str:
@@ -61,6 +59,43 @@ role="img" aria-label="Canvas to draw on"></canvas></div>
 </div>"""
 
 
+def threshold(manifest: Manifest, below: float | None = None) -> str:
+    """Write the slider under which answers are refused, over the curve of what that costs; empty without a curve.
+
+    Args:
+        manifest: the bundle's.
+        below: the threshold that was chosen; None for the bundle's own.
+    """
+    curve = manifest.rejection
+    if curve is None or not curve.answered[0]:
+        return ""
+    own = manifest.reject_below or 0.0
+    total = curve.answered[0]
+    known: dict[str, Any] = {
+        "below": curve.below,
+        "answered": [count / total for count in curve.answered],
+        "right": [right / count if count else None for right, count in zip(curve.right, curve.answered, strict=True)],
+        "own": own,
+        "start": f"{min(own, 0.99):.2f}",  # the slider's place nearest to it
+        "total": total,
+        "subset": manifest.subset,
+    }
+    answered = " ".join(f"{100 * x:g},{100 - 100 * y:.2f}" for x, y in zip(curve.below, known["answered"], strict=True))
+    pairs = [(x, y) for x, y in zip(curve.below, known["right"], strict=True) if y is not None]
+    right = " ".join(f"{100 * x:g},{100 - 100 * y:.2f}" for x, y in pairs)
+    value = own if below is None else below
+    return f"""<section class="tk-card tk-threshold" data-curve="{escape(json.dumps(known))}">
+<p class="tk-eyebrow"><label for="tk-below">Say “{NONE_OF_THESE}” when less sure than <output></output></label>
+<button type="button" data-reset hidden>reset</button></p>
+<div class="tk-curve"><svg viewBox="0 0 99 100" preserveAspectRatio="none" aria-hidden="true">
+<polygon points="0,100 {answered} 99,100"/><polyline points="{right}"/><line x1="0" x2="0" y1="0" y2="100"/></svg>
+<span class="tk-key tk-key-right">right, of those answered</span>
+<span class="tk-key tk-key-answered">answered</span></div>
+<input id="tk-below" type="range" min="0" max="0.99" step="0.01" value="{min(value, 0.99):.2f}">
+<p class="tk-cost" role="status"></p>
+</section>"""
+
+
 def _is_grey(manifest: Manifest) -> bool:
     return manifest.preprocessing.channel_order == "grey"
 
@@ -85,7 +120,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
 {_truth(answer)}{_turned(answer)}{f'<p class="tk-note">{escape(note)}</p>' if note else ""}
 <ol class="tk-bars">{bars}</ol>
 <p class="tk-facts"><b>{milliseconds(answer.milliseconds)}</b> to decode and classify, \
-{escape(answer.bundle)} on {escape(answer.engine)}</p>
+{escape(answer.bundle)} on {escape(answer.engine)}{f", {answer.crops} crops" if answer.crops > 1 else ""}</p>
 </section>"""
 
 
@@ -106,19 +141,10 @@ def _turned(answer: Answer) -> str:
     if answer.turned is None:
         return ""
     return (
-        f'<p class="tk-note tk-turned"><img src="{_data_url(answer.turned)}" alt="The picture with light and dark '
+        f'<p class="tk-note tk-turned"><img src="{data_url(answer.turned)}" alt="The picture with light and dark '
         'exchanged"><span>Light and dark are exchanged: the network learned from pictures the other way round, and '
         "was shown this.</span></p>"
     )
-
-
-def problem_card(title: str, detail: str, advice: str = "") -> str:
-    """Write a problem that the visitor can mend."""
-    hint = f'<p class="tk-hint">{escape(advice)}</p>' if advice else ""
-    return f"""<section class="tk-card tk-problem" data-state="problem" role="alert">
-<p class="tk-eyebrow">{escape(title)}</p>
-<p class="tk-detail">{escape(detail)}</p>
-{hint}</section>"""
 
 
 def about(manifest: Manifest, engine: str) -> str:
@@ -149,7 +175,7 @@ def examples_strip(examples: Sequence[Example]) -> str:
     buttons = "".join(
         _example(index, source, example.label)
         for index, example in enumerate(examples)
-        if (source := _thumbnail(example.path))
+        if (source := thumbnail(example.path))
     )
     if not buttons:
         return ""
@@ -165,59 +191,3 @@ def _example(index: int, source: str, label: str | None) -> str:
         f'<button type="button" class="tk-example" data-index="{index}" aria-label="{escape(name)}" '
         f'title="{escape(name)}"><img src="{source}" alt="">{caption}</button>'
     )
-
-
-def percent(probability: float) -> str:
-    """Write a probability as people read it; neither certainty nor impossibility is claimed by rounding.
-
-    >>> percent(0.9942), percent(0.99996), percent(0.00001)
-    ('99.4 %', '> 99.9 %', '< 0.1 %')
-    """
-    if 0.9995 <= probability < 1:
-        return "> 99.9 %"
-    if 0 < probability < 0.0005:
-        return "< 0.1 %"
-    return f"{100 * probability:.1f} %"
-
-
-def milliseconds(value: float) -> str:
-    """Write a duration with two significant digits or more.
-
-    >>> milliseconds(1.234), milliseconds(56.7)
-    ('1.2 ms', '57 ms')
-    """
-    return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
-
-
-def escape(text: str) -> str:
-    """Escape text for HTML that also passes through Gradio's templates unread.
-
-    >>> escape("<b>${x}{{y}}")
-    '&lt;b&gt;&#36;&#123;x&#125;&#123;&#123;y&#125;&#125;'
-    """
-    for mark in "${}":
-        text = text.replace(mark, f"\0{ord(mark)}\0")
-    pieces = escape_html(text).split("\0")
-    return "".join(f"&#{piece};" if index % 2 else piece for index, piece in enumerate(pieces))
-
-
-@lru_cache(maxsize=256)
-def _thumbnail(path: Path) -> str:
-    from toolkit.data.pixels.decode import ImageError, read_rgb
-
-    try:
-        return _data_url(read_rgb(path))
-    except ImageError:
-        return ""
-
-
-def _data_url(pixels: np.ndarray) -> str:
-    """Make a data URL of uint8 RGB, so that no folder of the server has to be opened to the browser."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image_format = "png" if max(image.size) < _THUMBNAIL else "webp"  # tiny ones keep every pixel
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, image_format)
-    return f"data:image/{image_format};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,221 @@
+"""The server under load and abuse, over real connections, in this process."""
+
+import io
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from toolkit.bundle import MANIFEST
+from toolkit.inference import Predictor, shelf
+from toolkit.serving import ServerOptions, create_app, server
+
+PREDICT = "/predict/digits"
+
+
+def ask(port: int, picture: bytes, path: str = PREDICT) -> httpx.Response:
+    return httpx.post(f"http://127.0.0.1:{port}{path}", content=picture, timeout=60)
+
+
+def publish(models_dir: Path, version: int, name: str = "digits") -> None:
+    """Publish a copy of version 1 in one step, as ``export`` does."""
+    staging = models_dir / f".{name}-{version}"
+    shutil.copytree(models_dir / "digits" / "1", staging)
+    (models_dir / name).mkdir(exist_ok=True)
+    os.rename(staging, models_dir / name / str(version))
+
+
+@pytest.fixture
+def slow_engine(monkeypatch):
+    """Predictions wait until this is set."""
+    go_on = threading.Event()
+    answer_decoded = Predictor.answer_decoded
+    monkeypatch.setattr(Predictor, "answer_decoded", lambda *args: go_on.wait(30) and answer_decoded(*args))
+    yield go_on
+    go_on.set()
+
+
+def test_beyond_the_queue_requests_are_refused_and_the_others_answered(bundle, images, running, slow_engine):
+    options = ServerOptions(max_queue=4)
+    app = create_app(bundle.parent.parent, "litert", options)
+    with running(app, options) as (_, port), ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(ask, port, images[0]) for _ in range(12)]
+        while sum(each.done() for each in waiting) < 8:
+            time.sleep(0.01)
+        slow_engine.set()
+        answers = [each.result() for each in waiting]
+    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [429] * 8
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["retry-after"] == "1"
+    assert "4 requests for digits are waiting already" in refused.json()["error"]
+
+
+def test_a_request_in_progress_is_answered_when_told_to_end(bundle, images, running, slow_engine):
+    app = create_app(bundle.parent.parent, "litert")
+    with ThreadPoolExecutor(1) as pool, running(app) as (real_server, port):
+        answer = pool.submit(ask, port, images[0])
+        while (
+            "digits" not in httpx.get(f"http://127.0.0.1:{port}/metrics").text.partition("toolkit_queue_requests{")[2]
+        ):
+            time.sleep(0.01)
+        real_server.should_exit = True
+        while is_listening(port):
+            time.sleep(0.01)
+        assert not answer.done()
+        slow_engine.set()
+        assert answer.result().status_code == 200
+
+
+def is_listening(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_versions_come_and_go_under_load_and_no_request_fails(models_dir, images, running):
+    app = create_app(models_dir, "litert")
+    expected = Predictor.load(models_dir / "digits" / "1", "litert").predict(images[0])[0][0]
+    ended, seen, codes = threading.Event(), set(), []
+
+    def client() -> None:
+        with httpx.Client(timeout=60) as session:
+            while not ended.is_set():
+                answer = session.post(f"http://127.0.0.1:{port}{PREDICT}", content=images[0])
+                codes.append(answer.status_code)
+                if answer.status_code == 200:
+                    document = answer.json()
+                    seen.add(document["version"])
+                    assert document["predictions"][0]["top"][0]["label"] == expected.label
+
+    with running(app) as (_, port), ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(client) for _ in range(3)]
+        for version in range(1, 7):
+            if version > 1:
+                publish(models_dir, version)
+            if version in (3, 5):  # and at once the old one is gone
+                shutil.rmtree(models_dir / "digits" / str(version - 1))
+            deadline = time.monotonic() + 30
+            while version not in seen:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        ended.set()
+        for each in clients:
+            each.result()
+    assert set(codes) == {200}
+    assert seen == {1, 2, 3, 4, 5, 6}
+
+
+def test_a_bundle_that_loads_holds_nobody_elses_threads(models_dir, images, running, monkeypatch):
+    publish(models_dir, 1, "slow")
+    go_on, load_warm = threading.Event(), shelf._load_warm
+    monkeypatch.setattr(
+        shelf,
+        "_load_warm",
+        lambda path, *args, **more: (path.parent.name == "slow" and go_on.wait(60), load_warm(path, *args, **more))[1],
+    )
+    with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(60) as pool:
+        waiting = [pool.submit(ask, port, images[0], "/predict/slow") for _ in range(60)]
+        time.sleep(0.2)
+        for _ in range(5):
+            assert ask(port, images[0]).status_code == 200
+        assert not any(each.done() for each in waiting)
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").json()["models"]["slow"] == "loading"
+        go_on.set()
+        assert {each.result().status_code for each in waiting} == {200}
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_all_pixels_of_a_request_are_counted_before_any_is_decoded(bundle, images, running):
+    options = ServerOptions(max_pixels=100_000_000)
+    huge = png(12_000, 6_000)
+    with running(create_app(bundle.parent.parent, "litert", options), options) as (_, port):
+        url = f"http://127.0.0.1:{port}{PREDICT}"
+        start = time.process_time()
+        refused = httpx.post(url, files=[("file", ("huge.png", huge))] * 8, timeout=60)
+        assert time.process_time() - start < 1  # one takes longer
+        assert refused.status_code == 413
+        assert "8 pictures have 576,000,000 pixels together; this server takes at most 100,000,000" in refused.text
+        alone = httpx.post(url, content=png(12_000, 12_000), timeout=60)
+        assert (alone.status_code, "the picture has 144,000,000 pixels" in alone.text) == (413, True)
+        assert httpx.post(url, content=png(2, 20_000), timeout=60).status_code == 200
+
+
+def talk(port: int, sent: bytes, *, half_close: bool = False, seconds: float = 10.0) -> bytes:
+    """Send bytes and read until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(seconds)
+        connection.sendall(sent)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        read = b""
+        while piece := connection.recv(65536):
+            read += piece
+        return read
+
+
+def raw(picture: bytes, **headers: object) -> bytes:
+    given = {"Host": "x", "Content_Length": len(picture), "Connection": "close"} | headers
+    lines = [f"POST {PREDICT} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in given.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + picture
+
+
+def test_odd_connections_cost_little_and_are_answered_where_anyone_listens(bundle, images, running, monkeypatch):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
+    options = ServerOptions(body_seconds=0.3, keep_alive=60)
+    with running(create_app(bundle.parent.parent, "litert", options), options) as (_, port):
+        assert b" 200 OK" in talk(port, raw(images[0]), half_close=True)
+        slow = talk(port, raw(images[0])[:-5])  # the rest never comes
+        assert b" 408 " in slow
+        assert b"too slowly" in slow
+        assert talk(port, b"POST /predict/digits HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""  # headers that never end
+        assert talk(port, b"") == b""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 OK" in connection.recv(65536)
+            connection.sendall(b"GET /hea")  # the second request never ends
+            assert connection.recv(65536) == b""
+        assert b" 413 " in talk(port, raw(b"x", Content_Length=10**12))
+        assert b" 400 " in talk(port, b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n")
+        assert b" 400 " in talk(port, raw(b"", Content_Length="-5"))
+        assert ask(port, images[0]).status_code == 200
+
+
+def test_keep_alive_is_as_long_as_told(bundle, running):
+    options = ServerOptions(keep_alive=1)
+    with running(create_app(bundle.parent.parent, "litert", options), options) as (_, port):
+        start = time.monotonic()
+        assert b" 200 OK" in talk(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert 0.9 < time.monotonic() - start < 5
+
+
+def test_odd_documents_are_refused_in_a_line(bundle, running):
+    deep = b'{"instances":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    bodies = [deep, b'{"instances": [NaN]}', b'{"instances": [1e999]}', b"[]", b"null", b"\xff", b"{" * 1000]
+    bodies += [json.dumps({"instances": value}).encode() for value in (None, 1, {}, [None], [[]], [{}], ["x"] * 300)]
+    with running(create_app(bundle.parent.parent, "litert")) as (_, port), httpx.Client() as client:
+        for body in bodies:
+            for path in ("/v1/models/digits:predict", "/v2/models/digits/infer"):
+                answer = client.post(f"http://127.0.0.1:{port}{path}", content=body)
+                assert answer.status_code == 400, body[:50]
+                assert "\n" not in answer.json()["error"]
+
+
+def test_rewritten_manifest_does_not_interrupt(models_dir, images, running):
+    with running(create_app(models_dir, "litert")) as (_, port):
+        assert ask(port, images[0]).status_code == 200
+        os.utime(models_dir / "digits" / "1" / MANIFEST, (1, 1))
+        assert ask(port, images[0]).status_code == 200

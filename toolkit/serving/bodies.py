@@ -1,0 +1,134 @@
+"""Request bodies: read with bounds on their bytes, on all bodies' bytes together, and on the time they take."""
+
+import asyncio
+import threading
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+
+from toolkit.serving.options import ServerOptions
+from toolkit.serving.protocol import RequestError
+
+#: Beyond ``body_seconds``, a body gets a second for so many bytes that have come.
+MIN_BYTES_A_SECOND = 32 << 10
+
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_STEP = 256 << 10  # bytes unpacked at a time, so that a bomb is noticed early
+
+
+class Body:
+    """A body as it came; ``unpack`` gives its content, from whichever thread."""
+
+    def __init__(self, raw: bytes, encoding: str, bodies: "Bodies") -> None:
+        self._raw = raw
+        self._encoding = encoding
+        self._bodies = bodies
+        self.reserved = 0
+
+    def unpack(self) -> bytes:
+        """Give the content, unpacked where it came compressed.
+
+        Raises:
+            RequestError: it is damaged, or too large once unpacked.
+        """
+        if not self._encoding:
+            return self._raw
+        limit = self._bodies.options.max_body_bytes
+        unpacker, content = zlib.decompressobj(_WINDOW_BITS[self._encoding]), bytearray()
+        try:
+            for start in range(0, len(self._raw), _STEP):
+                rest = self._raw[start : start + _STEP]
+                while rest and not unpacker.eof:
+                    piece = unpacker.decompress(rest, 4 * _STEP)
+                    rest = unpacker.unconsumed_tail
+                    self._bodies.reserve(self, len(piece))
+                    content += piece
+                    if len(content) > limit:
+                        raise _too_large(limit, "once unpacked ")
+        except zlib.error:
+            raise RequestError(f"the body cannot be unpacked as {self._encoding}") from None
+        if not unpacker.eof:
+            raise RequestError(f"the body is cut off: its {self._encoding} stream has no end")
+        return bytes(content)
+
+
+class Bodies:
+    """All bodies that are held at the moment, with one bound on their bytes."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[Body]:
+        """Read a request's body, and count it until the context ends.
+
+        Raises:
+            RequestError: too large, too slow, of an unknown encoding, or too many bytes are held already.
+        """
+        encoding = request.headers.get("content-encoding", "").strip().lower().replace("identity", "")
+        if encoding and encoding not in _WINDOW_BITS:
+            raise RequestError(f"Content-Encoding {encoding[:40]!r} is not known; send gzip, deflate or none", 415)
+        body = Body(b"", encoding, self)
+        try:
+            body._raw = await self._receive(request, body)
+            yield body
+        finally:
+            with self._lock:
+                self._held -= body.reserved
+
+    @asynccontextmanager
+    async def hold(self, content: bytes) -> AsyncIterator[Body]:
+        """Count a body that has come by another way than HTTP until the context ends.
+
+        Raises:
+            RequestError: too many bytes are held already.
+        """
+        body = Body(content, "", self)
+        self.reserve(body, len(content))
+        try:
+            yield body
+        finally:
+            with self._lock:
+                self._held -= body.reserved
+
+    async def _receive(self, request: Request, body: Body) -> bytes:
+        limit = self.options.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+            raise _too_large(limit)
+        content, start = bytearray(), asyncio.get_running_loop().time()
+        stream = request.stream().__aiter__()
+        try:
+            while True:
+                deadline = start + self.options.body_seconds + len(content) / MIN_BYTES_A_SECOND
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(stream)
+                if len(content) + len(chunk) > limit:
+                    raise _too_large(limit)
+                self.reserve(body, len(chunk))
+                content += chunk
+        except StopAsyncIteration:
+            return bytes(content)
+        except TimeoutError:
+            seconds = self.options.body_seconds
+            raise RequestError(f"the body came too slowly; {len(content):,} bytes after {seconds:g} s", 408) from None
+
+    def reserve(self, body: Body, num_bytes: int) -> None:
+        """Count bytes that are about to be held for ``body``.
+
+        Raises:
+            RequestError: too many are held already.
+        """
+        with self._lock:
+            if self._held + num_bytes > self.options.max_buffered_bytes:
+                raise RequestError("the server holds too many large requests at the moment; try again", 429)
+            self._held += num_bytes
+            body.reserved += num_bytes
+
+
+def _too_large(limit: int, when: str = "") -> RequestError:
+    return RequestError(f"the request body is {when}larger than {limit:,} bytes; send fewer pictures at a time", 413)

@@ -1,0 +1,255 @@
+"""TensorFlow Serving's gRPC services over the same service as HTTP: Predict, GetModelMetadata and GetModelStatus."""
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+from anyio import to_thread
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from starlette.datastructures import Headers
+
+from toolkit.errors import one_line
+from toolkit.inference import Predictor
+from toolkit.machine import cannot_listen
+from toolkit.serving import protocol
+from toolkit.serving.messages import message_type
+from toolkit.serving.models import Question
+from toolkit.serving.operation.security import ApiKeys
+from toolkit.serving.options import ServerOptions
+from toolkit.serving.protocol import SIGNATURES, RequestError
+from toolkit.serving.service import Service, internal_error
+
+log = logging.getLogger(__name__)
+
+_PREDICTION, _MODELS = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_TYPES = {"image_bytes": "DT_STRING", "pixels": "DT_UINT8"}
+_NUMBERS = {"DT_FLOAT": 1, "DT_UINT8": 4, "DT_STRING": 7}
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_MAX_DETAILS = 1000  # characters of an error: it travels in a header
+_KEY_NEEDED = "an API key is needed: send it as the metadata authorization: Bearer KEY or x-api-key: KEY"
+
+
+@contextlib.asynccontextmanager
+async def grpc_server(service: Service, keys: ApiKeys | None, host: str) -> AsyncIterator[int]:
+    """Answer gRPC on this event loop until the context ends, and give the port, which for 0 is a free one.
+
+    Its requests pass the same queues, limits and figures as those by HTTP, and show a key where those must.
+
+    Args:
+        service: what answers; its options name the port, the limits and the certificate.
+        keys: of which a request must show one; None where nobody is asked.
+        host: address to listen on.
+
+    Raises:
+        UserError: the address cannot be listened on.
+    """
+    options = service.options
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", options.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", int(options.workers > 1)),  # else a second server would share the port
+        ],
+        maximum_concurrent_rpcs=4 * options.max_queue,  # of all bundles; each has a queue of its own
+    )
+    calls = _Calls(service)
+    methods: dict[str, dict[str, Callable[[Any, bytes], Awaitable[Any]]]] = {
+        _PREDICTION: {"Predict": calls.predict, "GetModelMetadata": calls.metadata},
+        _MODELS: {"GetModelStatus": calls.status},
+    }
+    for name, functions in methods.items():
+        handlers = {method: _handler(method, function, service, keys) for method, function in functions.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    address = f"[{host}]:{options.grpc_port}" if ":" in host else f"{host}:{options.grpc_port}"
+    try:
+        credentials = _credentials(options)
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise cannot_listen(OSError(str(error)), host, options.grpc_port or 0, "--grpc-port") from None
+    await server.start()
+    log.info("gRPC on %s port %d", host, bound)
+    try:
+        yield bound
+    finally:
+        await server.stop(options.grace)
+
+
+def _credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
+    if options.tls_cert is None:
+        return None
+    chain = options.tls_cert.read_bytes()
+    return grpc.ssl_server_credentials([((options.tls_key or options.tls_cert).read_bytes(), chain)])
+
+
+def _handler(
+    method: str, function: Callable[[Any, bytes], Awaitable[Any]], service: Service, keys: ApiKeys | None
+) -> grpc.RpcMethodHandler:
+    """Wrap a function from request to response message: a key is asked for, errors become statuses."""
+    request_type = message_type(f"{method}Request")
+
+    async def answer(content: bytes, metadata: dict[str, str]) -> Any:
+        if keys is not None and not keys.admit(Headers(metadata)):
+            raise RequestError(_KEY_NEEDED, 401)
+        try:
+            request = request_type.FromString(content)
+        except DecodeError:
+            raise RequestError(f"the request is not a {method}Request") from None
+        return await function(request, content)
+
+    async def handle(content: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        start, requests = time.perf_counter(), service.metrics.requests
+        metadata = {key: str(value) for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        try:
+            response = await answer(content, metadata)
+            answered: bytes = response.SerializeToString()
+        except Exception as error:
+            problem = error if isinstance(error, RequestError) else internal_error(error)
+        else:
+            model = response.model_spec.name if method != "GetModelStatus" else ""
+            requests.labels("grpc", model, grpc.StatusCode.OK.name).inc()
+            return answered
+        finally:
+            service.metrics.seconds.labels("grpc").observe(time.perf_counter() - start)
+        code = _CODES.get(problem.status, grpc.StatusCode.INVALID_ARGUMENT)
+        requests.labels("grpc", "", code.name).inc()
+        after = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
+        return await context.abort(code, one_line(str(problem)[:_MAX_DETAILS]), after)  # which raises
+
+    return grpc.unary_unary_rpc_method_handler(handle)  # bytes in and out: what cannot be parsed is an answer too
+
+
+class _Calls:
+    """Requests taken apart and answers put together."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._table = service.table
+
+    async def predict(self, request: Any, content: bytes) -> Any:
+        signature = request.model_spec.signature_name or "serving_default"
+        if signature not in SIGNATURES:
+            raise RequestError(
+                f'Serving signature name: "{signature}" not found in signature def; there are {", ".join(SIGNATURES)}'
+            )
+        (key, _) = SIGNATURES[signature]
+        if set(request.inputs) != {key}:
+            given = ", ".join(map(repr, sorted(request.inputs))) or "none"
+            raise RequestError(f"inputs must be equal to: {key!r}, got {given}")
+        max_pictures = self._service.options.max_pictures
+
+        def parse(_: bytes, predictor: Predictor) -> Question:
+            size = predictor.manifest.preprocessing.size
+            return _read_question(signature, request.inputs[key], size, max_pictures)
+
+        name, version = await self._target(request.model_spec)
+        reply = await self._service.answer_content(name, version, content, parse)
+        outputs = reply.outputs()
+        wanted = list(request.output_filter) or list(outputs)
+        if unknown := [output for output in wanted if output not in outputs]:
+            raise RequestError(f"output_filter: no output {unknown[0]!r}; there are {', '.join(outputs)}")
+        response: Any = message_type("PredictResponse")()
+        _set_spec(response.model_spec, name, reply.version, signature)
+        for output in wanted:
+            _write_tensor(response.outputs[output], outputs[output])
+        return response
+
+    async def metadata(self, request: Any, _: bytes) -> Any:
+        fields = list(request.metadata_field)
+        if not fields:
+            raise RequestError("GetModelMetadataRequest must specify at least one metadata_field: signature_def")
+        if unknown := [field for field in fields if field != "signature_def"]:
+            raise RequestError(f"Metadata field {unknown[0]} is not supported; there is signature_def")
+        name, version = await self._target(request.model_spec)
+        number, manifest = await to_thread.run_sync(self._table.manifest, name, version)
+        document = json.loads(protocol.encode_metadata(name, number, manifest))["metadata"]["signature_def"]
+        signatures = json_format.ParseDict(document, message_type("SignatureDefMap")())
+        response: Any = message_type("GetModelMetadataResponse")()
+        _set_spec(response.model_spec, name, number, "")
+        response.metadata["signature_def"].type_url = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+        response.metadata["signature_def"].value = signatures.SerializeToString()
+        return response
+
+    async def status(self, request: Any, _: bytes) -> Any:
+        statuses = await to_thread.run_sync(self._table.statuses, *await self._target(request.model_spec))
+        document = json.loads(protocol.encode_status(statuses))
+        return json_format.ParseDict(document, message_type("GetModelStatusResponse")())
+
+    async def _target(self, spec: Any) -> tuple[str, int | None]:
+        if spec.version_label:
+            return spec.name, await to_thread.run_sync(self._table.labelled, spec.name, spec.version_label)
+        return spec.name, spec.version.value if spec.HasField("version") else None
+
+
+def _set_spec(spec: Any, name: str, version: int, signature: str) -> None:
+    spec.name, spec.version.value, spec.signature_name = name, version, signature
+
+
+def _read_question(signature: str, tensor: Any, size: tuple[int, int], max_pictures: int) -> Question:
+    """Take a tensor apart into its pictures.
+
+    Raises:
+        RequestError: another type or shape, or values that do not fill it.
+    """
+    (name, _) = SIGNATURES[signature]
+    if tensor.dtype != _NUMBERS[_TYPES[name]]:
+        raise RequestError(f"inputs[{name!r}]: expected a tensor of {_TYPES[name]}, got type number {tensor.dtype}")
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    ending = [] if name == "image_bytes" else [*size, 3]
+    if tensor.tensor_shape.unknown_rank or len(shape) != 1 + len(ending) or shape[1:] != ending or shape[0] < 1:
+        raise RequestError(f"inputs[{name!r}]: expected the shape {['pictures', *ending]}, got {shape}")
+    if shape[0] > max_pictures:
+        raise RequestError(f"{shape[0]} pictures in one request; this server takes at most {max_pictures}")
+    pictures: list[bytes] | np.ndarray
+    if name == "image_bytes":
+        pictures = _filled(name, list(tensor.string_val), shape[0])
+    else:
+        pictures = _pixels(name, tensor, shape)
+    return Question(signature, pictures, "inputs[{}]".format)
+
+
+def _pixels(name: str, tensor: Any, shape: list[int]) -> np.ndarray:
+    if tensor.tensor_content:
+        pixels = np.frombuffer(tensor.tensor_content, np.uint8)
+    else:
+        given = np.asarray(tensor.int_val)
+        if given.size and not (given.min() >= 0 and given.max() <= 255):
+            raise RequestError(f"inputs[{name!r}]: pixels must be whole numbers from 0 to 255")
+        pixels = np.asarray(_filled(name, list(given), math.prod(shape)), np.uint8)
+    if pixels.size != math.prod(shape):
+        raise RequestError(f"inputs[{name!r}]: {pixels.size} values do not fill the shape {shape}")
+    return pixels.reshape(shape)
+
+
+def _filled(name: str, values: list[Any], count: int) -> list[Any]:
+    """Repeat the last value up to ``count``, as TensorFlow does."""
+    if not 0 < len(values) <= count:
+        raise RequestError(f"inputs[{name!r}]: {len(values)} values do not fill a shape of {count}")
+    return values + values[-1:] * (count - len(values))
+
+
+def _write_tensor(tensor: Any, values: Any) -> None:
+    array = np.asarray(values)
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    # In the typed fields, as TensorFlow Serving does by default: many clients read float_val.
+    if array.dtype.kind in "US":
+        tensor.dtype = _NUMBERS["DT_STRING"]
+        tensor.string_val.extend(text.encode("utf-8", "surrogateescape") for text in array.ravel().tolist())
+    else:
+        tensor.dtype = _NUMBERS["DT_FLOAT"]
+        tensor.float_val.extend(array.ravel().tolist())

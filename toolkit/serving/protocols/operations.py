@@ -1,0 +1,30 @@
+"""What operates a server asks: is it alive, is it ready, how does it do."""
+
+from anyio import to_thread
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from toolkit.serving.protocols.routing import json_document
+from toolkit.serving.service import Service
+
+
+def routes(service: Service) -> list[Route]:
+    """Make the routes."""
+
+    async def alive(request: Request) -> Response:
+        return json_document({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        found = await to_thread.run_sync(service.table.readiness)
+        # A bundle that cannot be loaded is told of; the others are served all the same.
+        is_ready = "ready" in found.values() and "loading" not in found.values()
+        return json_document({"ready": is_ready, "models": found}, 200 if is_ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        service.observe_lanes()
+        page = await to_thread.run_sync(service.metrics.page)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)]

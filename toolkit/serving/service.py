@@ -1,0 +1,252 @@
+"""A request's way through the server, whatever protocol it came in: a turn, a version, pixels, answers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from anyio import to_thread
+from starlette.requests import Request
+
+from toolkit.errors import UserError
+from toolkit.inference import Predictor
+from toolkit.inference.predictor import Answer, Decoded
+from toolkit.inference.shelf import Outcome
+from toolkit.serving.bodies import Bodies, Body
+from toolkit.serving.lanes import MAX_BATCH, Lane
+from toolkit.serving.models import BATCH_SIZE, ModelTable, Question, count_pixels, decode_picture, ranked
+from toolkit.serving.operation.metrics import Metrics
+from toolkit.serving.operation.middleware import INTERNAL
+from toolkit.serving.options import ServerOptions
+from toolkit.serving.protocol import RequestError
+
+log = logging.getLogger(__name__)
+
+#: A picture of more pixels is decoded in a thread of its own kind, so that small ones need not wait for it.
+LARGE_PIXELS = 25_000_000
+
+#: Reads a request's content for a predictor, in a decoding thread.
+Parse = Callable[[bytes, Predictor], Question]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answered request.
+
+    Attributes:
+        version: that answered.
+        predictor: that answered.
+        question: the request.
+        answers: one per picture; for the signature ``features`` arrays (width,).
+    """
+
+    version: int
+    predictor: Predictor
+    question: Question
+    answers: list[Any]
+
+    def outputs(self) -> dict[str, Any]:
+        """Give the signature's outputs by name, each an array or a list with one item per picture."""
+        if self.question.signature == "features":
+            return {"features": np.stack(self.answers)}
+        return ranked(self.predictor, self.answers)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    version: int
+    predictor: Predictor
+    question: Question
+    counts: list[int]  # of pixels
+    decoded: Decoded | None = None  # of a single small picture, which one visit to a thread is enough for
+
+
+class Service:
+    """The bundles of a table, answering. One for an application, used on its event loop."""
+
+    def __init__(self, table: ModelTable, options: ServerOptions) -> None:
+        self.table = table
+        self.options = options
+        self.metrics = Metrics()
+        self._bodies = Bodies(options)
+        self._lanes: dict[str, Lane] = {}
+
+    async def answer(self, request: Request, name: str, version: int | None, parse: Parse) -> Reply:
+        """Answer a request's pictures.
+
+        Raises:
+            RequestError: with the status and the words for it.
+        """
+        lane = await self._lane(name, version)
+        request.state.model = name
+        return await self._guarded(lane, version, parse, self._bodies.read(request))
+
+    async def answer_content(self, name: str, version: int | None, content: bytes, parse: Parse) -> Reply:
+        """Answer a request that has come by another way than HTTP; ``parse`` may know its ``content`` already.
+
+        Raises:
+            RequestError: with the status and the words for it.
+        """
+        lane = await self._lane(name, version)
+        return await self._guarded(lane, version, parse, self._bodies.hold(content))
+
+    async def _guarded(
+        self, lane: Lane, version: int | None, parse: Parse, reading: AbstractAsyncContextManager[Body]
+    ) -> Reply:
+        name, start = lane.name, time.perf_counter()
+        try:
+            lane.refuse_if_full()  # before its body is read
+            async with reading as body:
+                self._observe(name, "body", start)
+                return await self._answer(lane, version, body, parse)
+        except RequestError as error:
+            if error.status == 429:
+                self.metrics.refused.labels(name).inc()
+            elif error.status == 404 and not await to_thread.run_sync(self.table.versions, name):
+                self._lanes.pop(name, lane).close()
+            raise
+        except (UserError, Exception) as error:
+            raise internal_error(error) from None
+
+    def observe_lanes(self) -> None:
+        """Write what stands in no counter into the figures."""
+        for name, lane in self._lanes.items():
+            self.metrics.admitted.labels(name).set(lane.admitted)
+        for name, versions in self.table.loaded().items():
+            self.metrics.loaded.labels(name).set(len(versions))
+
+    def close(self) -> None:
+        """End all threads, once they have done what they were given."""
+        while self._lanes:
+            self._lanes.popitem()[1].close()
+
+    async def _lane(self, name: str, version: int | None) -> Lane:
+        if name not in self._lanes:
+            await to_thread.run_sync(self.table.require, name, version)
+            self._lanes.setdefault(name, Lane(name, self.options.max_queue))
+        return self._lanes[name]
+
+    async def _answer(self, lane: Lane, version: int | None, body: Body, parse: Parse) -> Reply:
+        start = time.perf_counter()
+        async with lane.turn():
+            start = self._observe(lane.name, "queue", start)
+            prepared = await self._prepare(lane, version, body, parse)
+            predictor, question = prepared.predictor, prepared.question
+            if version is None:
+                self.metrics.version.labels(lane.name).set(prepared.version)
+            work = self._features if question.signature == "features" else self._classified
+            answers: list[Any] = await work(lane, prepared, start)
+            self.metrics.pictures.labels(lane.name).inc(len(question))
+        return Reply(prepared.version, predictor, question, answers)
+
+    async def _prepare(self, lane: Lane, version: int | None, body: Body, parse: Parse) -> _Prepared:
+        """Find the version, read the request, count its pixels; wait for the version where nothing else can answer."""
+
+        def prepare() -> _Prepared | Outcome:
+            number, outcome = self.table.answering(lane.name, version)
+            if not outcome.done():
+                return outcome
+            predictor = outcome.result()
+            if isinstance(predictor, str):  # failed just now; asked again, the table knows
+                return outcome
+            question = parse(body.unpack(), predictor)
+            if len(question) > self.options.max_pictures:
+                raise too_many(len(question), self.options.max_pictures)
+            counts = count_pixels(question, self.options.max_pixels)
+            prepared = _Prepared(number, predictor, question, counts)
+            if counts and len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
+                return replace(prepared, decoded=decode_picture(predictor, question, 0))
+            return prepared
+
+        while isinstance(prepared := await lane.run(prepare), Future):
+            await asyncio.wrap_future(prepared)
+        return prepared
+
+    async def _classified(self, lane: Lane, prepared: _Prepared, start: float) -> list[Answer]:
+        predictor, pictures = prepared.predictor, prepared.question.pictures
+        answers: list[Answer] = []
+        given_pixels = isinstance(pictures, np.ndarray)
+        for chunk in _chunks(len(pictures), min(BATCH_SIZE, predictor.pictures_at_once)):
+            if given_pixels:
+                decoded: list[Any] = list(pictures[chunk.start : chunk.stop])
+            elif prepared.decoded is not None:
+                decoded = [prepared.decoded]
+            else:
+                decoded = await self._decode(lane, prepared, chunk)
+            start = self._observe(lane.name, "decode", start)
+            run = _from_pixels(predictor) if given_pixels else predictor.answer_decoded
+            answers += await self._run(lane, "pixels" if given_pixels else "predict", predictor, run, decoded)
+            start = self._observe(lane.name, "engine", start)
+        return answers
+
+    async def _features(self, lane: Lane, prepared: _Prepared, start: float) -> list[np.ndarray]:
+        predictor, pictures = prepared.predictor, prepared.question.pictures
+        features: list[np.ndarray] = []
+        for chunk in _chunks(len(pictures), min(BATCH_SIZE, predictor.pictures_at_once)):
+            # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
+            # pictures among it, and can name the one at fault.
+            await self._decode(lane, prepared, chunk)
+            start = self._observe(lane.name, "decode", start)
+            encoded = [pictures[index] for index in chunk]
+            features += await self._run(lane, "features", predictor, _features_of(predictor), encoded)
+            start = self._observe(lane.name, "engine", start)
+        return features
+
+    async def _decode(self, lane: Lane, prepared: _Prepared, chunk: range) -> list[Decoded]:
+        work = [partial(decode_picture, prepared.predictor, prepared.question, index) for index in chunk]
+        large = [prepared.counts[index] > LARGE_PIXELS for index in chunk]
+        running = [lane.run(each, large=is_large) for each, is_large in zip(work, large, strict=True)]
+        decoded = await asyncio.gather(*running, return_exceptions=True)
+        for picture in decoded:  # the first in the request's order, whichever failed first
+            if isinstance(picture, BaseException):
+                raise picture
+        return decoded  # type: ignore[return-value]
+
+    async def _run(
+        self, lane: Lane, kind: str, predictor: Predictor, run: Callable[[list[Any]], Sequence[T]], items: list[Any]
+    ) -> list[T]:
+        def counted(batch: list[Any]) -> Sequence[T]:
+            self.metrics.batches.labels(lane.name).observe(len(batch))
+            return run(batch)
+
+        # Crops are many for a picture: a batch of several requests' would be too much at once.
+        owner = predictor if predictor.pictures_at_once >= MAX_BATCH else object()
+        return await lane.answer(kind, owner, counted, items)
+
+    def _observe(self, name: str, stage: str, start: float) -> float:
+        now = time.perf_counter()
+        self.metrics.stages.labels(name, stage).observe(now - start)
+        return now
+
+
+def too_many(number: int, limit: int) -> RequestError:
+    """Make the error for a request of more pictures than are taken."""
+    return RequestError(f"{number} instances in one request; this server takes at most {limit}")
+
+
+def internal_error(error: Exception) -> RequestError:
+    """Log an error that is not the request's fault, and make the one that is answered; call it where it was caught."""
+    if isinstance(error, UserError):
+        log.error("%s", error)
+        return RequestError(str(error), 503)
+    log.exception("a prediction failed")
+    return RequestError(INTERNAL, 500)
+
+
+def _from_pixels(predictor: Predictor) -> Callable[[list[Any]], list[Answer]]:
+    return lambda pixels: predictor.answer_pixels(np.stack(pixels))
+
+
+def _features_of(predictor: Predictor) -> Callable[[list[bytes]], list[np.ndarray]]:
+    return lambda pictures: list(predictor.features(pictures))
+
+
+def _chunks(number: int, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, number)) for start in range(0, number, size))
