@@ -1,11 +1,14 @@
-"""Write ``docs/networks.md`` and ``docs/weights.md`` from the catalogue: ``python docs/build.py``.
+"""Write pages from the catalogue and from docstrings: ``python docs/build.py``.
 
 A test holds the files to what this writes.
 """
 
+import inspect
+import re
 from collections import defaultdict
 from pathlib import Path
 
+import toolkit
 from toolkit.catalogue import list_models, model_info
 from toolkit.spec import ModelInfo
 
@@ -67,6 +70,68 @@ def weights() -> str:
     return "\n".join(lines) + "\n"
 
 
+def python() -> str:
+    """The page of the public names, from their docstrings, as Markdown."""
+    lines = [
+        "# Python",
+        "",
+        "What the command line does, one call does, with the same names: `toolkit finetune photos --model vgg16` is",
+        '`toolkit.finetune("photos", model="vgg16")`. Results are what `--json` prints, and show themselves in a',
+        "notebook; [one of ten cells](notebooks/photos_to_classifier.ipynb) does the main job. Written by",
+        "`python docs/build.py`.",
+    ]
+    public = {name: getattr(toolkit, name) for name in sorted(toolkit.__all__, key=str.lower) if name != "__version__"}
+    for name, thing in public.items():
+        lines += ["", f"## `{name}`", "", *_signature(name, thing), *_documentation(thing)]
+        if inspect.isclass(thing):
+            for method, function in vars(thing).items():
+                function = getattr(function, "__func__", function)
+                if not method.startswith("_") and inspect.isfunction(function):
+                    lines += [
+                        "",
+                        f"### `{name}.{method}`",
+                        "",
+                        *_signature(method, function),
+                        *_documentation(function),
+                    ]
+    return "\n".join(lines) + "\n"
+
+
+def _signature(name: str, thing: object) -> list[str]:
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return []
+    parameters = [str(parameter) for parameter in inspect.signature(thing).parameters.values()]
+    kinds = [parameter.kind for parameter in inspect.signature(thing).parameters.values()]
+    if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        parameters.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    clutter = r"collections\.abc\.|typing\.|os\.(?=PathLike)|toolkit[\w.]*\.(?=[A-Z])|pathlib\."
+    parameters = [re.sub(clutter, "", parameter) for parameter in parameters]
+    written = f"{name}({', '.join(parameters)})"
+    if len(written) > 100:
+        written = "\n".join([f"{name}(", *(f"    {parameter}," for parameter in parameters), ")"])
+    return ["```python", written, "```", ""]
+
+
+def _documentation(thing: object) -> list[str]:
+    """Turn a docstring into Markdown: sections into lists, examples into blocks."""
+    call = toolkit._call_of(thing) if inspect.ismodule(thing) else thing
+    found, section = [], ""
+    for paragraph in (inspect.getdoc(call) or "").split("\n\n"):
+        head, _, rest = paragraph.partition("\n")
+        if head in ("Args:", "Attributes:", "Returns:", "Raises:", "Yields:"):
+            section, paragraph = head, inspect.cleandoc(" \n" + rest)
+            found += [f"**{head.rstrip(':')}**", ""]
+        if paragraph.startswith(">>>"):
+            found += ["```python", paragraph.replace("  # doctest: +SKIP", ""), "```", ""]
+        elif section in ("Args:", "Attributes:"):
+            found += [re.sub(r"^(\*{0,2}\w+):", r"- `\1`:", paragraph, flags=re.MULTILINE), ""]
+        else:
+            found += [paragraph, ""]
+        section = section if head.startswith(" ") or head in ("Args:", "Attributes:") else ""
+    return re.sub("``", "`", "\n".join(found).rstrip().replace("```", "\0")).replace("\0", "```").splitlines()
+
+
 if __name__ == "__main__":
+    (DOCS / "python.md").write_text(python(), encoding="utf-8")
     (DOCS / "networks.md").write_text(networks(), encoding="utf-8")
     (DOCS / "weights.md").write_text(weights(), encoding="utf-8")

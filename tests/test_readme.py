@@ -44,7 +44,7 @@ def test_networks_are_those_registered():
         assert cells[-3:] == ["×".join(map(str, info.input_shape)), f"{info.num_params:,}", f"{info.macs:,}"]
 
 
-@pytest.mark.parametrize("page", ["networks", "weights"])
+@pytest.mark.parametrize("page", ["networks", "weights", "python"])
 def test_pages_are_up_to_date(page):
     build = runpy.run_path(str(ROOT / "docs" / "build.py"))
     assert (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") == build[page](), "run python docs/build.py"

@@ -39,6 +39,22 @@ def sums_bytes_exactly(cpuinfo: Path = _CPUINFO) -> bool:
     return flags is None or bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(flags.split()))
 
 
+#: Features of x86 processors that the engines have kernels for, and the flags of which any one means it is there.
+_FEATURES = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "bf16": {"avx512_bf16", "amx_bf16"},
+    "AMX": {"amx_tile"},
+}
+
+
+def processor_features(cpuinfo: Path = _CPUINFO) -> dict[str, bool]:
+    """Tell which features that the engines have kernels for this processor has; empty if the system does not tell."""
+    flags = _stated("flags", cpuinfo)
+    return {} if flags is None else {name: not any_of.isdisjoint(flags.split()) for name, any_of in _FEATURES.items()}
+
+
 def computes_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
     """Tell if this is an x86 processor that multiplies bfloat16: with AMX or AVX-512 BF16.
 

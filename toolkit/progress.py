@@ -68,6 +68,11 @@ def track(items: Collection[Item], label: str) -> Iterator[Item]:
             told(done)
 
 
+def is_shown() -> bool:
+    """Tell whether steps that begin now are shown."""
+    return _display.get() is not None
+
+
 @contextmanager
 def shown_on(display: Display) -> Iterator[None]:
     """Show on ``display`` the steps that begin in this ``with``."""

@@ -49,6 +49,7 @@ def test_run_directory_holds_what_the_run_was_told_and_what_it_measured(home):
     assert names == {
         *(
             "command.json",
+            "run.toml",
             "checkpoints",
             "config.json",
             "model.json",

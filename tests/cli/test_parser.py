@@ -2,6 +2,7 @@
 
 import pytest
 
+from toolkit.api.options import seconds as seconds_of
 from toolkit.cli.parser import build_parser
 
 
@@ -11,7 +12,7 @@ def budget(text):
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("10", 600)])
 def test_budget_is_a_time(text, seconds):
-    assert budget(text) == seconds
+    assert seconds_of(budget(text)) == seconds
 
 
 @pytest.mark.parametrize("text", ["0", "-3m", "soon", "inf", "nan", "10d", "m"])

@@ -13,7 +13,7 @@ from toolkit.files import remove_abandoned, staging_path, writing
 _STAGING = ".staging-"
 
 
-def find_bundle(path: str | Path) -> Path:
+def find_bundle(path: str | os.PathLike[str]) -> Path:
     """Find the version directory that ``path`` means: itself, or the highest complete version below it.
 
     Raises:

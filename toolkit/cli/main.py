@@ -1,6 +1,5 @@
 """Entry point. Exit status: 0 success, 2 bad usage or input (one line on stderr), 1 a failure of ours."""
 
-import argparse
 import logging
 import os
 import sys
@@ -8,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from toolkit.cli.failures import in_words
+from toolkit.cli.options import parse
 from toolkit.cli.output import StderrHandler, claim_streams, drop_stdout, is_of_stdout, progress_bars
 from toolkit.cli.parser import build_parser
 from toolkit.errors import UserError
@@ -22,12 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    arguments = build_parser().parse_args(argv)
+    try:
+        arguments = parse(build_parser(), sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"toolkit: error: {error}", file=sys.stderr)
+        return 2
     _quiet_libraries(arguments.verbose)
     from toolkit.cli import commands
 
     try:
-        _read_as_told(arguments)
         with progress_bars():
             getattr(commands, arguments.handler)(arguments)
             sys.stdout.flush()
@@ -46,15 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"toolkit: interrupted{arguments.interrupted}", file=sys.stderr)
         return 130
     return 0
-
-
-def _read_as_told(arguments: argparse.Namespace) -> None:
-    """Join the data set's path with the options that say how to read it."""
-    splits, joined = getattr(arguments, "split_folders", None), getattr(arguments, "join_classes", False)
-    if (splits is not None or joined) and arguments.data is not None:
-        from toolkit.data.sources.source import Source, parse_split_folders
-
-        arguments.data = Source(arguments.data, parse_split_folders(splits) if splits is not None else None, joined)
 
 
 def _quiet_libraries(verbose: bool) -> None:

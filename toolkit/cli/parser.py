@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from toolkit import __version__
+from toolkit.api.options import seconds
+from toolkit.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
+    for add in (_add_machine, _add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
         add(commands)
     return parser
 
@@ -45,8 +47,16 @@ def _action(actions, name: str, summary: str, *, json: bool = True) -> argparse.
     parser = actions.add_parser(name, help=summary, description=description, formatter_class=_HelpFormatter)
     if json:
         parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    told = "take options from this TOML file, by their names; those of the command line count"
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help=told)
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
     return parser
+
+
+def _add_machine(commands) -> None:
+    _command(commands, "doctor", "tell what is installed, which engines answer, and what is missing")
+    parser = _command(commands, "completion", "print a script that completes commands in a shell", json=False)
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
 
 
 def _add_networks(commands) -> None:
@@ -111,6 +121,8 @@ def _add_training(commands) -> None:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of host 0, where several hosts train together")
     parser.add_argument("--num-hosts", type=_positive, metavar="N", help="how many they are; run this on each of them")
     parser.add_argument("--host-id", type=int, metavar="I", help="which of them this is, from 0")
+    tracked = "also note the run in tensorboard, mlflow or wandb, on this machine; once for each"
+    parser.add_argument("--track", action="append", default=[], metavar="T", help=tracked)
     parser.add_argument("--export", type=Path, metavar="saved_models/NAME", help="write a bundle's next version")
     _add_export(parser)
     _add_formats(parser)
@@ -195,7 +207,7 @@ def _add_transfer(commands) -> None:
     )
     parser.add_argument("--gradual", action="store_true", help="unfreeze one stage after another")
     bought = "the best classifier that so long buys, such as 10m: stages train too, and stay if that is better"
-    parser.add_argument("--budget", type=_seconds, metavar="TIME", help=bought)
+    parser.add_argument("--budget", type=_time, metavar="TIME", help=bought)
     most = "of unfrozen stages (default 5; with --budget at most 12)"
     parser.add_argument("--epochs", type=_positive, metavar="N", help=most)
     parser.add_argument("--lr", type=float, metavar="R", help="of unfrozen stages (default 0.002)")
@@ -276,6 +288,20 @@ def _add_bundles(commands) -> None:
     )
     _add_reading(parser)
     _add_export(parser)
+    _add_skip_bad(parser)
+
+    parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained with Keras")
+    parser.set_defaults(handler="import_model")
+    kinds = "a .keras or .h5 file of a whole model, such as Teachable Machine's keras_model.h5"
+    parser.add_argument("file", type=Path, metavar="FILE", help=kinds)
+    parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
+    parser.add_argument("--labels", required=True, type=Path, metavar="FILE", help="class names in order, one a line")
+    told = "what it was trained with, if its layers do not tell: imagenet, caffe, inception, none, or fields as JSON"
+    parser.add_argument("--preprocessing", metavar="P", help=told)
+    parser.add_argument("--data", type=Path, help="pictures to compare engines on, and to calibrate int8 with")
+    _add_reading(parser)
+    _add_export(parser)
+    _add_formats(parser)
     _add_skip_bad(parser)
 
     parser = _command(
@@ -412,17 +438,12 @@ def _positive(text: str) -> int:
     return value
 
 
-def _seconds(text: str) -> float:
-    """Read a time such as ``90s``, ``10m`` or ``1.5h``; a number alone is minutes."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number = text[:-1] if text[-1:] in units else text
+def _time(text: str) -> str:
     try:
-        value = float(number) * units.get(text[-1:], 60)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m or 1.5h, got {text!r}")
-    return value
+        seconds(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

@@ -1,9 +1,9 @@
 """A bundle's accuracy on a folder of pictures, by default on those that it did not learn from."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ _NUM_CONFUSIONS = 5
 
 def evaluate_bundle(
     predictor: Predictor,
-    data: str | Path | ImageFolder,
+    data: str | os.PathLike[str] | ImageFolder,
     *,
     subset: str | None = None,
     skip_bad: bool = False,

@@ -1,6 +1,7 @@
 """Pictures in, labels with probabilities out, through whichever engine."""
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,7 +127,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        bundle: str | Path,
+        bundle: str | os.PathLike[str],
         engine: str = "auto",
         *,
         crops: int = 1,
@@ -169,7 +170,12 @@ class Predictor:
 
     @classmethod
     def load_several(
-        cls, bundles: Sequence[str | Path], engine: str = "auto", *, crops: int = 1, scales: Sequence[int] = ()
+        cls,
+        bundles: Sequence[str | os.PathLike[str]],
+        engine: str = "auto",
+        *,
+        crops: int = 1,
+        scales: Sequence[int] = (),
     ) -> "Predictor":
         """Open several bundles whose networks' probabilities are averaged, each network counting alike.
 

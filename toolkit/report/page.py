@@ -1,7 +1,6 @@
 """The look of HTML reports: one file each that fetches nothing, light or dark as the reader's system is."""
 
 import base64
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -9,8 +8,8 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from toolkit.data.scan.show import jpeg
 from toolkit.errors import one_line
 from toolkit.report.classification import ClassRow, confused_pairs
 
@@ -115,7 +114,7 @@ def beside(*parts: str) -> str:
 
 def thumbnails(pictures: Iterable[np.ndarray], caption: str, *, height: int = 112) -> str:
     """Put small copies of pictures, uint8 RGB (height, width, 3), beside each other over a caption."""
-    images = "".join(f'<img alt="" src="{_jpeg(pixels, height)}">' for pixels in pictures)
+    images = "".join(f'<img alt="" src="{jpeg(pixels, height)}">' for pixels in pictures)
     return f"<figure>{images}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
@@ -137,11 +136,3 @@ def _is_text(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     return f"{100 * value:.2f}" if isinstance(value, float) else escape(one_line(str(value)))
-
-
-def _jpeg(pixels: np.ndarray, height: int) -> str:
-    image = Image.fromarray(pixels)
-    image.thumbnail((2 * height, height))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

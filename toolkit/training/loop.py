@@ -1,10 +1,10 @@
 """The training loop: ``model.fit`` with checkpoints from which a killed run goes on exactly."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,12 @@ log = logging.getLogger(__name__)
 # Pictures whose gradients are looked at after every epoch.
 _NORM_EXAMPLES = 32
 
-OnEpoch = Callable[[Row], None]
+
+class _Listeners(NamedTuple):
+    """Who is told of a run's epochs beside its directory."""
+
+    on_epoch: Callable[[Row], None] | None
+    callbacks: "Sequence[keras.callbacks.Callback]"
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ def train(
     *,
     shard: Shard | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
 ) -> "keras.Model":
     """Train ``model`` in place, from the run directory's last checkpoint if it has one.
 
@@ -146,6 +152,7 @@ def train(
         run: where checkpoints and metrics go.
         shard: where ``model`` was built within ``all_devices``, what that gave.
         on_epoch: called with each epoch's metrics once they are on disk.
+        callbacks: of Keras, called after the run's own.
 
     Returns:
         ``model``, or of a network with several outputs the part that answers logits.
@@ -170,7 +177,7 @@ def train(
     was_over = is_over(config, history)
     try:
         if not was_over:
-            _fit(job, Progress(position, segments, history), on_epoch)
+            _fit(job, Progress(position, segments, history), _Listeners(on_epoch, callbacks))
     except NotFiniteError as error:
         raise _diagnosis(job, error) from None
     if was_over or config.run.early_stopping:
@@ -181,18 +188,18 @@ def train(
     return classifier(model)
 
 
-def _fit(job: _Job, progress: Progress, on_epoch: OnEpoch | None) -> None:
+def _fit(job: _Job, progress: Progress, listeners: "_Listeners") -> None:
     """Go on from ``progress`` to the end, adding to its history."""
     if progress.position.step:
-        _fit_epochs(job, progress, progress.position.epoch + 1, on_epoch)
+        _fit_epochs(job, progress, progress.position.epoch + 1, listeners)
         if is_over(job.config, progress.history):
             return
         position, _ = job.run.restore(job.model)  # fit has put averaged weights in the place of its own
         progress = Progress(position, [], progress.history)
-    _fit_epochs(job, progress, job.config.run.epochs, on_epoch)
+    _fit_epochs(job, progress, job.config.run.epochs, listeners)
 
 
-def _fit_epochs(job: _Job, progress: Progress, end: int, on_epoch: OnEpoch | None) -> None:
+def _fit_epochs(job: _Job, progress: Progress, end: int, listeners: "_Listeners") -> None:
     model, config, start = job.model, job.config, progress.position
     save = SaveProgress(
         job.run,
@@ -200,7 +207,7 @@ def _fit_epochs(job: _Job, progress: Progress, end: int, on_epoch: OnEpoch | Non
         progress,
         num_examples=num_examples(job.split.train, job.shard),
         gradient_norms=_gradient_norms(job) if config.run.gradient_norms else None,
-        on_epoch=on_epoch,
+        on_epoch=listeners.on_epoch,
     )
     num_validation_steps = -(-len(job.split.val) // config.run.batch_size)
     telling = TellProgress(start, config.run.epochs, (job.steps, num_validation_steps))
@@ -209,6 +216,7 @@ def _fit_epochs(job: _Job, progress: Progress, end: int, on_epoch: OnEpoch | Non
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # validation sees the average
     if config.run.tensorboard and job.run.writer:
         callbacks.append(_tensorboard(job.run))
+    callbacks += listeners.callbacks
     validation = validation_data(job.split.val, job.preprocessing, config, outputs=output_names(model), shard=job.shard)
     with picture_errors(), shared_batch_statistics(model, job.shard), fused_batch_norm(model), telling:
         model.fit(

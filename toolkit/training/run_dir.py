@@ -36,7 +36,18 @@ _MAY_CHANGE = (
     "data.cache_mib",
 )
 # All that a run writes.
-_OWN = ("*.json", "*.jsonl", "labels.txt", "checkpoints", "tensorboard", "*.keras", "*.csv", "*.png", "report.html")
+_OWN = (
+    "*.json",
+    "*.jsonl",
+    "labels.txt",
+    "checkpoints",
+    "tensorboard",
+    "*.keras",
+    "*.csv",
+    "*.png",
+    "report.html",
+    "run.toml",
+)
 
 
 @dataclass(frozen=True, order=True)

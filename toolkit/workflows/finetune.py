@@ -53,8 +53,7 @@ class FolderOptions:
         keep_val: hold the folder's own validation pictures out; by default they teach like the others.
         preprocessing: what a network from a file, or of keras.applications, was trained with, where neither its
             layers nor its name tell.
-        on_fitted: called with the network and the names of its classes before it is written as a bundle, which takes
-            longer than fitting a classifier does.
+        curve: measure accuracy by number of pictures even if no report is named, for one that is written later.
     """
 
     cache_dir: str | Path
@@ -63,7 +62,7 @@ class FolderOptions:
     skip_bad: bool = False
     keep_val: bool = False
     preprocessing: Preprocessing | None = None
-    on_fitted: Callable[[FinetuneResult, tuple[str, ...]], None] | None = None
+    curve: bool = False
 
 
 def finetune_folder(
@@ -75,28 +74,100 @@ def finetune_folder(
     options: FolderOptions,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
+    """Put a new classifier on a pretrained network and export it: ``fit_folder``, then ``FinetunedFolder.deliver``."""
+    fitted = fit_folder(data, model_name, weights=weights, export=export, options=options, on_epoch=on_epoch)
+    return fitted.deliver(export, options.report)
+
+
+@dataclass(frozen=True)
+class FinetunedFolder:
+    """A fine-tuned network with the pictures that taught it: its report and its bundles are made of this.
+
+    Attributes:
+        folder: the pictures.
+        preprocessing: of the network.
+        result: what fine-tuning came to.
+        networks: those that were compared before, where there were several.
+    """
+
+    folder: ImageFolder
+    preprocessing: Preprocessing
+    result: FinetuneResult
+    networks: tuple[dict[str, Any], ...] = ()
+
+    def deliver(self, export: ExportOptions | None = None, report: Path | None = None) -> dict[str, Any]:
+        """Write the report and the bundle, where they are asked for.
+
+        Returns:
+            ``{"bundle", "metrics", "accuracy", "standard_error", "num_params"}`` and, under ``"finetuning"``, how it
+            came about. ``"accuracy"`` is that of pictures which the answering classifier did not see, out of fold
+            unless stages were trained, None where there are too few to tell; ``"metrics"`` are those of the held-out
+            pictures, where there are some. Without an export there are neither a bundle nor metrics. Of several
+            networks compared, ``"networks"`` tells each.
+        """
+        known = self.write_report(report) if report else {}
+        result = self.result
+        document = {} if export is None else self._export(export, known)
+        document |= {
+            "accuracy": result.accuracy,
+            "standard_error": result.judged.standard_error,
+            "num_params": result.model.count_params(),
+            "finetuning": result.as_document(),
+        }
+        return document | ({"networks": list(self.networks)} if self.networks else {})
+
+    def write_report(self, path: Path) -> dict[str, Any]:
+        """Write the page about the fine-tuning, and give ``BundleOptions`` that spare doing it again."""
+        return _write_report(path, self.result, self.folder.class_names, self.preprocessing)
+
+    def _export(self, export: ExportOptions, known: dict[str, Any]) -> dict[str, Any]:
+        result = self.result
+        bundle, metrics = export_held_out(
+            result.model,
+            self.folder,
+            result.split,
+            self.preprocessing,
+            export,
+            out_of_fold=result.judged.report(self.folder.class_names),
+            temperature=result.temperature,
+            # Far from the pictures that taught it, a classifier is as sure as near them: distance tells, probability
+            # not.
+            reject_below=result.reject_below if result.novelty is None else None,
+            rejection=_rejection(result.judged),
+            novelty=result.novelty,
+            **known,
+        )
+        return {"bundle": str(bundle), "metrics": metrics}
+
+
+def fit_folder(
+    data: str | Path,
+    model_name: str,
+    *,
+    weights: str | Path,
+    options: FolderOptions,
+    export: ExportOptions | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> FinetunedFolder:
     """Put a new classifier on a pretrained network: its frozen part runs once per picture, ever.
+
+    Every picture but a folder's own test pictures teaches, and accuracy is measured by cross-validation.
 
     Args:
         data: see ``toolkit.data.scan_folder``.
         model_name: a registered network, one of Keras' by ``"keras.applications:NAME"``, or the path of one that Keras
             saved, ``.keras`` or ``.h5``.
         weights: a tag, a weights file, a run directory or a bundle; without effect on a network from a file.
-        export: where the bundle goes.
         options: feature cache, training, report.
+        export: where a bundle is to go, refused at once if it cannot be written.
         on_epoch: called with each epoch's metrics while unfrozen stages train.
 
-    Every picture but a folder's own test pictures teaches, and accuracy is measured by cross-validation.
-
-    Returns:
-        ``{"bundle", "metrics", "accuracy", "standard_error", "num_params"}`` and, under ``"finetuning"``, how it came
-        about. ``"accuracy"`` is that of pictures which the answering classifier did not see, out of fold unless stages
-        were trained, None where there are too few to tell; ``"metrics"`` are those of the held-out pictures, where
-        there are some.
+    Raises:
+        UserError: bad data, or an option that does not fit the network.
     """
     info = None if is_network_file(model_name) or is_application(model_name) else model_info(model_name)
     finetuning = options.finetuning or FinetuneOptions()
-    if options.report:
+    if options.report or options.curve:
         finetuning = replace(finetuning, curve=True)
     if finetuning.deadline is not None:
         left = finetuning.deadline - time.monotonic()
@@ -139,43 +210,17 @@ def finetune_folder(
         options=finetuning,
         on_epoch=on_epoch,
     )
-    if options.on_fitted:
-        options.on_fitted(result, folder.class_names)
-    known: dict[str, Any] = {}
-    if options.report:
-        known = _write_report(options.report, result, folder.class_names, preprocessing)
-    judged = result.judged.report(folder.class_names)
-    bundle, metrics = export_held_out(
-        result.model,
-        folder,
-        result.split,
-        preprocessing,
-        export,
-        out_of_fold=judged,
-        temperature=result.temperature,
-        # Far from the pictures that taught it, a classifier is as sure as near them: distance tells, probability not.
-        reject_below=result.reject_below if result.novelty is None else None,
-        rejection=_rejection(result.judged),
-        novelty=result.novelty,
-        **known,
-    )
-    return {
-        "bundle": str(bundle),
-        "metrics": metrics,
-        "accuracy": result.accuracy,
-        "standard_error": result.judged.standard_error,
-        "num_params": result.model.count_params(),
-        "finetuning": result.as_document(),
-    }
+    return FinetunedFolder(folder, preprocessing, result)
 
 
-def require_places(export: ExportOptions, options: FolderOptions) -> None:
+def require_places(export: ExportOptions | None, options: FolderOptions) -> None:
     """Refuse places of the bundle, the cache and the report that cannot be written.
 
     Raises:
         UserError: one of them cannot.
     """
-    require_writable(export.directory)
+    if export is not None:
+        require_writable(export.directory)
     require_writable(Path(options.cache_dir), "--cache")
     if options.report:
         require_place(options.report)

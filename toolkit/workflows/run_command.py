@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,15 +37,19 @@ class TrainOptions:
         smoke_run: two epochs only; a later run may take the place of this one.
         resume: go on with the run in ``out``, if it holds one. What is not given comes from that run.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
+        track: names of ``toolkit.training.report.tracking.TRACKERS`` that note the run.
+        callbacks: of Keras, beside the run's own.
         hosts: the others that train along, each calling ``train_folder``; the first one writes and reports.
     """
 
     recipe_name: str | None = None
     overrides: tuple[str, ...] = ()
-    weights: str | Path | None = None
+    weights: str | os.PathLike[str] | None = None
     smoke_run: bool = False
     resume: bool = False
     skip_bad: bool = False
+    track: tuple[str, ...] = ()
+    callbacks: "tuple[keras.callbacks.Callback, ...]" = ()
     hosts: Hosts | None = None
 
 
@@ -66,11 +71,12 @@ class RunCommand:
     smoke: bool = False
     export: dict[str, Any] | None = None
     bundle: str | None = None
+    track: tuple[str, ...] = ()
 
     @classmethod
     def resolved(
         cls,
-        data: str | Path | None,
+        data: str | os.PathLike[str] | None,
         model_name: str | None,
         options: TrainOptions,
         export: ExportOptions | None,
@@ -98,6 +104,7 @@ class RunCommand:
             smoke=options.smoke_run or (begun.smoke and not lengthened),
             export=begun.export if export is None else _as_document(export),
             bundle=begun.bundle,
+            track=tuple(options.track or begun.track),
         )
 
     @property
@@ -117,7 +124,7 @@ class RunCommand:
         return ExportOptions(**given)
 
 
-def _absolute(weights: str | Path) -> str:
+def _absolute(weights: str | os.PathLike[str]) -> str:
     """Make a path that exists absolute; anything else is a tag."""
     return str(Path(weights).absolute()) if Path(weights).exists() else str(weights)
 
@@ -126,7 +133,7 @@ def _as_document(export: ExportOptions) -> dict[str, Any]:
     return dataclasses.asdict(export) | {"directory": str(export.directory.absolute())}
 
 
-def begun_command(run: RunDirectory, data: str | Path | None, options: TrainOptions) -> RunCommand | None:
+def begun_command(run: RunDirectory, data: str | os.PathLike[str] | None, options: TrainOptions) -> RunCommand | None:
     """Read the command of the run that goes on; None where one begins."""
     if not options.resume or (data is not None and not run.exists):
         return None
@@ -141,6 +148,8 @@ def settings_of(
     """Resolve the settings: those of the recipe, or of the run that goes on with it, and ``overrides`` on top."""
     goes_on = begun is not None and begun.recipe == command.recipe
     config = apply_overrides(run.config() if goes_on else recipe(command.recipe), overrides)
+    if "tensorboard" in command.track:
+        config = apply_overrides(config, ["run.tensorboard=true"])
     return smoke(config) if command.smoke else config
 
 

@@ -3,20 +3,23 @@
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import picture_digests, write_pictures
+from toolkit.bundle import picture_digests, read_manifest, write_pictures
 from toolkit.compress import METHODS
 from toolkit.compress.examples import evenly
 from toolkit.data import ImageFolder, Split, scan_folder
+from toolkit.data.feed.split import subset_of
 from toolkit.data.scan.facts import notes
 from toolkit.errors import UserError, one_line, unknown_name
+from toolkit.files import no_such_file, read_text
 from toolkit.lazy import keras
+from toolkit.progress import step
 from toolkit.spec import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -75,6 +78,71 @@ def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, .
     for note in notes(folder.facts) if folder.facts is not None else ():
         log.warning("%s: %s", one_line(str(data)), note)
     return folder
+
+
+def import_network(
+    file: Path,
+    export: ExportOptions,
+    *,
+    labels: str | os.PathLike[str] | Sequence[str],
+    preprocessing: str | Preprocessing | None = None,
+    data: str | os.PathLike[str] | None = None,
+    skip_bad: bool = False,
+) -> dict[str, Any]:
+    """Make a bundle of a network that Keras saved, see ``toolkit.import_model``.
+
+    Its accuracy is not noted: nobody knows which of the pictures taught it.
+    """
+    from toolkit.export import BundleOptions, export_bundle
+    from toolkit.factory import is_network_file, open_network, preprocessing_of, read_preprocessing
+
+    require_writable(export.directory)
+    if not file.exists():
+        raise UserError(no_such_file(str(file)))
+    if not is_network_file(file):
+        raise UserError(
+            f"{file}: expected a whole model that Keras saved, .keras or .h5; ONNX and LiteRT files and SavedModels "
+            "hold no layers to write the other forms from, so save it with model.save('model.keras') where it was made"
+        )
+    names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
+    folder = None if data is None else scan(data, skip_bad, names)
+    with step("opening the network"):
+        given = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
+        model = open_network(file, preprocessing=given)
+    # Every other picture; a class may have none.
+    calibration, evaluation = (
+        None if folder is None else subset_of(folder, np.arange(n, len(folder), 2)) for n in (0, 1)
+    )
+    options = BundleOptions(
+        calibration=calibration,
+        evaluation=evaluation,
+        litert="litert" in export.formats,
+        methods=tuple(method for method in METHODS if method in export.formats),
+        num_examples=export.num_examples,
+        out_of_fold={},
+        force=export.force,
+    )
+    path = export_bundle(
+        model, export.directory, labels=names, preprocessing=preprocessing_of(model), **dict(vars(options))
+    )
+    manifest = read_manifest(path)
+    return {"bundle": str(path), "model": manifest.model, "labels": list(names), "parity": manifest.parity}
+
+
+def read_labels(file: Path) -> tuple[str, ...]:
+    """Read class names, one a line; where each begins with its number, as Teachable Machine writes them, without it.
+
+    Raises:
+        UserError: no such file, or no names in it.
+    """
+    if not file.is_file():
+        raise UserError(no_such_file(str(file)))
+    names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if names and all(name.startswith(f"{number} ") for number, name in enumerate(names)):
+        names = [name.partition(" ")[2].strip() for name in names]
+    if len(set(names)) != len(names) or not names:
+        raise UserError(f"{file}: expected class names, one a line, each once, got {len(names)} lines")
+    return tuple(names)
 
 
 #: Training pictures that engines are compared on where none are held out.

@@ -24,6 +24,7 @@ from toolkit.progress import step
 from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.training.config import TrainConfig, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
+from toolkit.training.report.tracking import Tracking, require_trackers
 from toolkit.training.run_dir import RunDirectory
 from toolkit.workflows.run_command import (
     RunCommand,
@@ -39,7 +40,7 @@ log = logging.getLogger("toolkit")
 
 
 def train_folder(
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     model_name: str | None = None,
     *,
     out: str | Path,
@@ -76,6 +77,7 @@ def train_folder(
         require_writable(run.path)
     if export:
         require_writable(export.directory, "--export")
+    require_trackers(command.track)
     config = settings_of(command, options.overrides, run, begun)
     weights = None if begun and run.positions() else command.weights
     if weights is not None:
@@ -97,7 +99,8 @@ def train_folder(
     if hosts and not finished:
         connect(hosts)
     plan = _Plan(info, config, folder, split, command, weights, begun is not None)
-    with loss_of_hosts(hosts), resumable(run):
+    tracking = Tracking(command.track, epoch_report)
+    with loss_of_hosts(hosts), resumable(run), tracking:
         if begun:
             message = changed_length(run, before, config)
             run.begin(plan.files(), resume=True)
@@ -108,7 +111,7 @@ def train_folder(
             model = load_network(run.model_file)
             preprocessing = Preprocessing.from_dict(run.model_description()["preprocessing"])
         else:
-            model, preprocessing = _trained_model(plan, run, hosts, epoch_report)
+            model, preprocessing = _trained_model(plan, run, hosts, (tracking, options.callbacks))
         if not run.writer:
             return {"run": str(run.path)}
         engine = KerasEngine(as_float32(model), preprocessing)
@@ -117,6 +120,7 @@ def train_folder(
         probabilities = pictures.answers(engine, "predicting held-out pictures")
         with step("writing the report"):
             metrics = write_report(probabilities, split, preprocessing, folder.class_names, run, title=info.title)
+        tracking.finish(metrics)
         result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
         if export is None and finished and command.bundle and Path(command.bundle).exists():
             return result | {"bundle": command.bundle}  # this network's already
@@ -191,7 +195,7 @@ def _trained_model(
     plan: _Plan,
     run: RunDirectory,
     hosts: Hosts | None,
-    epoch_report: Callable[[dict[str, Any]], None] | None,
+    listeners: "tuple[Tracking, tuple[keras.callbacks.Callback, ...]]",
 ) -> "tuple[keras.Model, Preprocessing]":
     """Train the network to the end of the run, from its beginning or from where it is."""
     from toolkit.training.devices import all_devices
@@ -205,7 +209,18 @@ def _trained_model(
         with all_devices() as shard:
             with step("building the network"):
                 model, preprocessing = _built(plan, run)
-            model = train(model, plan.split, preprocessing, config, run, shard=shard, on_epoch=epoch_report)
+            tracking, callbacks = listeners
+            tracking.begin(run, dataclasses.asdict(config))
+            model = train(
+                model,
+                plan.split,
+                preprocessing,
+                config,
+                run,
+                shard=shard,
+                on_epoch=tracking.epoch,
+                callbacks=callbacks,
+            )
             if hosts:
                 disconnect()
             best = best_epoch(config.optimizer, run.history()) if config.run.early_stopping else None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,7 +67,7 @@ class SearchOptions:
 
 
 def tune_folder(
-    data: str | Path,
+    data: str | os.PathLike[str],
     model_name: str,
     *,
     out: str | Path,
@@ -128,7 +129,7 @@ def tune_folder(
 class _Search:
     """A search whose data, settings and options have been checked."""
 
-    data: str | Path
+    data: str | os.PathLike[str]
     model_name: str
     recipe_name: str
     out: Path
@@ -137,7 +138,7 @@ class _Search:
     base: TrainConfig
 
     @classmethod
-    def checked(cls, data: str | Path, model_name: str, out: Path, options: SearchOptions) -> "_Search":
+    def checked(cls, data: str | os.PathLike[str], model_name: str, out: Path, options: SearchOptions) -> "_Search":
         if options.metric not in DIRECTIONS:
             raise UserError(unknown_name("metric", options.metric, list(DIRECTIONS)))
         if options.seed < 0 or options.trials < 1 or options.jobs < 1:

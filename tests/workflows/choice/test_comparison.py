@@ -18,7 +18,7 @@ from toolkit.workflows.choice.comparison import (
     _choose,
     _sample,
     comparison_lines,
-    finetune_best,
+    fit_best,
 )
 from toolkit.workflows.finetune import FolderOptions
 from toolkit.workflows.steps import ExportOptions
@@ -70,14 +70,9 @@ def home(few, tmp_path_factory):
 
 
 def finetuned(few, home, limits):
-    return finetune_best(
-        few,
-        (),
-        weights=home,
-        limits=limits,
-        export=ExportOptions(home / "saved_models" / "best", formats=("savedmodel",)),
-        options=FolderOptions(cache_dir=home / "cache"),
-    )
+    export = ExportOptions(home / "saved_models" / "best", formats=("savedmodel",))
+    options = FolderOptions(cache_dir=home / "cache")
+    return fit_best(few, (), weights=home, limits=limits, export=export, options=options).deliver(export)
 
 
 def test_best_of_a_folder_of_weights_becomes_a_bundle(few, home, caplog, monkeypatch):
@@ -112,7 +107,7 @@ def test_report_without_a_place_is_refused_before_networks_are_compared(few, hom
     monkeypatch.setattr(comparison, "compare_networks", None)
     options = FolderOptions(cache_dir=home / "cache", report=home / "gone" / "page.html")
     with pytest.raises(UserError, match="no such folder"):
-        finetune_best(few, (), weights=home, limits=Limits(), export=ExportOptions(home / "m" / "x"), options=options)
+        fit_best(few, (), weights=home, limits=Limits(), export=ExportOptions(home / "m" / "x"), options=options)
 
 
 @pytest.mark.parametrize("limits", [{"milliseconds": 0.0}, {"megabytes": -1.0}, {"megabytes": float("nan")}])

@@ -9,11 +9,13 @@ from toolkit.cli.commands.bundles import (
     ensemble,
     evaluate,
     export,
+    import_model,
     serve,
     verify,
 )
 from toolkit.cli.commands.explain import explain
 from toolkit.cli.commands.folders import check
+from toolkit.cli.commands.machine import completion, doctor
 from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.predict import predict
 from toolkit.cli.commands.training import gradcheck, train, tune

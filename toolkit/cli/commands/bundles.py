@@ -3,20 +3,14 @@
 from argparse import Namespace
 from typing import Any
 
+from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_metrics, print_table
-from toolkit.errors import UserError, unknown_name
 
 
 def evaluate(arguments: Namespace) -> None:
-    from toolkit.inference.evaluate import SUBSETS, evaluate_bundle
+    from toolkit.api.bundles import evaluate as call
 
-    if arguments.subset not in (None, *SUBSETS):
-        raise UserError(unknown_name("subset", arguments.subset, list(SUBSETS)))
-    if not arguments.data.exists():  # before an engine is loaded
-        raise UserError(f"{arguments.data}: no such folder or file")
-    predictor = _predictor(arguments)
-    report = evaluate_bundle(predictor, arguments.data, subset=arguments.subset, skip_bad=arguments.skip_bad)
-    report |= {"crops": arguments.crops, "scales": arguments.scales}
+    report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
     print_metrics(report | {"subset": f"{arguments.data}, {report['engine']}"})
@@ -27,13 +21,6 @@ def evaluate(arguments: Namespace) -> None:
         pairs = (f"{true} as {answer} ({count:,})" for true, answer, count in report["confusions"])
         print(f"most frequent errors: {', '.join(pairs)}")
     return print_table([[name, 100 * recall] for name, recall in report["per_class"].items()], ["class", "recall %"])
-
-
-def _predictor(arguments: Namespace) -> Any:
-    from toolkit.inference import Predictor
-
-    bundles = [arguments.bundle, *arguments.others]
-    return Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
 
 
 def _rejection(report: dict[str, Any]) -> str:
@@ -48,17 +35,9 @@ def _rejection(report: dict[str, Any]) -> str:
 
 
 def ensemble(arguments: Namespace) -> None:
-    from toolkit.workflows import ExportOptions
-    from toolkit.workflows.ensemble import ensemble_bundles
+    from toolkit.api.bundles import ensemble as call
 
-    result = ensemble_bundles(
-        arguments.bundles,
-        export=ExportOptions(arguments.out, arguments.examples, arguments.force),
-        crops=arguments.crops,
-        scales=arguments.scales,
-        data=arguments.data,
-        skip_bad=arguments.skip_bad,
-    )
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     if "top1" in result["metrics"]:
@@ -67,25 +46,9 @@ def ensemble(arguments: Namespace) -> None:
 
 
 def compress(arguments: Namespace) -> None:
-    from toolkit.workflows.compress import CompressionOptions, compress_bundle
+    from toolkit.api.bundles import compress as call
 
-    result = compress_bundle(
-        arguments.bundle,
-        arguments.method,
-        data=arguments.data,
-        options=CompressionOptions(
-            epochs=arguments.epochs,
-            learning_rate=arguments.learning_rate,
-            sparsity=arguments.sparsity,
-            pattern=arguments.pattern,
-            num_clusters=arguments.clusters,
-            keep_float=tuple(arguments.keep_float),
-            keep_worst=arguments.keep_worst,
-            page=arguments.report,
-        ),
-        skip_bad=arguments.skip_bad,
-        force=arguments.force,
-    )
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     if "report" in result:
@@ -109,26 +72,26 @@ def _print_compression(result: dict[str, Any]) -> None:
     print(rows[-1]["verdict"])
 
 
-def export(arguments: Namespace) -> None:
-    if arguments.tf_serving:
-        return _export_tf_serving(arguments)
-    from toolkit.workflows.onnx import export_onnx
+def import_model(arguments: Namespace) -> None:
+    from toolkit.api.bundles import import_model as call
 
-    result = export_onnx(arguments.bundle, arguments.onnx, images=arguments.images)
+    result = call(**given(arguments, call))
+    return print_json(result) if arguments.json else print(result["bundle"])
+
+
+def export(arguments: Namespace) -> None:
+    from toolkit.api.bundles import export as call
+
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
+    if "files" in result:
+        return _print_served_elsewhere(result)
     print(f"ONNX Runtime within {result['difference']:.1e} of Keras in probability on {result['n']} pictures")
     return print(result["file"])
 
 
-def _export_tf_serving(arguments: Namespace) -> None:
-    from toolkit.workflows.deploy import export_tf_serving
-
-    if arguments.images:
-        raise UserError("--images are for --onnx; leave them out")
-    result = export_tf_serving(arguments.bundle, arguments.tf_serving)
-    if arguments.json:
-        return print_json(result)
+def _print_served_elsewhere(result: dict[str, Any]) -> None:
     rows = [[size, taken, 1000 * size / taken] for size, taken in result["milliseconds"].items()]
     print_table(rows, ["batch", "ms", "pictures/s"])
     chosen = result["batching"]
@@ -139,9 +102,9 @@ def _export_tf_serving(arguments: Namespace) -> None:
 
 
 def benchmark(arguments: Namespace) -> None:
-    from toolkit.inference import benchmark_bundle
+    from toolkit.api.bundles import benchmark as call
 
-    report = benchmark_bundle(arguments.bundle)
+    report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
     columns = ["engine", "batch", "p50_ms", "p95_ms", "images_per_s", "bytes", "top1_delta"]
@@ -152,9 +115,9 @@ def benchmark(arguments: Namespace) -> None:
 
 
 def verify(arguments: Namespace) -> None:
-    from toolkit.inference import verify_bundle
+    from toolkit.api.bundles import verify as call
 
-    report = verify_bundle(arguments.bundle, arguments.images)
+    report = call(**given(arguments, call))
     if arguments.json:
         return print_json(report)
     columns = ["path", "engine", "label", "probability", "difference"]
@@ -162,36 +125,12 @@ def verify(arguments: Namespace) -> None:
 
 
 def serve(arguments: Namespace) -> None:
-    from toolkit.serving import ServerOptions
-    from toolkit.serving import serve as run_server
+    from toolkit.api.bundles import serve as call
 
-    options = ServerOptions(
-        workers=arguments.workers,
-        max_queue=arguments.max_queue,
-        max_body_bytes=arguments.max_body_mb << 20,
-        max_pictures=arguments.max_pictures,
-        max_pixels=arguments.max_megapixels * 10**6,
-        keep_alive=arguments.keep_alive,
-        grace=arguments.grace,
-        api_keys=arguments.api_keys,
-        tls_cert=arguments.tls_cert,
-        tls_key=arguments.tls_key,
-        cors=tuple(arguments.cors),
-        access_log=arguments.access_log,
-        log_format=arguments.log_format,
-        grpc_port=arguments.grpc_port,
-    )
-    run_server(arguments.directory, host=arguments.host, port=arguments.port, engine=arguments.engine, options=options)
+    call(**given(arguments, call))
 
 
 def demo(arguments: Namespace) -> None:
-    from toolkit.demo import Access, launch
+    from toolkit.api.bundles import demo as call
 
-    launch(
-        arguments.directory,
-        host=arguments.host,
-        port=arguments.port,
-        engine=arguments.engine,
-        root_path=arguments.root_path,
-        access=Access(arguments.auth, arguments.mcp),
-    )
+    call(**given(arguments, call))

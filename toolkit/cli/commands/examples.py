@@ -4,13 +4,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_table
 
 
 def show_examples(arguments: Namespace) -> None:
-    from toolkit.inference.examples import answer_examples
+    from toolkit.api.bundles import answer_examples as call
 
-    report = answer_examples(arguments.bundle, arguments.engine)
+    report = call(**given(arguments, call))
     rows = report["rows"]
     if arguments.json:
         return print_json(report)

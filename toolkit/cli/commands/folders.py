@@ -1,41 +1,19 @@
 """The command that examines a folder of pictures."""
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
+from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_table
-from toolkit.errors import UserError, one_line
+from toolkit.errors import one_line
 
 _SHOWN = 10  # findings of each kind, in text
 
 
 def check(arguments: Namespace) -> None:
-    from toolkit.catalogue import model_info
-    from toolkit.data import scan_folder
-    from toolkit.data.doctor import examine_folder
-    from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
-    from toolkit.data.sources.source import as_source
+    from toolkit.api.networks import check as call
 
-    data, preview = as_source(arguments.data).path, arguments.augment_preview
-    if preview and preview.absolute().resolve().is_relative_to(data.resolve()):
-        raise UserError(f"{preview}: lies in the pictures' own folder, and would be taken for one; name another place")
-    preprocessing = model_info(arguments.model).preprocessing if arguments.model else None
-    folder = scan_folder(arguments.data)
-    report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
-    if arguments.quarantine:
-        if arguments.quarantine is True:
-            arguments.quarantine = quarantine_file(data)
-        file = Path(arguments.quarantine)
-        write_quarantine(file, dict(folder.quarantined + folder.problems))
-        report["quarantine_file"] = str(file)
-    if preview:
-        from toolkit.data.feed.preview import write_preview
-        from toolkit.spec import Preprocessing
-
-        shown_as = preprocessing or Preprocessing(size=(224, 224))
-        write_preview(folder, shown_as, preview, augment=arguments.augment)
-        report["augment_preview"] = str(preview)
+    report = call(**given(arguments, call))
     return print_json(report) if arguments.json else _print_findings(report)
 
 

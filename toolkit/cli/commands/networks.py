@@ -1,55 +1,37 @@
 """Commands on networks, their weights and bundled samples."""
 
 from argparse import Namespace
-from dataclasses import asdict
 from typing import Any
 
+from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_table
-from toolkit.errors import UserError
 
 
 def models(arguments: Namespace) -> None:
-    from toolkit.catalogue import list_models, model_info
+    from toolkit.api.networks import models as call
 
-    if arguments.filters:
-        return _draw_filters(arguments)
-    if arguments.name:
+    if arguments.name and not arguments.filters and not arguments.json:
         return _layer_table(arguments)
-    if arguments.draw:
-        raise UserError("--draw draws one network: give its name, as in `toolkit models resnet50 --draw resnet50.svg`")
-    infos = [model_info(name) for name in list_models()]
+    rows = call(**given(arguments, call))
     if arguments.json:
-        fields = "name title year input_shape num_params macs stages weights deviations paper"
-        rows = [{field: getattr(info, field) for field in fields.split()} for info in infos]
-        return print_json([row | {"weights": sorted(row["weights"])} for row in rows])
-    table = [[i.name, i.title, str(i.year), "×".join(map(str, i.input_shape)), i.num_params, i.macs] for i in infos]
+        return print_json(rows)
+    if arguments.filters:
+        return print(f"Drawn to {arguments.filters}")
+    figures = ("num_params", "macs")
+    table = [
+        [row["name"], row["title"], str(row["year"]), "×".join(map(str, row["input_shape"])), *map(row.get, figures)]
+        for row in rows
+    ]
     return print_table(table, ["name", "network", "year", "input", "parameters", "multiply-adds"])
 
 
-def _draw_filters(arguments: Namespace) -> None:
-    from toolkit.draw import draw_filters
-
-    if arguments.name:
-        raise UserError(f"--filters draws filters of no network: leave out {arguments.name}")
-    draw_filters(arguments.filters)
-    return print_json({"path": str(arguments.filters)}) if arguments.json else print(f"Drawn to {arguments.filters}")
-
-
 def _layer_table(arguments: Namespace) -> None:
+    from toolkit.api.networks import drawn_network
     from toolkit.arithmetic import format_table, layer_table, summary
     from toolkit.catalogue import model_info
-    from toolkit.draw import check_path, draw_model
-    from toolkit.factory import create_model
 
     info = model_info(arguments.name)
-    if arguments.draw:
-        check_path(arguments.draw)
-    model = create_model(info.name)
-    rows = layer_table(model)
-    if arguments.draw:
-        draw_model(model, arguments.draw, title=info.title)
-    if arguments.json:
-        return print_json([asdict(row) for row in rows])
+    rows = layer_table(drawn_network(arguments.name, arguments.draw))
     print(f"{info.title}: {info.paper}\n")
     print(format_table(rows))
     print(f"\n{summary(rows)}\n")
@@ -57,27 +39,24 @@ def _layer_table(arguments: Namespace) -> None:
         print(f"Differs from the paper: {deviation}")
     if arguments.draw:
         print(f"Drawn to {arguments.draw}")
-    return None
 
 
 def weights(arguments: Namespace) -> None:
-    from toolkit.workflows import weights as journeys
+    from toolkit.api import networks as calls
 
     if arguments.action == "list":
-        rows = journeys.list_weights(arguments.model)
-        if arguments.json:
-            return print_json(rows)
-        return _print_weights(rows, arguments.model)
+        rows = calls.list_weights(arguments.model)
+        return print_json(rows) if arguments.json else _print_weights(rows, arguments.model)
     if arguments.action == "download":
-        path = journeys.download_weights(arguments.model, arguments.tag)
+        path = calls.download_weights(arguments.model, arguments.tag)
         return print_json({"path": str(path)}) if arguments.json else print(path)
     if arguments.action == "verify":
-        report = journeys.verify_weights(arguments.model, arguments.weights)
+        report = calls.verify_weights(arguments.model, arguments.weights)
         if arguments.json:
             return print_json(report)
         checked = report["digest"] or "no digest published"
         return print(f"{report['path']}: {report['num_tensors']:,} tensors fit {arguments.model} ({checked})")
-    report = journeys.convert_weights(arguments.source, arguments.target, arguments.model, deeper=arguments.deepen)
+    report = calls.convert_weights(**given(arguments, calls.convert_weights))
     return print_json(report) if arguments.json else print(report["path"])
 
 
@@ -102,9 +81,7 @@ def _percent(fraction: float | None) -> float | None:
 
 
 def samples(arguments: Namespace) -> None:
-    from toolkit.data.sources.samples import write_samples
+    from toolkit.api.networks import samples as call
 
-    count = write_samples(arguments.name, arguments.directory)
-    if arguments.json:
-        return print_json({"path": str(arguments.directory), "n": count})
-    return print(f"{count:,} pictures written to {arguments.directory}")
+    written = call(**given(arguments, call))
+    return print_json(written) if arguments.json else print(f"{written['n']:,} pictures written to {written['path']}")

@@ -5,29 +5,23 @@ import json
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toolkit.cli.inputs import Input, find_pictures, nothing_answered
-from toolkit.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from toolkit.inference.predictor import NamedAnswer
+from toolkit.cli.options import given
+from toolkit.errors import one_line
 
 
 def predict(arguments: Namespace) -> None:
-    if arguments.server:
-        _require_served(arguments)
-    else:
-        from toolkit.bundle import find_bundle
+    from toolkit.api.predicting import Picture, Request
+    from toolkit.inference.inputs import find_pictures, nothing_answered
 
-        for bundle in (arguments.bundle, *arguments.others):
-            find_bundle(bundle)
-    pictures = find_pictures(arguments.images)
+    request = Request(**given(arguments, Request))
+    request.check()
+    pictures = [Picture.found(found) for found in find_pictures(arguments.images)]
     printer = _Json() if arguments.json else _Csv() if arguments.csv else _Text()
     refused: list[dict[str, Any]] = []  # those before the first answer: if none follows, one line will do
     answered = num_refused = 0
-    for answer in _answers(arguments, pictures):
+    for answer in request.answers(pictures):
         num_refused += "error" in answer
         answered += "error" not in answer
         refused.append(answer)
@@ -40,72 +34,6 @@ def predict(arguments: Namespace) -> None:
     printer.end()
     if num_refused:
         raise SystemExit(1)
-
-
-def _answers(arguments: Namespace, pictures: list[Input]) -> Iterator[dict[str, Any]]:
-    from toolkit.inference.choice import require_engine
-    from toolkit.progress import step
-
-    require_engine(arguments.engine)
-    paths = [picture.path for picture in pictures if not picture.reason]
-    ask = _found_over_ray if arguments.cluster else _found_by_server if arguments.server else _found
-    found = ask(arguments, paths)
-    with step("classifying", len(pictures)) as told:
-        for done, (path, reason) in enumerate(pictures, start=1):
-            answer = UserError(reason) if reason else next(found)
-            yield {"path": path} | _document(answer, path)
-            told(done)
-
-
-def _found(arguments: Namespace, paths: list[str]) -> "Iterator[NamedAnswer | UserError]":
-    from toolkit.inference import Predictor
-
-    bundles = [arguments.bundle, *arguments.others]
-    predictor = Predictor.load_several(bundles, arguments.engine, crops=arguments.crops, scales=arguments.scales)
-    for answer in predictor.iter_answers(paths):
-        yield answer if isinstance(answer, UserError) else predictor.named(answer, arguments.top_k)
-
-
-def _found_over_ray(arguments: Namespace, paths: list[str]) -> "Iterator[NamedAnswer | UserError]":
-    from toolkit.workflows.ray_predict import PredictOptions, predict_over_ray
-
-    return predict_over_ray(
-        [arguments.bundle, *arguments.others],
-        paths,
-        PredictOptions(arguments.engine, arguments.crops, arguments.scales, arguments.top_k),
-        address=arguments.cluster,
-    )
-
-
-def _found_by_server(arguments: Namespace, paths: list[str]) -> "Iterator[NamedAnswer | UserError]":
-    from toolkit.client import Client
-
-    name, _, version = str(arguments.bundle).partition("/")
-    with Client(arguments.server, name, int(version) if version.isdecimal() else version or None) as client:
-        yield from client.iter_answers(paths, top_k=arguments.top_k)
-
-
-def _require_served(arguments: Namespace) -> None:
-    """Refuse what a server cannot be asked for."""
-    if str(arguments.bundle).count("/") > 1 or arguments.bundle.is_absolute():
-        raise UserError(
-            f"{arguments.bundle}: with --server expected the name of a bundle that it serves: NAME, NAME/VERSION or "
-            f"NAME/LABEL"
-        )
-    own = {"--with": arguments.others, "--crops": arguments.crops != 1, "--scales": arguments.scales}
-    own |= {"--engine": arguments.engine != "auto", "--cluster": arguments.cluster}
-    if given := [option for option, value in own.items() if value]:
-        raise UserError(
-            f"{given[0]} has no effect on a server, which was started with settings of its own; leave it out"
-        )
-
-
-def _document(answer: "NamedAnswer | UserError", path: str) -> dict[str, Any]:
-    """Put an answer together; of bundles that do not tell novelty, without it."""
-    if isinstance(answer, UserError):
-        return {"error": answer.reason(path)}
-    document = {"predictions": [vars(prediction) for prediction in answer.predictions], "rejected": bool(answer.reason)}
-    return document if answer.novelty is None else document | {"reason": answer.reason, "novelty": answer.novelty}
 
 
 def _print(answer: dict[str, Any], printer: "_Text") -> None:

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from toolkit.cli.commands.examples import show_examples
+from toolkit.cli.options import given
 from toolkit.cli.output import print_json, print_table
 from toolkit.errors import UserError
 
@@ -22,9 +23,9 @@ def manage_bundles(arguments: Namespace) -> None:
 
 
 def _list(arguments: Namespace) -> None:
-    from toolkit.inference.bundles import describe_bundles
+    from toolkit.api.bundles import list_bundles as call
 
-    rows = describe_bundles(arguments.directory)
+    rows = call(**given(arguments, call))
     if arguments.json:
         return print_json(rows)
     columns = ["bundle", "state", "labels", "network", "classes", "top-1 %", "pictures", "measured"]
@@ -45,18 +46,18 @@ def _list(arguments: Namespace) -> None:
 
 
 def _recommend(arguments: Namespace) -> None:
-    from toolkit.inference.bundles import recommend_engine
+    from toolkit.api.bundles import recommend_engine as call
 
-    version_dir = recommend_engine(arguments.bundle, arguments.engine, force=arguments.force)
+    result = call(**given(arguments, call))
     if arguments.json:
-        return print_json({"bundle": str(version_dir), "recommended": arguments.engine})
-    return print(f"{version_dir}: `--engine recommended` answers with {arguments.engine} from now on")
+        return print_json(result)
+    return print(f"{result['bundle']}: `--engine recommended` answers with {arguments.engine} from now on")
 
 
 def _verify(arguments: Namespace) -> None:
-    from toolkit.inference import verify_version
+    from toolkit.api.bundles import verify_version as call
 
-    report = verify_version(arguments.bundle)
+    report = call(**given(arguments, call))
     if arguments.json:
         print_json(report)
     else:
@@ -70,9 +71,9 @@ def _verify(arguments: Namespace) -> None:
 
 
 def _promote(arguments: Namespace) -> None:
-    from toolkit.bundle import promote
+    from toolkit.api.bundles import promote_version as call
 
-    result = promote(arguments.bundle, arguments.label)
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     version_dir, label, before = result.values()
@@ -82,9 +83,9 @@ def _promote(arguments: Namespace) -> None:
 
 
 def _roll_back(arguments: Namespace) -> None:
-    from toolkit.bundle import roll_back
+    from toolkit.api.bundles import roll_back_version as call
 
-    result = roll_back(arguments.bundle, arguments.label, remove=arguments.remove)
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     version_dir, label, before = result.values()
@@ -94,9 +95,9 @@ def _roll_back(arguments: Namespace) -> None:
 
 
 def _prune(arguments: Namespace) -> None:
-    from toolkit.bundle import prune
+    from toolkit.api.bundles import prune_bundles as call
 
-    result = prune(arguments.bundle, arguments.keep, dry_run=arguments.dry_run)
+    result = call(**given(arguments, call))
     if arguments.json:
         return print_json(result)
     for path in result["removed"]:

@@ -8,6 +8,7 @@ that scans read with, so what a scan calls readable is read here.
 import atexit
 import functools
 import gc
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,25 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
     Take ``steps_per_epoch(subset, batch_size)`` batches for an epoch; its last batch holds what is left over.
     ``toolkit.data.feed.arrays.array_batches`` gives the same without TensorFlow.
     """
+    epochs = tf.data.Dataset.range(options.first_epoch, tf.int64.max)
+    return epochs.flat_map(_epoch_batches(subset, preprocessing, options)).prefetch(tf.data.AUTOTUNE)
+
+
+def epoch_batches(subset: Subset, preprocessing: Preprocessing, options: BatchOptions) -> tf.data.Dataset:
+    """Make the batches of one epoch, of the next one each time that they are gone through.
+
+    For a loop that counts epochs by itself, such as ``fit`` without ``steps_per_epoch``.
+    """
+    numbers = itertools.count(options.first_epoch)
+    # Stateful, so that it is asked again each time.
+    begun = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(lambda: np.int64(next(numbers)), [], tf.int64))
+    own = begun.flat_map(_epoch_batches(subset, preprocessing, options))
+    num_batches = steps_per_epoch(subset, options.batch_size)
+    return own.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(tf.data.AUTOTUNE)
+
+
+def _epoch_batches(subset: Subset, preprocessing: Preprocessing, options: BatchOptions) -> Callable:
+    """Make the function from an epoch's number to its batches."""
     recipe = training_recipe(subset, preprocessing, options)
     labels = np.asarray(subset.labels, np.int32)
     pixels_of = SubsetPixels(subset, recipe.canvas, options.cache_bytes)
@@ -49,14 +69,14 @@ def training_batches(subset: Subset, preprocessing: Preprocessing, options: Batc
         inputs, targets = _on_host(on_host, [epoch, positions, examples], [tf.float32, label_dtype])
         return tf.ensure_shape(inputs, [None, *preprocessing.input_shape]), tf.ensure_shape(targets, label_shape)
 
-    def epoch_batches(epoch):
+    def batches_of(epoch):
+        epoch = tf.ensure_shape(epoch, [])
         positions, examples = _on_host(plan, [epoch], [tf.int64, tf.int64])
         plans = tf.ensure_shape(positions, [None]), tf.ensure_shape(examples, [None])
         batches = tf.data.Dataset.from_tensor_slices(plans).batch(options.batch_size)
         return batches.map(lambda *batch: finish(epoch, *batch), num_parallel_calls=tf.data.AUTOTUNE)
 
-    epochs = tf.data.Dataset.range(options.first_epoch, tf.int64.max)
-    return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
+    return batches_of
 
 
 def evaluation_batches(

@@ -12,6 +12,7 @@ from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.duplicates import near_pairs
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.data.scan.quarantine import find_placeholders, match_quarantine, quarantine_file
+from toolkit.data.scan.show import as_html, in_words
 from toolkit.data.sources.alike import alike_groups, alike_key
 from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
 from toolkit.data.sources.listing import Listing, describe_ignored, join_classes
@@ -20,7 +21,7 @@ from toolkit.errors import UserError, one_line
 from toolkit.machine import cache_dir
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageFolder:
     """A scanned data set. ``paths`` are relative to ``root`` and sorted, so the same files give the same order.
 
@@ -45,14 +46,20 @@ class ImageFolder:
     labels: tuple[int, ...]
     splits: tuple[str, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
-    ignored: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    groups: tuple[str, ...] = field(default=(), repr=False)
+    ignored: tuple[tuple[str, str], ...] = ()
+    groups: tuple[str, ...] = ()
     quarantined: tuple[tuple[str, str], ...] = ()
-    facts: np.ndarray | None = field(default=None, repr=False, compare=False)
-    source: Path | None = field(default=None, repr=False, compare=False)
+    facts: np.ndarray | None = field(default=None, compare=False)
+    source: Path | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def class_counts(self) -> dict[str, int]:
         """Readable pictures per class."""

@@ -55,7 +55,7 @@ def _teach(folder: Path, lesson: dict[str, Any], tell: Tell) -> None:
 
         from toolkit.transfer import FinetuneOptions
         from toolkit.workflows import ExportOptions
-        from toolkit.workflows.finetune import FolderOptions, finetune_folder
+        from toolkit.workflows.finetune import FolderOptions, fit_folder
     backbone = Path(lesson["backbone"])
     manifest = read_manifest(backbone)
     options = FolderOptions(
@@ -63,15 +63,12 @@ def _teach(folder: Path, lesson: dict[str, Any], tell: Tell) -> None:
         finetuning=FinetuneOptions(unfreeze="none"),
         report=folder / REPORT if lesson["report"] else None,
         preprocessing=manifest.preprocessing,
-        on_fitted=lambda result, class_names: tell({"event": "judged", **judged(result, class_names)}),
     )
-    finetune_folder(
-        lesson["table"],
-        str(require_network(backbone, manifest)),
-        weights="",
-        export=ExportOptions(folder / BUNDLES / NAME, formats=tuple(lesson["formats"])),
-        options=options,
-    )
+    export = ExportOptions(folder / BUNDLES / NAME, formats=tuple(lesson["formats"]))
+    network = str(require_network(backbone, manifest))
+    fitted = fit_folder(lesson["table"], network, weights="", export=export, options=options)
+    tell({"event": "judged", **judged(fitted.result, fitted.folder.class_names)})
+    fitted.deliver(export, options.report)
 
 
 def judged(result: "FinetuneResult", class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from toolkit.transfer import FeatureExtractor, FinetuneOptions
 from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts
 from toolkit.workflows.choice.at_hand import AtHand, networks_at_hand
-from toolkit.workflows.finetune import FolderOptions, finetune_folder, fitting_network, require_places
+from toolkit.workflows.finetune import FinetunedFolder, FolderOptions, fit_folder, fitting_network, require_places
 from toolkit.workflows.steps import ExportOptions, scan
 
 log = logging.getLogger("toolkit")
@@ -82,26 +82,23 @@ class ComparedNetwork:
     chosen: bool = False
 
 
-def finetune_best(
+def fit_best(
     data: str | Path,
     names: tuple[str, ...],
     *,
     weights: str | Path,
     limits: Limits,
-    export: ExportOptions,
     options: FolderOptions,
+    export: ExportOptions | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
+) -> FinetunedFolder:
     """Compare networks on a sample of the pictures, and fine-tune the best.
 
     Args:
-        data: see ``finetune_folder``, as are ``export``, ``options`` and ``on_epoch``.
+        data: see ``fit_folder``, as are ``export``, ``options`` and ``on_epoch``.
         names: networks to choose among; all whose weights are here if empty.
         weights: a folder of weights files that are named after their networks, such a file, or a tag.
         limits: of speed and size.
-
-    Returns:
-        What ``finetune_folder`` does, and under ``"networks"`` each network compared.
     """
     at_hand = networks_at_hand(names, weights)
     require_places(export, options)
@@ -109,10 +106,8 @@ def finetune_best(
     for line in comparison_lines(compared):
         log.info(line)
     chosen = next(own for own in compared if own.chosen)
-    result = finetune_folder(
-        data, chosen.name, weights=chosen.weights, export=export, options=options, on_epoch=on_epoch
-    )
-    return result | {"networks": [asdict(own) for own in compared]}
+    fitted = fit_folder(data, chosen.name, weights=chosen.weights, export=export, options=options, on_epoch=on_epoch)
+    return replace(fitted, networks=tuple(asdict(own) for own in compared))
 
 
 def compare_networks(

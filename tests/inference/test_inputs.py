@@ -7,8 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from toolkit.cli.inputs import Input, find_pictures
 from toolkit.errors import UserError
+from toolkit.inference.inputs import Input, find_pictures
 
 
 @pytest.fixture

@@ -1,8 +1,4 @@
-"""The pictures that a command is given: files, folders, patterns, and lists on standard input.
-
-Standard library only, until a folder holds something to look into: a mistyped path is told before anything heavy is
-imported.
-"""
+"""The pictures that a command is given: files, folders, patterns, and lists on standard input."""
 
 import glob
 import logging

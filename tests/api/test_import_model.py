@@ -1,0 +1,73 @@
+"""Somebody else's classifier, from the file that Keras saved, as a bundle."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import toolkit
+from toolkit.bundle import read_manifest
+from toolkit.errors import UserError
+
+SIZE = (24, 24)
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """A network that scales its input and answers probabilities, with names as Teachable Machine writes them."""
+    home = tmp_path_factory.mktemp("theirs")
+    keras.utils.set_random_seed(0)
+    body = [layers.Conv2D(8, 3, strides=2, activation="relu"), layers.GlobalAveragePooling2D()]
+    start = [keras.Input((*SIZE, 3)), layers.Rescaling(1 / 127.5, offset=-1)]
+    model = keras.Sequential([*start, *body, layers.Dense(3, activation="softmax")], name="mine")
+    model.save(home / "model.keras")
+    (home / "labels.txt").write_text("0 ant\n1 bee hive\n2 wasp\n", encoding="utf-8")
+    return home, model
+
+
+def test_bundle_answers_what_the_network_answers(theirs, tmp_path):
+    home, model = theirs
+    result = toolkit.import_model(home / "model.keras", labels=home / "labels.txt", out=tmp_path / "saved_models" / "m")
+    assert result["labels"] == ["ant", "bee hive", "wasp"]
+    assert set(result["parity"]) == {"savedmodel", "litert", "openvino"}
+    assert max(result["parity"].values()) < 1e-4
+    pixels = np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), np.uint8)
+    expected = model.predict(pixels.astype(np.float32), verbose=0)
+    for engine in ("litert", "savedmodel"):
+        predictor = toolkit.Predictor.load(result["bundle"], engine)
+        np.testing.assert_allclose(predictor.probabilities(pixels), expected, atol=1e-4)
+    assert "top1" not in read_manifest(result.place.parent).metrics
+    assert (result.place / "run.toml").exists()
+
+
+@pytest.mark.slow
+def test_pictures_calibrate_an_int8_file(theirs, make_folder, tmp_path):
+    home, _ = theirs
+    photos = make_folder(tmp_path / "photos", {"ant": 6, "wasp": 6})
+    result = toolkit.import_model(
+        home / "model.keras", labels=["ant", "bee hive", "wasp"], data=photos, out=tmp_path / "m", examples=2
+    )
+    assert "litert-int8" in result["parity"]
+    measured = toolkit.evaluate(result["bundle"], photos, engine="litert")
+    assert measured["n"] == 12
+    assert toolkit.answer_examples(result["bundle"], engine="litert")["rows"]
+
+
+@pytest.mark.parametrize(
+    ("file", "labels", "message"),
+    [
+        ("gone.keras", "labels.txt", "gone.keras: no such file"),
+        ("model.onnx", "labels.txt", "expected a whole model that Keras saved"),
+        ("model.keras", "gone.txt", "gone.txt: no such file"),
+        ("model.keras", "empty.txt", "expected class names, one a line"),
+        ("model.keras", "two.txt", "3"),
+    ],
+)
+def test_mistakes_are_told(theirs, file, labels, message, tmp_path):
+    home, _ = theirs
+    (home / "model.onnx").write_bytes(b"onnx")
+    (home / "empty.txt").write_text("\n")
+    (home / "two.txt").write_text("ant\nbee\n")
+    with pytest.raises(UserError, match=message):
+        toolkit.import_model(home / file, labels=home / labels, out=tmp_path / "saved_models" / "mine")
+    assert not (tmp_path / "saved_models" / "mine").exists()

@@ -1,0 +1,109 @@
+"""Options as a person gives them, and as a file from which the same command runs again."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UserError
+from toolkit.files import write_file
+
+if TYPE_CHECKING:
+    from toolkit.data.sources.source import Source
+
+#: Name of the file of options that every run leaves in its folder, a bundle in ``assets.extra``.
+RUN_FILE = "run.toml"
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(time: str | float) -> float:
+    """Read a time such as ``"90s"``, ``"10m"`` or ``"1.5h"``; a number alone is minutes.
+
+    >>> seconds("90s"), seconds("1.5h"), seconds(10)
+    (90.0, 5400.0, 600.0)
+
+    Raises:
+        UserError: it is none, or not more than 0.
+    """
+    text = str(time)
+    number = text[:-1] if text[-1:] in _UNITS else text
+    try:
+        value = float(number) * _UNITS.get(text[-1:], 60)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UserError(f"expected a time such as 90s, 10m or 1.5h, got {text!r}")
+    return value
+
+
+def source_of(
+    data: "str | os.PathLike[str]", split_folders: str | Mapping[str, str] | None, join_classes: bool
+) -> "str | os.PathLike[str] | Source":
+    """Join a data set's path with what is said about how to read it.
+
+    Args:
+        data: a path, or a ``toolkit.Source``, which is left as it is.
+        split_folders: ``"train=FOLDER,val=FOLDER"``, ``"none"``, or folders by the names of splits.
+        join_classes: see ``toolkit.Source``.
+    """
+    if split_folders is None and not join_classes:
+        return data
+    from toolkit.data.sources.source import Source, parse_split_folders
+
+    if isinstance(split_folders, Mapping):
+        split_folders = ",".join(f"{split}={folder}" for split, folder in split_folders.items()) or "none"
+    folders = None if split_folders is None else parse_split_folders(split_folders)
+    return Source(Path(data), folders, join_classes)
+
+
+def overrides_of(settings: Mapping[str, Any] | Any) -> tuple[str, ...]:
+    """Write settings as ``KEY=VALUE``, whether they come so or as a dictionary.
+
+    >>> overrides_of({"run.epochs": 5})
+    ('run.epochs=5',)
+    """
+    if isinstance(settings, Mapping):
+        return tuple(f"{key}={value}" for key, value in settings.items())
+    return (settings,) if isinstance(settings, str) else tuple(settings)
+
+
+def write_options(place: Path, command: str, options: Mapping[str, Any]) -> None:
+    """Write a run's options, as ``--config`` and the call of the same name read them.
+
+    Args:
+        place: the folder that gets the file.
+        command: its name.
+        options: by name; what is None is left out.
+    """
+    import tomli_w
+
+    from toolkit import __version__
+
+    table = {name: _plain(value) for name, value in options.items() if _is_option(name, value)}
+    head = f"# toolkit {command} --config {RUN_FILE}   (toolkit {__version__})\n"
+    write_file(place / RUN_FILE, head + tomli_w.dumps(table))
+
+
+def _is_option(name: str, value: Any) -> bool:
+    return value is not None and not is_for_python(name)
+
+
+def is_for_python(name: str) -> bool:
+    """Tell if a keyword of a call takes objects, so that a command has no such option."""
+    return name == "callbacks" or name.startswith("on_")
+
+
+def _plain(value: Any) -> Any:
+    from toolkit.spec import Preprocessing
+
+    if isinstance(value, Preprocessing):
+        return json.dumps(value.as_dict())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return list(overrides_of(value))
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
