@@ -17,6 +17,7 @@ from toolkit.demo.batch import MAX_PICTURES, Item
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.demo.tabs import shared
 from toolkit.demo.tabs.shared import AT_ONCE, LIMITS, PRIVATE, script, sentence
+from toolkit.ensemble.crops import SCHEMES
 from toolkit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -323,6 +324,10 @@ class Classify:
             and all of it as a table in CSV.
         """
         with shared.told_to_programs(self._classifier):
+            if crops not in (None, *SCHEMES):
+                raise UserError(f"{crops!r} crops: expected one of {', '.join(map(str, SCHEMES))}")
+            if reject_below is not None and _fraction(reject_below) is None:
+                raise UserError(f"reject_below {reject_below!r}: expected a probability from 0 to 1, or nothing")
             given = pictures if isinstance(pictures, list) else [pictures]
             named = [
                 {"name": uploads.file_name(own), "path": own.get("path")} for own in given if isinstance(own, dict)
@@ -384,7 +389,9 @@ class Classify:
         """
         items: list[Item] = []
         remarks = []
-        for file in files[: MAX_PICTURES + 1]:
+        for file in files:
+            if len(items) > MAX_PICTURES:
+                break
             name = str(file.get("name"))[:255]
             try:
                 path = uploads.upload_path(file)
