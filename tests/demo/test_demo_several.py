@@ -149,6 +149,18 @@ def test_an_archive_that_should_not_be_opened_is_one_line(
     assert list(tmp_path.iterdir()) == []  # nothing of it stays
 
 
+def test_a_full_disk_is_logged_and_not_shown(send, some, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "/secret/place")
+
+    monkeypatch.setattr(batch, "unpack", fail)
+    items, tiles, _, card = send({"some.zip": _zip(some)})
+    assert "Something went wrong" in card
+    assert "/secret" not in card
+    assert "/secret/place" in caplog.text
+    assert (items, tiles) == ((), "")
+
+
 def test_archives_beside_each_other_are_counted_together(send, some):
     opened = []
     unpack = batch.unpack

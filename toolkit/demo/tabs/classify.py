@@ -242,6 +242,12 @@ class Classify:
             card = markup.problem_card("These pictures cannot be answered", text, "Send others.")
             yield (), "", gr.skip(), card, gr.skip()
             return
+        except Exception:
+            log.exception("answering several pictures by %s with %s failed", bundle, engine)
+            advice = "Try again, or fewer; the server's log says more."
+            card = markup.problem_card("Something went wrong", "These pictures were not answered.", advice)
+            yield (), "", gr.skip(), card, gr.skip()
+            return
         # Of several files the first is answered already, but one within an archive is not.
         first = next((item for item in items if item.answer), None)
         if first and is_archive_name(str(files[0].get("name"))):
@@ -284,10 +290,13 @@ class Classify:
         below = _fraction(shared.sent(event).get("below"))
         how = _How(bundle, engine, ten, below)
         card = self._card(picture, how)[0]
-        if not items:
+        try:
+            manifest = self._classifier.manifest(bundle)
+        except UserError:  # is told on the card
             return below, card, gr.skip()
-        judged = [item.judged(self._own_threshold(bundle) if below is None else below) for item in items]
-        return below, card, markup.tiles(judged, self._classifier.manifest(bundle).labels)
+        own = manifest.reject_below or 0.0
+        judged = [item.judged(own if below is None else below) for item in items]
+        return below, card, markup.tiles(judged, manifest.labels)
 
     def predict(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> dict[str, Any]:
         """Classify a picture; the original file's bytes are used.
@@ -449,9 +458,6 @@ class Classify:
             crops = CROPS
         answer = self._classifier.classify(uploads.read_upload(picture), how.bundle, how.engine, crops)
         return answer.judged(how.below)
-
-    def _own_threshold(self, bundle: str) -> float:
-        return self._classifier.manifest(bundle).reject_below or 0.0
 
     def _warm(self, bundle: str, engine: str) -> None:
         try:
