@@ -149,6 +149,29 @@ def test_an_archive_that_should_not_be_opened_is_one_line(
     assert list(tmp_path.iterdir()) == []  # nothing of it stays
 
 
+def test_a_full_disk_is_logged_and_not_shown(send, some, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "/secret/place")
+
+    monkeypatch.setattr(batch, "unpack", fail)
+    items, tiles, _, card = send({"some.zip": _zip(some)})
+    assert "Something went wrong" in card
+    assert "/secret" not in card
+    assert "/secret/place" in caplog.text
+    assert (items, tiles) == ((), "")
+
+
+def test_archives_beside_each_other_are_counted_together(send, some):
+    opened = []
+    unpack = batch.unpack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.demo.tabs.classify.MAX_PICTURES", 6)
+        patch.setattr(batch, "unpack", lambda *args: opened.append(args) or unpack(*args))
+        items, _, _, card = send({f"{number}.zip": _zip(some) for number in range(5)})
+    assert "more than 6 pictures came at once" in html.unescape(card)
+    assert (items, len(opened)) == ((), 2)  # the others are not even opened
+
+
 def test_a_script_that_sends_what_the_page_never_would_is_refused(page, bundles):
     def last(files):
         *_, found = page.answer_batch("digits/1", "litert", EventData(None, {"files": files}))
@@ -220,6 +243,7 @@ def test_names_from_outside_stay_text():
 
 def test_several_by_the_programming_interface(client, bundles, some, tmp_path):
     from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
 
     (tmp_path / "some.zip").write_bytes(_zip(some))
     (tmp_path / "letter.png").write_text("Dear network")
@@ -233,6 +257,15 @@ def test_several_by_the_programming_interface(client, bundles, some, tmp_path):
     assert "Not a picture" in told["answers"][4]["problem"]
     assert told["csv"].splitlines()[0].startswith("path,label,probability,rejected,label_2")
     assert len(told["csv"].splitlines()) == 6
+    for crops, below, message in (
+        (7, None, "7 crops: expected one of 1, 10, 50, 144"),
+        ("x", None, "'x' crops: expected one of"),
+        (1, 2, "reject_below 2: expected a probability from 0 to 1"),
+    ):
+        with pytest.raises(AppError, match=message):
+            client.predict(files[1:], "digits/1", "litert", crops, below, api_name="/predict_several")
+    with pytest.raises(AppError, match="no files were sent"):
+        client.predict([], "digits/1", "litert", 1, None, api_name="/predict_several")
 
 
 def test_networks_by_the_programming_interface(client, bundles):

@@ -121,11 +121,13 @@ def _glance(rows: Sequence[Row]) -> str:
 def megabytes(size: int) -> str:
     """Write a number of bytes with two significant digits or more.
 
-    >>> megabytes(246_000), megabytes(23_900_000)
-    ('0.25 MB', '24 MB')
+    >>> megabytes(246_000), megabytes(1_040_000), megabytes(23_900_000)
+    ('0.25 MB', '1.0 MB', '24 MB')
     """
     value = size / 1e6
-    return f"{value:.0f} MB" if value >= 10 else f"{value:.2g} MB"
+    if value < 1:
+        return f"{value:.2g} MB"
+    return f"{value:.1f} MB" if value < 10 else f"{value:.0f} MB"
 
 
 def _count(number: int) -> str:

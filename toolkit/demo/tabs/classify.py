@@ -17,6 +17,7 @@ from toolkit.demo.batch import MAX_PICTURES, Item
 from toolkit.demo.classifier import Answer, Classifier
 from toolkit.demo.tabs import shared
 from toolkit.demo.tabs.shared import AT_ONCE, LIMITS, PRIVATE, script, sentence
+from toolkit.ensemble.crops import SCHEMES
 from toolkit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -241,6 +242,12 @@ class Classify:
             card = markup.problem_card("These pictures cannot be answered", text, "Send others.")
             yield (), "", gr.skip(), card, gr.skip()
             return
+        except Exception:
+            log.exception("answering several pictures by %s with %s failed", bundle, engine)
+            advice = "Try again, or fewer; the server's log says more."
+            card = markup.problem_card("Something went wrong", "These pictures were not answered.", advice)
+            yield (), "", gr.skip(), card, gr.skip()
+            return
         # Of several files the first is answered already, but one within an archive is not.
         first = next((item for item in items if item.answer), None)
         if first and is_archive_name(str(files[0].get("name"))):
@@ -283,10 +290,13 @@ class Classify:
         below = _fraction(shared.sent(event).get("below"))
         how = _How(bundle, engine, ten, below)
         card = self._card(picture, how)[0]
-        if not items:
+        try:
+            manifest = self._classifier.manifest(bundle)
+        except UserError:  # is told on the card
             return below, card, gr.skip()
-        judged = [item.judged(self._own_threshold(bundle) if below is None else below) for item in items]
-        return below, card, markup.tiles(judged, self._classifier.manifest(bundle).labels)
+        own = manifest.reject_below or 0.0
+        judged = [item.judged(own if below is None else below) for item in items]
+        return below, card, markup.tiles(judged, manifest.labels)
 
     def predict(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> dict[str, Any]:
         """Classify a picture; the original file's bytes are used.
@@ -323,6 +333,10 @@ class Classify:
             and all of it as a table in CSV.
         """
         with shared.told_to_programs(self._classifier):
+            if crops not in (None, *SCHEMES):
+                raise UserError(f"{crops!r} crops: expected one of {', '.join(map(str, SCHEMES))}")
+            if reject_below is not None and _fraction(reject_below) is None:
+                raise UserError(f"reject_below {reject_below!r}: expected a probability from 0 to 1, or nothing")
             given = pictures if isinstance(pictures, list) else [pictures]
             named = [
                 {"name": uploads.file_name(own), "path": own.get("path")} for own in given if isinstance(own, dict)
@@ -384,7 +398,9 @@ class Classify:
         """
         items: list[Item] = []
         remarks = []
-        for file in files[: MAX_PICTURES + 1]:
+        for file in files:
+            if len(items) > MAX_PICTURES:
+                break
             name = str(file.get("name"))[:255]
             try:
                 path = uploads.upload_path(file)
@@ -442,9 +458,6 @@ class Classify:
             crops = CROPS
         answer = self._classifier.classify(uploads.read_upload(picture), how.bundle, how.engine, crops)
         return answer.judged(how.below)
-
-    def _own_threshold(self, bundle: str) -> float:
-        return self._classifier.manifest(bundle).reject_below or 0.0
 
     def _warm(self, bundle: str, engine: str) -> None:
         try:
