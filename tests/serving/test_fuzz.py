@@ -14,7 +14,9 @@ from toolkit.serving.protocols.open_inference import HEADER_LENGTH
 FEW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 PATHS = ("/v1/models/digits:predict", "/v2/models/digits/infer", "/predict/digits")
 
-scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5))
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
+)
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
 )

@@ -122,8 +122,8 @@ def test_a_bundle_that_loads_holds_nobody_elses_threads(models_dir, images, runn
         "_load_warm",
         lambda path, *args, **more: (path.parent.name == "slow" and go_on.wait(60), load_warm(path, *args, **more))[1],
     )
-    with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(60) as pool:
-        waiting = [pool.submit(ask, port, images[0], "/predict/slow") for _ in range(60)]
+    with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(45) as pool:
+        waiting = [pool.submit(ask, port, images[0], "/predict/slow") for _ in range(45)]
         time.sleep(0.2)
         for _ in range(5):
             assert ask(port, images[0]).status_code == 200
@@ -219,3 +219,28 @@ def test_rewritten_manifest_does_not_interrupt(models_dir, images, running):
         assert ask(port, images[0]).status_code == 200
         os.utime(models_dir / "digits" / "1" / MANIFEST, (1, 1))
         assert ask(port, images[0]).status_code == 200
+
+
+def test_a_client_that_goes_away_is_no_failure(bundle, images, running, caplog):
+    with running(create_app(bundle.parent.parent, "litert")) as (_, port):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(raw(images[0])[:-50])
+        assert ask(port, images[0]).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_a_version_that_loads_holds_up_no_other_version(models_dir, images, running, monkeypatch):
+    publish(models_dir, 2)
+    go_on, load_warm = threading.Event(), shelf._load_warm
+    monkeypatch.setattr(
+        shelf,
+        "_load_warm",
+        lambda path, *args, **more: (path.name == "1" and go_on.wait(60), load_warm(path, *args, **more))[1],
+    )
+    with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(40) as pool:
+        waiting = [pool.submit(ask, port, images[0], "/predict/digits/versions/1") for _ in range(40)]
+        time.sleep(0.2)
+        assert ask(port, images[0]).json()["version"] == 2
+        assert not any(each.done() for each in waiting)
+        go_on.set()
+        assert {each.result().json()["version"] for each in waiting} == {1}
