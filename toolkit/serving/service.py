@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -126,7 +127,7 @@ class Service:
                 async with lane.turns:
                     start = self._observe(lane.name, "queue", start)
                     prepared = await lane.run(partial(self._prepare, lane.name, version, body, parse))
-                    if isinstance(prepared, _Prepared):
+                    if not isinstance(prepared, Future):
                         return await self._reply(lane, version, prepared, start)
                 # Without a turn, for those who ask for a version that is loaded need not wait. Shielded, for one who
                 # gives up must not cancel what all wait for.
