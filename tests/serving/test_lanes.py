@@ -96,7 +96,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(monkeypatch):
         release = asyncio.Event()
 
         async def request(number: int) -> None:
-            async with lane.turn():
+            async with lane.place(), lane.turns:
                 order.append(number)
                 await release.wait()
 

@@ -260,7 +260,8 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing, *, s
         raise UserError(f"{version_dir}: has no {row.file}, which engine {name!r} runs")
     try:
         with plain_path(version_dir) as place:
-            options = {"shared": True} if shared and row.engine_class.can_be_shared else {}
+            can_share = issubclass(row.engine_class, Engine) and row.engine_class.can_be_shared
+            options = {"shared": True} if shared and can_share else {}
             return row.engine_class(place / row.file, preprocessing, **options)
     except Exception as error:  # every runtime has exceptions of its own for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

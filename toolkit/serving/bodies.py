@@ -125,7 +125,8 @@ class Bodies:
         """
         with self._lock:
             if self._held + num_bytes > self.options.max_buffered_bytes:
-                raise RequestError("the server holds too many large requests at the moment; try again", 429)
+                problem = "the server holds too many large requests at the moment; try again after 1 s"
+                raise RequestError(problem, 429, retry_after=1)
             self._held += num_bytes
             body.reserved += num_bytes
 

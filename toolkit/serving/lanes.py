@@ -5,7 +5,6 @@ else's threads.
 """
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -20,8 +19,6 @@ from toolkit.serving.protocol import RequestError
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
 #: Requests of one bundle that are decoded, or whose pictures wait for the engine, at once; others wait their turn.
 MAX_ACTIVE = 32
 #: Pictures of several requests that the engine is given at once: beyond, a picture costs no less.
@@ -29,24 +26,24 @@ MAX_BATCH = 4
 
 
 class Lane:
-    """What one bundle's requests share. Everything is started when it is first needed."""
+    """What one bundle's requests share. Threads are started when they are first needed.
+
+    Attributes:
+        name: the bundle's.
+        admitted: requests that have a place: they are worked on or wait.
+        turns: held by requests that are worked on.
+    """
 
     def __init__(self, name: str, max_queue: int) -> None:
         self.name = name
         self._max_queue = max_queue
-        self._turns = asyncio.Semaphore(MAX_ACTIVE)
-        self._typical_seconds = 0.0
-        #: Requests that are worked on or wait.
         self.admitted = 0
-        #: Decodes.
-        self.decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix=f"decode {name}")
-        #: Decodes what is so large that others would wait long for its thread: one at a time.
-        self.large = ThreadPoolExecutor(1, thread_name_prefix=f"decode large {name}")
+        self.turns = asyncio.Semaphore(MAX_ACTIVE)
+        self._typical_seconds = 0.0
+        self._decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix=f"decode {name}")
+        # One picture at a time that is so large that others would wait long for its thread.
+        self._large = ThreadPoolExecutor(1, thread_name_prefix=f"decode large {name}")
         self._batchers: dict[str, Batcher] = {}
-
-    @property
-    def is_full(self) -> bool:
-        return self.admitted >= self._max_queue
 
     def refuse_if_full(self) -> None:
         """Refuse a request for which there is no place.
@@ -54,14 +51,14 @@ class Lane:
         Raises:
             RequestError: with status 429, and the seconds after which there should be one.
         """
-        if self.is_full:
+        if self.admitted >= self._max_queue:
             wait = min(60, max(1, math.ceil(self._typical_seconds)))
             message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
             raise RequestError(message, 429, retry_after=wait)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a request's turn, and hold its place until the context ends.
+    async def place(self) -> AsyncIterator[None]:
+        """Take a place for a request until the context ends; its turn it has to wait for, and take, by itself.
 
         Raises:
             RequestError: the queue is full.
@@ -70,15 +67,14 @@ class Lane:
         self.admitted += 1
         start = time.perf_counter()
         try:
-            async with self._turns:
-                yield
+            yield
         finally:
             self.admitted -= 1
             self._typical_seconds += 0.1 * (time.perf_counter() - start - self._typical_seconds)
 
     def run(self, work: Callable[[], T], *, large: bool = False) -> "asyncio.Future[T]":
         """Run something in a thread of this lane's."""
-        return asyncio.get_running_loop().run_in_executor(self.large if large else self.decoders, work)
+        return asyncio.get_running_loop().run_in_executor(self._large if large else self._decoders, work)
 
     async def answer(
         self, kind: str, owner: object, run: Callable[[list[Any]], Sequence[T]], items: list[Any]
@@ -97,8 +93,8 @@ class Lane:
 
     def close(self) -> None:
         """End the threads, once they have done what they were given."""
-        self.decoders.shutdown(wait=False)
-        self.large.shutdown(wait=False)
+        self._decoders.shutdown(wait=False)
+        self._large.shutdown(wait=False)
         for batcher in self._batchers.values():
             batcher.close()
 

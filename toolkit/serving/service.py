@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from anyio import to_thread
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
@@ -112,7 +112,9 @@ class Service:
             elif error.status == 404 and not await to_thread.run_sync(self.table.versions, name):
                 self._lanes.pop(name, lane).close()
             raise
-        except (UserError, Exception) as error:
+        except ClientDisconnect:
+            raise
+        except Exception as error:
             raise internal_error(error) from None
 
     def observe_lanes(self) -> None:
@@ -135,39 +137,43 @@ class Service:
 
     async def _answer(self, lane: Lane, version: int | None, body: Body, parse: Parse) -> Reply:
         start = time.perf_counter()
-        async with lane.turn():
-            start = self._observe(lane.name, "queue", start)
-            prepared = await self._prepare(lane, version, body, parse)
-            predictor, question = prepared.predictor, prepared.question
-            if version is None:
-                self.metrics.version.labels(lane.name).set(prepared.version)
-            work = self._features if question.signature == "features" else self._classified
-            answers: list[Any] = await work(lane, prepared, start)
-            self.metrics.pictures.labels(lane.name).inc(len(question))
-        return Reply(prepared.version, predictor, question, answers)
+        async with lane.place():
+            while True:
+                async with lane.turns:
+                    start = self._observe(lane.name, "queue", start)
+                    prepared = await lane.run(partial(self._prepare, lane.name, version, body, parse))
+                    if not isinstance(prepared, Future):
+                        return await self._reply(lane, version, prepared, start)
+                # Without a turn, for those who ask for a version that is loaded need not wait. Shielded, for one who
+                # gives up must not cancel what all wait for.
+                await asyncio.shield(asyncio.wrap_future(prepared))
+                start = time.perf_counter()
 
-    async def _prepare(self, lane: Lane, version: int | None, body: Body, parse: Parse) -> _Prepared:
-        """Find the version, read the request, count its pixels; wait for the version where nothing else can answer."""
-
-        def prepare() -> _Prepared | Outcome:
-            number, outcome = self.table.answering(lane.name, version)
-            if not outcome.done():
-                return outcome
-            predictor = outcome.result()
-            if isinstance(predictor, str):  # failed just now; asked again, the table knows
-                return outcome
-            question = parse(body.unpack(), predictor)
-            if len(question) > self.options.max_pictures:
-                raise too_many(len(question), self.options.max_pictures)
-            counts = count_pixels(question, self.options.max_pixels)
-            prepared = _Prepared(number, predictor, question, counts)
-            if counts and len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
-                return replace(prepared, decoded=decode_picture(predictor, question, 0))
-            return prepared
-
-        while isinstance(prepared := await lane.run(prepare), Future):
-            await asyncio.wrap_future(prepared)
+    def _prepare(self, name: str, version: int | None, body: Body, parse: Parse) -> _Prepared | Outcome:
+        """Find the version, read the request, count its pixels; or give what has to be waited for."""
+        number, outcome = self.table.answering(name, version)
+        if not outcome.done():
+            return outcome
+        predictor = outcome.result()
+        if isinstance(predictor, str):  # failed just now; asked again, the table knows
+            return outcome
+        question = parse(body.unpack(), predictor)
+        if len(question) > self.options.max_pictures:
+            raise too_many(len(question), self.options.max_pictures)
+        counts = count_pixels(question, self.options.max_pixels)
+        prepared = _Prepared(number, predictor, question, counts)
+        if len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
+            return replace(prepared, decoded=decode_picture(predictor, question, 0))
         return prepared
+
+    async def _reply(self, lane: Lane, version: int | None, prepared: _Prepared, start: float) -> Reply:
+        question = prepared.question
+        if version is None:
+            self.metrics.version.labels(lane.name).set(prepared.version)
+        work = self._features if question.signature == "features" else self._classified
+        answers: list[Any] = await work(lane, prepared, start)
+        self.metrics.pictures.labels(lane.name).inc(len(question))
+        return Reply(prepared.version, prepared.predictor, question, answers)
 
     async def _classified(self, lane: Lane, prepared: _Prepared, start: float) -> list[Answer]:
         predictor, pictures = prepared.predictor, prepared.question.pictures

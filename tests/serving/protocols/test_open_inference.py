@@ -63,7 +63,9 @@ def test_pixels_and_features(client, bundle, images):
         np.testing.assert_allclose(np.reshape(output["data"], (3, 10)), expected, atol=1e-6)
     body = {"inputs": [tensor(images)], "outputs": [{"name": "features"}]}
     [output] = client.post(INFER, json=body).json()["outputs"]
-    features = Predictor.load(bundle, "litert").features(images)
+    rows = [{"b64": base64.b64encode(image).decode()} for image in images]
+    body = {"signature_name": "features", "instances": rows}
+    features = np.array(client.post("/v1/models/digits:predict", json=body).json()["predictions"])
     assert output["shape"] == list(features.shape)
     np.testing.assert_allclose(np.reshape(output["data"], features.shape), features, atol=1e-4)
 

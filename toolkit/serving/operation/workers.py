@@ -70,9 +70,9 @@ class _Workers:
         self._is_ending = threading.Event()
 
     def run(self) -> None:
-        for index in range(self._options.workers):
-            self._start(index)
         with _on_signals(self._is_ending.set):
+            for index in range(self._options.workers):
+                self._start(index)
             while not self._is_ending.is_set():
                 for sentinel in wait(list(self._running), timeout=0.2):
                     self._replace(int(sentinel))  # type: ignore[arg-type]
