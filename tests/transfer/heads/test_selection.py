@@ -13,7 +13,7 @@ from toolkit.metrics import calibration_error, softmax
 from toolkit.transfer.heads import fits, selection
 from toolkit.transfer.heads.feature_set import FeatureSet
 from toolkit.transfer.heads.head import HeadOptions
-from toolkit.transfer.heads.selection import SelectionOptions, fit_chosen, select_head
+from toolkit.transfer.heads.selection import SelectionOptions, select_head
 
 
 def cuts(labels, *, tells, seed=0, widths=(24, 40, 32), noise=1.0):
@@ -51,20 +51,6 @@ def test_early_stage_that_alone_tells_the_classes_apart_is_heard():
 def test_last_stage_alone_is_taken_where_it_knows_all():
     chosen = chosen_for(np.arange(240) % 4, tells={"stage3"}, noise=2.0)
     assert chosen.features.cuts == ("stage3",)
-
-
-def test_what_was_chosen_is_fitted_again_on_a_part():
-    labels = np.arange(240) % 4
-    features = cuts(labels, tells={"stage1"}, noise=1.5)
-    chosen = select_head(features, labels, num_classes=4)
-    options = SelectionOptions()
-    same = fit_chosen(chosen, features, labels, num_classes=4, options=options)
-    np.testing.assert_allclose(answers(same, features), answers(chosen, features), atol=1e-3)
-    half = {name: own[:120] for name, own in features.items()}
-    part = fit_chosen(chosen, half, labels[:120], num_classes=4, options=options)
-    assert (part.features, part.head.strength) == (chosen.features, chosen.head.strength)
-    unseen = {name: own[120:] for name, own in features.items()}
-    assert 0.6 < accuracy(part, unseen, labels[120:]) < 1
 
 
 def test_classifier_is_sklearns_of_the_strength_asked_for():

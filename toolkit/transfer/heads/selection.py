@@ -107,7 +107,6 @@ class Selection:
         trials: the candidates, in the order in which they were tried.
         curve: accuracy by number of pictures, where it was asked for.
         remarks: sentences for people on what could not be done as usual.
-        candidate: what was chosen; None where there was nothing to choose from.
     """
 
     features: FeatureSet
@@ -124,7 +123,6 @@ class Selection:
     trials: tuple[Trial, ...] = ()
     curve: LearningCurve | None = None
     remarks: tuple[str, ...] = ()
-    candidate: Candidate | None = None
 
     def as_document(self) -> dict[str, Any]:
         """Describe the choice, JSON-ready."""
@@ -176,31 +174,6 @@ def select_head(
         if np.count_nonzero(problem.spread > 1) < 2:
             return _nearest_means(problem)
         return _selected(problem, options)
-
-
-def fit_chosen(
-    selection: Selection,
-    features: Mapping[str, np.ndarray],
-    labels: Sequence[int] | np.ndarray,
-    *,
-    num_classes: int,
-    options: SelectionOptions,
-) -> Selection:
-    """Fit the chosen classifier on other pictures, or on a part of them; the arguments are those of ``select_head``.
-
-    Returns:
-        ``selection`` with that head, calibrated as before. Where it is not a logistic regression that fits into
-        memory, another choice among the pictures given.
-    """
-    from threadpoolctl import threadpool_limits
-
-    problem = _problem(features, labels, num_classes, options)
-    candidate = selection.candidate
-    if selection.head.solver != "lbfgs" or candidate is None or not problem.fits_into_memory(candidate):
-        return select_head(features, labels, num_classes=num_classes, options=options)
-    with threadpool_limits(1), step("fitting the classifier"):
-        head = logistic_head(problem, candidate, selection.head.strength)
-    return replace(selection, head=head.scaled(1 / selection.temperature))
 
 
 def _problem(
@@ -392,7 +365,6 @@ def _described(problem: Problem, best: _Outcome, head: Head, trials: tuple[Trial
         calibration_error=calibration_error(probabilities, labels[judged]),
         trials=trials,
         remarks=_remarks(problem),
-        candidate=best.candidate,
     )
 
 

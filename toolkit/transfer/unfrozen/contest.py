@@ -15,7 +15,7 @@ from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
 from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.head import HeadOptions
-from toolkit.transfer.heads.selection import Selection, SelectionOptions, fit_chosen
+from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts, stitch
 from toolkit.transfer.unfrozen.budget import FORWARD, MIN_EPOCHS, Schedule, Work, in_words, what_fits
 from toolkit.transfer.unfrozen.training import StageTraining, UnfrozenOptions
@@ -100,10 +100,12 @@ class Outcome:
 
 
 class Contest:
-    """Trains stages from a good classifier on, and judges both on pictures that neither saw.
+    """Trains stages, and judges them and the classifier on frozen features on pictures that neither saw.
 
-    The start is fitted without the pictures that judge. A training that wins is repeated on all pictures, if a fold of
-    them was held out and there is time.
+    The training starts from a linear classifier of the last features, fitted without the pictures that judge: a fresh
+    one would first undo what the stages know (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022).
+    A chosen one that reads several stages is no start, see ``_start``. A training that wins is repeated on all
+    pictures, if a fold of them was held out and there is time.
 
     Args:
         frozen: the classifier to beat.
@@ -136,9 +138,8 @@ class Contest:
         return self._best
 
     def _run(self) -> None:
-        selection = self._without_judges()
         reference = self._reference()
-        plan, model, training, schedule = self._planned(selection)
+        plan, model, training, schedule = self._planned()
         self._best = replace(self._best, plan=plan)
         log.info("%s", plan)
         if training is None:
@@ -165,7 +166,7 @@ class Contest:
         assert best.plan.unfreeze_from is not None
         assert best.accuracy is not None
         frozen.model.set_weights(self._before)
-        model = self._stitched(frozen.selection)
+        model = self._start(np.arange(len(frozen.pictures.split.train)))
         training = StageTraining(model, frozen.pictures, best.plan.unfreeze_from, self._wish.options)
         training.train(schedule.epochs, deadline=schedule.deadline, on_epoch=self._on_epoch)
         accuracy = top_k_accuracy(training.logits(best.judged), np.asarray(best.judged.labels), 1)
@@ -175,22 +176,23 @@ class Contest:
         log.info("trained again on all %s pictures", f"{len(frozen.pictures.split.train):,}")
         self._keep(model, split=frozen.pictures.split, again=True)
 
-    def _without_judges(self) -> Selection | None:
-        """Fit the classifier to start from on the pictures that do not judge."""
-        frozen, split = self._frozen, self._pictures.split
-        if frozen.selection is None or split is frozen.pictures.split:
-            return frozen.selection
-        return fit_chosen(
-            frozen.selection,
-            {name: own[:, self._taught] for name, own in frozen.features.items()},
-            split.train.labels,
-            num_classes=frozen.model.output_shape[-1],
-            options=SelectionOptions(frozen.head, frozen.lots[self._taught]),
-        )
+    def _start(self, taught: np.ndarray) -> "keras.Model":
+        """Put the classifier to start from in place, fitted on these of the training pictures.
 
-    def _stitched(self, selection: Selection | None) -> "keras.Model":
-        model = self._frozen.model
-        return model if selection is None else stitch(model, selection.features, selection.head)
+        It reads the last features alone. What reads several stages answers better and trains worse: on the sign digits
+        of the benchmarks, 95.0 % of a fold held out against 98.3 %.
+        """
+        frozen, model = self._frozen, self._frozen.model
+        if frozen.selection is None:
+            return model
+        last = pooled_cuts(model)[-1].name
+        selection = select_head(
+            {last: frozen.features[last][:, taught]},
+            np.asarray(frozen.pictures.split.train.labels)[taught],
+            num_classes=model.output_shape[-1],
+            options=SelectionOptions(frozen.head, frozen.lots[taught]),
+        )
+        return stitch(model, selection.features, selection.head)
 
     def _reference(self) -> np.ndarray | None:
         """Logits of the chosen classifier for the pictures that judge, which it has not seen either."""
@@ -203,12 +205,12 @@ class Contest:
             found = {name: own.plain for name, own in extractor.extract_cuts(val.paths).items()}
         return frozen.selection.head.logits(frozen.selection.features.join(found))
 
-    def _planned(self, selection: Selection | None) -> tuple[FreezePlan, "keras.Model", StageTraining | None, Schedule]:
+    def _planned(self) -> tuple[FreezePlan, "keras.Model", StageTraining | None, Schedule]:
         """Choose stages and epochs: of what there is time for, the most stages."""
         wish, split = self._wish, self._pictures.split
         num_train = len(self._frozen.pictures.split.train)
         is_fold = split is not self._frozen.pictures.split
-        model = self._stitched(selection)
+        model = self._start(self._taught)
         if wish.deadline == math.inf:
             assert wish.plan.unfreeze_from is not None
             training = StageTraining(model, self._pictures, wish.plan.unfreeze_from, wish.options)

@@ -45,7 +45,7 @@ class UnfrozenOptions:
 
     epochs: int = 5
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     stage_decay: float = 0.9
     gradual: bool = False
     train_batch_norm: bool = False
