@@ -78,7 +78,7 @@ def finetune(
         gradual: unfreeze one stage after another.
         budget: the best classifier that so long buys: ``"90s"``, ``"10m"``, or a number of minutes.
         epochs: of unfrozen stages, by default 5, with a budget at most 12.
-        lr: of unfrozen stages, by default 0.002.
+        lr: of unfrozen stages, by default 0.003.
         cache: folder of the cached features, by default in the user's cache.
         cluster: compute features on this Ray cluster; ``"local"`` starts one here.
         report: also write the report to this HTML file.

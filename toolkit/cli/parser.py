@@ -210,7 +210,7 @@ def _add_transfer(commands) -> None:
     parser.add_argument("--budget", type=_time, metavar="TIME", help=bought)
     most = "of unfrozen stages (default 5; with --budget at most 12)"
     parser.add_argument("--epochs", type=_positive, metavar="N", help=most)
-    parser.add_argument("--lr", type=float, metavar="R", help="of unfrozen stages (default 0.002)")
+    parser.add_argument("--lr", type=float, metavar="R", help="of unfrozen stages (default 0.003)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     parser.add_argument("--cluster", metavar="ADDRESS", help="compute features on a Ray cluster; local starts one here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="a page: scores, mistakes, map, doubtful labels")
