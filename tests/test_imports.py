@@ -1,6 +1,7 @@
 """Listing networks must answer at once: it loads no framework and no number crunching."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,12 @@ def test_factory_imports_no_framework_before_it_builds():
         "else: raise SystemExit('built an unknown network')"
     )
     assert _modules_after(code).isdisjoint(HEAVY)
+
+
+def test_openvino_is_imported_without_what_tells_others_of_it():
+    modules = _modules_after("from toolkit.lazy import import_openvino\nimport_openvino().Core()")
+    assert "openvino" in modules
+    assert not any(name.startswith("openvino_telemetry.") for name in modules)
+    sources = [*ROOT.glob("toolkit/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
+    direct = [path for path in sources if re.search(r"^\s*(import|from) openvino\b", path.read_text(), re.MULTILINE)]
+    assert not direct

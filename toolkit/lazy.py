@@ -5,6 +5,7 @@ network's file should read ``layers.Conv2D(…)`` from top to bottom.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 
@@ -25,6 +26,15 @@ def lazy_module(name: str) -> Any:
     6
     """
     return _LazyModule(name)
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without what it does besides: telling Google Analytics that it was imported, in a thread.
+
+    It does so without being asked wherever its package for that can be imported, and goes on without where not.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as Python notes what is not there
+    return importlib.import_module("openvino")
 
 
 # Keras is imported from here, everywhere: `from toolkit.lazy import keras`.

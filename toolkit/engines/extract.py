@@ -13,7 +13,7 @@ from toolkit.data.pixels.decode import luma, normalize
 from toolkit.engines.onnx_graph import features_to_onnx
 from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.errors import UserError, unknown_name
-from toolkit.lazy import keras
+from toolkit.lazy import import_openvino, keras
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 
@@ -155,7 +155,7 @@ def _openvino_extractors(
     model: "keras.Model", preprocessing: Preprocessing, batch_size: int, precision: str, reasons: list[str]
 ) -> Iterator[Extractor]:
     """The network in OpenVINO's own choice of precision, then in float32 if that was another."""
-    import openvino
+    openvino = import_openvino()
 
     grey = preprocessing.channel_order == "grey"
     core = openvino.Core()

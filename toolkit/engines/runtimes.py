@@ -14,7 +14,7 @@ from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError, unknown_name
 from toolkit.files import plain_path
-from toolkit.lazy import keras
+from toolkit.lazy import import_openvino, keras
 from toolkit.machine import computes_bfloat16, num_threads, processor, sums_bytes_exactly
 from toolkit.metrics import softmax
 from toolkit.network import answers_novelty, probabilities_of
@@ -149,7 +149,7 @@ class OpenVINOEngine(Engine):
     _precision = "f32"
 
     def __init__(self, file: Path, preprocessing: Preprocessing, *, shared: bool = False) -> None:
-        import openvino
+        openvino = import_openvino()
 
         self._preprocessing = preprocessing
         hint = "THROUGHPUT" if shared else "LATENCY"

@@ -5,7 +5,6 @@ import shutil
 
 import jsonschema
 import numpy as np
-import openvino
 import pytest
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -15,6 +14,7 @@ from toolkit.bundle import move_label, set_recommended
 from toolkit.engines import open_engine
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
+from toolkit.lazy import import_openvino
 from toolkit.workflows.deploy import export_tf_serving
 from toolkit.workflows.deploy.batching import BATCH_SIZES, Batching
 from toolkit.workflows.deploy.files import _compose, _kserve
@@ -151,7 +151,7 @@ def openvino_answers(directory, pixels):
     jsonschema.validate(config, OPENVINO)
     (row,) = config["model_config_list"]
     place = directory / "openvino" / row["config"]["base_path"].removeprefix("/models/") / "1" / "model.xml"
-    return openvino.Core().compile_model(place, "CPU", row["config"]["plugin_config"])(pixels)["probabilities"]
+    return import_openvino().Core().compile_model(place, "CPU", row["config"]["plugin_config"])(pixels)["probabilities"]
 
 
 def test_openvinos_file_takes_pixels_and_answers_probabilities(exported, bundle):

@@ -10,6 +10,7 @@ from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, Manifest
 from toolkit.engines import ENGINES, open_engine
 from toolkit.errors import UserError
 from toolkit.export.parity import FLOAT_TOLERANCE, noise
+from toolkit.lazy import import_openvino
 from toolkit.spec import Preprocessing
 
 # ITU-R 601 luma, see ``toolkit.data.pixels.decode.luma``: exact in float32.
@@ -42,7 +43,7 @@ def write_model(version_dir: Path, manifest: Manifest, file: Path) -> dict[str, 
     Raises:
         UserError: it does not answer as the engine does.
     """
-    import openvino
+    openvino = import_openvino()
 
     is_int8 = manifest.recommended_engine.endswith("-int8") and (version_dir / INT8_LITERT).exists()
     name = "openvino-int8" if is_int8 else "openvino"
@@ -59,8 +60,8 @@ def write_model(version_dir: Path, manifest: Manifest, file: Path) -> dict[str, 
 
 
 def _from_pixels(model: Any, manifest: Manifest) -> Any:
-    import openvino
-    from openvino import opset8 as ops
+    openvino = import_openvino()
+    ops = openvino.opset8
 
     pixels = ops.parameter([-1, *manifest.preprocessing.size, 3], np.uint8, name="pixels")
     pixels.output(0).tensor.set_names({"pixels"})
@@ -76,7 +77,7 @@ def _from_pixels(model: Any, manifest: Manifest) -> Any:
 
 
 def _normalised(pixels: Any, preprocessing: Preprocessing) -> Any:
-    from openvino import opset8 as ops
+    ops = import_openvino().opset8
 
     values = ops.convert(pixels, np.float32)
     if preprocessing.channel_order == "grey":
