@@ -77,6 +77,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_has():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [(b"no gzip", "cannot be unpacked as gzip"), (gzip.compress(b"x" * 99)[:-9], "has no end"), (b"", "has no end")],
+    ids=["other", "cut", "empty"],  # a gzip file holds the time
 )
 def test_damaged_gzip(raw, message):
     status, said = refused(request(raw, content_encoding="gzip"))
