@@ -48,6 +48,8 @@ ELSEWHERE = {
     "toolkit serve": "runs beside the line after it",
     "toolkit explain saved_models/mine photo.jpg --class": "its classes have other names; cli/test_explain_command.py",
     "toolkit explain googlenet": "published weights; the same",
+    "toolkit demo": "serves until it is stopped; tests/demo",
+    "toolkit import": "somebody else's network; tests/api",
 }
 
 
@@ -82,7 +84,7 @@ def photo(tmp_path_factory) -> Path:
 
 def test_lines_are_found():
     assert len(TOOLKIT_LINES) >= 30
-    assert {line.split()[0] for line in LINES} == {"toolkit", "make", "pip", "source", "echo"}
+    assert {line.split()[0] for line in LINES} == {"toolkit", "make", "pip", "source", "echo", "curl"}
     # What is said to be shortened or left out is there.
     for pattern, _, _ in SHORTER:
         assert any(re.search(pattern, line) for line in LINES), pattern
@@ -123,9 +125,10 @@ def test_what_is_activated_is_what_make_installs():
     assert line == f"source {venv[1]}/bin/activate"
 
 
-def curl_at_server(home: Path, lines: list[str]) -> dict:
-    """Send the README's request to the server of the line before, and give the answer."""
-    serve, curl = (next(line for line in lines if line.startswith(start)) for start in ("toolkit serve", "echo"))
+def curl_at_server(home: Path, lines: list[str]) -> list[dict]:
+    """Send the README's requests to the server of the line before, and give the answers."""
+    serve = next(line for line in lines if line.startswith("toolkit serve"))
+    requests = [line for line in lines if line.startswith(("curl", "echo"))]
     log = home / "server.log"
     command = [sys.executable, "-m", "toolkit", *shlex.split(serve)[1:], "--port", "0"]
     with log.open("w") as stderr:
@@ -136,12 +139,15 @@ def curl_at_server(home: Path, lines: list[str]) -> dict:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        line = curl.replace("curl ", "curl -sS --retry 60 --retry-all-errors --retry-delay 1 --fail ")
-        assert ADDRESS in line
-        line = line.replace(ADDRESS, found[0])
-        answer = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, timeout=120)
-        assert answer.returncode == 0, answer.stderr
-        return json.loads(answer.stdout)
+        answers = []
+        for request in requests:
+            line = request.replace("curl ", "curl -sS --retry 60 --retry-all-errors --retry-delay 1 --fail ")
+            assert ADDRESS in line
+            line = line.replace(ADDRESS, found[0])
+            answer = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, timeout=120)
+            assert answer.returncode == 0, answer.stderr
+            answers.append(json.loads(answer.stdout))
+        return answers
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
@@ -152,9 +158,11 @@ def test_curl_takes_a_photo_of_two_megabytes(bundle, photo, tmp_path):
 
     shutil.copytree(bundle.parent, tmp_path / "saved_models" / "digits")
     shutil.copy(photo, tmp_path)
-    [answer] = curl_at_server(tmp_path, shell_lines("README.md"))["predictions"]
-    expected = Predictor.load(bundle, "litert").probabilities([photo])[0]
-    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-3)
+    plain, protocol = curl_at_server(tmp_path, shell_lines("README.md"))
+    predictor = Predictor.load(bundle, "litert")
+    expected = predictor.probabilities([photo])[0]
+    np.testing.assert_allclose(protocol["predictions"][0]["probabilities"], expected, atol=1e-3)
+    assert plain["predictions"][0]["top"][0]["label"] == predictor.labels[expected.argmax()]
 
 
 @pytest.fixture
@@ -179,8 +187,8 @@ def test_every_line_runs_one_after_another(home, document):
     for line in shell_lines(document):
         if any(line.startswith(start) for start in ELSEWHERE):
             continue
-        if line.startswith("echo"):
-            assert curl_at_server(home, shell_lines(document))["predictions"]
+        if line.startswith(("curl", "echo")):
+            assert all(answer["predictions"] for answer in curl_at_server(home, shell_lines(document)))
             continue
         if "saved_models/other" in line and not (home / "saved_models" / "other").exists():
             own = ["--out", "runs/other", "--export", "saved_models/other"]
