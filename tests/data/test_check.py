@@ -68,6 +68,7 @@ def test_list_elsewhere(home):
     assert not (home / "data/quarantine.txt").exists()
 
 
+@pytest.mark.slow
 def test_contact_sheets(home):
     run("check", "data", "--augment-preview", "all.png", cwd=home)
     run("check", "data", "--augment-preview", "one.png", "--augment", "mirror:1", "--model", "lenet5", cwd=home)

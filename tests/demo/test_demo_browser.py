@@ -75,6 +75,7 @@ def test_upload_shows_label_bars_time_and_network(visit, seven):
     assert re.search(r"lenet5 · 61,706 parameters · .*\n[\d.]+ % on \d+ held-out pictures", visit.inner_text("#about"))
 
 
+@pytest.mark.slow
 def test_another_engine_and_another_bundle_answer_the_same_picture(visit, seven):
     visit.set_input_files(UPLOAD, str(seven))
     visit.wait_for_selector(ANSWER)
@@ -90,6 +91,7 @@ def test_another_engine_and_another_bundle_answer_the_same_picture(visit, seven)
     assert visit.inner_text(".tk-label") == "7"
 
 
+@pytest.mark.slow
 def test_a_list_that_is_opened_and_left_changes_nothing(visit):
     _choose(visit, "engine", "litert")
     visit.wait_for_function("document.querySelector('#engine input').value === 'litert'")
@@ -125,6 +127,7 @@ def test_of_two_dropped_pictures_the_first_is_answered_and_named(visit, seven, b
     visit.wait_for_selector(".tk-note:has-text('the first, <b>.jpg')")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_format", ["TIFF", "AVIF", "HEIF"])
 def test_what_browsers_cannot_show_is_shown_and_answered(visit, seven, tmp_path, image_format):
     path = tmp_path / f"scan.{image_format.lower()}"
@@ -180,6 +183,7 @@ def test_a_transparent_picture_stands_on_white(browser, served, tmp_path):
     page.close()
 
 
+@pytest.mark.slow
 def test_labels_of_any_kind_are_shown_as_they_are(browser, bundles, seven, tmp_path, free_port):
     hostile = (
         "$1_to_${5}",

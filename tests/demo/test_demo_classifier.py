@@ -145,7 +145,7 @@ def _png(image: Image.Image) -> bytes:
 def test_auto_and_the_engine_it_means_are_loaded_once_and_only_so_many_are_kept(bundles, seven, monkeypatch):
     loads = []
     load = Predictor.load
-    monkeypatch.setattr(Predictor, "load", lambda *args: loads.append(args) or load(*args))
+    monkeypatch.setattr(Predictor, "load", lambda *args, **options: loads.append(args) or load(*args, **options))
     classifier = Classifier(bundles, max_loaded=2)
     meant = classifier.resolve_engine("digits/1", "auto")
     for engine in ("auto", meant, "savedmodel", "litert-int8", "auto"):

@@ -26,6 +26,7 @@ from toolkit.errors import UserError
 ROOT = Path(toolkit.__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_proxies_and_a_temporary_folder_of_somebody_else(bundles, tmp_path):
     """At any free port, as 0 asks for."""
     (tmp_path / "gradio").write_text("this name, which Gradio takes by default, is not ours to write below")

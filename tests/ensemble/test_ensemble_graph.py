@@ -37,6 +37,7 @@ def test_pixels_are_one_crop_that_all_members_see(ensemble, loaded, bundle, othe
     np.testing.assert_allclose(Predictor.load(ensemble).from_pixels(pixels), answer, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_members_side_by_side(loaded, bundle, other, jpegs):
     own = [
         tf.saved_model.load(str(path)).signatures["features"](image_bytes=tf.constant(jpegs))["features"]

@@ -23,6 +23,7 @@ def test_predictor_and_the_members_together_answer_the_same(ensemble, bundle, ot
     np.testing.assert_allclose(together.probabilities(jpegs), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_server_and_demo_answer_the_same(ensemble, jpegs, expected):
     import base64
 

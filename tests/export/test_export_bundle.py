@@ -109,6 +109,7 @@ numpy.save(sys.argv[2], model(numpy.load(sys.argv[2]), training=False))
 """
 
 
+@pytest.mark.slow
 def test_plain_keras_opens_the_keras_file_without_this_package(bundle, lenet, tmp_path):
     """It was trained with Adam, whose two slots a weight would be in the file too."""
     assert lenet.optimizer is not None
@@ -131,6 +132,7 @@ def small_export(lenet, lenet_preprocessing, tmp_path):
     return export
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ENGINES["openvino-bf16"].runs_here, reason="this processor does not compute in bfloat16")
 def test_bfloat16_beyond_its_budget_costs_the_recommendation_and_not_the_bundle(
     small_export, digits_split, monkeypatch, caplog

@@ -55,8 +55,8 @@ def test_a_bundle_answers_what_the_networks_own_predict_answers(tmp_path, model,
     assert expected.max(axis=1).mean() > 0.6  # a second softmax would leave less
     for engine in available_engines(path):
         found = open_engine(engine, path, read_manifest(path).preprocessing).probabilities(pixels)
-        np.testing.assert_allclose(found, expected, atol=1e-2 if "16" in engine else 1e-5, err_msg=engine)
-    assert max(read_manifest(path).parity.values()) < 1e-2
+        np.testing.assert_allclose(found, expected, atol=2e-2 if "16" in engine else 1e-5, err_msg=engine)
+    assert max(read_manifest(path).parity.values()) < 2e-2
     network = load_network(path / KERAS_FILE)
     answers = network.predict(normalize(pixels, read_manifest(path).preprocessing), verbose=0)
     np.testing.assert_allclose(probabilities_of(network)(answers), expected, atol=1e-5)

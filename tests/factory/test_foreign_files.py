@@ -250,6 +250,7 @@ def test_own_files_tell_their_variant_and_preprocessing(tmp_path, suffix):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"own{suffix}"]
 
 
+@pytest.mark.slow
 def test_a_saved_model_tells_v1_from_v1_5_by_its_strides(tmp_path, outline):
     for version in ("v1", "v1.5"):
         model = toolkit.create_model("resnet50", version=version, num_classes=3, input_shape=(32, 32, 3))
@@ -264,6 +265,7 @@ def test_a_saved_model_tells_v1_from_v1_5_by_its_strides(tmp_path, outline):
             )
 
 
+@pytest.mark.slow
 def test_a_saved_model_tells_alexnets_layouts_apart(tmp_path):
     picture = RNG.normal(scale=60, size=(1, 67, 67, 3)).astype("float32")
     for layout in ("paper", "bvlc_alexnet", "bvlc_reference_caffenet"):

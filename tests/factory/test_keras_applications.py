@@ -80,6 +80,7 @@ def test_a_file_fills_the_whole_network(own, files, name):
     np.testing.assert_allclose(model(prepared(preprocessing_of(model))), own(PIXELS), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["notop.weights.h5", "notop.h5", "whole.keras"])
 def test_a_new_classifier_stands_on_a_files_features(own, files, name):
     model = open_application(SMALL, num_classes=3, input_shape=SHAPE, weights=files / name)
@@ -105,6 +106,7 @@ def test_fresh_weights_a_size_and_a_preprocessing_of_ones_own():
         open_application(SMALL, num_classes=3, preprocessing=Preprocessing((8, 8)))
 
 
+@pytest.mark.slow
 def test_weights_come_by_keras_own_download(own, monkeypatch):
     def stand_in(weights, **options):
         if weights != "imagenet":

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.requests import Request
@@ -38,7 +39,8 @@ def read(*requests: Request, options: ServerOptions = OPTIONS) -> list[bytes]:
             return [body.unpack(), *(await all_of(left[1:]))]
 
     try:
-        return asyncio.run(all_of(requests))
+        with ThreadPoolExecutor(1) as pool:  # a browser's tests leave a loop running in this thread
+            return pool.submit(asyncio.run, all_of(requests)).result()
     finally:
         assert held._held == 0
 

@@ -287,6 +287,7 @@ def test_finetuning_killed_again_and_again_comes_to_the_unbroken_runs_result(man
     assert result["seen"] == 0
 
 
+@pytest.mark.slow
 def test_two_processes_that_fill_one_cache_share_the_work(many, unbroken, tmp_path):
     results = [tmp_path / f"{number}.npz" for number in range(2)]
     processes = [killable.start(tmp_path / "cache", *many, result, None, 0.01) for result in results]

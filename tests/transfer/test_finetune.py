@@ -24,6 +24,7 @@ from toolkit.transfer import (
     UnfrozenOptions,
     finetune,
 )
+from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts, with_novelty
 
 PREPROCESSING = model_info("resnet20").preprocessing
@@ -253,8 +254,9 @@ def test_stages_that_validation_judged_get_a_novelty_of_their_own(run, model, st
     assert result.steps[-1].kept
     assert (result.novelty.num_judged, result.novelty.refused) == (30, 0)
     answered = with_novelty(result.model, result.novelty)
-    # So few pictures get the largest of their distances for a threshold: those of validation, by the trained network.
-    assert novelty_of(answered, stripes.val).max() == pytest.approx(1, abs=0.01)
+    # So few pictures get the largest of their distances for a threshold: those of validation, by the trained network,
+    # whose features may have been computed in bfloat16.
+    assert novelty_of(answered, stripes.val).max() == pytest.approx(1, abs=0.03)
     before = run(small_residual()).novelty
     assert np.abs(result.novelty.kernel - before.kernel).max() > 0.05 * np.abs(before.kernel).max()
     # Every sixth picture is of one class: where a part of the pictures lacks a class, all give the means.
@@ -273,14 +275,18 @@ def test_stages_trained_on_all_pictures_have_no_novelty_but_a_reject_threshold(m
     assert result.reject_below > 1 / 3
 
 
-def test_training_starts_from_the_chosen_classifier_though_it_reads_several_stages(model, unsplit, tmp_path, verdict):
+def test_training_starts_from_a_classifier_of_the_last_features_alone(model, unsplit, tmp_path, verdict):
     verdict(True)
     options = FinetuneOptions("stage3", unfrozen=UnfrozenOptions(epochs=1, learning_rate=1e-9))
     result = finetune(model, unsplit, PREPROCESSING, cache_dir=tmp_path / "cache", options=options)
-    alone = finetune(small_residual(), unsplit, PREPROCESSING, cache_dir=tmp_path / "cache")
-    ours, theirs = logits_of(result.model, unsplit.train), logits_of(alone.model, unsplit.train)
     assert result.again  # a training that changes nothing leaves the start, but for the temperature
-    np.testing.assert_allclose(ours * result.temperature, theirs, atol=0.01 * np.abs(theirs).max())
+    last = pooled_cuts(small_residual())[-1].name
+    start = select_head({last: result.features}, unsplit.train.labels, num_classes=3, options=SelectionOptions())
+    ours, theirs = (
+        logits_of(result.model, unsplit.train),
+        start.head.logits(start.features.join({last: result.features})),
+    )
+    np.testing.assert_allclose(ours * result.temperature, theirs, atol=0.02 * np.abs(theirs).max())
 
 
 def test_budget_says_what_it_will_try(model, unsplit, tmp_path, verdict, caplog, monkeypatch):

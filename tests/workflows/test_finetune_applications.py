@@ -60,6 +60,7 @@ def finetuned(name, pictures, tmp_path, weights, *formats):
     )
 
 
+@pytest.mark.slow
 def test_a_published_file_becomes_a_bundle_that_answers(pictures, tmp_path):
     save_weights(tmp_path / "mobilenet_no_top.h5", "MobileNet", pictures, include_top=False, alpha=0.25)
     result = finetuned("MobileNet", pictures, tmp_path, tmp_path / "mobilenet_no_top.h5", "savedmodel")

@@ -204,6 +204,7 @@ def test_there_must_be_a_run_to_go_on_with(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_names_that_mean_something_to_a_library_survive(hostile_names, not_utf8, make_folder, tmp_path, monkeypatch):
     """Classes, files and all folders on the way, through training, report, resume and export."""
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))

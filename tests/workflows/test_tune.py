@@ -143,6 +143,7 @@ def test_search_of_another_version_is_refused(searched, few, tmp_path):
         command("tune", few, "--out", old, *REAL, "--resume")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
 def test_no_trial_outlives_a_killed_search(few, tmp_path):
     endless = ["--set", "run.epochs=100000", "--search", "optimizer.lr=log:1e-4:1e-2"]

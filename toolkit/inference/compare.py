@@ -14,7 +14,6 @@ from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, o
 from toolkit.engines.runtimes import Answers, KerasEngine, SavedModelEngine
 from toolkit.engines.timing import BUSY, Latency, latencies, processor_share, recommend
 from toolkit.errors import UserError
-from toolkit.export.parity import FLOAT_TOLERANCE, noise
 from toolkit.inference.choice import is_trusted, remember_times
 from toolkit.inference.predictor import Predictor
 from toolkit.network import load_network
@@ -133,6 +132,8 @@ def verify_version(bundle: str | Path) -> dict[str, Any]:
     Raises:
         UserError: not a bundle, or its manifest is damaged.
     """
+    from toolkit.export.parity import FLOAT_TOLERANCE, noise  # which brings all that writes bundles
+
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     report: dict[str, Any] = {"bundle": str(version_dir), "files": 0, "pictures": 0, "rows": [], "objections": []}

@@ -215,6 +215,7 @@ print("the end")
 """
 
 
+@pytest.mark.slow
 def test_script_that_still_holds_iterators_ends(subset):
     command = [sys.executable, "-c", SCRIPT_THAT_HOLDS_ITERATORS, json.dumps(subset.paths)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -129,6 +129,7 @@ print(len(files), reasons.count(None), facts["phash"].sum())
 """
 
 
+@pytest.mark.slow
 def test_scans_killed_at_any_moment_and_two_at_once_leave_a_sound_cache(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
