@@ -31,6 +31,7 @@ def done(result):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_recommended_engine_is_set_listed_and_answers(home):
     told = done(run("bundles", "recommend", "saved_models/digits", "openvino-int8", cwd=home))
     assert told == "saved_models/digits/2: `--engine recommended` answers with openvino-int8 from now on\n"

@@ -121,6 +121,7 @@ def test_folders_are_read_as_their_owner_says(make_folder, tmp_path):
     assert "expected train=FOLDER" in run("check", "data", "--split-folders", "one", cwd=tmp_path, code=2)
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_are_written_out_and_back(make_folder, tmp_path):
     root = make_folder(tmp_path / "data", {"a": 10, "b": 10})
     name = os.fsdecode(b"caf\xe9\n.png")

@@ -76,6 +76,7 @@ def test_an_impossible_address_is_one_line(bundles, host, port):
         launch(bundles, host=host, port=port, block=False)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_below_a_path_of_a_reverse_proxy_and_behind_a_password(browser, bundles, seven, free_port, users, tmp_path):
     demo = launch(bundles, port=free_port, root_path="see/", access=Access(users), block=False)

@@ -58,6 +58,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
         require_writable(tmp_path / "file" / "digits")
 
 
+@pytest.mark.slow
 def test_a_bundle_gets_the_files_that_were_asked_for_and_accuracy_is_told_before_them(
     lenet, lenet_preprocessing, digits_folder, digits_split, caplog, tmp_path
 ):

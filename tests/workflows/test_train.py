@@ -166,6 +166,7 @@ def test_more_epochs_may_leave_an_early_one_the_best(few, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_what_another_learned(few, two_epochs, tmp_path):
     begin(few, tmp_path / "on", "optimizer.lr=1e-30", epochs=1, weights=two_epochs)
     np.testing.assert_allclose(weights(tmp_path / "on"), weights(two_epochs), atol=1e-6)

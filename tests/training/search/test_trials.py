@@ -36,6 +36,7 @@ def is_running(pid: int) -> bool:
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+@pytest.mark.slow
 def test_serial_parallel_and_killed_searches_try_the_same(tmp_path, monkeypatch):
     serial, parallel, killed, pids = (tmp_path / name for name in ("serial", "parallel", "killed", "pids"))
     for directory in (serial, parallel, killed, pids):
