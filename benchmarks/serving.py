@@ -14,7 +14,6 @@ import base64
 import itertools
 import json
 import os
-import platform
 import re
 import signal
 import statistics
@@ -25,6 +24,8 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from toolkit.machine import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Requests in flight at most, whatever load is asked for.
@@ -96,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     best = max((kind for kind in kinds if kind != "base"), key=lambda kind: median(rows[kind], "per_s"))
     report: dict[str, Any] = {
         "command": f"python benchmarks/serving.py {arguments.bundle.name} --engine {offline['facts']['engine']}",
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "processor": processor(),
         "clients": arguments.clients,
         "offline": {key: median(offline_facts, key) for key in ("per_s", "cpu_ms")}
         | {"engine": offline["facts"]["engine"]},
