@@ -1,5 +1,7 @@
 """Networks of no table, opened from the file that Keras saved."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -77,6 +79,26 @@ def test_what_nothing_tells_is_asked_for(tmp_path):
     )
     with pytest.raises(UserError, match="takes pictures of any size"):
         open_network(tmp_path / "any.keras", preprocessing=IMAGENET)
+
+
+def test_a_grey_network_is_asked_for_grey_pictures(tmp_path):
+    def save_grey(name, *first):
+        inputs = keras.Input((8, 8, 1))
+        x = inputs
+        for layer in (*first, layers.Conv2D(2, 3, activation="relu"), layers.GlobalAveragePooling2D()):
+            x = layer(x)
+        keras.Model(inputs, layers.Dense(3)(x)).save(tmp_path / name)
+        return tmp_path / name
+
+    grey = save_grey("grey.keras")
+    with pytest.raises(UserError, match='"channel_order": "grey"') as asked:
+        open_network(grey)
+    text = re.search(r"'(\{.*?\})'", str(asked.value))[1]
+    assert preprocessing_of(open_network(grey, preprocessing=read_preprocessing(text))).input_shape == (8, 8, 1)
+    with pytest.raises(UserError, match='gives 3; say "channel_order": "grey"'):
+        open_network(grey, preprocessing=read_preprocessing('{"scale": 1.0}'))
+    scaled = open_network(save_grey("scaled.keras", layers.Rescaling(1 / 255)))
+    assert preprocessing_of(scaled).affine() == ((pytest.approx(1 / 255),), (0.0,))
 
 
 def test_names_of_files_and_of_networks():

@@ -7,7 +7,7 @@ their input themselves tell it; for others it must be given.
 import json
 import os
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras
@@ -32,6 +32,9 @@ _APPLICATIONS: tuple[tuple[str, Preprocessing], ...] = (
     ("stem_bn1", INCEPTION),  # NASNet
 )
 
+
+#: Fields of a preprocessing for a network of one channel, where nothing else is said.
+_GREY: dict[str, Any] = {"channel_order": "grey", "mean": (0.0,), "std": (1.0,)}
 
 _CHOICES = {
     "resize": get_args(ResizeMode),
@@ -71,11 +74,15 @@ def open_network(
     if height is None or width is None:
         raise UserError(f"{path}: takes pictures of any size; save it with an input_shape of (height, width, 3)")
     # Keras' own reader of folders stretches pictures, and layers that scale the input follow on it.
-    as_it_is = Preprocessing((height, width), resize="stretch", scale=1.0)
+    as_it_is = Preprocessing((height, width), resize="stretch", scale=1.0, **(_GREY if channels == 1 else {}))
     if preprocessing is not None:
         preprocessing = preprocessing.resized((height, width))
         if preprocessing.channels != channels:
-            raise UserError(f"{path} takes {channels} channels, and the preprocessing gives {preprocessing.channels}")
+            order = "grey" if channels == 1 else "rgb"
+            raise UserError(
+                f"{path} takes pictures of {channels} channels, and the preprocessing gives {preprocessing.channels}; "
+                f'say "channel_order": "{order}" in it'
+            )
         model, found = split_rescaling(model, preprocessing)
     else:
         network = model
@@ -92,9 +99,11 @@ def _looked_up(path: Path, model: "keras.Model") -> Preprocessing:
         for layer, preprocessing in _APPLICATIONS:
             if layer in names:
                 return preprocessing
+    grey = ', "channel_order": "grey"' if model.input_shape[-1] == 1 else ""
     raise UserError(
         f"{path} does not say which pictures it was trained on; give a preprocessing, "
-        "such as --preprocessing '{\"scale\": 0.00392156862745098}' for 0…1, or put a Rescaling layer at its input"
+        f"such as --preprocessing '{{\"scale\": 0.00392156862745098{grey}}}' for 0…1, "
+        "or put a Rescaling layer at its input"
     )
 
 
@@ -103,13 +112,16 @@ def read_preprocessing(text: str) -> Preprocessing:
 
     >>> read_preprocessing('{"scale": 1.0, "mean": [104, 117, 123]}').mean
     (104, 117, 123)
+    >>> read_preprocessing('{"channel_order": "grey"}').std
+    (1.0,)
     """
     known = {"imagenet": IMAGENET, "caffe": CAFFE, "inception": INCEPTION, "none": Preprocessing((224, 224), scale=1.0)}
     if text in known:
         return known[text]
     try:
         values = json.loads(text)
-        preprocessing = Preprocessing.from_dict({"size": (224, 224), **values})
+        defaults = _GREY if isinstance(values, dict) and values.get("channel_order") == "grey" else {}
+        preprocessing = Preprocessing.from_dict({"size": (224, 224), **defaults, **values})
         preprocessing.affine()
         for field, allowed in _CHOICES.items():
             if getattr(preprocessing, field) not in allowed:
