@@ -1,8 +1,7 @@
 """The bundles below a directory as the protocol speaks of them: by name and version, with its errors."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from toolkit.serving.protocol import PredictRequest, RequestError
 
 log = logging.getLogger(__name__)
 
-#: Pictures that are decoded and run at once.
-BATCH_SIZE = 32
 #: Versions of one bundle that stay in memory: the newest, and the one it replaces or is compared with.
 MAX_LOADED_VERSIONS = 2
 #: A version that failed to load is tried again after this long.
@@ -222,35 +219,6 @@ def decode_picture(predictor: Predictor, question: Question, index: int) -> Deco
         raise RequestError(f"{question.place(index)}: {error.reason('the picture')}") from None
 
 
-def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) -> dict[str, Any]:
-    """Answer a request, its pictures decoded side by side: outputs by name, one item per picture.
-
-    For whoever has a thread to wait in; the HTTP server's way is ``service.Service.answer``.
-
-    Raises:
-        RequestError: a value is not what the signature takes; the message says which.
-    """
-    question = as_question(request, predictor)
-
-    def decode(indices: Sequence[int]) -> list[Decoded]:
-        return list(decoders.map(lambda index: decode_picture(predictor, question, index), indices))
-
-    def embed(indices: Sequence[int]) -> np.ndarray:
-        # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
-        # pictures among it, and can name the one at fault.
-        decode(indices)
-        return predictor.features([question.pictures[index] for index in indices])
-
-    if isinstance(question.pictures, np.ndarray):
-        return ranked(predictor, _in_batches(predictor.answer_pixels, question.pictures, BATCH_SIZE))
-    size = min(BATCH_SIZE, predictor.pictures_at_once)
-    if question.signature == "features":
-        return {"features": np.stack(_in_batches(embed, range(len(question)), size))}
-    return ranked(
-        predictor, _in_batches(lambda indices: predictor.answer_decoded(decode(indices)), range(len(question)), size)
-    )
-
-
 def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
     """Give the outputs of the signatures that classify, by name, one item per picture."""
     best = [predictor.top(answer.probabilities, protocol.TOP_K) for answer in answers]
@@ -267,7 +235,3 @@ def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
 def _misnamed_versions(directory: Path) -> list[Path]:
     found = [path for pattern in ("0?*", "*/0?*") for path in sorted(directory.glob(pattern))]
     return [path for path in found if path.name.isascii() and path.name.isdecimal() and path.is_dir()]
-
-
-def _in_batches(run: Callable[[Any], Iterable[Any]], values: Sequence[Any] | np.ndarray, size: int) -> list[Any]:
-    return [answer for i in range(0, len(values), size) for answer in run(values[i : i + size])]

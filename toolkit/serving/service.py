@@ -20,7 +20,7 @@ from toolkit.inference.predictor import Answer, Decoded
 from toolkit.inference.shelf import Outcome
 from toolkit.serving.bodies import Bodies, Body
 from toolkit.serving.lanes import MAX_BATCH, Lane
-from toolkit.serving.models import BATCH_SIZE, ModelTable, Question, count_pixels, decode_picture, ranked
+from toolkit.serving.models import ModelTable, Question, count_pixels, decode_picture, ranked
 from toolkit.serving.operation.metrics import Metrics
 from toolkit.serving.operation.middleware import INTERNAL
 from toolkit.serving.options import ServerOptions
@@ -28,6 +28,8 @@ from toolkit.serving.protocol import RequestError
 
 log = logging.getLogger(__name__)
 
+#: Pictures of a request that are decoded and run at once.
+BATCH_SIZE = 32
 #: A picture of more pixels is decoded in a thread of its own kind, so that small ones need not wait for it.
 LARGE_PIXELS = 25_000_000
 
@@ -179,7 +181,7 @@ class Service:
         predictor, pictures = prepared.predictor, prepared.question.pictures
         answers: list[Answer] = []
         given_pixels = isinstance(pictures, np.ndarray)
-        for chunk in _chunks(len(pictures), min(BATCH_SIZE, predictor.pictures_at_once)):
+        for chunk in _chunks(len(pictures), predictor):
             if given_pixels:
                 decoded: list[Any] = list(pictures[chunk.start : chunk.stop])
             elif prepared.decoded is not None:
@@ -195,7 +197,7 @@ class Service:
     async def _features(self, lane: Lane, prepared: _Prepared, start: float) -> list[np.ndarray]:
         predictor, pictures = prepared.predictor, prepared.question.pictures
         features: list[np.ndarray] = []
-        for chunk in _chunks(len(pictures), min(BATCH_SIZE, predictor.pictures_at_once)):
+        for chunk in _chunks(len(pictures), predictor):
             # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
             # pictures among it, and can name the one at fault.
             await self._decode(lane, prepared, chunk)
@@ -254,5 +256,6 @@ def _features_of(predictor: Predictor) -> Callable[[list[bytes]], list[np.ndarra
     return lambda pictures: list(predictor.features(pictures))
 
 
-def _chunks(number: int, size: int) -> Iterator[range]:
+def _chunks(number: int, predictor: Predictor) -> Iterator[range]:
+    size = min(BATCH_SIZE, predictor.pictures_at_once)
     return (range(start, min(start + size, number)) for start in range(0, number, size))
