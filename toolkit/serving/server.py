@@ -7,11 +7,10 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from toolkit.errors import UserError
 from toolkit.machine import bind_address, cannot_listen
@@ -21,6 +20,11 @@ from toolkit.serving.operation.logs import configure_logging
 from toolkit.serving.operation.workers import run_workers
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
+
+if TYPE_CHECKING:  # as uvicorn declares it: which one it is depends on what is installed
+    from asyncio import Protocol as AutoHTTPProtocol
+else:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +125,13 @@ def _watch(table: ModelTable, ended: threading.Event) -> None:
             log.exception("the bundles could not be looked through")
 
 
-class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class Connection(AutoHTTPProtocol):
     """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed."""
+
+    # Of each of uvicorn's protocols.
+    cycle: Any
+    loop: asyncio.AbstractEventLoop
+    transport: Any
 
     _timer: asyncio.TimerHandle | None = None
 

@@ -211,11 +211,8 @@ class Service:
         work = [partial(decode_picture, prepared.predictor, prepared.question, index) for index in chunk]
         large = [prepared.counts[index] > LARGE_PIXELS for index in chunk]
         running = [lane.run(each, large=is_large) for each, is_large in zip(work, large, strict=True)]
-        decoded = await asyncio.gather(*running, return_exceptions=True)
-        for picture in decoded:  # the first in the request's order, whichever failed first
-            if isinstance(picture, BaseException):
-                raise picture
-        return decoded  # type: ignore[return-value]
+        await asyncio.gather(*running, return_exceptions=True)
+        return [picture.result() for picture in running]  # raises the first in their order, whichever failed first
 
     async def _run(
         self, lane: Lane, kind: str, predictor: Predictor, run: Callable[[list[Any]], Sequence[T]], items: list[Any]

@@ -74,8 +74,9 @@ class _Workers:
             for index in range(self._options.workers):
                 self._start(index)
             while not self._is_ending.is_set():
-                for sentinel in wait(list(self._running), timeout=0.2):
-                    self._replace(int(sentinel))  # type: ignore[arg-type]
+                ended = wait(list(self._running), timeout=0.2)
+                for sentinel in [sentinel for sentinel in self._running if sentinel in ended]:
+                    self._replace(sentinel)
             self._end()
 
     def _start(self, index: int) -> None:
