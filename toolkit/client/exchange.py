@@ -1,4 +1,4 @@
-"""What is said to a server and what its replies mean, without any transport: TensorFlow Serving's REST protocol."""
+"""Requests to a server and the meaning of its replies, without any transport: TensorFlow Serving's REST protocol."""
 
 import base64
 import json

@@ -26,7 +26,7 @@ MAX_BATCH = 4
 
 
 class Lane:
-    """What one bundle's requests share. Threads are started when they are first needed.
+    """The queue and threads that one bundle's requests share; threads are started when they are first needed.
 
     Attributes:
         name: the bundle's.

@@ -1,4 +1,4 @@
-"""What every request passes: ids, keys, figures, the log, other origins."""
+"""The middleware of every request: ids, keys, figures, the log, other origins."""
 
 import hashlib
 import json

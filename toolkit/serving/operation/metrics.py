@@ -1,4 +1,4 @@
-"""What the server counts and times, in Prometheus' form."""
+"""The server's counters and times, in Prometheus' form."""
 
 import os
 

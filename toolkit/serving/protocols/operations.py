@@ -1,4 +1,4 @@
-"""What operates a server asks: is it alive, is it ready, how does it do."""
+"""The routes for whoever operates the server: alive, ready, figures."""
 
 from anyio import to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
