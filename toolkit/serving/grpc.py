@@ -141,11 +141,7 @@ class _Calls:
         self._table = service.table
 
     async def predict(self, request: Any, content: bytes) -> Any:
-        signature = request.model_spec.signature_name or "serving_default"
-        if signature not in SIGNATURES:
-            raise RequestError(
-                f'Serving signature name: "{signature}" not found in signature def; there are {", ".join(SIGNATURES)}'
-            )
+        signature = protocol.known_signature(request.model_spec.signature_name)
         (key, _) = SIGNATURES[signature]
         if set(request.inputs) != {key}:
             given = ", ".join(map(repr, sorted(request.inputs))) or "none"
@@ -212,8 +208,7 @@ def _read_question(signature: str, tensor: Any, size: tuple[int, int], max_pictu
     ending = [] if name == "image_bytes" else [*size, 3]
     if tensor.tensor_shape.unknown_rank or len(shape) != 1 + len(ending) or shape[1:] != ending or shape[0] < 1:
         raise RequestError(f"inputs[{name!r}]: expected the shape {['pictures', *ending]}, got {shape}")
-    if shape[0] > max_pictures:
-        raise RequestError(f"{shape[0]} pictures in one request; this server takes at most {max_pictures}")
+    protocol.require_few(shape[0], max_pictures)
     pictures: list[bytes] | np.ndarray
     if name == "image_bytes":
         pictures = _filled(name, list(tensor.string_val), shape[0])

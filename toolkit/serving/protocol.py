@@ -70,20 +70,38 @@ def parse_predict(body: bytes, *, max_instances: int) -> PredictRequest:
     signature = document.get("signature_name", _DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
         raise RequestError(f"'signature_name' key must be a string value, got {kind_of(signature)}")
-    signature = signature or _DEFAULT_SIGNATURE
-    if signature not in SIGNATURES:
-        raise RequestError(
-            f'Serving signature name: "{signature}" not found in signature def; there are {", ".join(SIGNATURES)}'
-        )
+    signature = known_signature(signature)
     columnar = "inputs" in document
     if columnar == ("instances" in document):
         found = "both" if columnar else "neither"
         raise RequestError(f"expected exactly one of the keys 'inputs' and 'instances', got {found}")
     name, _ = SIGNATURES[signature]
     values = _column(document["inputs"], name) if columnar else _rows(document["instances"], name)
-    if len(values) > max_instances:
-        raise RequestError(f"{len(values)} instances in one request; this server takes at most {max_instances}")
+    require_few(len(values), max_instances)
     return PredictRequest(signature, values, columnar)
+
+
+def known_signature(name: str) -> str:
+    """Give the signature that a request names, or the default where it names none.
+
+    Raises:
+        RequestError: there is no such signature.
+    """
+    if (name or _DEFAULT_SIGNATURE) in SIGNATURES:
+        return name or _DEFAULT_SIGNATURE
+    raise RequestError(
+        f'Serving signature name: "{name}" not found in signature def; there are {", ".join(SIGNATURES)}'
+    )
+
+
+def require_few(number: int, limit: int) -> None:
+    """Refuse a request of more pictures than are taken.
+
+    Raises:
+        RequestError: says how many are.
+    """
+    if number > limit:
+        raise RequestError(f"{number} instances in one request; this server takes at most {limit}")
 
 
 def decode_images(request: PredictRequest) -> list[bytes]:

@@ -33,7 +33,7 @@ BATCH_SIZE = 32
 #: A picture of more pixels is decoded in a thread of its own kind, so that small ones need not wait for it.
 LARGE_PIXELS = 25_000_000
 
-#: Reads a request's content for a predictor, in a decoding thread.
+#: Reads a request's content for a predictor, in a decoding thread; more pictures than are taken it refuses.
 Parse = Callable[[bytes, Predictor], Question]
 T = TypeVar("T")
 
@@ -160,8 +160,6 @@ class Service:
         if isinstance(predictor, str):  # failed just now; asked again, the table knows
             return outcome
         question = parse(body.unpack(), predictor)
-        if len(question) > self.options.max_pictures:
-            raise too_many(len(question), self.options.max_pictures)
         counts = count_pixels(question, self.options.max_pixels)
         prepared = _Prepared(number, predictor, question, counts)
         if len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
@@ -229,11 +227,6 @@ class Service:
         now = time.perf_counter()
         self.metrics.stages.labels(name, stage).observe(now - start)
         return now
-
-
-def too_many(number: int, limit: int) -> RequestError:
-    """Make the error for a request of more pictures than are taken."""
-    return RequestError(f"{number} instances in one request; this server takes at most {limit}")
 
 
 def internal_error(error: Exception) -> RequestError:

@@ -24,7 +24,7 @@ from toolkit.serving import protocol
 from toolkit.serving.models import Question
 from toolkit.serving.protocol import RequestError, kind_of
 from toolkit.serving.protocols.routing import json_document, json_response, target
-from toolkit.serving.service import Reply, Service, too_many
+from toolkit.serving.service import Reply, Service
 
 #: The header that says how much of a body is JSON; binary tensors follow it.
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -211,8 +211,7 @@ def _pictures(
         raise RequestError(f"{name}: its shape must be {wanted}, got {shape[:8]}")
     if not shape[0]:
         raise RequestError(f"{name}: no pictures in it")
-    if shape[0] > max_pictures:
-        raise too_many(shape[0], max_pictures)
+    protocol.require_few(shape[0], max_pictures)
     parameters = _parameters(tensor, name)
     if "shared_memory_region" in parameters:
         raise RequestError(f"{name}: shared memory is not supported; send the tensor's data")
