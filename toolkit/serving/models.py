@@ -118,17 +118,27 @@ class ModelTable:
         """List the versions in memory of each bundle that has any."""
         return self._shelf.loaded(self.engine)
 
-    def readiness(self) -> dict[str, str]:
-        """Tell of each bundle ``ready``, ``loading`` or why it cannot be loaded. Loading begins where it has not."""
+    def is_ready(self, name: str, version: int | None = None) -> bool:
+        """Tell whether a bundle answers at once. Loading begins where it has not.
+
+        Raises:
+            RequestError: as ``get``.
+        """
+        _, outcome = self.answering(name, version)
+        return outcome.done() and not isinstance(outcome.result(), str)
+
+    def readiness(self) -> tuple[bool, dict[str, str]]:
+        """Tell whether all is loaded, and of each bundle ``ready``, ``loading`` or why it cannot be loaded.
+
+        One that cannot be loaded is told of; the others are served all the same. Loading begins where it has not.
+        """
         found = {}
         for name in self.names():
             try:
-                _, outcome = self.answering(name)
+                found[name] = "ready" if self.is_ready(name) else "loading"
             except RequestError as error:
                 found[name] = str(error)
-            else:
-                found[name] = "ready" if outcome.done() and not isinstance(outcome.result(), str) else "loading"
-        return found
+        return "ready" in found.values() and "loading" not in found.values(), found
 
     def statuses(self, name: str, version: int | None = None) -> dict[int, str]:
         """Give by version the reason why it could not be loaded; empty where nothing is known against it.

@@ -60,8 +60,7 @@ def routes(service: Service) -> list[Route]:
         return json_document({"live": True})
 
     async def ready(request: Request) -> Response:
-        found = await to_thread.run_sync(table.readiness)
-        is_ready = "ready" in found.values() and "loading" not in found.values()
+        is_ready, _ = await to_thread.run_sync(table.readiness)
         return json_document({"ready": is_ready}, 200 if is_ready else 503)
 
     async def index(request: Request) -> Response:
@@ -75,8 +74,7 @@ def routes(service: Service) -> list[Route]:
 
     async def model_ready(request: Request) -> Response:
         name, version = target(request)
-        _, outcome = await to_thread.run_sync(table.answering, name, version)
-        is_ready = outcome.done() and not isinstance(outcome.result(), str)
+        is_ready = await to_thread.run_sync(table.is_ready, name, version)
         return json_document({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
     async def infer(request: Request) -> Response:
