@@ -1,12 +1,9 @@
 """The application run by uvicorn: listen, load, answer, end cleanly."""
 
 import asyncio
-import contextlib
 import logging
-import signal
 import socket
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -17,7 +14,7 @@ from toolkit.machine import bind_address, cannot_listen
 from toolkit.serving.app import build_app
 from toolkit.serving.models import ModelTable
 from toolkit.serving.operation.logs import configure_logging
-from toolkit.serving.operation.workers import run_workers
+from toolkit.serving.operation.workers import on_signals, run_workers
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
 
@@ -70,7 +67,9 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
     ended = threading.Event()
     threading.Thread(target=_watch, args=(table, ended), name="watch bundles", daemon=True).start()
     try:
-        with _signals_end_cleanly():
+        # Having shut down, uvicorn raises the signal it caught once more, whose default action is to die of it. Ending
+        # when asked to is no failure, so that second one is ignored.
+        with on_signals(lambda: None):
             server.run(sockets=[listener])
     finally:
         ended.set()
@@ -173,18 +172,3 @@ class Connection(AutoHTTPProtocol):
         self._timer = None
         if not self._is_answering:
             self.transport.close()
-
-
-@contextlib.contextmanager
-def _signals_end_cleanly() -> Iterator[None]:
-    # Having shut down, uvicorn raises the signal it caught once more, whose default action is to die of it. Ending
-    # when asked to is no failure, so that second one is ignored.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
