@@ -139,12 +139,12 @@ def test_server_answers_it_and_metadata_tells_the_threshold(knowing, bundle, str
     instances = [_b64(path) for path in strange]
     document = client.post("/v1/models/digits:predict", json={"instances": instances}).json()
     assert all(row["novelty"] > 1 for row in document["predictions"])
-    metadata = json.loads(protocol.encode_metadata("digits", 1, read_manifest(knowing)))["metadata"]
+    metadata = protocol.metadata_of("digits", 1, read_manifest(knowing))["metadata"]
     assert metadata["rejection"] == {"novelty_above": 1.0}
     signatures = metadata["signature_def"]["signature_def"]
     assert set(document["predictions"][0]) == set(signatures["serving_default"]["outputs"])
     assert "novelty" not in signatures["features"]["outputs"]
-    old = json.loads(protocol.encode_metadata("digits", 1, read_manifest(bundle)))["metadata"]
+    old = protocol.metadata_of("digits", 1, read_manifest(bundle))["metadata"]
     assert "novelty" not in old["signature_def"]["signature_def"]["serving_default"]["outputs"]
 
 
