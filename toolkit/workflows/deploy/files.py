@@ -24,6 +24,7 @@ from toolkit.machine import processor
 from toolkit.progress import step
 from toolkit.workflows.deploy.batching import Batching, choose_batching, time_batches
 from toolkit.workflows.deploy.model_server import why_not, write_model
+from toolkit.workflows.steps import require_writable
 
 log = logging.getLogger("toolkit")
 
@@ -55,6 +56,7 @@ def export_tf_serving(bundle: str | Path, directory: str | Path) -> dict[str, An
         raise UserError(f"{version_dir}: not a numbered version of a bundle; servers look for NAME/VERSION")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: is there already; name a new folder")
+    require_writable(directory, "--tf-serving")
     manifest = read_manifest(version_dir)
     labels = read_version_labels(version_dir.parent)
     versions = complete_versions(version_dir.parent)
