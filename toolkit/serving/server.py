@@ -33,13 +33,12 @@ BACKLOG = 2048
 WATCH_SECONDS = 1.0
 
 
-def run_server(table: ModelTable, *, host: str, port: int, options: ServerOptions | None = None) -> None:
+def run_server(table: ModelTable, *, host: str, port: int, options: ServerOptions) -> None:
     """Serve ``table`` until SIGINT or SIGTERM, with the newest version of each bundle loaded beforehand.
 
     Raises:
         UserError: the address cannot be listened on.
     """
-    options = options or ServerOptions()
     configure_logging(options)
     if options.grpc_port is not None:  # gRPC says of a failure only that there was one
         bind_address(host, options.grpc_port, "--grpc-port").close()

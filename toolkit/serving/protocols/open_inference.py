@@ -8,7 +8,7 @@ base64) or as ``pixels`` (UINT8 [n, height, width, 3]). Where no outputs are nam
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ _CLASSIFIED = ("top_labels", "top_scores", "probabilities", "novelty")
 _DEFAULT = ("top_labels", "top_scores", "novelty")
 
 
-@dataclass
+@dataclass(frozen=True)
 class InferRequest:
     """An infer request taken apart.
 
@@ -45,7 +45,7 @@ class InferRequest:
 
     question: Question
     id: str
-    outputs: dict[str, bool] = field(default_factory=dict)
+    outputs: dict[str, bool]
 
 
 def routes(service: Service) -> list[Route]:
