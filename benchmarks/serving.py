@@ -188,7 +188,8 @@ class Connection:
         try:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", head.lower())[1]))  # type: ignore[index]
+            length = head.lower().partition(b"content-length:")[2].split(maxsplit=1)[0]
+            body = await reader.readexactly(int(length))
         except (OSError, asyncio.IncompleteReadError):
             self.close()
             return Outcome(0, time.perf_counter() - start, picture, b"")

@@ -19,7 +19,7 @@ from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engi
 from toolkit.engines.convert import to_litert
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
-from toolkit.machine import computes_bfloat16, instruction_sets, sums_bytes_exactly
+from toolkit.machine import computes_bfloat16, instruction_sets, num_threads, sums_bytes_exactly
 from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
@@ -89,6 +89,16 @@ def test_threads_get_the_answers_to_their_own_pictures(engines, name, pixels):
         answers = list(pool.map(lambda rows: engine.probabilities(pixels[rows]), pieces))
     for rows, answer in zip(pieces, answers, strict=True):
         np.testing.assert_allclose(answer, alone[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in INSTALLED if name in ("litert", "openvino", "openvino-int8")])
+def test_shared_engine_answers_the_same_and_where_it_can_several_calls_at_once(
+    bundle, lenet_preprocessing, engines, name, pixels
+):
+    shared = open_engine(name, bundle, lenet_preprocessing, shared=True)
+    np.testing.assert_allclose(shared.probabilities(pixels), engines[name].probabilities(pixels), atol=1e-5)
+    if shared.can_be_shared and num_threads() > 1:
+        assert shared._idle.qsize() > engines[name]._idle.qsize()
 
 
 @pytest.mark.parametrize("name", [name for name in FLOAT if name != "savedmodel"])

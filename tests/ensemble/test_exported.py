@@ -1,9 +1,10 @@
 """An exported ensemble opened: by the predictor, the server, the demo and the comparisons of engines."""
 
-from concurrent.futures import ThreadPoolExecutor
+import base64
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from toolkit import Predictor
 from toolkit.demo.classifier import Classifier
@@ -11,8 +12,7 @@ from toolkit.engines import available_engines
 from toolkit.ensemble.export import export_ensemble
 from toolkit.errors import UserError
 from toolkit.inference import benchmark_bundle, verify_bundle
-from toolkit.serving.models import ModelTable, answer
-from toolkit.serving.protocol import PredictRequest
+from toolkit.serving import create_app
 
 
 def test_predictor_and_the_members_together_answer_the_same(ensemble, bundle, other, jpegs, expected):
@@ -25,12 +25,9 @@ def test_predictor_and_the_members_together_answer_the_same(ensemble, bundle, ot
 
 @pytest.mark.slow
 def test_server_and_demo_answer_the_same(ensemble, jpegs, expected):
-    import base64
-
     values = [{"b64": base64.b64encode(data).decode()} for data in jpegs]
-    _, predictor = ModelTable(ensemble.parent).get("both")
-    with ThreadPoolExecutor(2) as decoders:
-        served = answer(predictor, PredictRequest("serving_default", values, columnar=False), decoders)
+    client = TestClient(create_app(ensemble.parent))
+    served = client.post("/v1/models/both:predict", json={"inputs": values}).json()["outputs"]
     np.testing.assert_allclose(served["probabilities"], expected, atol=1e-4)
     shown = Classifier(ensemble.parent).classify(jpegs[0], "both")
     assert shown.predictions[0].label == str(expected[0].argmax())

@@ -199,3 +199,13 @@ def test_file_of_another_network_is_told_though_its_checksum_fits(bundle_copy):
     objections = verify_version(bundle_copy)["objections"]
     assert objections[0].startswith(f"{bundle_copy}: litert differs from Keras by ")
     assert objections[0].endswith(", more than 0.0001")
+
+
+def test_engine_that_answers_no_numbers_is_told_whatever_is_allowed(bundle_copy, monkeypatch):
+    shutil.rmtree(bundle_copy / EXAMPLES)  # then nothing bounds a quantized engine
+    write_manifest(bundle_copy, read_manifest(bundle_copy))
+    answers = {name: np.full((1, 10), value) for name, value in (("keras", 0.1), ("litert-int8", np.nan))}
+    monkeypatch.setattr(compare, "_engine_answers", lambda *_: answers)
+    report = verify_version(bundle_copy)
+    assert [row["allowed"] for row in report["rows"]] == [None]
+    assert report["objections"] == [f"{bundle_copy}: litert-int8 differs from Keras by nan"]

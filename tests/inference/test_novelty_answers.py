@@ -5,13 +5,13 @@ import json
 import shutil
 import zipfile
 from argparse import Namespace
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from toolkit import Predictor
 from toolkit.bundle import KERAS_FILE, read_manifest, verify_files, write_manifest
@@ -24,7 +24,7 @@ from toolkit.engines import FLOAT_ENGINES, available_engines, open_engine
 from toolkit.export.parity import novelty_objections
 from toolkit.inference import evaluate_bundle
 from toolkit.lazy import keras
-from toolkit.serving import models, protocol
+from toolkit.serving import create_app, protocol
 from toolkit.transfer.heads.novelty import fit_novelty
 
 
@@ -135,18 +135,16 @@ def test_command_line_says_it_and_why(knowing, strange, digits_split, capsys):
 
 
 def test_server_answers_it_and_metadata_tells_the_threshold(knowing, bundle, strange):
-    predictor = Predictor.load(knowing, "litert")
-    with ThreadPoolExecutor(2) as decoders:
-        body = json.dumps({"instances": [_b64(path) for path in strange]}).encode()
-        request = protocol.parse_predict(body, max_instances=9)
-        document = json.loads(protocol.encode_answer(models.answer(predictor, request, decoders), columnar=False))
+    client = TestClient(create_app(knowing.parent.parent, "litert"))
+    instances = [_b64(path) for path in strange]
+    document = client.post("/v1/models/digits:predict", json={"instances": instances}).json()
     assert all(row["novelty"] > 1 for row in document["predictions"])
-    metadata = json.loads(protocol.encode_metadata("digits", 1, read_manifest(knowing)))["metadata"]
+    metadata = protocol.metadata_of("digits", 1, read_manifest(knowing))["metadata"]
     assert metadata["rejection"] == {"novelty_above": 1.0}
     signatures = metadata["signature_def"]["signature_def"]
     assert set(document["predictions"][0]) == set(signatures["serving_default"]["outputs"])
     assert "novelty" not in signatures["features"]["outputs"]
-    old = json.loads(protocol.encode_metadata("digits", 1, read_manifest(bundle)))["metadata"]
+    old = protocol.metadata_of("digits", 1, read_manifest(bundle))["metadata"]
     assert "novelty" not in old["signature_def"]["signature_def"]["serving_default"]["outputs"]
 
 

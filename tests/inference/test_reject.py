@@ -99,7 +99,7 @@ def test_predict_says_none_of_these(median_rejecting, paths, capsys):
 
 def test_served_metadata_tells_the_threshold_beside_the_signatures(median_rejecting, bundle):
     for path, expected in ((median_rejecting.path, {"reject_below": median_rejecting.threshold}), (bundle, None)):
-        document = json.loads(protocol.encode_metadata("digits", 1, read_manifest(path)))
+        document = protocol.metadata_of("digits", 1, read_manifest(path))
         assert document["metadata"].get("rejection") == expected
         assert "signature_def" in document["metadata"]
 

@@ -23,12 +23,14 @@ class Loads:
 
     def __init__(self) -> None:
         self.keys: list[str] = []
+        self.shared: list[bool] = []
         self.fail: set[str] = set()
         self.before: Callable[[str], None] = lambda key: None
 
-    def __call__(self, version_dir: Path, engine: str) -> SimpleNamespace:
+    def __call__(self, version_dir: Path, engine: str, *, shared: bool) -> SimpleNamespace:
         key = f"{version_dir.parent.name}/{version_dir.name} {engine}"
         self.keys.append(key)
+        self.shared.append(shared)
         self.before(key)
         if key in self.fail:
             raise UserError(f"cannot load {key}")
@@ -74,6 +76,12 @@ def test_the_highest_version_is_meant_and_others_are_asked_for_by_number(root, l
     assert both.get("a", 2, "litert")[0] == 2
     assert both.get("a", 2, "savedmodel")[1] is not both.get("a", 2, "litert")[1]
     assert loads.keys == ["a/10 litert", "a/2 litert", "a/2 savedmodel"]
+
+
+def test_predictors_are_opened_for_several_threads_where_the_shelf_is_for_them(root, loads):
+    Shelf(root).get("b")
+    Shelf(root, shared=True).get("b")
+    assert loads.shared == [False, True]
 
 
 @pytest.mark.parametrize(("name", "version"), [("c", None), ("a", 3), ("a", 11), ("..", None), ("", 1)])

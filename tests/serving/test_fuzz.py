@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer says what is wrong with it: never an internal error, never a failure of the server."""
+"""Requests of nonsense of every kind: each is told what is wrong with it, and none is an internal error."""
 
 import base64
 import random

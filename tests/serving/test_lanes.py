@@ -31,7 +31,7 @@ class Engine:
 def test_what_gathers_while_the_engine_is_busy_goes_in_one_batch():
     engine = Engine()
     engine.go_on.clear()
-    batcher = Batcher("test", max_batch=4, num_workers=1)
+    batcher = Batcher("test", num_workers=1)
     first = batcher.submit(engine, engine, [0])
     while not engine.batches:
         time.sleep(0.001)
@@ -44,7 +44,7 @@ def test_what_gathers_while_the_engine_is_busy_goes_in_one_batch():
 def test_only_items_of_one_owner_share_a_batch_and_a_large_request_stays_whole():
     one, other = Engine(), Engine()
     one.go_on.clear()
-    batcher = Batcher("test", max_batch=4, num_workers=1)
+    batcher = Batcher("test", num_workers=1)
     outcomes = [batcher.submit(one, one, [0])]
     while not one.batches:
         time.sleep(0.001)

@@ -129,7 +129,7 @@ def test_answers_keep_float32_and_write_nan_as_tensorflow_serving_does():
 
 
 def test_status():
-    document = json.loads(protocol.encode_status({1: "", 10: "damaged"}))
+    document = protocol.status_of({1: "", 10: "damaged"})
     ok = {"error_code": "OK", "error_message": ""}
     failed = {"error_code": "FAILED_PRECONDITION", "error_message": "damaged"}
     assert document == {

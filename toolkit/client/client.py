@@ -35,7 +35,7 @@ MAX_PAUSE, MAX_PAUSES = 30.0, 60.0
 
 
 class _Connection:
-    """What both clients are made with."""
+    """The address, limits and retries that both clients are made with."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What is said to a server and what its replies mean, without any transport: TensorFlow Serving's REST protocol."""
+"""Requests to a server and the meaning of its replies, without any transport: TensorFlow Serving's REST protocol."""
 
 import base64
 import json
@@ -92,11 +92,11 @@ def read_batches(images: Any) -> Iterator[list[Picture]]:
     Raises:
         ImageError: neither a picture nor several.
     """
-    pictures, is_single = iter_images(images)
+    pictures, name_of = iter_images(images)
     batch: list[Picture] = []
     num_bytes = 0
     for index, image in enumerate(pictures):
-        picture = _read(image, "the picture" if is_single else f"images[{index}]")
+        picture = _read(image, name_of(index))
         size = len(picture.content) if isinstance(picture.content, bytes) else 0
         if batch and (len(batch) == BATCH_SIZE or num_bytes + size > BATCH_BYTES):
             yield batch

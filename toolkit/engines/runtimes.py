@@ -239,7 +239,7 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing, *, s
         version_dir: the bundle.
         preprocessing: the bundle's.
         shared: several threads will call it all the time: it answers more in all, each call taking longer. OpenVINO
-            then gives each call a processor of its own, which costs a quarter less than two for one after the other.
+            then gives each call a processor of its own, which costs less than several for one after the other.
 
     Raises:
         UserError: no such engine, its runtime is not installed, the processor lacks its arithmetic, the bundle lacks

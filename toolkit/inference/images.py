@@ -4,7 +4,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,36 @@ _LOADING = threading.Lock()  # of pictures that Pillow has only opened: one may 
 _SHOWN = 80  # characters of a path that is none
 
 
-def iter_images(images: Any) -> tuple[Iterable[Any], bool]:
+def iter_images(images: Any) -> tuple[Iterable[Any], Callable[[int], str]]:
     """Tell several pictures from one.
 
     Args:
         images: ``EXPECTED``.
 
     Returns:
-        The pictures, each for ``image_source``, and whether it was one that stood for itself.
+        The pictures, each for ``image_source``, and what gives the name by which messages call the one at an index.
 
     Raises:
         ImageError: neither a picture nor several.
     """
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or hasattr(images, "read"):
-        return [images], True
+        return [images], _one
     if hasattr(images, "__array__"):
         array = _to_array(images, "images")
         if array.dtype.kind in _NAMES_OR_BYTES:
-            return array.ravel().tolist(), array.ndim == 0
-        return (array, False) if array.ndim == 4 else ([array], True)
+            return array.ravel().tolist(), _one if array.ndim == 0 else _one_of_several
+        return (array, _one_of_several) if array.ndim == 4 else ([array], _one)
     if isinstance(images, Iterable) and not isinstance(images, Mapping):
-        return images, False
+        return images, _one_of_several
     raise ImageError(f"expected {EXPECTED}; got {type(images).__name__}")
+
+
+def _one(_: int) -> str:
+    return "the picture"
+
+
+def _one_of_several(index: int) -> str:
+    return f"images[{index}]"
 
 
 def image_source(image: Any, name: str = "the picture") -> ImageSource:

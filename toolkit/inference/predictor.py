@@ -281,10 +281,10 @@ class Predictor:
             yield from rows
 
     def _answer_batches(self, images: Any, batch_size: int) -> Iterator[list[Answer | ImageError]]:
-        pictures, is_single = iter_images(images)
+        pictures, name_of = iter_images(images)
 
         def decode(index: int, picture: Any) -> Decoded:
-            return self._decode(picture, "the picture" if is_single else f"images[{index}]")
+            return self._decode(picture, name_of(index))
 
         size = min(batch_size, self.pictures_at_once)
         for batch in decode_ahead(pictures, decode, batch_size=size):
@@ -356,15 +356,12 @@ class Predictor:
         with self._signatures_lock:
             if not self._signatures:
                 self._signatures = [_open_signatures(*bundle) for bundle in self.bundles]
-        pictures, is_single = iter_images(images)
-        numbered = enumerate(pictures)
+        pictures, name_of = iter_images(images)
+        named = ((name_of(index), picture) for index, picture in enumerate(pictures))
+        sources = ((name, image_source(picture, name)) for name, picture in named)
         batches: list[np.ndarray] = []
-        while batch := list(islice(numbered, batch_size)):
-            sources = {}
-            for index, picture in batch:
-                name = "the picture" if is_single else f"images[{index}]"
-                sources[name] = image_source(picture, name)
-            batches.append(self._features(sources))
+        while batch := dict(islice(sources, batch_size)):
+            batches.append(self._features(batch))
         return np.concatenate(batches) if batches else self._features({"": np.zeros((1, 1, 3), np.uint8)})[:0]
 
     def _features(self, sources: dict[str, ImageSource]) -> np.ndarray:

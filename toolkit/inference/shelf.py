@@ -61,7 +61,7 @@ class Shelf:
         self._max_loaded = max_loaded
         self._max_versions = max_versions
         self._retry_seconds = retry_seconds
-        self._open = {"shared": True} if shared else {}
+        self._shared = shared
         self._slots: dict[Key, _Slot] = {}
         self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
         self._has_dropped = False
@@ -192,7 +192,9 @@ class Shelf:
     def _outcome(self, key: Key, version_dir: Path) -> Predictor | str:
         """The predictor, or the reason why there is none."""
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot(version_dir, key[2], self._retry_seconds))
+            slot = self._slots.get(key)
+            if slot is None:
+                slot = self._slots[key] = _Slot(version_dir, key[2], self._retry_seconds)
             outcome, is_ours = slot.claim()
         if is_ours:
             self._load(key, slot, outcome)
@@ -200,7 +202,7 @@ class Shelf:
 
     def _load(self, key: Key, slot: "_Slot", outcome: Outcome) -> None:
         try:
-            slot.load(**self._open)
+            slot.load(shared=self._shared)
         finally:
             with self._lock:  # together, so that whoever waited finds no more than are kept
                 slot.settle(outcome)
@@ -250,11 +252,11 @@ class _Slot:
         self.outcome = Future()
         return self.outcome, True
 
-    def load(self, **options: bool) -> None:
-        """Load and warm up the version, and keep what came of it for ``settle``."""
+    def load(self, *, shared: bool) -> None:
+        """Load and warm up the version, for one thread or several, and keep what came of it for ``settle``."""
         self._found = f"{self.version_dir}: loading was interrupted"
         try:
-            self._found = _load_warm(self.version_dir, self._engine, **options)
+            self._found = _load_warm(self.version_dir, self._engine, shared=shared)
         except UserError as error:
             self._found = str(error)
             log.error("%s", error)
@@ -271,7 +273,7 @@ class _Slot:
         outcome.set_result(found)
 
 
-def _load_warm(version_dir: Path, engine: str, *, shared: bool = False) -> Predictor:
+def _load_warm(version_dir: Path, engine: str, *, shared: bool) -> Predictor:
     predictor = Predictor.load(version_dir, engine, shared=shared)
     size = predictor.manifest.preprocessing.size
     # An engine's first call takes longer; where several run at once, that of each, and of each size.

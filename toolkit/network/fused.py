@@ -1,4 +1,4 @@
-"""Batch normalisation in one operation instead of a dozen, while a network trains on TensorFlow's CPU."""
+"""Batch normalisation in one operation instead of many, while a network trains on TensorFlow's CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from toolkit.lazy import keras
 def fused_batch_norm(model: "keras.Model") -> Iterator[None]:
     """Train what is trained inside with TensorFlow's fused batch normalisation, where Keras would run it in parts.
 
-    Keras passes over the activations a dozen times, which is most of a training step on a CPU. The fused operation
-    gives the same answers and running averages but for rounding. The layers stay Keras' own: what is saved, exported or
-    called in inference knows nothing of it. Other backends and GPUs compile and fuse by themselves, and nothing
-    changes there.
+    Keras passes over the activations again and again, which a CPU's memory is slow at; ``benchmarks/training.py``
+    measures what that costs. The fused operation gives the same answers and running averages but for rounding. The
+    layers stay Keras' own: what is saved, exported or called in inference knows nothing of it. Other backends and GPUs
+    compile and fuse by themselves, and nothing changes there.
 
     Args:
         model: a flat network; layers that the operation cannot compute keep Keras' way.

@@ -41,13 +41,11 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
             yield
         service.close()
 
-    middleware = [
-        Middleware(EveryRequest, metrics=service.metrics, keys=keys, log_requests=options.access_log),
-    ]
+    middleware = [Middleware(EveryRequest, metrics=service.metrics, keys=keys, log_requests=options.access_log)]
     if options.cors:
-        headers = ["Authorization", "X-API-Key", "Content-Type"]
-        allowed = {"allow_origins": list(options.cors), "allow_methods": ["GET", "POST"], "allow_headers": headers}
-        middleware.insert(0, Middleware(CORSMiddleware, **allowed))  # type: ignore[arg-type]
+        headers, methods = ["Authorization", "X-API-Key", "Content-Type"], ["GET", "POST"]
+        let_in = Middleware(CORSMiddleware, allow_origins=options.cors, allow_methods=methods, allow_headers=headers)
+        middleware.insert(0, let_in)
     errors = (RequestError, HTTPException, ClientDisconnect)  # any other is the middleware's
     return Starlette(
         routes=[route for module in (operations, tf_serving, open_inference, pictures, openapi)

@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import Request
 
@@ -19,10 +19,10 @@ _STEP = 256 << 10  # bytes unpacked at a time, so that a bomb is noticed early
 
 
 class Body:
-    """A body as it came; ``unpack`` gives its content, from whichever thread."""
+    """A body as it came, ``raw``; ``unpack`` gives its content, from whichever thread."""
 
-    def __init__(self, raw: bytes, encoding: str, bodies: "Bodies") -> None:
-        self._raw = raw
+    def __init__(self, encoding: str, bodies: "Bodies", raw: bytes = b"") -> None:
+        self.raw = raw
         self._encoding = encoding
         self._bodies = bodies
         self.reserved = 0
@@ -34,12 +34,12 @@ class Body:
             RequestError: it is damaged, or too large once unpacked.
         """
         if not self._encoding:
-            return self._raw
+            return self.raw
         limit = self._bodies.options.max_body_bytes
         unpacker, content = zlib.decompressobj(_WINDOW_BITS[self._encoding]), bytearray()
         try:
-            for start in range(0, len(self._raw), _STEP):
-                rest = self._raw[start : start + _STEP]
+            for start in range(0, len(self.raw), _STEP):
+                rest = self.raw[start : start + _STEP]
                 while rest and not unpacker.eof:
                     piece = unpacker.decompress(rest, 4 * _STEP)
                     rest = unpacker.unconsumed_tail
@@ -72,13 +72,10 @@ class Bodies:
         encoding = request.headers.get("content-encoding", "").strip().lower().replace("identity", "")
         if encoding and encoding not in _WINDOW_BITS:
             raise RequestError(f"Content-Encoding {encoding[:40]!r} is not known; send gzip, deflate or none", 415)
-        body = Body(b"", encoding, self)
-        try:
-            body._raw = await self._receive(request, body)
+        body = Body(encoding, self)
+        with self._released(body):
+            body.raw = await self._receive(request, body)
             yield body
-        finally:
-            with self._lock:
-                self._held -= body.reserved
 
     @asynccontextmanager
     async def hold(self, content: bytes) -> AsyncIterator[Body]:
@@ -87,10 +84,15 @@ class Bodies:
         Raises:
             RequestError: too many bytes are held already.
         """
-        body = Body(content, "", self)
-        self.reserve(body, len(content))
-        try:
+        body = Body("", self, content)
+        with self._released(body):
+            self.reserve(body, len(content))
             yield body
+
+    @contextmanager
+    def _released(self, body: Body) -> Iterator[None]:
+        try:
+            yield
         finally:
             with self._lock:
                 self._held -= body.reserved

@@ -1,7 +1,6 @@
 """TensorFlow Serving's gRPC services over the same service as HTTP: Predict, GetModelMetadata and GetModelStatus."""
 
 import contextlib
-import json
 import logging
 import math
 import time
@@ -19,7 +18,7 @@ from toolkit.errors import one_line
 from toolkit.inference import Predictor
 from toolkit.machine import cannot_listen
 from toolkit.serving import protocol
-from toolkit.serving.messages import message_type
+from toolkit.serving.messages import DATA_TYPES, message_type
 from toolkit.serving.models import Question
 from toolkit.serving.operation.security import ApiKeys
 from toolkit.serving.options import ServerOptions
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _PREDICTION, _MODELS = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _TYPES = {"image_bytes": "DT_STRING", "pixels": "DT_UINT8"}
-_NUMBERS = {"DT_FLOAT": 1, "DT_UINT8": 4, "DT_STRING": 7}
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -141,11 +139,7 @@ class _Calls:
         self._table = service.table
 
     async def predict(self, request: Any, content: bytes) -> Any:
-        signature = request.model_spec.signature_name or "serving_default"
-        if signature not in SIGNATURES:
-            raise RequestError(
-                f'Serving signature name: "{signature}" not found in signature def; there are {", ".join(SIGNATURES)}'
-            )
+        signature = protocol.known_signature(request.model_spec.signature_name)
         (key, _) = SIGNATURES[signature]
         if set(request.inputs) != {key}:
             given = ", ".join(map(repr, sorted(request.inputs))) or "none"
@@ -176,7 +170,7 @@ class _Calls:
             raise RequestError(f"Metadata field {unknown[0]} is not supported; there is signature_def")
         name, version = await self._target(request.model_spec)
         number, manifest = await to_thread.run_sync(self._table.manifest, name, version)
-        document = json.loads(protocol.encode_metadata(name, number, manifest))["metadata"]["signature_def"]
+        document = {"signature_def": protocol.signatures_of(manifest)}
         signatures = json_format.ParseDict(document, message_type("SignatureDefMap")())
         response: Any = message_type("GetModelMetadataResponse")()
         _set_spec(response.model_spec, name, number, "")
@@ -186,8 +180,7 @@ class _Calls:
 
     async def status(self, request: Any, _: bytes) -> Any:
         statuses = await to_thread.run_sync(self._table.statuses, *await self._target(request.model_spec))
-        document = json.loads(protocol.encode_status(statuses))
-        return json_format.ParseDict(document, message_type("GetModelStatusResponse")())
+        return json_format.ParseDict(protocol.status_of(statuses), message_type("GetModelStatusResponse")())
 
     async def _target(self, spec: Any) -> tuple[str, int | None]:
         if spec.version_label:
@@ -206,14 +199,13 @@ def _read_question(signature: str, tensor: Any, size: tuple[int, int], max_pictu
         RequestError: another type or shape, or values that do not fill it.
     """
     (name, _) = SIGNATURES[signature]
-    if tensor.dtype != _NUMBERS[_TYPES[name]]:
+    if tensor.dtype != DATA_TYPES[_TYPES[name]]:
         raise RequestError(f"inputs[{name!r}]: expected a tensor of {_TYPES[name]}, got type number {tensor.dtype}")
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     ending = [] if name == "image_bytes" else [*size, 3]
     if tensor.tensor_shape.unknown_rank or len(shape) != 1 + len(ending) or shape[1:] != ending or shape[0] < 1:
         raise RequestError(f"inputs[{name!r}]: expected the shape {['pictures', *ending]}, got {shape}")
-    if shape[0] > max_pictures:
-        raise RequestError(f"{shape[0]} pictures in one request; this server takes at most {max_pictures}")
+    protocol.require_few(shape[0], max_pictures)
     pictures: list[bytes] | np.ndarray
     if name == "image_bytes":
         pictures = _filled(name, list(tensor.string_val), shape[0])
@@ -248,8 +240,8 @@ def _write_tensor(tensor: Any, values: Any) -> None:
         tensor.tensor_shape.dim.add(size=size)
     # In the typed fields, as TensorFlow Serving does by default: many clients read float_val.
     if array.dtype.kind in "US":
-        tensor.dtype = _NUMBERS["DT_STRING"]
+        tensor.dtype = DATA_TYPES["DT_STRING"]
         tensor.string_val.extend(text.encode("utf-8", "surrogateescape") for text in array.ravel().tolist())
     else:
-        tensor.dtype = _NUMBERS["DT_FLOAT"]
+        tensor.dtype = DATA_TYPES["DT_FLOAT"]
         tensor.float_val.extend(array.ravel().tolist())

@@ -26,7 +26,7 @@ MAX_BATCH = 4
 
 
 class Lane:
-    """What one bundle's requests share. Threads are started when they are first needed.
+    """The queue and threads that one bundle's requests share; threads are started when they are first needed.
 
     Attributes:
         name: the bundle's.
@@ -113,9 +113,8 @@ class Batcher:
     an engine that answers several calls at once, and two at least: one prepares a batch while the other is inside.
     """
 
-    def __init__(self, name: str, max_batch: int = MAX_BATCH, num_workers: int = 0) -> None:
+    def __init__(self, name: str, num_workers: int = 0) -> None:
         self._jobs: deque[_Job] = deque()
-        self._max_batch = max_batch
         self._wake = threading.Condition()
         self._closed = False
         for _ in range(num_workers or max(2, num_threads())):
@@ -166,7 +165,7 @@ class Batcher:
                     return []
                 self._wake.wait()
             batch = [self._jobs.popleft()]
-            room = self._max_batch - len(batch[0].items)
+            room = MAX_BATCH - len(batch[0].items)
             while self._jobs and self._jobs[0].owner is batch[0].owner and len(self._jobs[0].items) <= room:
                 batch.append(self._jobs.popleft())
                 room -= len(batch[-1].items)

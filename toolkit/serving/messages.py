@@ -35,8 +35,11 @@ _MESSAGES = {
     "GetModelStatusResponse": "1 [ModelVersionStatus] model_version_status",
 }
 
+#: Numbers of a tensor's types.
+DATA_TYPES = {"DT_INVALID": 0, "DT_FLOAT": 1, "DT_UINT8": 4, "DT_STRING": 7}
+
 _ENUMS = {
-    "DataType": {"DT_INVALID": 0, "DT_FLOAT": 1, "DT_UINT8": 4, "DT_STRING": 7},
+    "DataType": DATA_TYPES,
     "Code": {"OK": 0, "FAILED_PRECONDITION": 9},
     "State": {"UNKNOWN": 0, "START": 10, "LOADING": 20, "AVAILABLE": 30, "UNLOADING": 40, "END": 50},
 }

@@ -1,8 +1,7 @@
 """The bundles below a directory as the protocol speaks of them: by name and version, with its errors."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from toolkit.serving.protocol import PredictRequest, RequestError
 
 log = logging.getLogger(__name__)
 
-#: Pictures that are decoded and run at once.
-BATCH_SIZE = 32
 #: Versions of one bundle that stay in memory: the newest, and the one it replaces or is compared with.
 MAX_LOADED_VERSIONS = 2
 #: A version that failed to load is tried again after this long.
@@ -121,17 +118,27 @@ class ModelTable:
         """List the versions in memory of each bundle that has any."""
         return self._shelf.loaded(self.engine)
 
-    def readiness(self) -> dict[str, str]:
-        """Tell of each bundle ``ready``, ``loading`` or why it cannot be loaded. Loading begins where it has not."""
+    def is_ready(self, name: str, version: int | None = None) -> bool:
+        """Tell whether a bundle answers at once. Loading begins where it has not.
+
+        Raises:
+            RequestError: as ``get``.
+        """
+        _, outcome = self.answering(name, version)
+        return outcome.done() and not isinstance(outcome.result(), str)
+
+    def readiness(self) -> tuple[bool, dict[str, str]]:
+        """Tell whether all is loaded, and of each bundle ``ready``, ``loading`` or why it cannot be loaded.
+
+        One that cannot be loaded is told of; the others are served all the same. Loading begins where it has not.
+        """
         found = {}
         for name in self.names():
             try:
-                _, outcome = self.answering(name)
+                found[name] = "ready" if self.is_ready(name) else "loading"
             except RequestError as error:
                 found[name] = str(error)
-            else:
-                found[name] = "ready" if outcome.done() and not isinstance(outcome.result(), str) else "loading"
-        return found
+        return "ready" in found.values() and "loading" not in found.values(), found
 
     def statuses(self, name: str, version: int | None = None) -> dict[int, str]:
         """Give by version the reason why it could not be loaded; empty where nothing is known against it.
@@ -222,35 +229,6 @@ def decode_picture(predictor: Predictor, question: Question, index: int) -> Deco
         raise RequestError(f"{question.place(index)}: {error.reason('the picture')}") from None
 
 
-def answer(predictor: Predictor, request: PredictRequest, decoders: Executor) -> dict[str, Any]:
-    """Answer a request, its pictures decoded side by side: outputs by name, one item per picture.
-
-    For whoever has a thread to wait in; the HTTP server's way is ``service.Service.answer``.
-
-    Raises:
-        RequestError: a value is not what the signature takes; the message says which.
-    """
-    question = as_question(request, predictor)
-
-    def decode(indices: Sequence[int]) -> list[Decoded]:
-        return list(decoders.map(lambda index: decode_picture(predictor, question, index), indices))
-
-    def embed(indices: Sequence[int]) -> np.ndarray:
-        # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
-        # pictures among it, and can name the one at fault.
-        decode(indices)
-        return predictor.features([question.pictures[index] for index in indices])
-
-    if isinstance(question.pictures, np.ndarray):
-        return ranked(predictor, _in_batches(predictor.answer_pixels, question.pictures, BATCH_SIZE))
-    size = min(BATCH_SIZE, predictor.pictures_at_once)
-    if question.signature == "features":
-        return {"features": np.stack(_in_batches(embed, range(len(question)), size))}
-    return ranked(
-        predictor, _in_batches(lambda indices: predictor.answer_decoded(decode(indices)), range(len(question)), size)
-    )
-
-
 def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
     """Give the outputs of the signatures that classify, by name, one item per picture."""
     best = [predictor.top(answer.probabilities, protocol.TOP_K) for answer in answers]
@@ -267,7 +245,3 @@ def ranked(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, Any]:
 def _misnamed_versions(directory: Path) -> list[Path]:
     found = [path for pattern in ("0?*", "*/0?*") for path in sorted(directory.glob(pattern))]
     return [path for path in found if path.name.isascii() and path.name.isdecimal() and path.is_dir()]
-
-
-def _in_batches(run: Callable[[Any], Iterable[Any]], values: Sequence[Any] | np.ndarray, size: int) -> list[Any]:
-    return [answer for i in range(0, len(values), size) for answer in run(values[i : i + size])]

@@ -1,4 +1,4 @@
-"""How the server is run and what it takes, as one record. Standard library only, so that the command line may ask."""
+"""The server's options as one record. Standard library only, so that the command line may ask."""
 
 from dataclasses import dataclass
 from pathlib import Path

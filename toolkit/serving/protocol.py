@@ -70,20 +70,38 @@ def parse_predict(body: bytes, *, max_instances: int) -> PredictRequest:
     signature = document.get("signature_name", _DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
         raise RequestError(f"'signature_name' key must be a string value, got {kind_of(signature)}")
-    signature = signature or _DEFAULT_SIGNATURE
-    if signature not in SIGNATURES:
-        raise RequestError(
-            f'Serving signature name: "{signature}" not found in signature def; there are {", ".join(SIGNATURES)}'
-        )
+    signature = known_signature(signature)
     columnar = "inputs" in document
     if columnar == ("instances" in document):
         found = "both" if columnar else "neither"
         raise RequestError(f"expected exactly one of the keys 'inputs' and 'instances', got {found}")
     name, _ = SIGNATURES[signature]
     values = _column(document["inputs"], name) if columnar else _rows(document["instances"], name)
-    if len(values) > max_instances:
-        raise RequestError(f"{len(values)} instances in one request; this server takes at most {max_instances}")
+    require_few(len(values), max_instances)
     return PredictRequest(signature, values, columnar)
+
+
+def known_signature(name: str) -> str:
+    """Give the signature that a request names, or the default where it names none.
+
+    Raises:
+        RequestError: there is no such signature.
+    """
+    if (name or _DEFAULT_SIGNATURE) in SIGNATURES:
+        return name or _DEFAULT_SIGNATURE
+    raise RequestError(
+        f'Serving signature name: "{name}" not found in signature def; there are {", ".join(SIGNATURES)}'
+    )
+
+
+def require_few(number: int, limit: int) -> None:
+    """Refuse a request of more pictures than are taken.
+
+    Raises:
+        RequestError: says how many are.
+    """
+    if number > limit:
+        raise RequestError(f"{number} instances in one request; this server takes at most {limit}")
 
 
 def decode_images(request: PredictRequest) -> list[bytes]:
@@ -133,8 +151,8 @@ def encode_answer(outputs: Mapping[str, Any], *, columnar: bool) -> bytes:
     return dump({"predictions": columns})
 
 
-def encode_status(versions: Mapping[int, str]) -> bytes:
-    """Write JSON for the status of versions, highest first; the values say why one cannot be loaded, or are empty."""
+def status_of(versions: Mapping[int, str]) -> dict[str, Any]:
+    """Tell the status of versions, highest first; the values say why one cannot be loaded, or are empty."""
     rows = [
         {
             "version": str(version),
@@ -143,14 +161,13 @@ def encode_status(versions: Mapping[int, str]) -> bytes:
         }
         for version, error in sorted(versions.items(), reverse=True)
     ]
-    return dump({"model_version_status": rows})
+    return {"model_version_status": rows}
 
 
-def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
-    """Write JSON for a version's signatures, from its manifest alone, so that asking never loads TensorFlow.
+def signatures_of(manifest: Manifest) -> dict[str, Any]:
+    """Describe a version's signatures, from its manifest alone, so that asking never loads TensorFlow.
 
-    The manifest does not say how wide the features are, so their width is given as unknown, -1. Where the bundle has a
-    reject threshold, it stands beside the signatures: an answer must not have outputs that its signature lacks.
+    The manifest does not say how wide the features are, so their width is given as unknown, -1.
     """
     num_classes, num_top = len(manifest.labels), min(TOP_K, len(manifest.labels))
     tensors = {
@@ -163,7 +180,7 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
         "novelty": _tensor_info("DT_FLOAT", -1),
     }
     further = ("novelty",) if manifest.novelty is not None else ()
-    signatures = {
+    return {
         key: {
             "inputs": {taken: tensors[taken]},
             "outputs": {output: tensors[output] for output in (*given, *(further if "probabilities" in given else ()))},
@@ -172,15 +189,22 @@ def encode_metadata(name: str, version: int, manifest: Manifest) -> bytes:
         }
         for key, (taken, given) in SIGNATURES.items()
     }
+
+
+def metadata_of(name: str, version: int, manifest: Manifest) -> dict[str, Any]:
+    """Describe a version: its signatures, and the thresholds of what is none of the classes, where it has any.
+
+    These stand beside the signatures: an answer must not have outputs that its signature lacks.
+    """
     spec = {"name": name, "signature_name": "", "version": str(version)}
-    metadata: dict[str, Any] = {"signature_def": {"signature_def": signatures}}
+    metadata: dict[str, Any] = {"signature_def": {"signature_def": signatures_of(manifest)}}
     thresholds = {
         "reject_below": manifest.reject_below,
         "novelty_above": manifest.novelty and manifest.novelty.above,
     }
     if rejection := {key: value for key, value in thresholds.items() if value is not None}:
         metadata["rejection"] = rejection
-    return dump({"model_spec": spec, "metadata": metadata})
+    return {"model_spec": spec, "metadata": metadata}
 
 
 def encode_error(message: str) -> bytes:

@@ -1,26 +1,27 @@
 """The application run by uvicorn: listen, load, answer, end cleanly."""
 
 import asyncio
-import contextlib
 import logging
-import signal
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from toolkit.errors import UserError
 from toolkit.machine import bind_address, cannot_listen
 from toolkit.serving.app import build_app
 from toolkit.serving.models import ModelTable
 from toolkit.serving.operation.logs import configure_logging
-from toolkit.serving.operation.workers import run_workers
+from toolkit.serving.operation.workers import on_signals, run_workers
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
+
+if TYPE_CHECKING:  # as uvicorn declares it: which one it is depends on what is installed
+    from asyncio import Protocol as AutoHTTPProtocol
+else:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,12 @@ BACKLOG = 2048
 WATCH_SECONDS = 1.0
 
 
-def run_server(table: ModelTable, *, host: str, port: int, options: ServerOptions | None = None) -> None:
+def run_server(table: ModelTable, *, host: str, port: int, options: ServerOptions) -> None:
     """Serve ``table`` until SIGINT or SIGTERM, with the newest version of each bundle loaded beforehand.
 
     Raises:
         UserError: the address cannot be listened on.
     """
-    options = options or ServerOptions()
     configure_logging(options)
     if options.grpc_port is not None:  # gRPC says of a failure only that there was one
         bind_address(host, options.grpc_port, "--grpc-port").close()
@@ -66,7 +66,9 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
     ended = threading.Event()
     threading.Thread(target=_watch, args=(table, ended), name="watch bundles", daemon=True).start()
     try:
-        with _signals_end_cleanly():
+        # Having shut down, uvicorn raises the signal it caught once more, whose default action is to die of it. Ending
+        # when asked to is no failure, so that second one is ignored.
+        with on_signals(lambda: None):
             server.run(sockets=[listener])
     finally:
         ended.set()
@@ -121,8 +123,13 @@ def _watch(table: ModelTable, ended: threading.Event) -> None:
             log.exception("the bundles could not be looked through")
 
 
-class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class Connection(AutoHTTPProtocol):
     """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed."""
+
+    # Of each of uvicorn's protocols.
+    cycle: Any
+    loop: asyncio.AbstractEventLoop
+    transport: Any
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -164,18 +171,3 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._timer = None
         if not self._is_answering:
             self.transport.close()
-
-
-@contextlib.contextmanager
-def _signals_end_cleanly() -> Iterator[None]:
-    # Having shut down, uvicorn raises the signal it caught once more, whose default action is to die of it. Ending
-    # when asked to is no failure, so that second one is ignored.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

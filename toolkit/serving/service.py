@@ -20,7 +20,7 @@ from toolkit.inference.predictor import Answer, Decoded
 from toolkit.inference.shelf import Outcome
 from toolkit.serving.bodies import Bodies, Body
 from toolkit.serving.lanes import MAX_BATCH, Lane
-from toolkit.serving.models import BATCH_SIZE, ModelTable, Question, count_pixels, decode_picture, ranked
+from toolkit.serving.models import ModelTable, Question, count_pixels, decode_picture, ranked
 from toolkit.serving.operation.metrics import Metrics
 from toolkit.serving.operation.middleware import INTERNAL
 from toolkit.serving.options import ServerOptions
@@ -28,10 +28,12 @@ from toolkit.serving.protocol import RequestError
 
 log = logging.getLogger(__name__)
 
+#: Pictures of a request that are decoded and run at once.
+BATCH_SIZE = 32
 #: A picture of more pixels is decoded in a thread of its own kind, so that small ones need not wait for it.
 LARGE_PIXELS = 25_000_000
 
-#: Reads a request's content for a predictor, in a decoding thread.
+#: Reads a request's content for a predictor, in a decoding thread; more pictures than are taken it refuses.
 Parse = Callable[[bytes, Predictor], Question]
 T = TypeVar("T")
 
@@ -158,8 +160,6 @@ class Service:
         if isinstance(predictor, str):  # failed just now; asked again, the table knows
             return outcome
         question = parse(body.unpack(), predictor)
-        if len(question) > self.options.max_pictures:
-            raise too_many(len(question), self.options.max_pictures)
         counts = count_pixels(question, self.options.max_pixels)
         prepared = _Prepared(number, predictor, question, counts)
         if len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
@@ -179,7 +179,7 @@ class Service:
         predictor, pictures = prepared.predictor, prepared.question.pictures
         answers: list[Answer] = []
         given_pixels = isinstance(pictures, np.ndarray)
-        for chunk in _chunks(len(pictures), min(BATCH_SIZE, predictor.pictures_at_once)):
+        for chunk in _chunks(len(pictures), predictor):
             if given_pixels:
                 decoded: list[Any] = list(pictures[chunk.start : chunk.stop])
             elif prepared.decoded is not None:
@@ -195,7 +195,7 @@ class Service:
     async def _features(self, lane: Lane, prepared: _Prepared, start: float) -> list[np.ndarray]:
         predictor, pictures = prepared.predictor, prepared.question.pictures
         features: list[np.ndarray] = []
-        for chunk in _chunks(len(pictures), min(BATCH_SIZE, predictor.pictures_at_once)):
+        for chunk in _chunks(len(pictures), predictor):
             # The graph decodes for itself. Decoding here first refuses what every other signature refuses, oversized
             # pictures among it, and can name the one at fault.
             await self._decode(lane, prepared, chunk)
@@ -209,11 +209,8 @@ class Service:
         work = [partial(decode_picture, prepared.predictor, prepared.question, index) for index in chunk]
         large = [prepared.counts[index] > LARGE_PIXELS for index in chunk]
         running = [lane.run(each, large=is_large) for each, is_large in zip(work, large, strict=True)]
-        decoded = await asyncio.gather(*running, return_exceptions=True)
-        for picture in decoded:  # the first in the request's order, whichever failed first
-            if isinstance(picture, BaseException):
-                raise picture
-        return decoded  # type: ignore[return-value]
+        await asyncio.gather(*running, return_exceptions=True)
+        return [picture.result() for picture in running]  # raises the first in their order, whichever failed first
 
     async def _run(
         self, lane: Lane, kind: str, predictor: Predictor, run: Callable[[list[Any]], Sequence[T]], items: list[Any]
@@ -230,11 +227,6 @@ class Service:
         now = time.perf_counter()
         self.metrics.stages.labels(name, stage).observe(now - start)
         return now
-
-
-def too_many(number: int, limit: int) -> RequestError:
-    """Make the error for a request of more pictures than are taken."""
-    return RequestError(f"{number} instances in one request; this server takes at most {limit}")
 
 
 def internal_error(error: Exception) -> RequestError:
@@ -254,5 +246,6 @@ def _features_of(predictor: Predictor) -> Callable[[list[bytes]], list[np.ndarra
     return lambda pictures: list(predictor.features(pictures))
 
 
-def _chunks(number: int, size: int) -> Iterator[range]:
+def _chunks(number: int, predictor: Predictor) -> Iterator[range]:
+    size = min(BATCH_SIZE, predictor.pictures_at_once)
     return (range(start, min(start + size, number)) for start in range(0, number, size))

@@ -1,4 +1,4 @@
-"""What every request passes: ids, keys, figures, the log, other origins."""
+"""The middleware of every request: ids, keys, figures, the log, other origins."""
 
 import hashlib
 import json
@@ -144,6 +144,8 @@ def test_the_description_and_its_page_name_every_route(client_of):
             answer = client.request(method, path)
             assert answer.status_code != 500, path
             assert "Malformed request: " not in answer.text, path  # what is said where there is no such route
+    unsaid = {route.path for route in client.app.routes} - set(document["paths"])
+    assert {path.rpartition(":")[2] for path in unsaid} == {"classify", "regress", "/openapi.json", "/docs"}
     ids = [operation["operationId"] for each in document["paths"].values() for operation in each.values()]
     assert len(ids) == len(set(ids))
     page = client.get("/docs").text

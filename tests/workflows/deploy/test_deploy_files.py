@@ -15,7 +15,7 @@ from toolkit.engines import open_engine
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.lazy import import_openvino
-from toolkit.workflows.deploy import export_tf_serving
+from toolkit.workflows.deploy import export_tf_serving, files
 from toolkit.workflows.deploy.batching import BATCH_SIZES, Batching
 from toolkit.workflows.deploy.files import _compose, _kserve
 
@@ -193,12 +193,15 @@ def test_odd_names_stay_what_they_are(name, tmp_path):
         assert source.replace("$$", "$") == str(tmp_path / name)
 
 
-def test_what_cannot_be_written_is_said_before_anything_is_measured(bundle, bundle_copy, tmp_path):
+def test_what_cannot_be_written_is_said_before_anything_is_measured(bundle, bundle_copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "open_engine", None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     for place in ("full", "full/file"):
         with pytest.raises(UserError, match=r"is there already; name a new folder"):
             export_tf_serving(bundle, tmp_path / place)
+    with pytest.raises(UserError, match=r"not a writable folder .*; name another place by --tf-serving"):
+        export_tf_serving(bundle, tmp_path / "full" / "file" / "new")
     shutil.copytree(bundle, tmp_path / "plain")
     with pytest.raises(UserError, match="not a numbered version of a bundle; servers look for NAME/VERSION"):
         export_tf_serving(tmp_path / "plain", tmp_path / "new")

@@ -1,1 +1,1 @@
-"""What whoever operates the server sees of it: processes, figures, the log, keys, and what every request passes."""
+"""The server in operation: its processes, figures, log and keys, and the middleware that every request passes."""

@@ -23,7 +23,7 @@ def configure_logging(options: ServerOptions) -> None:
 
 
 class LogForm(NamedTuple):
-    """How this process logs, for another one to log alike; see ``current_form``.
+    """The way this process logs, for another one to log alike; see ``current_form``.
 
     Attributes:
         stream: what is written to, in a form that can be handed to a process.

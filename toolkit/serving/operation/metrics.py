@@ -1,9 +1,6 @@
-"""What the server counts and times, in Prometheus' form."""
+"""The server's counters and times, in Prometheus' form."""
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -50,13 +47,6 @@ class Metrics:
             "toolkit_loaded_versions", "Versions in memory.", ["model"],
             registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
-
-    @contextmanager
-    def stage(self, model: str, stage: str) -> Iterator[None]:
-        """Time a stage that ends well."""
-        start = time.perf_counter()
-        yield
-        self.stages.labels(model, stage).observe(time.perf_counter() - start)
 
     def page(self) -> bytes:
         """Write all figures, of all processes behind the port."""

@@ -1,4 +1,4 @@
-"""What happens to every request before and after its protocol: an id, a key, figures, a line in the log."""
+"""The middleware of every request, before and after its protocol: an id, a key, figures, a line in the log."""
 
 import asyncio
 import contextvars

@@ -70,12 +70,13 @@ class _Workers:
         self._is_ending = threading.Event()
 
     def run(self) -> None:
-        with _on_signals(self._is_ending.set):
+        with on_signals(self._is_ending.set):
             for index in range(self._options.workers):
                 self._start(index)
             while not self._is_ending.is_set():
-                for sentinel in wait(list(self._running), timeout=0.2):
-                    self._replace(int(sentinel))  # type: ignore[arg-type]
+                ended = wait(list(self._running), timeout=0.2)
+                for sentinel in [sentinel for sentinel in self._running if sentinel in ended]:
+                    self._replace(sentinel)
             self._end()
 
     def _start(self, index: int) -> None:
@@ -152,7 +153,8 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def _on_signals(act: Callable[[], None]) -> Iterator[None]:
+def on_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Do something at SIGINT and SIGTERM until the context ends; in another thread than the first, nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -8,7 +8,7 @@ base64) or as ``pixels`` (UINT8 [n, height, width, 3]). Where no outputs are nam
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from toolkit.serving import protocol
 from toolkit.serving.models import Question
 from toolkit.serving.protocol import RequestError, kind_of
 from toolkit.serving.protocols.routing import json_document, json_response, target
-from toolkit.serving.service import Reply, Service, too_many
+from toolkit.serving.service import Reply, Service
 
 #: The header that says how much of a body is JSON; binary tensors follow it.
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -33,7 +33,7 @@ _CLASSIFIED = ("top_labels", "top_scores", "probabilities", "novelty")
 _DEFAULT = ("top_labels", "top_scores", "novelty")
 
 
-@dataclass
+@dataclass(frozen=True)
 class InferRequest:
     """An infer request taken apart.
 
@@ -45,7 +45,7 @@ class InferRequest:
 
     question: Question
     id: str
-    outputs: dict[str, bool] = field(default_factory=dict)
+    outputs: dict[str, bool]
 
 
 def routes(service: Service) -> list[Route]:
@@ -60,8 +60,7 @@ def routes(service: Service) -> list[Route]:
         return json_document({"live": True})
 
     async def ready(request: Request) -> Response:
-        found = await to_thread.run_sync(table.readiness)
-        is_ready = "ready" in found.values() and "loading" not in found.values()
+        is_ready, _ = await to_thread.run_sync(table.readiness)
         return json_document({"ready": is_ready}, 200 if is_ready else 503)
 
     async def index(request: Request) -> Response:
@@ -75,8 +74,7 @@ def routes(service: Service) -> list[Route]:
 
     async def model_ready(request: Request) -> Response:
         name, version = target(request)
-        _, outcome = await to_thread.run_sync(table.answering, name, version)
-        is_ready = outcome.done() and not isinstance(outcome.result(), str)
+        is_ready = await to_thread.run_sync(table.is_ready, name, version)
         return json_document({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
     async def infer(request: Request) -> Response:
@@ -211,8 +209,7 @@ def _pictures(
         raise RequestError(f"{name}: its shape must be {wanted}, got {shape[:8]}")
     if not shape[0]:
         raise RequestError(f"{name}: no pictures in it")
-    if shape[0] > max_pictures:
-        raise too_many(shape[0], max_pictures)
+    protocol.require_few(shape[0], max_pictures)
     parameters = _parameters(tensor, name)
     if "shared_memory_region" in parameters:
         raise RequestError(f"{name}: shared memory is not supported; send the tensor's data")

@@ -1,4 +1,4 @@
-"""What operates a server asks: is it alive, is it ready, how does it do."""
+"""The routes for whoever operates the server: alive, ready, figures."""
 
 from anyio import to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,9 +17,7 @@ def routes(service: Service) -> list[Route]:
         return json_document({"status": "ok"})
 
     async def ready(request: Request) -> Response:
-        found = await to_thread.run_sync(service.table.readiness)
-        # A bundle that cannot be loaded is told of; the others are served all the same.
-        is_ready = "ready" in found.values() and "loading" not in found.values()
+        is_ready, found = await to_thread.run_sync(service.table.readiness)
         return json_document({"ready": is_ready, "models": found}, 200 if is_ready else 503)
 
     async def metrics(request: Request) -> Response:

@@ -18,7 +18,7 @@ from toolkit.serving import protocol
 from toolkit.serving.models import Question
 from toolkit.serving.protocol import RequestError
 from toolkit.serving.protocols.routing import json_document, target
-from toolkit.serving.service import Reply, Service, too_many
+from toolkit.serving.service import Reply, Service
 
 #: Classes in an answer at most, whatever ``top`` asks for.
 MAX_TOP = 1000
@@ -80,8 +80,7 @@ def _of_form(body: bytes, boundary: bytes, limit: int) -> list[tuple[str, bytes]
     ended = False
 
     def begin() -> None:
-        if len(parts) == limit:
-            raise too_many(limit + 1, limit)
+        protocol.require_few(len(parts) + 1, limit)
         parts.append(("", []))
 
     def field(data: bytes, start: int, end: int) -> None:

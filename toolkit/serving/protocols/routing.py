@@ -1,4 +1,4 @@
-"""What the protocols' routes share: a bundle and version out of a path, JSON out."""
+"""The parts that protocols' routes share: a bundle and version out of a path, JSON out."""
 
 from collections.abc import Mapping
 

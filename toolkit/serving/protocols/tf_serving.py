@@ -10,7 +10,7 @@ from toolkit.inference import Predictor
 from toolkit.serving import protocol
 from toolkit.serving.models import Question, as_question
 from toolkit.serving.protocol import PredictRequest, RequestError
-from toolkit.serving.protocols.routing import json_response, target
+from toolkit.serving.protocols.routing import json_document, json_response, target
 from toolkit.serving.service import Service
 
 
@@ -28,12 +28,12 @@ def routes(service: Service) -> list[Route]:
         if ":" in request.url.path.rpartition("/")[2]:  # as in NAME:predict, which wants a POST
             raise HTTPException(405, headers={"Allow": "POST"})
         statuses = await to_thread.run_sync(table.statuses, *await wanted(request))
-        return json_response(protocol.encode_status(statuses))
+        return json_document(protocol.status_of(statuses))
 
     async def metadata(request: Request) -> Response:
         name, version = await wanted(request)
         number, manifest = await to_thread.run_sync(table.manifest, name, version)
-        return json_response(protocol.encode_metadata(name, number, manifest))
+        return json_document(protocol.metadata_of(name, number, manifest))
 
     async def predict(request: Request) -> Response:
         is_columnar = False

@@ -1,4 +1,4 @@
-"""How many pictures a server should put through a network at once, and how long one may wait for company: measured."""
+"""The settings of a server's batching, from measured times: pictures at once, and how long one waits for others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -9,7 +9,6 @@ from typing import Any
 
 from toolkit.bundle import (
     SAVED_MODEL,
-    Manifest,
     complete_versions,
     find_bundle,
     read_manifest,
@@ -20,10 +19,12 @@ from toolkit.engines import open_engine
 from toolkit.engines.timing import BUSY, processor_share
 from toolkit.errors import UserError
 from toolkit.files import new_folder
+from toolkit.inference.compare import engine_bytes
 from toolkit.machine import processor
 from toolkit.progress import step
 from toolkit.workflows.deploy.batching import Batching, choose_batching, time_batches
 from toolkit.workflows.deploy.model_server import why_not, write_model
+from toolkit.workflows.steps import require_writable
 
 log = logging.getLogger("toolkit")
 
@@ -55,6 +56,7 @@ def export_tf_serving(bundle: str | Path, directory: str | Path) -> dict[str, An
         raise UserError(f"{version_dir}: not a numbered version of a bundle; servers look for NAME/VERSION")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: is there already; name a new folder")
+    require_writable(directory, "--tf-serving")
     manifest = read_manifest(version_dir)
     labels = read_version_labels(version_dir.parent)
     versions = complete_versions(version_dir.parent)
@@ -71,7 +73,7 @@ def export_tf_serving(bundle: str | Path, directory: str | Path) -> dict[str, An
         "compose.yaml": _compose(version_dir.parent.parent, batching, with_openvino=not missing),
         "models.config": _models_config(name, labels),
         "batching.config": _batching_config(batching, milliseconds, version_dir, min(shares)),
-        "kserve.yaml": _kserve(name, batching, _num_bytes(version_dir, manifest)),
+        "kserve.yaml": _kserve(name, batching, engine_bytes(version_dir, "savedmodel")),
     }
     found = None
     with new_folder(directory) as folder:
@@ -93,10 +95,6 @@ def export_tf_serving(bundle: str | Path, directory: str | Path) -> dict[str, An
         "batching": vars(batching),
         "openvino": found,
     }
-
-
-def _num_bytes(version_dir: Path, manifest: Manifest) -> int:
-    return sum((version_dir / file).stat().st_size for file in manifest.files if file.startswith(SAVED_MODEL))
 
 
 def _compose(saved_models: Path, batching: Batching, *, with_openvino: bool) -> str:

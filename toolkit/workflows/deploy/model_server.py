@@ -1,6 +1,5 @@
 """The network as OpenVINO Model Server takes it: pixels in, probabilities out, in OpenVINO's own format."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ _LUMA, _HALF, _WHOLE = (19595.0, 38470.0, 7471.0), 32768.0, 65536.0
 
 def why_not(version_dir: Path) -> str:
     """Say why a bundle cannot be written for OpenVINO Model Server; empty where it can."""
-    if importlib.util.find_spec("openvino") is None:
+    if not ENGINES["openvino"].is_installed:
         return "OpenVINO is not installed: pip install 'toolkit[openvino]'"
     if not (version_dir / FLOAT_LITERT).exists():
         return f"the bundle has no {FLOAT_LITERT}, as an ensemble has none"
