@@ -1,5 +1,6 @@
 """Results of calls: documents that show themselves, make pages and export."""
 
+import inspect
 import json
 import tomllib
 from pathlib import Path
@@ -9,8 +10,12 @@ import pytest
 from PIL import Image
 
 import toolkit
-from toolkit.api.results import Page
+from toolkit.api.options import RUN_FILE, write_options
+from toolkit.api.results import Page, Trained
 from toolkit.errors import UserError
+from toolkit.training.config import apply_overrides, config_as_json
+from toolkit.training.recipes import recipe
+from toolkit.workflows.run_command import RunCommand
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +117,24 @@ def test_arguments_that_a_call_has_not_are_refused(few):
         toolkit.finetune(few, modle="lenet5")
 
 
+def test_run_that_went_on_notes_all_that_it_was_begun_with(tmp_path):
+    command = RunCommand(
+        str(tmp_path / "photos"), "lenet5", "lenet", {"fold 1": "train"}, skip_bad=True, track=("mlflow",)
+    )
+    config = apply_overrides(recipe("lenet"), ["run.batch_size=8", "optimizer.lr=0.5"])
+    (tmp_path / "command.json").write_text(command.as_json())
+    (tmp_path / "config.json").write_text(config_as_json(config))
+    signature = inspect.signature(toolkit.train).parameters
+    options = {name: parameter.default for name, parameter in signature.items()} | {"resume": str(tmp_path)}
+    found = options | Trained(run=str(tmp_path)).resolved(options)
+    assert found["set"] == ("optimizer.lr=0.5", "run.batch_size=8")
+    assert (found["out"], found["resume"]) == (str(tmp_path), None)
+    write_options(tmp_path, "train", found)
+    noted = tomllib.loads((tmp_path / RUN_FILE).read_text())
+    assert noted["data"] == str(tmp_path / "photos")
+    assert (noted["split_folders"], noted["skip_bad"], noted["track"]) == ("train=fold 1", True, ["mlflow"])
+
+
 @pytest.mark.slow
 def test_runs_export_and_bundles_compress(few, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -131,3 +154,8 @@ def test_runs_export_and_bundles_compress(few, tmp_path, monkeypatch):
     assert not again["written"]
     with pytest.raises(UserError, match="nothing was measured"):
         again.report()
+
+    toolkit.train(resume="run", set={"run.epochs": 3})
+    noted = tomllib.loads(Path("run/run.toml").read_text())
+    assert (noted["out"], noted["set"]) == ("run", ["run.epochs=3", "run.batch_size=8"])
+    assert noted["export"] == str(tmp_path / "saved_models" / "mine")

@@ -1,8 +1,7 @@
 """Answers of calls: the document that a command prints with ``--json``, which shows and reports itself."""
 
 import html
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +67,15 @@ class Result(dict[str, Any]):
         """Folder that the call made, which notes its options; None if it made none."""
         return None
 
-    def resolved(self) -> dict[str, Any]:
-        """Options that the call left open, as they were found."""
+    def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Find what the options left open.
+
+        Args:
+            options: of the call, by name.
+
+        Returns:
+            Options that take the place of those.
+        """
         return {}
 
     def _title(self) -> str:
@@ -142,7 +148,7 @@ class Finetuned(Result):
         """The bundle's folder for what is beside the SavedModel."""
         return place_beside(self)
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The network that was chosen, where there were several."""
         chosen = [own for own in self.get("networks", ()) if own["chosen"]]
         return {"model": chosen[0]["name"], "weights": chosen[0]["weights"]} if chosen else {}
@@ -188,10 +194,23 @@ class Trained(Result):
         """The run's directory, of the host that writes there."""
         return Path(self["run"]) if "metrics" in self else None
 
-    def resolved(self) -> dict[str, Any]:
-        """Data, network and recipe, as the run has noted them."""
-        noted = json.loads((Path(self["run"]) / "command.json").read_text(encoding="utf-8"))
-        return {key: noted[key] for key in ("data", "model", "recipe")} | {"resume": None}
+    def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Data, network and recipe, as the run has noted them; of one that went on, all that it was begun with."""
+        from toolkit.training.run_dir import RunDirectory
+        from toolkit.workflows.run_command import RunCommand, changed_settings
+
+        run = RunDirectory(self["run"])
+        noted = RunCommand(**run.command())
+        found = {"data": noted.data, "model": noted.model, "recipe": noted.recipe}
+        if not options["resume"]:
+            return found
+        found |= {"set": changed_settings(noted.recipe, run.config()), "out": self["run"], "resume": None}
+        found |= {name: getattr(noted, name) for name in ("weights", "smoke", "skip_bad", "join_classes", "track")}
+        found["split_folders"] = noted.source.named_splits
+        if exported := noted.export_options():
+            found |= {"export": exported.directory, "examples": exported.num_examples}
+            found |= {"force": exported.force, "formats": exported.formats}
+        return found
 
     def _lines(self) -> list[str]:
         lines = [f"{accuracy_in_words(self['metrics'])}"] if "metrics" in self else []
