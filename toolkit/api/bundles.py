@@ -114,11 +114,11 @@ def ensemble(
 
     return Joined(
         ensemble_bundles(
-            bundles,  # type: ignore[arg-type]
+            bundles,
             export=ExportOptions(Path(out), examples, force),
             crops=crops,
             scales=scales,
-            data=None if data is None else source_of(data, split_folders, join_classes),  # type: ignore[arg-type]
+            data=None if data is None else source_of(data, split_folders, join_classes),
             skip_bad=skip_bad,
         )
     )

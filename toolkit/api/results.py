@@ -201,7 +201,7 @@ class Trained(Result):
 
         run = RunDirectory(self["run"])
         noted = RunCommand(**run.command())
-        found = {"data": noted.data, "model": noted.model, "recipe": noted.recipe}
+        found: dict[str, Any] = {"data": noted.data, "model": noted.model, "recipe": noted.recipe}
         if not options["resume"]:
             return found
         found |= {"set": changed_settings(noted.recipe, run.config()), "out": self["run"], "resume": None}
