@@ -46,11 +46,11 @@ _FLOAT, _QUANTIZED = 1e-3, 0.1
 
 
 class Diagnosis(Result):
-    """What there is on this machine, see ``toolkit.doctor``."""
+    """Findings about this machine, see ``toolkit.doctor``."""
 
     @property
     def healthy(self) -> bool:
-        """Whether all that the package cannot do without is here, and every engine installed answers."""
+        """True if all that the package cannot do without is here, and every engine installed answers."""
         return not any(row["needed"] for row in self["missing"])
 
     def _title(self) -> str:

@@ -107,7 +107,7 @@ def explain(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is to be explained, see ``explain``."""
+    """Options of an explanation, see ``explain``."""
 
     network: Any
     image: Any

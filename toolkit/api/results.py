@@ -46,7 +46,7 @@ class Page:
 
 
 class Result(dict[str, Any]):
-    """What a call came to: the document that its command prints with ``--json``.
+    """The answer of a call: the document that its command prints with ``--json``.
 
     Attributes:
         command: the call's name.
@@ -267,7 +267,7 @@ class Evaluated(Result):
 
 
 class Checked(Result):
-    """What there is in a folder of pictures, see ``toolkit.check``."""
+    """Findings in a folder of pictures, see ``toolkit.check``."""
 
     def _title(self) -> str:
         return f"{self['source']}: {self['n']:,} pictures in {len(self['classes'])} classes"
