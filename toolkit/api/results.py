@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.options import RUN_FILE, write_options
+from toolkit.api.options import write_options
 from toolkit.errors import UserError, one_line
 from toolkit.files import scratch_folder, write_file
 
@@ -213,7 +213,7 @@ class Trained(Result):
         return found
 
     def _lines(self) -> list[str]:
-        lines = [f"{accuracy_in_words(self['metrics'])}"] if "metrics" in self else []
+        lines = [accuracy_in_words(self["metrics"])] if "metrics" in self else []
         return lines + [self[key] for key in ("run", "bundle") if key in self]
 
 
@@ -376,17 +376,3 @@ def accuracy_in_words(metrics: dict[str, Any]) -> str:
     """
     known = {"train": "train ", "val": "validation ", "test": "test "}
     return f"{known.get(metrics['subset'], '')}accuracy {100 * metrics['top1']:.2f} % ({metrics['n']:,} pictures)"
-
-
-__all__ = [
-    "FORMATS",
-    "RUN_FILE",
-    "Checked",
-    "Compressed",
-    "Evaluated",
-    "Finetuned",
-    "Page",
-    "Predictions",
-    "Result",
-    "Trained",
-]
