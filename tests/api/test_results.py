@@ -78,9 +78,17 @@ def test_predictions_of_pictures_that_are_no_files(bundle, few):
         assert found._repr_html_().count("<img") == len(found)
 
 
-@pytest.mark.parametrize("images", [[], "nowhere.jpg", ["*.nothing"], 3])
-def test_nothing_to_predict_is_said(bundle, images):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no pictures were given"),
+        ("nowhere.jpg", "nowhere.jpg: no such file"),
+        (["*.nothing"], "nothing: no file matches"),
+        (3, "expected a path, .*; got int"),
+    ],
+)
+def test_nothing_to_predict_is_said(bundle, images, message):
+    with pytest.raises(UserError, match=message):
         toolkit.predict(bundle, images)
 
 
