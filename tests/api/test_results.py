@@ -134,13 +134,17 @@ def test_run_that_went_on_notes_all_that_it_was_begun_with(tmp_path):
     (tmp_path / "config.json").write_text(config_as_json(config))
     signature = inspect.signature(toolkit.train).parameters
     options = {name: parameter.default for name, parameter in signature.items()} | {"resume": str(tmp_path)}
-    found = options | Trained(run=str(tmp_path)).resolved(options)
+    found = options | Trained(run=str(tmp_path), metrics={}).resolved(options)
     assert found["set"] == ("optimizer.lr=0.5", "run.batch_size=8")
     assert (found["out"], found["resume"]) == (str(tmp_path), None)
     write_options(tmp_path, "train", found)
     noted = tomllib.loads((tmp_path / RUN_FILE).read_text())
     assert noted["data"] == str(tmp_path / "photos")
     assert (noted["split_folders"], noted["skip_bad"], noted["track"]) == ("train=fold 1", True, ["mlflow"])
+
+
+def test_host_that_writes_no_run_looks_for_none(tmp_path):
+    assert Trained(run=str(tmp_path / "elsewhere")).resolved({"resume": True}) == {}
 
 
 @pytest.mark.slow

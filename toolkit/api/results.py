@@ -196,6 +196,8 @@ class Trained(Result):
 
     def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Data, network and recipe, as the run has noted them; of one that went on, all that it was begun with."""
+        if self.place is None:  # the host that writes there notes it, and this one may not see the folder
+            return {}
         from toolkit.training.run_dir import RunDirectory
         from toolkit.workflows.run_command import RunCommand, changed_settings
 
