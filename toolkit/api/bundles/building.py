@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.api.calls import call
 from toolkit.api.options import source_of
@@ -132,7 +132,7 @@ def compress(
         keep_worst=keep_worst,
         page=None if report is None else Path(report),
     )
-    source: Any = source_of(data, split_folders, join_classes)
+    source = source_of(data, split_folders, join_classes)
     place = Path(bundle)
     return Compressed(compress_bundle(place, method, data=source, options=options, skip_bad=skip_bad, force=force))
 
