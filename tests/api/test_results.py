@@ -22,7 +22,8 @@ from toolkit.workflows.run_command import RunCommand
 def finetuned(few, bundle, tmp_path_factory):
     """A network fine-tuned on a few digits, not exported."""
     cache = tmp_path_factory.mktemp("cache")
-    return toolkit.finetune(few, model="lenet5", weights=bundle, cache=cache, unfreeze="none")
+    views = np.int64(1)  # as a loop of somebody's own gives numbers
+    return toolkit.finetune(few, model="lenet5", weights=bundle, views=views, cache=cache, unfreeze="none")
 
 
 def test_finetune_writes_nothing_until_it_is_told_to(finetuned, tmp_path):
@@ -36,7 +37,7 @@ def test_finetune_writes_nothing_until_it_is_told_to(finetuned, tmp_path):
     assert str(path) in repr(finetuned)
     noted = tomllib.loads((path / "assets.extra" / "run.toml").read_text())
     assert noted["model"] == "lenet5"
-    assert noted["formats"] == ["savedmodel"]
+    assert (noted["formats"], noted["views"]) == (["savedmodel"], 1)
     assert noted["out"] == str(tmp_path / "saved_models" / "mine")
     assert "max_ms" not in noted
 

@@ -118,7 +118,7 @@ def finetune(
     finetuning = FinetuneOptions(
         unfreeze=unfreeze,
         views=AugmentedViews(views),
-        head=HeadOptions(solver=head, hidden=tuple(hidden), balanced=balanced),
+        head=HeadOptions(solver=head, hidden=tuple(map(int, hidden)), balanced=balanced),
         unfrozen=unfrozen,
         extraction=Extraction(ray=cluster),
         deadline=None if budget is None else started + seconds(budget),
