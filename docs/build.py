@@ -100,8 +100,8 @@ def python() -> str:
 def _signature(name: str, thing: object) -> list[str]:
     if inspect.isclass(thing) and issubclass(thing, Exception):
         return []
-    parameters = [str(parameter) for parameter in inspect.signature(thing).parameters.values()]
-    kinds = [parameter.kind for parameter in inspect.signature(thing).parameters.values()]
+    given = inspect.signature(thing).parameters.values()
+    parameters, kinds = [str(parameter) for parameter in given], [parameter.kind for parameter in given]
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
         parameters.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     clutter = r"collections\.abc\.|typing\.|os\.(?=PathLike)|toolkit[\w.]*\.(?=[A-Z])|pathlib\."

@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from toolkit.api.bundles import answer_examples as answer_examples
-    from toolkit.api.bundles import benchmark as benchmark
-    from toolkit.api.bundles import compress as compress
-    from toolkit.api.bundles import demo as demo
-    from toolkit.api.bundles import ensemble as ensemble
-    from toolkit.api.bundles import evaluate as evaluate
-    from toolkit.api.bundles import export as export
-    from toolkit.api.bundles import import_model as import_model
-    from toolkit.api.bundles import list_bundles as list_bundles
-    from toolkit.api.bundles import promote_version as promote_version
-    from toolkit.api.bundles import prune_bundles as prune_bundles
-    from toolkit.api.bundles import recommend_engine as recommend_engine
-    from toolkit.api.bundles import roll_back_version as roll_back_version
-    from toolkit.api.bundles import serve as serve
-    from toolkit.api.bundles import verify as verify
-    from toolkit.api.bundles import verify_version as verify_version
+    from toolkit.api.bundles.building import compress as compress
+    from toolkit.api.bundles.building import ensemble as ensemble
+    from toolkit.api.bundles.building import import_model as import_model
+    from toolkit.api.bundles.runtimes import benchmark as benchmark
+    from toolkit.api.bundles.runtimes import demo as demo
+    from toolkit.api.bundles.runtimes import evaluate as evaluate
+    from toolkit.api.bundles.runtimes import export as export
+    from toolkit.api.bundles.runtimes import serve as serve
+    from toolkit.api.bundles.runtimes import verify as verify
+    from toolkit.api.bundles.versions import answer_examples as answer_examples
+    from toolkit.api.bundles.versions import list_bundles as list_bundles
+    from toolkit.api.bundles.versions import promote_version as promote_version
+    from toolkit.api.bundles.versions import prune_bundles as prune_bundles
+    from toolkit.api.bundles.versions import recommend_engine as recommend_engine
+    from toolkit.api.bundles.versions import roll_back_version as roll_back_version
+    from toolkit.api.bundles.versions import verify_version as verify_version
     from toolkit.api.doctor import doctor as doctor
     from toolkit.api.explaining import explain as explain
     from toolkit.api.networks import check as check
@@ -69,8 +69,10 @@ if TYPE_CHECKING:
     from toolkit.spec import Preprocessing as Preprocessing
 
 _NAMES = {
-    "toolkit.api.bundles": "answer_examples benchmark compress demo ensemble evaluate export import_model list_bundles "
-    "promote_version prune_bundles recommend_engine roll_back_version serve verify verify_version",
+    "toolkit.api.bundles.building": "compress ensemble import_model",
+    "toolkit.api.bundles.runtimes": "benchmark demo evaluate export serve verify",
+    "toolkit.api.bundles.versions": "answer_examples list_bundles promote_version prune_bundles recommend_engine "
+    "roll_back_version verify_version",
     "toolkit.api.doctor": "doctor",
     "toolkit.api.explaining": "explain",
     "toolkit.api.networks": "check convert_weights download_weights list_weights models samples verify_weights",

@@ -50,6 +50,15 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{ord(character) - 0xDC00:02x}" if "\udc80" <= character <= "\udcff" else repr(character)[1:-1]
 
 
+def first_line(error: BaseException) -> str:
+    """Give the first line of another library's error; its class where it says nothing.
+
+    >>> first_line(OSError("\\nno such library\\n  at 0x0")), first_line(KeyError())
+    ('no such library', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -> str:
     """One line for a name nobody has: what was given, the nearest known, and where the list is.
 

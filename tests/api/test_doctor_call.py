@@ -1,4 +1,4 @@
-"""What ``toolkit doctor`` says of a machine, whole or not."""
+"""Findings of ``toolkit doctor`` about a machine, whole or not."""
 
 import importlib.metadata
 import json

@@ -61,7 +61,7 @@ def test_pictures_calibrate_an_int8_file(theirs, make_folder, tmp_path):
         ("model.onnx", "labels.txt", "expected a whole model that Keras saved"),
         ("model.keras", "gone.txt", "gone.txt: no such file"),
         ("model.keras", "empty.txt", "expected class names, one a line"),
-        ("model.keras", "two.txt", "3"),
+        ("model.keras", "two.txt", "the network has 3 outputs, but 2 labels were given"),
     ],
 )
 def test_mistakes_are_told(theirs, file, labels, message, tmp_path):

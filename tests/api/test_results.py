@@ -1,5 +1,6 @@
 """Results of calls: documents that show themselves, make pages and export."""
 
+import inspect
 import json
 import tomllib
 from pathlib import Path
@@ -9,15 +10,20 @@ import pytest
 from PIL import Image
 
 import toolkit
-from toolkit.api.results import Page
+from toolkit.api.options import RUN_FILE, write_options
+from toolkit.api.results import Page, Trained
 from toolkit.errors import UserError
+from toolkit.training.config import apply_overrides, config_as_json
+from toolkit.training.recipes import recipe
+from toolkit.workflows.run_command import RunCommand
 
 
 @pytest.fixture(scope="module")
 def finetuned(few, bundle, tmp_path_factory):
     """A network fine-tuned on a few digits, not exported."""
     cache = tmp_path_factory.mktemp("cache")
-    return toolkit.finetune(few, model="lenet5", weights=bundle, cache=cache, unfreeze="none")
+    views = np.int64(1)  # as a loop of somebody's own gives numbers
+    return toolkit.finetune(few, model="lenet5", weights=bundle, views=views, cache=cache, unfreeze="none")
 
 
 def test_finetune_writes_nothing_until_it_is_told_to(finetuned, tmp_path):
@@ -31,7 +37,7 @@ def test_finetune_writes_nothing_until_it_is_told_to(finetuned, tmp_path):
     assert str(path) in repr(finetuned)
     noted = tomllib.loads((path / "assets.extra" / "run.toml").read_text())
     assert noted["model"] == "lenet5"
-    assert noted["formats"] == ["savedmodel"]
+    assert (noted["formats"], noted["views"]) == (["savedmodel"], 1)
     assert noted["out"] == str(tmp_path / "saved_models" / "mine")
     assert "max_ms" not in noted
 
@@ -73,9 +79,17 @@ def test_predictions_of_pictures_that_are_no_files(bundle, few):
         assert found._repr_html_().count("<img") == len(found)
 
 
-@pytest.mark.parametrize("images", [[], "nowhere.jpg", ["*.nothing"], 3])
-def test_nothing_to_predict_is_said(bundle, images):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no pictures were given"),
+        ("nowhere.jpg", "nowhere.jpg: no such file"),
+        (["*.nothing"], "nothing: no file matches"),
+        (3, "expected a path, .*; got int"),
+    ],
+)
+def test_nothing_to_predict_is_said(bundle, images, message):
+    with pytest.raises(UserError, match=message):
         toolkit.predict(bundle, images)
 
 
@@ -112,6 +126,28 @@ def test_arguments_that_a_call_has_not_are_refused(few):
         toolkit.finetune(few, modle="lenet5")
 
 
+def test_run_that_went_on_notes_all_that_it_was_begun_with(tmp_path):
+    command = RunCommand(
+        str(tmp_path / "photos"), "lenet5", "lenet", {"fold 1": "train"}, skip_bad=True, track=("mlflow",)
+    )
+    config = apply_overrides(recipe("lenet"), ["run.batch_size=8", "optimizer.lr=0.5"])
+    (tmp_path / "command.json").write_text(command.as_json())
+    (tmp_path / "config.json").write_text(config_as_json(config))
+    signature = inspect.signature(toolkit.train).parameters
+    options = {name: parameter.default for name, parameter in signature.items()} | {"resume": str(tmp_path)}
+    found = options | Trained(run=str(tmp_path), metrics={}).resolved(options)
+    assert found["set"] == ("optimizer.lr=0.5", "run.batch_size=8")
+    assert (found["out"], found["resume"]) == (str(tmp_path), None)
+    write_options(tmp_path, "train", found)
+    noted = tomllib.loads((tmp_path / RUN_FILE).read_text())
+    assert noted["data"] == str(tmp_path / "photos")
+    assert (noted["split_folders"], noted["skip_bad"], noted["track"]) == ("train=fold 1", True, ["mlflow"])
+
+
+def test_host_that_writes_no_run_looks_for_none(tmp_path):
+    assert Trained(run=str(tmp_path / "elsewhere")).resolved({"resume": True}) == {}
+
+
 @pytest.mark.slow
 def test_runs_export_and_bundles_compress(few, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -131,3 +167,8 @@ def test_runs_export_and_bundles_compress(few, tmp_path, monkeypatch):
     assert not again["written"]
     with pytest.raises(UserError, match="nothing was measured"):
         again.report()
+
+    toolkit.train(resume="run", set={"run.epochs": 3})
+    noted = tomllib.loads(Path("run/run.toml").read_text())
+    assert (noted["out"], noted["set"]) == ("run", ["run.epochs=3", "run.batch_size=8"])
+    assert noted["export"] == str(tmp_path / "saved_models" / "mine")

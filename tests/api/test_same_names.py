@@ -1,4 +1,4 @@
-"""What the command line does, one call does, with options of the same names, and the other way round."""
+"""Each command has a call with options of the same names, and the other way round."""
 
 import inspect
 import os

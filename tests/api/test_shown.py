@@ -86,8 +86,8 @@ def test_bars_end_with_an_error(open_terminal):
         """Fail."""
         with step("failing", 3) as told:
             told(1)
-            raise ValueError
+            raise ValueError("three were too many")
 
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match="three were too many"):
         fail()
     assert not is_shown()

@@ -4,13 +4,15 @@ import tomllib
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import toolkit
-from toolkit.api.options import RUN_FILE, write_options
+from toolkit.api.options import RUN_FILE, source_of, write_options
 from toolkit.cli.main import main
 from toolkit.cli.options import parse
 from toolkit.cli.parser import build_parser
+from toolkit.data.sources.source import Source
 from toolkit.errors import UserError
 
 
@@ -121,6 +123,23 @@ def test_options_written_are_read_back(tmp_path):
             list(value) if isinstance(value, tuple) else type(getattr(arguments, name))(value)
         )
     assert set(tomllib.loads((tmp_path / RUN_FILE).read_text())) == set(options)
+
+
+def test_options_of_python_are_read_back_too(tmp_path):
+    data = Source(tmp_path / "photos", {"fold 1": "train"}, join_classes=True)
+    numbers = {"lr": np.float32(0.5), "views": np.int64(2), "balanced": np.True_, "hidden": np.array([64, 32])}
+    options = {"data": data, "model": "googlenet", "out": "m", "split_folders": None, "join_classes": False} | numbers
+    write_options(tmp_path, "finetune", options)
+    arguments = parse(build_parser(), ["finetune", "--config", str(tmp_path / RUN_FILE)])
+    assert source_of(arguments.data, arguments.split_folders, arguments.join_classes) == data
+    assert (arguments.lr, arguments.views, arguments.balanced, arguments.hidden) == (0.5, 2, True, [64, 32])
+
+
+def test_keywords_add_to_a_source(tmp_path):
+    data = Source(tmp_path, {"fold 1": "train"})
+    assert source_of(data, None, False) == data
+    assert source_of(data, None, True) == Source(tmp_path, {"fold 1": "train"}, join_classes=True)
+    assert source_of(data, {"val": "fold 2"}, False) == Source(tmp_path, {"fold 2": "val"})
 
 
 def test_wrong_option_from_python_is_the_same_error():

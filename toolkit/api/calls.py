@@ -24,7 +24,7 @@ def call(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
         if isinstance(result, Result):
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            result.command, result.options = function.__name__, bound.arguments | result.resolved()
+            result.command, result.options = function.__name__, bound.arguments | result.resolved(bound.arguments)
             if result.place is not None:
                 write_options(result.place, result.command, result.options)
         return result

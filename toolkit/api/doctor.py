@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.calls import call
 from toolkit.api.results import Result
+from toolkit.errors import first_line
 from toolkit.progress import step, track
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ _FLOAT, _QUANTIZED = 1e-3, 0.1
 
 
 class Diagnosis(Result):
-    """What there is on this machine, see ``toolkit.doctor``."""
+    """Findings about this machine, see ``toolkit.doctor``."""
 
     @property
     def healthy(self) -> bool:
-        """Whether all that the package cannot do without is here, and every engine installed answers."""
+        """True if all that the package cannot do without is here, and every engine installed answers."""
         return not any(row["needed"] for row in self["missing"])
 
     def _title(self) -> str:
@@ -186,7 +187,7 @@ def _engines() -> tuple[list[dict[str, Any]], list[str]]:
             probe = _Probe()
             accelerators = [device.name for device in tf.config.list_physical_devices("GPU")]
     except Exception as error:  # whatever is wrong with it is what a person wants to know
-        reason = f"Keras cannot compute: {_first_line(error)}"
+        reason = f"Keras cannot compute: {first_line(error)}"
         return [{"engine": name, "answers": False, "difference": None, "reason": reason} for name in ENGINES], []
     return [probe.row(name) for name in track(list(ENGINES), "asking engines")], accelerators
 
@@ -221,7 +222,7 @@ class _Probe:
         try:
             difference = float(abs(self._answers(name) - self._expected).max())
         except Exception as error:  # every runtime has exceptions of its own
-            return row | {"reason": _first_line(error)}
+            return row | {"reason": first_line(error)}
         most = _FLOAT if engine.float_rank else _QUANTIZED
         if not difference <= most:  # so that NaN is refused too
             return row | {"difference": difference, "reason": f"differs from Keras by {difference:.2g} in probability"}
@@ -289,7 +290,3 @@ def _memory() -> int | None:
     if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -107,7 +107,7 @@ def explain(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is to be explained, see ``explain``."""
+    """Options of an explanation, see ``explain``."""
 
     network: Any
     image: Any
@@ -147,8 +147,10 @@ def _map(asked: _Asked, open_network: _Open) -> _Found:
     explanation = _explanation(asked, open_network)
     from toolkit.explain.words import as_document, describe
 
-    options = {"method": asked.method, "stage": asked.stage, "against": asked.against}
-    heat_maps = [explanation.heat_map(label, **options) for label in asked.classes or [None]]  # type: ignore[arg-type]
+    labels = asked.classes or (None,)
+    heat_maps = [
+        explanation.heat_map(label, method=asked.method, stage=asked.stage, against=asked.against) for label in labels
+    ]
     region = explanation.smallest_region()
     if asked.out:
         from toolkit.explain.draw import draw_explanation

@@ -44,18 +44,19 @@ def source_of(
     """Join a data set's path with what is said about how to read it.
 
     Args:
-        data: a path, or a ``toolkit.Source``, which is left as it is.
+        data: a path, or a ``toolkit.Source``, to which the rest is added.
         split_folders: ``"train=FOLDER,val=FOLDER"``, ``"none"``, or folders by the names of splits.
         join_classes: see ``toolkit.Source``.
     """
     if split_folders is None and not join_classes:
         return data
-    from toolkit.data.sources.source import Source, parse_split_folders
+    from toolkit.data.sources.source import Source, as_source, parse_split_folders
 
+    own = as_source(data)
     if isinstance(split_folders, Mapping):
         split_folders = ",".join(f"{split}={folder}" for split, folder in split_folders.items()) or "none"
-    folders = None if split_folders is None else parse_split_folders(split_folders)
-    return Source(Path(data), folders, join_classes)
+    folders = own.split_folders if split_folders is None else parse_split_folders(split_folders)
+    return Source(own.path, folders, join_classes or own.join_classes)
 
 
 def overrides_of(settings: Mapping[str, Any] | Any) -> tuple[str, ...]:
@@ -81,13 +82,21 @@ def write_options(place: Path, command: str, options: Mapping[str, Any]) -> None
 
     from toolkit import __version__
 
-    table = {name: _plain(value) for name, value in options.items() if _is_option(name, value)}
+    told = _with_source(options)
+    table = {name: _plain(value) for name, value in told.items() if value is not None and not is_for_python(name)}
     head = f"# toolkit {command} --config {RUN_FILE}   (toolkit {__version__})\n"
     write_file(place / RUN_FILE, head + tomli_w.dumps(table))
 
 
-def _is_option(name: str, value: Any) -> bool:
-    return value is not None and not is_for_python(name)
+def _with_source(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Say with options of their own how a data set is read, which its ``Source`` may say."""
+    from toolkit.data.sources.source import as_source
+
+    if options.get("data") is None or "split_folders" not in options:
+        return options
+    source = as_source(source_of(options["data"], options["split_folders"], options["join_classes"]))
+    read = {"data": source.path, "split_folders": source.named_splits, "join_classes": source.join_classes}
+    return {**options, **read}
 
 
 def is_for_python(name: str) -> bool:
@@ -106,4 +115,4 @@ def _plain(value: Any) -> Any:
         return list(overrides_of(value))
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value  # numbers and arrays of NumPy

@@ -100,7 +100,7 @@ def _given(images: Any) -> Iterator[Picture]:
 
 @dataclass(frozen=True)
 class Request:
-    """What answers, and how, see ``predict``."""
+    """A bundle to ask, and how, see ``predict``."""
 
     bundle: str | os.PathLike[str]
     top_k: int = 5
@@ -118,10 +118,10 @@ class Request:
         if self.top_k < 1:
             raise UserError(f"top_k must be at least 1, got {self.top_k}")
         if self.server:
-            return self._require_served()
+            self._require_served()
+            return
         for bundle in self._bundles:
             find_bundle(bundle)
-        return None
 
     @property
     def _bundles(self) -> list[Any]:

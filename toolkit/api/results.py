@@ -1,12 +1,11 @@
 """Answers of calls: the document that a command prints with ``--json``, which shows and reports itself."""
 
 import html
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.options import RUN_FILE, write_options
+from toolkit.api.options import write_options
 from toolkit.errors import UserError, one_line
 from toolkit.files import scratch_folder, write_file
 
@@ -47,7 +46,7 @@ class Page:
 
 
 class Result(dict[str, Any]):
-    """What a call came to: the document that its command prints with ``--json``.
+    """The answer of a call: the document that its command prints with ``--json``.
 
     Attributes:
         command: the call's name.
@@ -68,8 +67,15 @@ class Result(dict[str, Any]):
         """Folder that the call made, which notes its options; None if it made none."""
         return None
 
-    def resolved(self) -> dict[str, Any]:
-        """Options that the call left open, as they were found."""
+    def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Find what the options left open.
+
+        Args:
+            options: of the call, by name.
+
+        Returns:
+            Options that take the place of those.
+        """
         return {}
 
     def _title(self) -> str:
@@ -142,7 +148,7 @@ class Finetuned(Result):
         """The bundle's folder for what is beside the SavedModel."""
         return place_beside(self)
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The network that was chosen, where there were several."""
         chosen = [own for own in self.get("networks", ()) if own["chosen"]]
         return {"model": chosen[0]["name"], "weights": chosen[0]["weights"]} if chosen else {}
@@ -188,13 +194,28 @@ class Trained(Result):
         """The run's directory, of the host that writes there."""
         return Path(self["run"]) if "metrics" in self else None
 
-    def resolved(self) -> dict[str, Any]:
-        """Data, network and recipe, as the run has noted them."""
-        noted = json.loads((Path(self["run"]) / "command.json").read_text(encoding="utf-8"))
-        return {key: noted[key] for key in ("data", "model", "recipe")} | {"resume": None}
+    def resolved(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Data, network and recipe, as the run has noted them; of one that went on, all that it was begun with."""
+        if self.place is None:  # the host that writes there notes it, and this one may not see the folder
+            return {}
+        from toolkit.training.run_dir import RunDirectory
+        from toolkit.workflows.run_command import RunCommand, changed_settings
+
+        run = RunDirectory(self["run"])
+        noted = RunCommand(**run.command())
+        found: dict[str, Any] = {"data": noted.data, "model": noted.model, "recipe": noted.recipe}
+        if not options["resume"]:
+            return found
+        found |= {"set": changed_settings(noted.recipe, run.config()), "out": self["run"], "resume": None}
+        found |= {name: getattr(noted, name) for name in ("weights", "smoke", "skip_bad", "join_classes", "track")}
+        found["split_folders"] = noted.source.named_splits
+        if exported := noted.export_options():
+            found |= {"export": exported.directory, "examples": exported.num_examples}
+            found |= {"force": exported.force, "formats": exported.formats}
+        return found
 
     def _lines(self) -> list[str]:
-        lines = [f"{accuracy_in_words(self['metrics'])}"] if "metrics" in self else []
+        lines = [accuracy_in_words(self["metrics"])] if "metrics" in self else []
         return lines + [self[key] for key in ("run", "bundle") if key in self]
 
 
@@ -248,7 +269,7 @@ class Evaluated(Result):
 
 
 class Checked(Result):
-    """What there is in a folder of pictures, see ``toolkit.check``."""
+    """Findings in a folder of pictures, see ``toolkit.check``."""
 
     def _title(self) -> str:
         return f"{self['source']}: {self['n']:,} pictures in {len(self['classes'])} classes"
@@ -357,17 +378,3 @@ def accuracy_in_words(metrics: dict[str, Any]) -> str:
     """
     known = {"train": "train ", "val": "validation ", "test": "test "}
     return f"{known.get(metrics['subset'], '')}accuracy {100 * metrics['top1']:.2f} % ({metrics['n']:,} pictures)"
-
-
-__all__ = [
-    "FORMATS",
-    "RUN_FILE",
-    "Checked",
-    "Compressed",
-    "Evaluated",
-    "Finetuned",
-    "Page",
-    "Predictions",
-    "Result",
-    "Trained",
-]

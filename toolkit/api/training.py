@@ -163,7 +163,7 @@ def tune(
     search: Sequence[str],
     trials: int = 20,
     jobs: int = 1,
-    metric: str = "val_accuracy",
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy",
     prune: bool = False,
     seed: int = 0,
     recipe: str | None = None,
@@ -209,7 +209,7 @@ def tune(
         trials=trials,
         jobs=jobs,
         seed=seed,
-        metric=metric,  # type: ignore[arg-type]
+        metric=metric,
         prune=prune,
         skip_bad=skip_bad,
     )

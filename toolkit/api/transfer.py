@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.api.calls import call
 from toolkit.api.options import seconds, source_of
@@ -30,7 +30,7 @@ def finetune(
     max_ms: float | None = None,
     max_mb: float | None = None,
     preprocessing: "str | Preprocessing | None" = None,
-    head: str = "auto",
+    head: Literal["auto", "lbfgs", "adam", "ridge"] = "auto",
     hidden: Sequence[int] = (),
     keep_val: bool = False,
     views: int = 1,
@@ -118,7 +118,7 @@ def finetune(
     finetuning = FinetuneOptions(
         unfreeze=unfreeze,
         views=AugmentedViews(views),
-        head=HeadOptions(solver=head, hidden=tuple(hidden), balanced=balanced),  # type: ignore[arg-type]
+        head=HeadOptions(solver=head, hidden=tuple(map(int, hidden)), balanced=balanced),
         unfrozen=unfrozen,
         extraction=Extraction(ray=cluster),
         deadline=None if budget is None else started + seconds(budget),

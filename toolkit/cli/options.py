@@ -61,7 +61,7 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 def _take_defaults(parser: argparse.ArgumentParser, file: str) -> None:
     """Make the file's options the defaults of the command's."""
-    actions = _by_name(parser)
+    actions, configured = _by_name(parser), set()
     for key, value in _read(file).items():
         action = actions.get(key.replace("-", "_"))
         if action is None:
@@ -72,10 +72,10 @@ def _take_defaults(parser: argparse.ArgumentParser, file: str) -> None:
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
             raise UserError(f"{file}: {key} = {value!r}: {error}") from None
         action.required = False
+        configured.add(action.dest)
         if not action.option_strings:
             action.nargs = "*" if action.nargs in ("+", "*") else "?"
     # What the file has no word for comes first on the command line.
-    configured = {actions[key.replace("-", "_")].dest for key in _read(file)}
     parser._actions.sort(key=lambda action: not action.option_strings and action.dest in configured)
 
 

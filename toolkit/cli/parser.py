@@ -4,8 +4,20 @@ import argparse
 from pathlib import Path
 
 from toolkit import __version__
-from toolkit.api.options import seconds
-from toolkit.errors import UserError
+from toolkit.cli.arguments import (
+    add_address,
+    add_bundle,
+    add_crops,
+    add_data,
+    add_engine,
+    add_export,
+    add_formats,
+    add_others,
+    add_reading,
+    add_skip_bad,
+    duration,
+    positive,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,7 +104,7 @@ def _add_networks(commands) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
 
     parser = _command(commands, "check", "examine a folder of pictures: corrupt, duplicate, leaking, imbalanced")
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument("--model", metavar="M", help="also tell which pictures are smaller than this network's input")
     listed = "write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)"
     parser.add_argument("--quarantine", nargs="?", const=True, metavar="FILE", help=listed)
@@ -109,7 +121,7 @@ def _add_training(commands) -> None:
         "train a network on a folder of pictures",
         interrupted="the same command with --resume goes on after the last whole epoch",
     )
-    _add_data(parser, optional=True)
+    add_data(parser, optional=True)
     parser.add_argument("--model", metavar="M", help="see `toolkit models`")
     parser.add_argument("--weights", metavar="RUN|PATH|TAG", help="start from these; by default from fresh ones")
     parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
@@ -119,20 +131,20 @@ def _add_training(commands) -> None:
     parser.add_argument("--resume", nargs="?", const=True, metavar="RUN", help=resumed)
     parser.add_argument("--smoke", action="store_true", help="two epochs, to see that it works")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of host 0, where several hosts train together")
-    parser.add_argument("--num-hosts", type=_positive, metavar="N", help="how many they are; run this on each of them")
+    parser.add_argument("--num-hosts", type=positive, metavar="N", help="how many they are; run this on each of them")
     parser.add_argument("--host-id", type=int, metavar="I", help="which of them this is, from 0")
     tracked = "also note the run in tensorboard, mlflow or wandb, on this machine; once for each"
     parser.add_argument("--track", action="append", default=[], metavar="T", help=tracked)
     parser.add_argument("--export", type=Path, metavar="saved_models/NAME", help="write a bundle's next version")
-    _add_export(parser)
-    _add_formats(parser)
-    _add_skip_bad(parser)
+    add_export(parser)
+    add_formats(parser)
+    add_skip_bad(parser)
 
     searched = "search a training run's settings at random, in one run after another or in several at a time"
     parser = _command(
         commands, "tune", searched, interrupted="the same command with --resume goes on with the trials that are left"
     )
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument("--model", required=True, metavar="M", help="see `toolkit models`")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="SEARCH", help="its directory; a run per trial below"
@@ -142,21 +154,21 @@ def _add_training(commands) -> None:
         "momentum), int, logint, and choice:A,B,C"
     )
     parser.add_argument("--search", action="append", required=True, metavar="KEY=SCALE:...", help=scales)
-    parser.add_argument("--trials", type=_positive, default=20, metavar="N", help="in all (default 20)")
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trials at a time (default 1)")
+    parser.add_argument("--trials", type=positive, default=20, metavar="N", help="in all (default 20)")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials at a time (default 1)")
     parser.add_argument("--metric", default="val_accuracy", metavar="M", help="val_accuracy (default) or val_loss")
     parser.add_argument("--prune", action="store_true", help="stop trials that do worse than the median so far")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the values tried (default 0)")
     parser.add_argument("--recipe", metavar="R", help="{recipes}; by default the network's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as run.epochs=5")
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out, if there is one")
-    _add_skip_bad(parser)
+    add_skip_bad(parser)
 
     parser = _command(commands, "gradcheck", "hold a network's gradients against numerical ones, in float64")
     parser.add_argument("model", metavar="MODEL", help="see `toolkit models`")
-    parser.add_argument("--size", type=_positive, metavar="N", help="of the pictures (default 32, or what it needs)")
-    parser.add_argument("--batch", type=_positive, default=4, metavar="N", help="pictures (default 4)")
-    parser.add_argument("--entries", type=_positive, default=3, metavar="N", help="per variable (default 3)")
+    parser.add_argument("--size", type=positive, metavar="N", help="of the pictures (default 32, or what it needs)")
+    parser.add_argument("--batch", type=positive, default=4, metavar="N", help="pictures (default 4)")
+    parser.add_argument("--entries", type=positive, default=3, metavar="N", help="per variable (default 3)")
     parser.add_argument(
         "--batch-norm", choices=["batch", "running"], default="batch", help="whose statistics (default batch)"
     )
@@ -170,7 +182,7 @@ def _add_transfer(commands) -> None:
         "put a new classifier on a pretrained network and export it",
         interrupted="nothing was exported, and the same command finds the features computed so far in the cache",
     )
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument(
         "--model",
         required=True,
@@ -195,28 +207,28 @@ def _add_transfer(commands) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     parser.add_argument("--head", default="auto", metavar="H", help="{heads} (default auto)")
     parser.add_argument(
-        "--hidden", type=_positive, nargs="+", default=[], metavar="N", help="widths of hidden layers before the logits"
+        "--hidden", type=positive, nargs="+", default=[], metavar="N", help="widths of hidden layers before the logits"
     )
     parser.add_argument(
         "--keep-val", action="store_true", help="hold the folder's own validation pictures out; else they teach too"
     )
-    parser.add_argument("--views", type=_positive, default=1, metavar="K", help="of each picture, cached (default 1)")
+    parser.add_argument("--views", type=positive, default=1, metavar="K", help="of each picture, cached (default 1)")
     parser.add_argument("--balanced", action="store_true", help="weigh all classes alike, whatever their sizes")
     parser.add_argument(
         "--unfreeze", default="auto", metavar="STAGE", help="then train from this stage on; none, or auto by data size"
     )
     parser.add_argument("--gradual", action="store_true", help="unfreeze one stage after another")
     bought = "the best classifier that so long buys, such as 10m: stages train too, and stay if that is better"
-    parser.add_argument("--budget", type=_time, metavar="TIME", help=bought)
+    parser.add_argument("--budget", type=duration, metavar="TIME", help=bought)
     most = "of unfrozen stages (default 5; with --budget at most 12)"
-    parser.add_argument("--epochs", type=_positive, metavar="N", help=most)
+    parser.add_argument("--epochs", type=positive, metavar="N", help=most)
     parser.add_argument("--lr", type=float, metavar="R", help="of unfrozen stages (default 0.003)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of features; by default in the user's cache")
     parser.add_argument("--cluster", metavar="ADDRESS", help="compute features on a Ray cluster; local starts one here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="a page: scores, mistakes, map, doubtful labels")
-    _add_export(parser)
-    _add_formats(parser)
-    _add_skip_bad(parser)
+    add_export(parser)
+    add_formats(parser)
+    add_skip_bad(parser)
 
     parser = _command(commands, "cache", "list, verify and prune the features cached on disk", json=False)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -232,29 +244,29 @@ def _add_transfer(commands) -> None:
 
 def _add_bundles(commands) -> None:
     parser = _command(commands, "evaluate", "measure a bundle's accuracy on pictures that it did not learn from")
-    _add_bundle(parser)
-    _add_data(parser)
+    add_bundle(parser)
+    add_data(parser)
     unseen = "train, val, test or all (default test, else val, else the pictures that did not teach the bundle)"
     parser.add_argument("--subset", metavar="S", help=unseen)
-    _add_others(parser)
-    _add_crops(parser)
-    _add_engine(parser)
-    _add_skip_bad(parser)
+    add_others(parser)
+    add_crops(parser)
+    add_engine(parser)
+    add_skip_bad(parser)
 
     parser = _command(commands, "predict", "classify pictures", json=False)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     form.add_argument("--csv", action="store_true", help="print a table path,label,probability,rejected,... on stdout")
-    _add_bundle(parser)
+    add_bundle(parser)
     kinds = "files, folders, patterns such as 'photos/*.jpg', and - for a list on stdin, one path a line"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
-    parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels per picture (default 5)")
+    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="labels per picture (default 5)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="predict on a Ray cluster; local starts one here")
     asked = "ask this server, such as http://127.0.0.1:8501, for its bundle NAME, NAME/VERSION or NAME/LABEL"
     parser.add_argument("--server", metavar="URL", help=asked)
-    _add_others(parser)
-    _add_crops(parser)
-    _add_engine(parser)
+    add_others(parser)
+    add_crops(parser)
+    add_engine(parser)
 
     parser = _command(
         commands, "explain", "show where in a picture the evidence for a class lies, and what a network saw"
@@ -282,13 +294,13 @@ def _add_bundles(commands) -> None:
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="with the same labels; one will do to export its views"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
-    _add_crops(parser)
+    add_crops(parser)
     parser.add_argument(
         "--data", type=Path, help="the pictures they were trained on: for its accuracy and its reject threshold"
     )
-    _add_reading(parser)
-    _add_export(parser)
-    _add_skip_bad(parser)
+    add_reading(parser)
+    add_export(parser)
+    add_skip_bad(parser)
 
     parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained with Keras")
     parser.set_defaults(handler="import_model")
@@ -299,10 +311,10 @@ def _add_bundles(commands) -> None:
     told = "what it was trained with, if its layers do not tell: imagenet, caffe, inception, none, or fields as JSON"
     parser.add_argument("--preprocessing", metavar="P", help=told)
     parser.add_argument("--data", type=Path, help="pictures to compare engines on, and to calibrate int8 with")
-    _add_reading(parser)
-    _add_export(parser)
-    _add_formats(parser)
-    _add_skip_bad(parser)
+    add_reading(parser)
+    add_export(parser)
+    add_formats(parser)
+    add_skip_bad(parser)
 
     parser = _command(
         commands,
@@ -315,25 +327,25 @@ def _add_bundles(commands) -> None:
     listing = _action(actions, "list", "every version in a directory: state, labels, accuracy, size, date, engines")
     listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
     shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
-    _add_bundle(shown)
-    _add_engine(shown)
+    add_bundle(shown)
+    add_engine(shown)
     meant = "make `--engine recommended` mean this engine, at once also where the bundle is served"
     recommend = _action(actions, "recommend", meant)
-    _add_bundle(recommend)
+    add_bundle(recommend)
     recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
     untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
     recommend.add_argument("--force", action="store_true", help=untrusted)
     compared = "compare a version's files with their checksums, and its engines' answers with its network's"
-    _add_bundle(_action(actions, "verify", compared))
+    add_bundle(_action(actions, "verify", compared))
     promote = _action(actions, "promote", "have a label mean a version, by default the canary's, else the highest")
     rollback = _action(actions, "rollback", "have a label mean the version again that it meant before")
     for action in (promote, rollback):
-        _add_bundle(action)
+        add_bundle(action)
         action.add_argument("--label", default="stable", metavar="L", help="default stable; canary, or any other name")
     rollback.add_argument("--remove", action="store_true", help="take the label away instead")
     prune = _action(actions, "prune", "remove a bundle's old versions, but none with a label or to roll back to")
-    _add_bundle(prune)
-    prune.add_argument("--keep", type=_positive, default=3, metavar="N", help="highest versions (default 3)")
+    add_bundle(prune)
+    prune.add_argument("--keep", type=positive, default=3, metavar="N", help="highest versions (default 3)")
     prune.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
     parser = _command(
@@ -342,12 +354,12 @@ def _add_bundles(commands) -> None:
         "compress a bundle's network and write the bundle's next version",
         interrupted="no version was written; the same command begins again",
     )
-    _add_bundle(parser)
+    add_bundle(parser)
     methods = "{methods}; all but the first four train on; cluster is k-means clustering of the weights"
     parser.add_argument("--method", required=True, metavar="M", help=methods)
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
-    _add_reading(parser)
-    parser.add_argument("--epochs", type=_positive, default=3, metavar="N", help="of more training (default 3)")
+    add_reading(parser)
+    parser.add_argument("--epochs", type=positive, default=3, metavar="N", help="of more training (default 3)")
     parser.add_argument("--learning-rate", type=float, default=1e-5, metavar="R", help="its start (default 1e-5)")
     parser.add_argument("--sparsity", type=float, default=0.5, metavar="S", help="share of zeros (default 0.5)")
     parser.add_argument("--pattern", default="any", metavar="P", help="where zeros may be: {patterns} (default any)")
@@ -360,12 +372,12 @@ def _add_bundles(commands) -> None:
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as an HTML page")
     parser.add_argument("--force", action="store_true", help="write it even if too much accuracy is lost")
-    _add_skip_bad(parser)
+    add_skip_bad(parser)
 
 
 def _add_runtimes(commands) -> None:
     parser = _command(commands, "export", "write a bundle's network for other runtimes, or what other servers need")
-    _add_bundle(parser)
+    add_bundle(parser)
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--onnx", type=Path, metavar="FILE.onnx", help="pixels in, probabilities out")
     others = "files for TensorFlow Serving, KServe and OpenVINO Model Server, with batching as measured; a new folder"
@@ -374,22 +386,22 @@ def _add_runtimes(commands) -> None:
     parser.add_argument("--images", nargs="+", default=[], type=Path, metavar="IMAGE", help=compared)
 
     parser = _command(commands, "benchmark", "time every engine on this machine and recommend one")
-    _add_bundle(parser)
+    add_bundle(parser)
 
     parser = _command(commands, "verify", "give the same pictures to every engine and compare the answers")
-    _add_bundle(parser)
+    add_bundle(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
 
     _add_serve(commands)
 
     parser = _command(commands, "demo", "open the web demo", json=False)
     parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
-    _add_address(parser, port=None, default="$PORT, or 7860")
+    add_address(parser, port=None, default="$PORT, or 7860")
     parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
     users = "let in only whom a file names, by lines USER:PASSWORD"
     parser.add_argument("--auth", default=None, type=Path, metavar="FILE", help=users)
     parser.add_argument("--mcp", action="store_true", help="offer the page's endpoints as tools of an MCP server too")
-    _add_engine(parser)
+    add_engine(parser)
 
 
 def _add_serve(commands) -> None:
@@ -399,15 +411,13 @@ def _add_serve(commands) -> None:
     what = "answer every bundle over HTTP: TensorFlow Serving's REST, Open Inference v2, and pictures as they are"
     parser = _command(commands, "serve", what, json=False)
     parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
-    _add_address(parser, port=8501)
-    _add_engine(parser)
+    add_address(parser, port=8501)
+    add_engine(parser)
     workers = "processes behind the port, each with all bundles in memory and its share of the processors"
-    parser.add_argument(
-        "--workers", type=_positive, default=default.workers, metavar="N", help=f"{workers} (default 1)"
-    )
+    parser.add_argument("--workers", type=positive, default=default.workers, metavar="N", help=f"{workers} (default 1)")
     queue = "requests of one bundle that are worked on or wait; one more is told to come again, with status 429"
     parser.add_argument(
-        "--max-queue", type=_positive, default=default.max_queue, metavar="N", help=f"{queue} (default %(default)s)"
+        "--max-queue", type=positive, default=default.max_queue, metavar="N", help=f"{queue} (default %(default)s)"
     )
     for option, value, unit, of in (
         ("--max-body-mb", default.max_body_bytes >> 20, "MB", "of a request's body, also once unpacked"),
@@ -415,11 +425,11 @@ def _add_serve(commands) -> None:
         ("--max-megapixels", default.max_pixels // 10**6, "N", "of all pictures of a request together"),
     ):
         help_text = f"{of}; a larger one is refused (default %(default)s)"
-        parser.add_argument(option, type=_positive, default=value, metavar=unit, help=help_text)
+        parser.add_argument(option, type=positive, default=value, metavar=unit, help=help_text)
     idle = "a connection without requests is kept so long; longer than a load balancer keeps it (default %(default)s)"
-    parser.add_argument("--keep-alive", type=_positive, default=default.keep_alive, metavar="SECONDS", help=idle)
+    parser.add_argument("--keep-alive", type=positive, default=default.keep_alive, metavar="SECONDS", help=idle)
     grace = "requests in progress get so long to finish at the end (default %(default)s)"
-    parser.add_argument("--grace", type=_positive, default=default.grace, metavar="SECONDS", help=grace)
+    parser.add_argument("--grace", type=positive, default=default.grace, metavar="SECONDS", help=grace)
     keys = "ask for a key whose SHA-256 is in this file, one a line, as `printf %%s KEY | sha256sum` writes it"
     parser.add_argument("--api-keys", type=Path, metavar="FILE", help=keys)
     parser.add_argument("--tls-cert", type=Path, metavar="FILE.pem", help="answer HTTPS, with this certificate")
@@ -429,87 +439,3 @@ def _add_serve(commands) -> None:
     parser.add_argument("--grpc-port", type=int, metavar="N", help="speak gRPC too, there (TensorFlow Serving's: 8500)")
     parser.add_argument("--access-log", action="store_true", help="log a line for every request")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="json: one object a line")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
-
-
-def _time(text: str) -> str:
-    try:
-        seconds(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    kinds = "a folder with one folder of pictures per class, a CSV file path,label, a tar or zip file, or IDX files"
-    parser.add_argument("data", nargs="?" if optional else None, type=Path, metavar="DATA", help=kinds)
-    _add_reading(parser)
-
-
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    named = "which folders of DATA are splits, such as train=fold1,val=fold2, or none; else their names tell"
-    parser.add_argument("--split-folders", metavar="SPLITS", help=named)
-    joined = "make one class of those whose names differ in case, blanks or Unicode form only"
-    parser.add_argument("--join-classes", action="store_true", help=joined)
-
-
-def _add_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="saved_models/NAME, or one version of it")
-
-
-def _add_others(parser: argparse.ArgumentParser) -> None:
-    averaged = "average this one's answers in; once for each"
-    parser.add_argument(
-        "--with", action="append", default=[], type=Path, dest="others", metavar="BUNDLE", help=averaged
-    )
-
-
-def _add_crops(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--crops", type=_positive, default=1, metavar="N", help="crops to average: {crops} (default 1)")
-    parser.add_argument(
-        "--scales", type=_positive, nargs="+", default=[], metavar="S", help="all of them at each shorter side"
-    )
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="auto", metavar="E", help="{engines} (default auto)")
-
-
-def _add_address(parser: argparse.ArgumentParser, *, port: int | None, default: str = "") -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, default=port, help=f"default {default or port}")
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--examples", type=int, default=0, metavar="N", help="held-out pictures to ship in the bundle for the demo"
-    )
-    parser.add_argument("--force", action="store_true", help="write the bundle even if its engines disagree")
-
-
-def _add_formats(parser: argparse.ArgumentParser) -> None:
-    formats = parser.add_mutually_exclusive_group()
-    formats.add_argument(
-        "--formats",
-        type=lambda text: tuple(text.split(",")),
-        default=("savedmodel", "litert", "int8"),
-        metavar="F,...",
-        help="files of the bundle, of {formats}; the SavedModel always (default savedmodel,litert,int8)",
-    )
-    formats.add_argument(
-        "--no-int8",
-        dest="formats",
-        action="store_const",
-        const=("savedmodel", "litert"),
-        help="write no int8 file, which takes the most time",
-    )
-
-
-def _add_skip_bad(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable pictures out")

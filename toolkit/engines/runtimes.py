@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.bundle import FLOAT_LITERT, INT8_LITERT, litert_file
 from toolkit.data.pixels.decode import normalize
-from toolkit.errors import UserError, unknown_name
+from toolkit.errors import UserError, first_line, unknown_name
 from toolkit.files import plain_path
 from toolkit.lazy import import_openvino, keras
 from toolkit.machine import computes_bfloat16, num_threads, processor, sums_bytes_exactly
@@ -264,5 +264,5 @@ def open_engine(name: str, version_dir: Path, preprocessing: Preprocessing, *, s
             options = {"shared": True} if shared and can_share else {}
             return row.engine_class(place / row.file, preprocessing, **options)
     except Exception as error:  # every runtime has exceptions of its own for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{version_dir / row.file}: engine {name!r} cannot load it ({reason})") from error

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +67,7 @@ class HeldOut:
 
 
 def export_ensemble(
-    bundles: Sequence[str | Path],
+    bundles: Sequence[str | os.PathLike[str]],
     directory: str | Path,
     *,
     crops: int = 1,
@@ -118,7 +119,7 @@ def export_ensemble(
 
 
 def require_members(
-    bundles: Sequence[str | Path], crops: int = 1, scales: Sequence[int] = ()
+    bundles: Sequence[str | os.PathLike[str]], crops: int = 1, scales: Sequence[int] = ()
 ) -> list[tuple[Path, Manifest]]:
     """Find bundles that can be averaged, before anything is loaded.
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from toolkit.data.pixels.decode import ImageError, ImageSource, image_errors, read_file, read_rgb
 from toolkit.data.pixels.sizes import MAX_FILE_BYTES
+from toolkit.errors import first_line
 from toolkit.files import no_such_file
 
 #: In words, for messages.
@@ -137,7 +138,7 @@ def _to_array(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except Exception as error:  # whatever the library raises whose array it is
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ImageError(f"{name}: {type(values).__name__} cannot be read as an array ({reason})") from None
 
 

@@ -245,7 +245,7 @@ class RunDirectory:
                 raise UserError(
                     f"{self.path}: cannot go on as it began, the {what} are not those in its {name}; " + self._instead()
                 )
-        changed = _differences(json.loads((self.path / _SETTINGS).read_bytes()), json.loads(files[_SETTINGS]))
+        changed = differences(json.loads((self.path / _SETTINGS).read_bytes()), json.loads(files[_SETTINGS]))
         refused = [
             f"{key} was {json.dumps(before)} and would be {json.dumps(after)}"
             for key, (before, after) in changed.items()
@@ -298,7 +298,7 @@ def _text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
-def _differences(begun: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(begun: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Each setting that differs, as ``group.key``, before and after."""
     pairs = {
         f"{group}.{key}": (begun.get(group, {}).get(key), value)

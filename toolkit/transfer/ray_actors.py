@@ -22,7 +22,7 @@ import numpy as np
 from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.pixels.decode import ImageError, read_file, read_rgb
 from toolkit.engines.extract import open_extractor
-from toolkit.errors import UserError
+from toolkit.errors import UserError, first_line
 from toolkit.files import scratch_folder
 from toolkit.lazy import keras
 from toolkit.machine import num_threads
@@ -78,7 +78,7 @@ def connected(address: str) -> Iterator[None]:
             logging_level=logging.WARNING,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"no Ray cluster at {address!r} ({reason}); `ray start --head` starts one, and --cluster local one of this "
             "machine alone"

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def compress_bundle(
     bundle: str | Path,
     method: str,
     *,
-    data: str | Path,
+    data: str | os.PathLike[str],
     options: CompressionOptions | None = None,
     skip_bad: bool = False,
     force: bool = False,

@@ -1,8 +1,8 @@
 """Several bundles turned into one that averages them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from toolkit.bundle import read_manifest
@@ -11,12 +11,12 @@ from toolkit.workflows.steps import ExportOptions, require_writable, scan
 
 
 def ensemble_bundles(
-    bundles: Sequence[str | Path],
+    bundles: Sequence[str | os.PathLike[str]],
     *,
     export: ExportOptions,
     crops: int = 1,
     scales: Sequence[int] = (),
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
 ) -> dict[str, Any]:
     """Export one or several bundles as one whose SavedModel averages their answers, over several crops if asked.

@@ -15,10 +15,10 @@ from toolkit.data.sources.source import Source, as_source
 from toolkit.errors import UserError
 from toolkit.files import DISK_ERRORS
 from toolkit.lazy import keras
-from toolkit.training.config import TrainConfig, apply_overrides
+from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.hosts import Hosts
 from toolkit.training.recipes import recipe, smoke
-from toolkit.training.run_dir import RunDirectory
+from toolkit.training.run_dir import RunDirectory, differences
 from toolkit.workflows.steps import ExportOptions
 
 # Schedules that divide the run's length.
@@ -151,6 +151,14 @@ def settings_of(
     if "tensorboard" in command.track:
         config = apply_overrides(config, ["run.tensorboard=true"])
     return smoke(config) if command.smoke else config
+
+
+def changed_settings(recipe_name: str, config: TrainConfig) -> tuple[str, ...]:
+    """Write as ``--set`` takes it in what a run's settings differ from those of its recipe."""
+    begun, now = (json.loads(config_as_json(own)) for own in (recipe(recipe_name), config))
+    changed = differences(begun, now)
+    # What "auto" came to was this machine's doing.
+    return tuple(f"{key}={json.dumps(value)}" for key, (before, value) in changed.items() if before != "auto")
 
 
 def changed_length(run: RunDirectory, before: TrainConfig, now: TrainConfig) -> str:

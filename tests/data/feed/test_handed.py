@@ -1,6 +1,7 @@
 """A data set in other people's loops: ``tf.data``, NumPy batches and PyTorch give the same pictures."""
 
 import importlib.util
+import pickle
 
 import numpy as np
 import pytest
@@ -67,6 +68,7 @@ def test_torch_augments_by_the_epoch(photos):
     dataset.set_epoch(1)
     assert torch.equal(first, again)
     assert not torch.equal(first, dataset[2][0])
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[2][0], dataset[2][0])  # as spawned workers get it
     assert first.dtype == torch.float32
     with pytest.raises(IndexError):
         dataset[len(dataset)]

@@ -8,7 +8,7 @@ from toolkit.cli.output import print_json, print_metrics, print_table
 
 
 def evaluate(arguments: Namespace) -> None:
-    from toolkit.api.bundles import evaluate as call
+    from toolkit.api.bundles.runtimes import evaluate as call
 
     report = call(**given(arguments, call))
     if arguments.json:
@@ -35,7 +35,7 @@ def _rejection(report: dict[str, Any]) -> str:
 
 
 def ensemble(arguments: Namespace) -> None:
-    from toolkit.api.bundles import ensemble as call
+    from toolkit.api.bundles.building import ensemble as call
 
     result = call(**given(arguments, call))
     if arguments.json:
@@ -46,7 +46,7 @@ def ensemble(arguments: Namespace) -> None:
 
 
 def compress(arguments: Namespace) -> None:
-    from toolkit.api.bundles import compress as call
+    from toolkit.api.bundles.building import compress as call
 
     result = call(**given(arguments, call))
     if arguments.json:
@@ -73,14 +73,14 @@ def _print_compression(result: dict[str, Any]) -> None:
 
 
 def import_model(arguments: Namespace) -> None:
-    from toolkit.api.bundles import import_model as call
+    from toolkit.api.bundles.building import import_model as call
 
     result = call(**given(arguments, call))
     return print_json(result) if arguments.json else print(result["bundle"])
 
 
 def export(arguments: Namespace) -> None:
-    from toolkit.api.bundles import export as call
+    from toolkit.api.bundles.runtimes import export as call
 
     result = call(**given(arguments, call))
     if arguments.json:
@@ -102,7 +102,7 @@ def _print_served_elsewhere(result: dict[str, Any]) -> None:
 
 
 def benchmark(arguments: Namespace) -> None:
-    from toolkit.api.bundles import benchmark as call
+    from toolkit.api.bundles.runtimes import benchmark as call
 
     report = call(**given(arguments, call))
     if arguments.json:
@@ -115,7 +115,7 @@ def benchmark(arguments: Namespace) -> None:
 
 
 def verify(arguments: Namespace) -> None:
-    from toolkit.api.bundles import verify as call
+    from toolkit.api.bundles.runtimes import verify as call
 
     report = call(**given(arguments, call))
     if arguments.json:
@@ -125,12 +125,12 @@ def verify(arguments: Namespace) -> None:
 
 
 def serve(arguments: Namespace) -> None:
-    from toolkit.api.bundles import serve as call
+    from toolkit.api.bundles.runtimes import serve as call
 
     call(**given(arguments, call))
 
 
 def demo(arguments: Namespace) -> None:
-    from toolkit.api.bundles import demo as call
+    from toolkit.api.bundles.runtimes import demo as call
 
     call(**given(arguments, call))

@@ -9,7 +9,7 @@ from toolkit.cli.output import print_json, print_table
 
 
 def show_examples(arguments: Namespace) -> None:
-    from toolkit.api.bundles import answer_examples as call
+    from toolkit.api.bundles.versions import answer_examples as call
 
     report = call(**given(arguments, call))
     rows = report["rows"]

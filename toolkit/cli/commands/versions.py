@@ -23,7 +23,7 @@ def manage_bundles(arguments: Namespace) -> None:
 
 
 def _list(arguments: Namespace) -> None:
-    from toolkit.api.bundles import list_bundles as call
+    from toolkit.api.bundles.versions import list_bundles as call
 
     rows = call(**given(arguments, call))
     if arguments.json:
@@ -46,7 +46,7 @@ def _list(arguments: Namespace) -> None:
 
 
 def _recommend(arguments: Namespace) -> None:
-    from toolkit.api.bundles import recommend_engine as call
+    from toolkit.api.bundles.versions import recommend_engine as call
 
     result = call(**given(arguments, call))
     if arguments.json:
@@ -55,7 +55,7 @@ def _recommend(arguments: Namespace) -> None:
 
 
 def _verify(arguments: Namespace) -> None:
-    from toolkit.api.bundles import verify_version as call
+    from toolkit.api.bundles.versions import verify_version as call
 
     report = call(**given(arguments, call))
     if arguments.json:
@@ -71,7 +71,7 @@ def _verify(arguments: Namespace) -> None:
 
 
 def _promote(arguments: Namespace) -> None:
-    from toolkit.api.bundles import promote_version as call
+    from toolkit.api.bundles.versions import promote_version as call
 
     result = call(**given(arguments, call))
     if arguments.json:
@@ -83,7 +83,7 @@ def _promote(arguments: Namespace) -> None:
 
 
 def _roll_back(arguments: Namespace) -> None:
-    from toolkit.api.bundles import roll_back_version as call
+    from toolkit.api.bundles.versions import roll_back_version as call
 
     result = call(**given(arguments, call))
     if arguments.json:
@@ -95,7 +95,7 @@ def _roll_back(arguments: Namespace) -> None:
 
 
 def _prune(arguments: Namespace) -> None:
-    from toolkit.api.bundles import prune_bundles as call
+    from toolkit.api.bundles.versions import prune_bundles as call
 
     result = call(**given(arguments, call))
     if arguments.json:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.feed.arrays import CACHE_BYTES, BatchOptions, SubsetPixels, array_batches, training_recipe
+from toolkit.data.feed.arrays import (
+    CACHE_BYTES,
+    BatchOptions,
+    SubsetPixels,
+    TrainingRecipe,
+    array_batches,
+    training_recipe,
+)
 from toolkit.data.feed.split import Split, Subset, split_folder
 from toolkit.data.pixels.decode import normalize
 from toolkit.data.scan.folder import ImageFolder, scan_folder
@@ -141,13 +148,12 @@ class Pipeline:
                 f"augment={self.options.augment!r} mixes the pictures of a batch, and a torch dataset gives them one "
                 "by one; leave mixup and cutmix out, and mix in the loop"
             )
-        return _torch_dataset(self)
+        return _torch_dataset(self, recipe)
 
 
-def _torch_dataset(own: Pipeline) -> Any:
+def _torch_dataset(own: Pipeline, recipe: TrainingRecipe) -> Any:
     import torch
 
-    recipe = training_recipe(own.pictures, own.preprocessing, own.options)
     pixels_of = SubsetPixels(own.pictures, recipe.canvas, 0)  # a loader's workers would copy what is kept
 
     class Pictures(torch.utils.data.Dataset):
@@ -158,6 +164,10 @@ def _torch_dataset(own: Pipeline) -> Any:
         def set_epoch(self, epoch: int) -> None:
             """Set the epoch's number, which decides the augmentation."""
             self.epoch = epoch
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Workers of a loader that are spawned get it by pickle, which finds no class within a function.
+            return _torch_dataset, (own, recipe), {"epoch": self.epoch}
 
         def __len__(self) -> int:
             return len(own.pictures)

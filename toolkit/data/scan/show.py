@@ -18,7 +18,7 @@ _HEIGHT = 56  # pixels of a picture
 
 
 class Shown(Protocol):
-    """What is looked at of a data set, see ``toolkit.data.ImageFolder``."""
+    """The parts of a data set that are shown, see ``toolkit.data.ImageFolder``."""
 
     @property
     def root(self) -> Path: ...

@@ -33,13 +33,17 @@ class Source(os.PathLike[str]):
         """Tell if there is anything at the path."""
         return self.path.exists()
 
+    @property
+    def named_splits(self) -> str | None:
+        """The splits as ``parse_split_folders`` reads them; None where names tell."""
+        if self.split_folders is None:
+            return None
+        return ",".join(f"{split}={folder}" for folder, split in self.split_folders.items()) or "none"
+
     def arguments(self) -> list[str]:
         """Words of a command line that mean this data set."""
-        words = [str(self.path)]
-        if self.split_folders is not None:
-            named = ",".join(f"{split}={folder}" for folder, split in self.split_folders.items())
-            words += ["--split-folders", named or "none"]
-        return words + ["--join-classes"] * self.join_classes
+        splits = [] if self.named_splits is None else ["--split-folders", self.named_splits]
+        return [str(self.path), *splits] + ["--join-classes"] * self.join_classes
 
 
 def as_source(data: "str | os.PathLike[str]") -> Source:

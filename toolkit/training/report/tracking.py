@@ -38,7 +38,7 @@ def require_trackers(names: Sequence[str]) -> None:
 
 
 class Tracker(Protocol):
-    """Where a run is noted.
+    """A run in an experiment tracker.
 
     Attributes:
         identity: by which it is found again there.

@@ -1,0 +1,1 @@
+"""Calls on bundles: make them, run them, look after their versions."""
