@@ -1,12 +1,14 @@
 """The digits' bundle in two versions, and the page served over it once for all tests here."""
 
 import importlib.util
+import io
 import os
 import shutil
 import socket
 import struct
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,23 @@ def served(bundles) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def client(served):
+    """The page's programming interface."""
+    from gradio_client import Client
+
+    return Client(served, verbose=False)
+
+
+@pytest.fixture(scope="session")
+def page(bundles):
+    """Handlers of tab Classify; tests of another tab have a ``page`` of their own."""
+    from toolkit.demo.classifier import Classifier
+    from toolkit.demo.tabs.classify import Classify
+
+    return Classify(Classifier(bundles))
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator:
     """Chromium; without one these tests are skipped, or fail where ``TOOLKIT_REQUIRE_BROWSER`` is 1."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -77,6 +96,26 @@ def browser() -> Iterator:
 def free_port() -> int:
     """A port that nobody listens on."""
     return _free_port()
+
+
+@pytest.fixture
+def sent(upload_folder) -> Callable[[Path], dict[str, str]]:
+    """Copy a file to where uploads lie, and name it as the browser does."""
+    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
+
+
+@pytest.fixture(scope="session")
+def zipped() -> Callable[[dict[str, bytes]], bytes]:
+    """Make a zip file of members by name."""
+
+    def make(members: dict[str, bytes]) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, data in members.items():
+                file.writestr(name, data)
+        return buffer.getvalue()
+
+    return make
 
 
 @pytest.fixture

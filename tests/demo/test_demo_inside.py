@@ -1,4 +1,4 @@
-"""What a network looks at, as the page tells it: without a browser."""
+"""Tab Look inside without a browser: heat maps, features, edges, arithmetic, and X or O by hand."""
 
 import re
 import shutil
@@ -24,19 +24,6 @@ def page(bundles):
     from toolkit.demo.tabs.inside import Inside
 
     return Inside(Classifier(bundles))
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    from gradio_client import Client
-
-    return Client(served, verbose=False)
-
-
-@pytest.fixture
-def sent(upload_folder):
-    """A file that was uploaded, as the browser sends it."""
-    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
 
 
 def test_a_new_picture_is_shown_under_heat_with_the_classes_to_choose_from(page, sent, seven):

@@ -28,26 +28,6 @@ from toolkit.inference.predictor import Prediction
 ROOT = Path(toolkit.__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def page(bundles):
-    from toolkit.demo.tabs.classify import Classify
-
-    return Classify(Classifier(bundles))
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    from gradio_client import Client
-
-    return Client(served, verbose=False)
-
-
-@pytest.fixture
-def sent(upload_folder):
-    """A file that was uploaded, as the browser sends it."""
-    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
-
-
 def test_an_upload_is_answered_with_bars_and_the_time(page, sent, seven):
     picture, card = page.look(sent(seven), "digits/1", "litert")
     assert picture["__type__"] == "update"  # left as it is

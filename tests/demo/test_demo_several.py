@@ -16,23 +16,9 @@ from gradio import EventData
 from toolkit.bundle import read_manifest
 from toolkit.demo import batch, markup
 from toolkit.demo.batch import ARCHIVE_LIMITS, MAX_PICTURES
-from toolkit.demo.classifier import Answer, Classifier
+from toolkit.demo.classifier import Answer
 from toolkit.inference import Predictor
 from toolkit.inference.predictor import Prediction
-
-
-@pytest.fixture(scope="module")
-def page(bundles):
-    from toolkit.demo.tabs.classify import Classify
-
-    return Classify(Classifier(bundles))
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    from gradio_client import Client
-
-    return Client(served, verbose=False)
 
 
 @pytest.fixture
@@ -51,14 +37,6 @@ def send(page, upload_folder):
     return drop
 
 
-def _zip(members: dict[str, bytes], path: Path | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for name, data in members.items():
-            zipped.writestr(name, data)
-    return buffer.getvalue()
-
-
 def _table(tiles: str) -> list[dict[str, str]]:
     (data,) = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]+)"', tiles)
     return list(csv.DictReader(io.StringIO(base64.b64decode(data).decode("utf-8-sig"))))
@@ -69,8 +47,8 @@ def some(digits) -> dict[str, bytes]:
     return {f"{label}/{label}.png": sorted((digits / label).glob("*.png"))[3].read_bytes() for label in "0123"}
 
 
-def test_a_zip_file_is_answered_picture_by_picture_with_a_table_to_take_home(page, send, bundles, some, digits):
-    items, tiles, picture, card = send({"some.zip": _zip(some | {"x/broken.png": b"text", "notes.txt": b"x"})})
+def test_a_zip_file_is_answered_picture_by_picture_with_a_table_to_take_home(page, send, bundles, some, digits, zipped):
+    items, tiles, picture, card = send({"some.zip": zipped(some | {"x/broken.png": b"text", "notes.txt": b"x"})})
     assert [item.name for item in items] == [*some, "x/broken.png"]
     assert tiles.count('class="tk-tile ') == 5
     assert "Left out: notes.txt (not a picture)" in tiles
@@ -108,11 +86,11 @@ def test_a_picture_of_several_is_picked_to_be_seen_large(page, send, some):
         assert "is gone" in page.pick(items, "digits/1", "litert", EventData(None, {"index": index}))[1]
 
 
-def _bomb() -> bytes:
-    return _zip({"a/a.png": b"\0" * (ARCHIVE_LIMITS.size + 1)})
+def _bomb(zipped) -> bytes:
+    return zipped({"a/a.png": b"\0" * (ARCHIVE_LIMITS.size + 1)})
 
 
-def _link() -> bytes:
+def _link(_) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as zipped:
         link = zipfile.ZipInfo("a/link.png")
@@ -125,21 +103,25 @@ def _link() -> bytes:
     ("name", "make", "message"),
     [
         ("bomb.zip", _bomb, "bomb.zip: refused, at a/a.png it swells beyond 60 MB"),
-        ("up.zip", lambda: _zip({"../../up.png": b"x"}), "names a place outside the archive"),
-        ("root.zip", lambda: _zip({"/etc/up.png": b"x"}), "names a place outside the archive"),
+        ("up.zip", lambda pack: pack({"../../up.png": b"x"}), "names a place outside the archive"),
+        ("root.zip", lambda pack: pack({"/etc/up.png": b"x"}), "names a place outside the archive"),
         ("link.zip", _link, "link.zip: no pictures in it"),
-        ("many.zip", lambda: _zip({f"{n}.png": b"" for n in range(10_000)}), "it holds more than 2,000 files"),
-        ("some.zip", lambda: _zip({f"{n}.png": b"" for n in range(201)}), "some.zip: 201 pictures; 200 are answered"),
-        ("text.zip", lambda: b"Dear network", "text.zip: a damaged or encrypted archive"),
-        ("text.tar.gz", lambda: b"Dear network", "text.tar.gz: a damaged or encrypted archive"),
-        ("empty.zip", lambda: _zip({}), "empty.zip: no pictures in it"),
+        ("many.zip", lambda pack: pack({f"{n}.png": b"" for n in range(10_000)}), "it holds more than 2,000 files"),
+        (
+            "some.zip",
+            lambda pack: pack({f"{n}.png": b"" for n in range(201)}),
+            "some.zip: 201 pictures; 200 are answered",
+        ),
+        ("text.zip", lambda _: b"Dear network", "text.zip: a damaged or encrypted archive"),
+        ("text.tar.gz", lambda _: b"Dear network", "text.tar.gz: a damaged or encrypted archive"),
+        ("empty.zip", lambda pack: pack({}), "empty.zip: no pictures in it"),
     ],
 )
 def test_an_archive_that_should_not_be_opened_is_one_line(
-    send, upload_folder, tmp_path, monkeypatch, name, make, message
+    send, zipped, upload_folder, tmp_path, monkeypatch, name, make, message
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    items, tiles, _, card = send({name: make()})
+    items, tiles, _, card = send({name: make(zipped)})
     said = html.unescape(card)
     assert message in said
     assert 'data-state="problem"' in card
@@ -149,25 +131,25 @@ def test_an_archive_that_should_not_be_opened_is_one_line(
     assert list(tmp_path.iterdir()) == []  # nothing of it stays
 
 
-def test_a_full_disk_is_logged_and_not_shown(send, some, monkeypatch, caplog):
+def test_a_full_disk_is_logged_and_not_shown(send, some, monkeypatch, caplog, zipped):
     def fail(*_):
         raise OSError(28, "No space left on device", "/secret/place")
 
     monkeypatch.setattr(batch, "unpack", fail)
-    items, tiles, _, card = send({"some.zip": _zip(some)})
+    items, tiles, _, card = send({"some.zip": zipped(some)})
     assert "Something went wrong" in card
     assert "/secret" not in card
     assert "/secret/place" in caplog.text
     assert (items, tiles) == ((), "")
 
 
-def test_archives_beside_each_other_are_counted_together(send, some):
+def test_archives_beside_each_other_are_counted_together(send, some, zipped):
     opened = []
     unpack = batch.unpack
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toolkit.demo.tabs.classify.MAX_PICTURES", 6)
         patch.setattr(batch, "unpack", lambda *args: opened.append(args) or unpack(*args))
-        items, _, _, card = send({f"{number}.zip": _zip(some) for number in range(5)})
+        items, _, _, card = send({f"{number}.zip": zipped(some) for number in range(5)})
     assert "more than 6 pictures came at once" in html.unescape(card)
     assert (items, len(opened)) == ((), 2)  # the others are not even opened
 
@@ -241,11 +223,11 @@ def test_names_from_outside_stay_text():
     assert "{{" not in shown
 
 
-def test_several_by_the_programming_interface(client, bundles, some, tmp_path):
+def test_several_by_the_programming_interface(client, bundles, some, tmp_path, zipped):
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    (tmp_path / "some.zip").write_bytes(_zip(some))
+    (tmp_path / "some.zip").write_bytes(zipped(some))
     (tmp_path / "letter.png").write_text("Dear network")
     files = [handle_file(tmp_path / name) for name in ("some.zip", "letter.png")]
     told = client.predict(files, "digits/1", "litert", 1, 0.5, api_name="/predict_several")
