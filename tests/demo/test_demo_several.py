@@ -16,13 +16,20 @@ from gradio import EventData
 from toolkit.bundle import read_manifest
 from toolkit.demo import batch, markup
 from toolkit.demo.batch import ARCHIVE_LIMITS, MAX_PICTURES
-from toolkit.demo.classifier import Answer
+from toolkit.demo.classifier import Answer, Classifier
 from toolkit.inference import Predictor
 from toolkit.inference.predictor import Prediction
 
 
+@pytest.fixture(scope="module")
+def several(bundles):
+    from toolkit.demo.tabs.several import Several
+
+    return Several(Classifier(bundles))
+
+
 @pytest.fixture
-def send(page, upload_folder):
+def send(several, upload_folder):
     """Drop files, by their names and contents, and give what is shown last: items, tiles, picture, card."""
 
     def drop(files: dict[str, bytes], ten: bool = False, below: float | None = None):
@@ -31,7 +38,7 @@ def send(page, upload_folder):
             path = upload_folder / name
             path.write_bytes(data)
             sent.append({"path": str(path), "name": name})
-        *_, last = page.answer_batch("digits/1", "litert", EventData(None, {"files": sent}), ten, below)
+        *_, last = several.answer("digits/1", "litert", EventData(None, {"files": sent}), ten, below)
         return last[:4]
 
     return drop
@@ -77,13 +84,13 @@ def test_a_wrong_answer_is_told_by_the_folder_and_a_refused_one_is_not_wrong():
     assert "tk-is-wrong" not in refused
 
 
-def test_a_picture_of_several_is_picked_to_be_seen_large(page, send, some):
+def test_a_picture_of_several_is_picked_to_be_seen_large(several, send, some):
     items, *_ = send({f"{name[0]}.png": data for name, data in some.items()})
-    picture, card, _ = page.pick(items, "digits/1", "litert", EventData(None, {"index": 2}))
+    picture, card, _ = several.pick(items, "digits/1", "litert", EventData(None, {"index": 2}))
     assert Path(picture).read_bytes() == some["2/2.png"]
     assert "2.png" in card
     for index in (9, "x", None, {}):
-        assert "is gone" in page.pick(items, "digits/1", "litert", EventData(None, {"index": index}))[1]
+        assert "is gone" in several.pick(items, "digits/1", "litert", EventData(None, {"index": index}))[1]
 
 
 def _bomb(zipped) -> bytes:
@@ -147,16 +154,16 @@ def test_archives_beside_each_other_are_counted_together(send, some, zipped):
     opened = []
     unpack = batch.unpack
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.demo.tabs.classify.MAX_PICTURES", 6)
+        patch.setattr("toolkit.demo.tabs.several.MAX_PICTURES", 6)
         patch.setattr(batch, "unpack", lambda *args: opened.append(args) or unpack(*args))
         items, _, _, card = send({f"{number}.zip": zipped(some) for number in range(5)})
     assert "more than 6 pictures came at once" in html.unescape(card)
     assert (items, len(opened)) == ((), 2)  # the others are not even opened
 
 
-def test_a_script_that_sends_what_the_page_never_would_is_refused(page, bundles):
+def test_a_script_that_sends_what_the_page_never_would_is_refused(several, bundles):
     def last(files):
-        *_, found = page.answer_batch("digits/1", "litert", EventData(None, {"files": files}))
+        *_, found = several.answer("digits/1", "litert", EventData(None, {"files": files}))
         return found
 
     for files in (None, [], "x", [None, 3]):
@@ -168,14 +175,14 @@ def test_a_script_that_sends_what_the_page_never_would_is_refused(page, bundles)
     assert f"more than {MAX_PICTURES} pictures" in last([{"path": "x", "name": "a"}] * 300)[3]
 
 
-def test_another_threshold_refuses_what_is_less_sure_and_tells_its_price(page, send, some, bundles):
+def test_another_threshold_refuses_what_is_less_sure_and_tells_its_price(several, send, some, bundles):
     items, *_ = send({f"{name[0]}.png": data for name, data in some.items()})
     event = EventData(None, {"below": 0.99})
-    below, _, tiles = page.judge(items, None, "digits/1", "litert", False, event)
+    below, _, tiles = several.judge(items, None, "digits/1", "litert", False, event)
     sure = [item.answer.predictions[0].probability >= 0.99 for item in items]
     assert below == 0.99
     assert [row["rejected"] for row in _table(tiles)] == [str(not own).lower() for own in sure]
-    below, _, tiles = page.judge(items, None, "digits/1", "litert", False, EventData(None, {"below": "x"}))
+    below, _, tiles = several.judge(items, None, "digits/1", "litert", False, EventData(None, {"below": "x"}))
     own = read_manifest(bundles / "digits" / "1").reject_below or 0.0
     assert below is None
     rejected = [str(item.answer.predictions[0].probability < own).lower() for item in items]
@@ -207,12 +214,12 @@ def test_ten_crops_are_the_predictors(page, send, bundles, seven):
     )
 
 
-def test_several_are_answered_again_by_another_network(page, send, some):
+def test_several_are_answered_again_by_another_network(several, send, some):
     items, *_ = send({f"{name[0]}.png": data for name, data in some.items()})
-    *_, (again, tiles) = page.answer_again(items, "digits/2", "savedmodel")
+    *_, (again, tiles) = several.again(items, "digits/2", "savedmodel")
     assert {item.answer.bundle for item in again} == {"digits/2"}
     assert tiles.count('class="tk-tile ') == 4
-    assert next(iter(page.answer_again((), "digits/2", "savedmodel")))[0]["__type__"] == "update"
+    assert next(iter(several.again((), "digits/2", "savedmodel")))[0]["__type__"] == "update"
 
 
 def test_names_from_outside_stay_text():
