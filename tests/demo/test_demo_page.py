@@ -64,6 +64,15 @@ def test_a_script_that_names_a_file_of_the_server_is_not_given_it(page, name, bu
     assert page.take(name, "litert", EventData(None, None))[0] is None
 
 
+@pytest.mark.parametrize("index", [0, 99, "x", None])
+def test_an_example_is_answered_and_one_that_is_gone_explained(page, index):
+    from gradio import EventData
+
+    picture, card, _ = page.show_example("digits/1", "litert", EventData(None, {"index": index}))
+    assert ('data-state="answer"' in card and Path(picture).is_file()) == (index == 0)
+    assert ("This example is gone" in card) == (index != 0)
+
+
 def test_a_file_swept_away_is_explained(page, upload_folder):
     _, card = page.look({"path": str(upload_folder / "gone.png")}, "digits/1", "litert")
     assert "No longer on the server" in card

@@ -9,7 +9,7 @@ import gradio as gr
 from toolkit.data.pixels.decode import ImageError
 from toolkit.demo import markup, uploads
 from toolkit.demo.classifier import Answer, Classifier
-from toolkit.demo.tabs.shared import sentence
+from toolkit.demo.tabs.shared import unreadable_card
 from toolkit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ class Answers:
         try:
             return markup.answer_card(self.classify(picture, how), note), True
         except ImageError as error:
-            title = f"{uploads.file_name(picture)} cannot be read as a picture"
-            return markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture."), False
+            return unreadable_card(picture, error), False
         except UserError as error:
             text = self._classifier.without_paths(error)
             return markup.problem_card("This network cannot be used", text, "Choose another one."), True

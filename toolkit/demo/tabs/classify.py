@@ -179,14 +179,10 @@ class Classify:
         name, count = str(sent.get("name")), sent.get("count")
         several = isinstance(count, int) and count > 1
         note = f"{count:,} files came at once: this is the answer to the first, {name}." if several else ""
-        return self._answers.show({"path": sent.get("path"), "orig_name": name}, How(bundle, engine, ten, below), note)
+        return self._answers.show(shared.sent_file(event), How(bundle, engine, ten, below), note)
 
     def refuse(self, event: gr.EventData) -> str:
-        """Say why files were not even sent."""
-        sent = shared.sent(event)
-        count = sent.get("count")
-        title = f"{count:,} files were not sent" if isinstance(count, int) else f"{sent.get('name')} was not sent"
-        return markup.problem_card(title, str(sent.get("reason")), "Try another picture.")
+        return shared.not_sent_card(event)
 
     def clear(self, bundle: str) -> str:
         return self._answers.nothing_yet(bundle)
@@ -194,13 +190,10 @@ class Classify:
     def show_example(
         self, bundle: str, engine: str, event: gr.EventData, ten: bool = False, below: float | None = None
     ) -> tuple[Any, ...]:
-        try:
-            example = self._classifier.examples(bundle)[int(event.index)]
-            copy = uploads.keep_copy(example.path)
-        except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
-            gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
-            return gr.skip(), gone, gr.skip()
-        return *self._answers.show({"path": copy}, How(bundle, engine, ten, below)), TO_PICTURE
+        picture = shared.clicked_example(self._classifier, bundle, event)
+        if picture is None:
+            return gr.skip(), shared.EXAMPLE_GONE, gr.skip()
+        return *self._answers.show(picture, How(bundle, engine, ten, below)), TO_PICTURE
 
     def predict(self, picture: dict[str, Any] | None, bundle: str, engine: str) -> dict[str, Any]:
         """Classify a picture; the original file's bytes are used.

@@ -241,8 +241,7 @@ class Teaching:
         try:
             answer = visitor.classify(_take(file))
         except ImageError as error:
-            title = f"{uploads.file_name(file)} cannot be read as a picture"
-            return {"answer": markup.problem_card(title, sentence(error.reason("the picture")))}
+            return {"answer": shared.unreadable_card(file, error)}
         return {"answer": markup.answer_card(answer)}
 
     def _download(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
