@@ -261,14 +261,11 @@ class Teaching:
 
     def _backbones(self) -> dict[str, str]:
         """Bundles that a lesson can start from and what each is good for, those for photographs first."""
-        found = {}
-        for bundle in self._classifier.bundles():
-            try:
-                manifest = self._classifier.manifest(bundle)
-            except UserError:  # a damaged bundle is told of where it is chosen
-                continue
-            if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file():
-                found[bundle] = manifest
+        found = {
+            bundle: manifest
+            for bundle, manifest in self._classifier.manifests().items()
+            if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file()
+        }
         by_size = sorted(found, key=lambda bundle: -found[bundle].preprocessing.size[0])
         return {bundle: parts.advice(found[bundle]) for bundle in by_size}
 
