@@ -11,7 +11,7 @@ from toolkit.network import inputs_of
 
 @dataclass(frozen=True)
 class Working:
-    """How a layer's figures come about; each is empty where there is nothing to work out.
+    """The working of a layer's figures; each is empty where there is nothing to work out.
 
     Attributes:
         size: of the output's sides, ``⌊(227 − 11)/4⌋ + 1``; where the sides differ, first down, then across.

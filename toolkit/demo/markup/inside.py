@@ -1,4 +1,4 @@
-"""What a network makes of a picture, as HTML: heat over it, evidence by stage, sheets of maps and filters."""
+"""The markup of tab Look inside: heat over a picture, evidence by stage, sheets of maps and filters."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What the markup of all tabs is made of. Whatever comes from outside is escaped."""
+"""The parts of all tabs' markup. Whatever comes from outside is escaped."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What a network looks at: heat maps, feature maps, edge filters, the arithmetic of its layers, and X or O by hand."""
+"""A network from inside: heat maps, feature maps, edge filters, the arithmetic of its layers, and X or O by hand."""
 
 import functools
 import logging

@@ -31,7 +31,7 @@ _UNFORESEEN = "the lesson broke off; fewer pictures or a smaller network may hel
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be taught: a ``table`` of pictures, on top of the network of the bundle ``backbone``."""
+    """A ``table`` of pictures that is to be taught, on top of the network of the bundle ``backbone``."""
 
     table: Path
     backbone: Path
@@ -98,7 +98,7 @@ class Lesson:
 
     @property
     def seconds(self) -> float:
-        """How long it took, or takes so far; 0 while it waits."""
+        """Seconds that it took, or takes so far; 0 while it waits."""
         return (self._ended or time.monotonic()) - self._began if self._began else 0.0
 
     @property
