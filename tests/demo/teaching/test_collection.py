@@ -131,6 +131,13 @@ def test_quotas_are_told(picture, tmp_path):
         collection.rename(own, " \n")
 
 
+def test_sizes_are_told_in_millions_of_bytes(tmp_path):
+    collection = Collection(tmp_path, Limits(num_bytes=20_000_000))
+    (own, _) = (own["id"] for own in collection.as_document()["classes"])
+    with pytest.raises(UserError, match="30 MB of pictures, and at most 20 MB are taken here"):
+        collection.add(own, "large.png", bytes(30_000_000))
+
+
 def test_the_doctor_shows_copies_conflicts_and_what_is_missing(picture, collection):
     first, second = (own["id"] for own in collection.as_document()["classes"])
     assert collection.examine() == []
