@@ -7,7 +7,7 @@ from PIL import Image
 
 from toolkit.demo.encoding import image_url
 from toolkit.demo.inside.looks import Look, Sheet
-from toolkit.demo.markup.parts import escape, percent
+from toolkit.demo.markup.parts import escape, percent, sides
 from toolkit.draw.filters import FILTERS
 from toolkit.explain import Box, Explainer, HeatMap
 from toolkit.explain.draw import coloured, heat_layer, shown
@@ -126,7 +126,7 @@ def features_view(look: Look, sheet: Sheet, statistics: Sequence[Statistics]) ->
         for index, channel in enumerate(sheet.channels)
     )
     table = "".join(
-        f"<tr{_chosen(one.layer == sheet.layer)}><th>{escape(one.stage)}</th><td>{_sides(one.shape)}</td>"
+        f"<tr{_chosen(one.layer == sheet.layer)}><th>{escape(one.stage)}</th><td>{sides(one.shape)}</td>"
         f"<td>{_figure(one.mean)}</td><td>{_figure(one.largest)}</td><td>{100 * one.zeros:.0f} %</td>"
         f"<td>{one.silent}</td></tr>"
         for one in statistics
@@ -246,10 +246,6 @@ def _true(value: bool) -> str:
 
 def _chosen(is_chosen: bool) -> str:
     return ' class="tk-chosen-row"' if is_chosen else ""
-
-
-def _sides(shape: Sequence[int | None]) -> str:
-    return "×".join("?" if side is None else f"{side:,}" for side in shape)
 
 
 def _figure(value: float) -> str:

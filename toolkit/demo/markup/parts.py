@@ -1,5 +1,6 @@
 """The parts of all tabs' markup. Whatever comes from outside is escaped."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from html import escape as escape_html
 from pathlib import Path
@@ -50,6 +51,15 @@ def milliseconds(value: float) -> str:
     if value < 1:
         return f"{value:.2f} ms"
     return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
+
+
+def sides(shape: Iterable[int | None]) -> str:
+    """Write a shape.
+
+    >>> sides((7, 7, 1024))
+    '7×7×1,024'
+    """
+    return "×".join("?" if side is None else f"{side:,}" for side in shape)
 
 
 def escape(text: str) -> str:
