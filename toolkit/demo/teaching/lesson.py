@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,6 @@ class Order:
     table: Path
     backbone: Path
     report: bool = True
-    formats: tuple[str, ...] = ("savedmodel", "litert")
 
 
 @dataclass
@@ -84,7 +83,7 @@ class Lesson:
     @property
     def bundle(self) -> Path:
         """The network's version directory, once the lesson is done."""
-        return self.folder / BUNDLES / NAME / "1"
+        return self.bundles / NAME / "1"
 
     @property
     def bundles(self) -> Path:
@@ -136,13 +135,7 @@ class Lesson:
         self.folder.mkdir(mode=0o700)
         scratch = self.folder / "tmp"
         scratch.mkdir()
-        order = {
-            "table": str(self._order.table),
-            "backbone": str(self._order.backbone),
-            "report": self._order.report,
-            "formats": self._order.formats,
-        }
-        (self.folder / "lesson.json").write_text(json.dumps(order))
+        (self.folder / "lesson.json").write_text(json.dumps(asdict(self._order), default=str))
         environment = {
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
