@@ -1,13 +1,17 @@
 """The digits' bundle in two versions, and the page served over it once for all tests here."""
 
 import importlib.util
+import io
 import os
 import shutil
 import socket
 import struct
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -57,6 +61,23 @@ def served(bundles) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def client(served):
+    """The page's programming interface."""
+    from gradio_client import Client
+
+    return Client(served, verbose=False)
+
+
+@pytest.fixture(scope="session")
+def page(bundles):
+    """Handlers of tab Classify; tests of another tab have a ``page`` of their own."""
+    from toolkit.demo.classifier import Classifier
+    from toolkit.demo.tabs.classify import Classify
+
+    return Classify(Classifier(bundles))
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator:
     """Chromium; without one these tests are skipped, or fail where ``TOOLKIT_REQUIRE_BROWSER`` is 1."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,9 +95,47 @@ def browser() -> Iterator:
 
 
 @pytest.fixture
+def visitor(browser, served) -> Iterator[Any]:
+    """The page of a fresh visitor. At the end: no errors on the console, and nothing asked of any other host."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, permissions=["camera"])
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    urls: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(served)
+    yield page
+    context.close()
+    assert errors == []
+    assert {urlsplit(url).hostname for url in urls if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
+
+
+@pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on."""
     return _free_port()
+
+
+@pytest.fixture
+def sent(upload_folder) -> Callable[[Path], dict[str, str]]:
+    """Copy a file to where uploads lie, and name it as the browser does."""
+    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
+
+
+@pytest.fixture(scope="session")
+def zipped() -> Callable[[dict[str, bytes]], bytes]:
+    """Make a zip file of members by name."""
+
+    def make(members: dict[str, bytes]) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, data in members.items():
+                file.writestr(name, data)
+        return buffer.getvalue()
+
+    return make
 
 
 @pytest.fixture

@@ -81,19 +81,19 @@ def test_more_rows_than_are_answered_at_once_are_refused(classifier, monkeypatch
         comparison.pairs_of(classifier, BOTH, ENGINES)
 
 
-def test_a_damaged_network_does_not_keep_the_others_from_answering(bundles, tmp_path, seven, upload_folder):
+def test_a_damaged_network_does_not_keep_the_others_from_answering(bundles, tmp_path, seven, sent):
     from toolkit.demo.tabs.compare import Compare
 
     shutil.copytree(bundles / "digits" / "1", tmp_path / "good" / "1")
     bad = Path(shutil.copytree(bundles / "digits" / "1", tmp_path / "bad" / "1"))
     (bad / "assets.extra" / "model.fp32.tflite").write_bytes(b"nonsense")
-    sent = {"path": str(shutil.copy(seven, upload_folder / "seven.png")), "orig_name": "seven.png"}
-    *_, (_, shown, asked) = Compare(Classifier(tmp_path)).look(sent, ["bad/1", "good/1"], ["litert"])
+    picture = sent(seven)
+    *_, (_, shown, asked) = Compare(Classifier(tmp_path)).look(picture, ["bad/1", "good/1"], ["litert"])
     shown = html.unescape(shown)
     assert "bad/1/assets.extra/model.fp32.tflite: checksum differs" in shown
     assert str(tmp_path) not in shown
     assert '<span class="tk-label">7</span>' in shown
-    assert next(iter(Compare(Classifier(tmp_path)).look(sent, ["bad/1", "good/1"], ["litert"], asked)))[1] != shown
+    assert next(iter(Compare(Classifier(tmp_path)).look(picture, ["bad/1", "good/1"], ["litert"], asked)))[1] != shown
 
 
 @pytest.mark.parametrize(
@@ -104,19 +104,17 @@ def test_a_damaged_network_does_not_keep_the_others_from_answering(bundles, tmp_
         ("whole", [["x"], 3], 'data-state="done"'),
     ],
 )
-def test_bad_input_is_explained(classifier, bad_files, upload_folder, kind, bundles_, message):
+def test_bad_input_is_explained(classifier, bad_files, sent, kind, bundles_, message):
     from toolkit.demo.tabs.compare import Compare
 
-    sent = {"path": str(shutil.copy(bad_files[kind], upload_folder / bad_files[kind].name)), "orig_name": "x.jpg"}
-    *_, (_, shown, _) = Compare(classifier).look(sent, bundles_, ["litert"])
+    *_, (_, shown, _) = Compare(classifier).look(sent(bad_files[kind]), bundles_, ["litert"])
     assert message in html.unescape(shown)
 
 
-def test_compare_by_the_programming_interface(served, seven):
-    from gradio_client import Client, handle_file
+def test_compare_by_the_programming_interface(client, seven):
+    from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    client = Client(served, verbose=False)
     told = client.predict(handle_file(seven), ["digits"], ["litert", "auto"], api_name="/compare")
     assert next((row["bundle"], row["predictions"][0]["label"]) for row in told) == ("digits/2", "7")
     with pytest.raises(AppError, match="unknown bundle 'x/1'"):

@@ -1,4 +1,4 @@
-"""What a network looks at, as the page tells it: without a browser."""
+"""Tab Look inside without a browser: heat maps, features, edges, arithmetic, and X or O by hand."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from toolkit.demo.classifier import Classifier
 from toolkit.demo.inside import xo
 from toolkit.demo.inside.looks import MAX_NETWORKS, MAX_PICTURES, Looks
 from toolkit.demo.inside.way import way_in, way_through
-from toolkit.demo.markup.xo import cut
+from toolkit.demo.markup.xo import cut, verdict
 from toolkit.errors import UserError
 from toolkit.spec import Preprocessing
 
@@ -24,19 +24,6 @@ def page(bundles):
     from toolkit.demo.tabs.inside import Inside
 
     return Inside(Classifier(bundles))
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    from gradio_client import Client
-
-    return Client(served, verbose=False)
-
-
-@pytest.fixture
-def sent(upload_folder):
-    """A file that was uploaded, as the browser sends it."""
-    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
 
 
 def test_a_new_picture_is_shown_under_heat_with_the_classes_to_choose_from(page, sent, seven):
@@ -77,10 +64,11 @@ def test_the_smallest_part_that_keeps_the_answer_is_outlined_when_asked_for(page
     _, heat, *_ = page.show("heat", picture, "digits/1", *chosen)
     assert "How little of it is enough for 7?" in heat
     _, heat, *_ = page.search("heat", picture, "digits/1", *chosen)
-    assert ('class="tk-region"' in heat) == ("% of what was seen is enough for 7" in heat)
+    assert 'class="tk-region"' in heat
+    assert "% of what was seen is enough for 7" in heat
     assert "data-search" not in heat
     _, again, *_ = page.show("heat", picture, "digits/1", "3", "auto", "", "")
-    assert ('class="tk-region"' in again) == ('class="tk-region"' in heat)  # kept for another class
+    assert 'class="tk-region"' in again  # kept for another class
     *_, problem = page.search("heat", {"path": "/etc/hostname"}, "digits/1", *chosen)[:2]
     assert "not an upload" in problem.lower()
 
@@ -182,26 +170,28 @@ def test_ink_on_paper_is_exchanged_as_it_is_where_it_is_classified(page, bundles
     assert look.explanation.label == "7"
 
 
-@pytest.mark.parametrize("name", xo.SAMPLES)
-def test_a_board_by_hand_is_what_the_network_answers(name):
+@pytest.mark.parametrize(
+    ("cells", "answer"), [*((cells, name[-1]) for name, cells in xo.SAMPLES.items()), (81 * xo.GROUND, "O")]
+)
+def test_a_board_by_hand_is_what_the_network_answers(cells, answer):
     import keras
 
     from toolkit import create_model
 
-    worked = xo.work(xo.read_board(xo.SAMPLES[name]))
+    worked = xo.work(xo.read_board(cells))
     model = create_model("xo")
     layers = ("stage1_conv", "stage1_relu", "stage1_pool1", "stage1_pool2", "head_logits")
     outputs = keras.Model(model.input, [model.get_layer(layer).output for layer in layers])
-    answers = [keras.ops.convert_to_numpy(answer)[0] for answer in outputs(worked.board[None, :, :, None])]
-    for answer, maps in zip(answers, (worked.maps, worked.rectified, worked.pooled, worked.last), strict=False):
-        np.testing.assert_allclose(np.moveaxis(answer, -1, 0), maps, atol=1e-6)
+    answers = [keras.ops.convert_to_numpy(one)[0] for one in outputs(worked.board[None, :, :, None])]
+    for found, maps in zip(answers[:-1], (worked.maps, worked.rectified, worked.pooled, worked.last), strict=True):
+        np.testing.assert_allclose(np.moveaxis(found, -1, 0), maps, atol=1e-6)
     np.testing.assert_allclose(answers[-1], worked.votes, atol=1e-6)
-    assert worked.answer == name[-1]
+    assert worked.answer == answer
 
 
 def test_numbers_on_the_board_are_cut_off_as_in_the_notes(page):
-    verdict, maps = page.work(xo.SAMPLES["X"])
-    assert "It says: an X" in verdict
+    said, maps = page.work(xo.SAMPLES["X"])
+    assert "It says: an X" in said
     first = re.findall(r'data-row="0" data-column="\d">([^<]*)<', maps.split("mean of nine products")[0])
     assert first[3:] == ["0.77", "−0.11", "0.11", "0.33", "0.55", "−0.11", "0.33"]
     assert cut(2.07 / 4) == "0.51"
@@ -214,10 +204,10 @@ def test_a_board_that_is_none_is_refused(page, cells):
     assert 'data-state="problem"' in page.work(cells)[0]
 
 
-def test_an_empty_board_is_neither():
-    worked = xo.work(xo.read_board("." * 81))
-    assert worked.answer in ("X", "O", "")
-    assert worked.votes.shape == (2,)
+def test_equal_votes_are_neither():
+    worked = replace(xo.work(xo.read_board(xo.SAMPLES["X"])), votes=np.array([0.5, 0.5]))
+    assert worked.answer == ""
+    assert "It says: neither" in verdict(worked)
 
 
 def test_api_gives_the_heat_map_and_the_arithmetic(client, seven, bad_files):

@@ -28,26 +28,6 @@ from toolkit.inference.predictor import Prediction
 ROOT = Path(toolkit.__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def page(bundles):
-    from toolkit.demo.tabs.classify import Classify
-
-    return Classify(Classifier(bundles))
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    from gradio_client import Client
-
-    return Client(served, verbose=False)
-
-
-@pytest.fixture
-def sent(upload_folder):
-    """A file that was uploaded, as the browser sends it."""
-    return lambda path: {"path": str(shutil.copy(path, upload_folder / path.name)), "orig_name": path.name}
-
-
 def test_an_upload_is_answered_with_bars_and_the_time(page, sent, seven):
     picture, card = page.look(sent(seven), "digits/1", "litert")
     assert picture["__type__"] == "update"  # left as it is
@@ -82,6 +62,15 @@ def test_a_script_that_names_a_file_of_the_server_is_not_given_it(page, name, bu
         assert shown is None
         assert 'data-state="problem"' in card
     assert page.take(name, "litert", EventData(None, None))[0] is None
+
+
+@pytest.mark.parametrize("index", [0, 99, "x", None])
+def test_an_example_is_answered_and_one_that_is_gone_explained(page, index):
+    from gradio import EventData
+
+    picture, card, _ = page.show_example("digits/1", "litert", EventData(None, {"index": index}))
+    assert ('data-state="answer"' in card and Path(picture).is_file()) == (index == 0)
+    assert ("This example is gone" in card) == (index != 0)
 
 
 def test_a_file_swept_away_is_explained(page, upload_folder):

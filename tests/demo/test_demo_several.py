@@ -22,21 +22,14 @@ from toolkit.inference.predictor import Prediction
 
 
 @pytest.fixture(scope="module")
-def page(bundles):
-    from toolkit.demo.tabs.classify import Classify
+def several(bundles):
+    from toolkit.demo.tabs.several import Several
 
-    return Classify(Classifier(bundles))
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    from gradio_client import Client
-
-    return Client(served, verbose=False)
+    return Several(Classifier(bundles))
 
 
 @pytest.fixture
-def send(page, upload_folder):
+def send(several, upload_folder):
     """Drop files, by their names and contents, and give what is shown last: items, tiles, picture, card."""
 
     def drop(files: dict[str, bytes], ten: bool = False, below: float | None = None):
@@ -45,18 +38,10 @@ def send(page, upload_folder):
             path = upload_folder / name
             path.write_bytes(data)
             sent.append({"path": str(path), "name": name})
-        *_, last = page.answer_batch("digits/1", "litert", EventData(None, {"files": sent}), ten, below)
+        *_, last = several.answer("digits/1", "litert", EventData(None, {"files": sent}), ten, below)
         return last[:4]
 
     return drop
-
-
-def _zip(members: dict[str, bytes], path: Path | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for name, data in members.items():
-            zipped.writestr(name, data)
-    return buffer.getvalue()
 
 
 def _table(tiles: str) -> list[dict[str, str]]:
@@ -69,8 +54,8 @@ def some(digits) -> dict[str, bytes]:
     return {f"{label}/{label}.png": sorted((digits / label).glob("*.png"))[3].read_bytes() for label in "0123"}
 
 
-def test_a_zip_file_is_answered_picture_by_picture_with_a_table_to_take_home(page, send, bundles, some, digits):
-    items, tiles, picture, card = send({"some.zip": _zip(some | {"x/broken.png": b"text", "notes.txt": b"x"})})
+def test_a_zip_file_is_answered_picture_by_picture_with_a_table_to_take_home(page, send, bundles, some, digits, zipped):
+    items, tiles, picture, card = send({"some.zip": zipped(some | {"x/broken.png": b"text", "notes.txt": b"x"})})
     assert [item.name for item in items] == [*some, "x/broken.png"]
     assert tiles.count('class="tk-tile ') == 5
     assert "Left out: notes.txt (not a picture)" in tiles
@@ -99,20 +84,20 @@ def test_a_wrong_answer_is_told_by_the_folder_and_a_refused_one_is_not_wrong():
     assert "tk-is-wrong" not in refused
 
 
-def test_a_picture_of_several_is_picked_to_be_seen_large(page, send, some):
+def test_a_picture_of_several_is_picked_to_be_seen_large(several, send, some):
     items, *_ = send({f"{name[0]}.png": data for name, data in some.items()})
-    picture, card, _ = page.pick(items, "digits/1", "litert", EventData(None, {"index": 2}))
+    picture, card, _ = several.pick(items, "digits/1", "litert", EventData(None, {"index": 2}))
     assert Path(picture).read_bytes() == some["2/2.png"]
     assert "2.png" in card
     for index in (9, "x", None, {}):
-        assert "is gone" in page.pick(items, "digits/1", "litert", EventData(None, {"index": index}))[1]
+        assert "is gone" in several.pick(items, "digits/1", "litert", EventData(None, {"index": index}))[1]
 
 
-def _bomb() -> bytes:
-    return _zip({"a/a.png": b"\0" * (ARCHIVE_LIMITS.size + 1)})
+def _bomb(zipped) -> bytes:
+    return zipped({"a/a.png": b"\0" * (ARCHIVE_LIMITS.size + 1)})
 
 
-def _link() -> bytes:
+def _link(_) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as zipped:
         link = zipfile.ZipInfo("a/link.png")
@@ -125,21 +110,25 @@ def _link() -> bytes:
     ("name", "make", "message"),
     [
         ("bomb.zip", _bomb, "bomb.zip: refused, at a/a.png it swells beyond 60 MB"),
-        ("up.zip", lambda: _zip({"../../up.png": b"x"}), "names a place outside the archive"),
-        ("root.zip", lambda: _zip({"/etc/up.png": b"x"}), "names a place outside the archive"),
+        ("up.zip", lambda pack: pack({"../../up.png": b"x"}), "names a place outside the archive"),
+        ("root.zip", lambda pack: pack({"/etc/up.png": b"x"}), "names a place outside the archive"),
         ("link.zip", _link, "link.zip: no pictures in it"),
-        ("many.zip", lambda: _zip({f"{n}.png": b"" for n in range(10_000)}), "it holds more than 2,000 files"),
-        ("some.zip", lambda: _zip({f"{n}.png": b"" for n in range(201)}), "some.zip: 201 pictures; 200 are answered"),
-        ("text.zip", lambda: b"Dear network", "text.zip: a damaged or encrypted archive"),
-        ("text.tar.gz", lambda: b"Dear network", "text.tar.gz: a damaged or encrypted archive"),
-        ("empty.zip", lambda: _zip({}), "empty.zip: no pictures in it"),
+        ("many.zip", lambda pack: pack({f"{n}.png": b"" for n in range(10_000)}), "it holds more than 2,000 files"),
+        (
+            "some.zip",
+            lambda pack: pack({f"{n}.png": b"" for n in range(201)}),
+            "some.zip: 201 pictures; 200 are answered",
+        ),
+        ("text.zip", lambda _: b"Dear network", "text.zip: a damaged or encrypted archive"),
+        ("text.tar.gz", lambda _: b"Dear network", "text.tar.gz: a damaged or encrypted archive"),
+        ("empty.zip", lambda pack: pack({}), "empty.zip: no pictures in it"),
     ],
 )
 def test_an_archive_that_should_not_be_opened_is_one_line(
-    send, upload_folder, tmp_path, monkeypatch, name, make, message
+    send, zipped, upload_folder, tmp_path, monkeypatch, name, make, message
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    items, tiles, _, card = send({name: make()})
+    items, tiles, _, card = send({name: make(zipped)})
     said = html.unescape(card)
     assert message in said
     assert 'data-state="problem"' in card
@@ -149,32 +138,32 @@ def test_an_archive_that_should_not_be_opened_is_one_line(
     assert list(tmp_path.iterdir()) == []  # nothing of it stays
 
 
-def test_a_full_disk_is_logged_and_not_shown(send, some, monkeypatch, caplog):
+def test_a_full_disk_is_logged_and_not_shown(send, some, monkeypatch, caplog, zipped):
     def fail(*_):
         raise OSError(28, "No space left on device", "/secret/place")
 
     monkeypatch.setattr(batch, "unpack", fail)
-    items, tiles, _, card = send({"some.zip": _zip(some)})
+    items, tiles, _, card = send({"some.zip": zipped(some)})
     assert "Something went wrong" in card
     assert "/secret" not in card
     assert "/secret/place" in caplog.text
     assert (items, tiles) == ((), "")
 
 
-def test_archives_beside_each_other_are_counted_together(send, some):
+def test_archives_beside_each_other_are_counted_together(send, some, zipped):
     opened = []
     unpack = batch.unpack
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.demo.tabs.classify.MAX_PICTURES", 6)
+        patch.setattr("toolkit.demo.tabs.several.MAX_PICTURES", 6)
         patch.setattr(batch, "unpack", lambda *args: opened.append(args) or unpack(*args))
-        items, _, _, card = send({f"{number}.zip": _zip(some) for number in range(5)})
+        items, _, _, card = send({f"{number}.zip": zipped(some) for number in range(5)})
     assert "more than 6 pictures came at once" in html.unescape(card)
     assert (items, len(opened)) == ((), 2)  # the others are not even opened
 
 
-def test_a_script_that_sends_what_the_page_never_would_is_refused(page, bundles):
+def test_a_script_that_sends_what_the_page_never_would_is_refused(several, bundles):
     def last(files):
-        *_, found = page.answer_batch("digits/1", "litert", EventData(None, {"files": files}))
+        *_, found = several.answer("digits/1", "litert", EventData(None, {"files": files}))
         return found
 
     for files in (None, [], "x", [None, 3]):
@@ -186,14 +175,14 @@ def test_a_script_that_sends_what_the_page_never_would_is_refused(page, bundles)
     assert f"more than {MAX_PICTURES} pictures" in last([{"path": "x", "name": "a"}] * 300)[3]
 
 
-def test_another_threshold_refuses_what_is_less_sure_and_tells_its_price(page, send, some, bundles):
+def test_another_threshold_refuses_what_is_less_sure_and_tells_its_price(several, send, some, bundles):
     items, *_ = send({f"{name[0]}.png": data for name, data in some.items()})
     event = EventData(None, {"below": 0.99})
-    below, _, tiles = page.judge(items, None, "digits/1", "litert", False, event)
+    below, _, tiles = several.judge(items, None, "digits/1", "litert", False, event)
     sure = [item.answer.predictions[0].probability >= 0.99 for item in items]
     assert below == 0.99
     assert [row["rejected"] for row in _table(tiles)] == [str(not own).lower() for own in sure]
-    below, _, tiles = page.judge(items, None, "digits/1", "litert", False, EventData(None, {"below": "x"}))
+    below, _, tiles = several.judge(items, None, "digits/1", "litert", False, EventData(None, {"below": "x"}))
     own = read_manifest(bundles / "digits" / "1").reject_below or 0.0
     assert below is None
     rejected = [str(item.answer.predictions[0].probability < own).lower() for item in items]
@@ -225,12 +214,12 @@ def test_ten_crops_are_the_predictors(page, send, bundles, seven):
     )
 
 
-def test_several_are_answered_again_by_another_network(page, send, some):
+def test_several_are_answered_again_by_another_network(several, send, some):
     items, *_ = send({f"{name[0]}.png": data for name, data in some.items()})
-    *_, (again, tiles) = page.answer_again(items, "digits/2", "savedmodel")
+    *_, (again, tiles) = several.again(items, "digits/2", "savedmodel")
     assert {item.answer.bundle for item in again} == {"digits/2"}
     assert tiles.count('class="tk-tile ') == 4
-    assert next(iter(page.answer_again((), "digits/2", "savedmodel")))[0]["__type__"] == "update"
+    assert next(iter(several.again((), "digits/2", "savedmodel")))[0]["__type__"] == "update"
 
 
 def test_names_from_outside_stay_text():
@@ -241,11 +230,11 @@ def test_names_from_outside_stay_text():
     assert "{{" not in shown
 
 
-def test_several_by_the_programming_interface(client, bundles, some, tmp_path):
+def test_several_by_the_programming_interface(client, bundles, some, tmp_path, zipped):
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    (tmp_path / "some.zip").write_bytes(_zip(some))
+    (tmp_path / "some.zip").write_bytes(zipped(some))
     (tmp_path / "letter.png").write_text("Dear network")
     files = [handle_file(tmp_path / name) for name in ("some.zip", "letter.png")]
     told = client.predict(files, "digits/1", "litert", 1, 0.5, api_name="/predict_several")

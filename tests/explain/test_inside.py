@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.errors import UserError
 from toolkit.explain import Explainer
-from toolkit.explain.inside import feature_maps, first_filters, statistics
+from toolkit.explain.inside import feature_maps, first_filters, statistics, strongest
 from toolkit.spec import Preprocessing
 
 
@@ -18,6 +18,12 @@ def test_statistics_are_those_of_the_maps(textures, halved):
     assert rows[1].mean == pytest.approx(cells.mean())
     assert rows[1].zeros == pytest.approx((cells == 0).mean())
     assert rows[1].silent == (cells == 0).all(axis=(0, 1)).sum()
+
+
+def test_the_strongest_channels_are_those_of_largest_magnitude_in_their_order():
+    cells = np.ones((2, 2, 4)) * [-3.0, 1.0, 0.0, 2.0]
+    assert strongest(cells, 2).tolist() == [0, 3]
+    assert strongest(cells, 9).tolist() == [0, 1, 2, 3]
 
 
 def test_a_network_of_vectors_has_templates_and_no_maps(outline):

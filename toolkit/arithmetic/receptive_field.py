@@ -56,10 +56,10 @@ def _field(layer: "keras.Layer", feeding: list["keras.Layer"], seen: list[Field 
     )
     given = inputs_of(layer)
     shape = (given[0] if given else layer.output).shape[1:3]
-    window = _window(layer, shape)
-    if window is None:
+    moved = window(layer, shape)
+    if moved is None:
         return field if tuple(layer.output.shape[1:3]) == tuple(shape) else None
-    before, extent, stride = window
+    before, extent, stride = moved
     return Field(
         first=_both(lambda first, jump, p: first - jump * p, field.first, field.jump, before),
         last=_both(lambda last, jump, p, k: last + jump * (k - 1 - p), field.last, field.jump, before, extent),
@@ -67,8 +67,13 @@ def _field(layer: "keras.Layer", feeding: list["keras.Layer"], seen: list[Field 
     )
 
 
-def _window(layer: "keras.Layer", shape: Any) -> tuple[tuple[int, int], ...] | None:
-    """Padding in front, extent and stride of a layer that moves a window over its input."""
+def window(layer: "keras.Layer", shape: Any) -> tuple[tuple[int, int], ...] | None:
+    """Tell padding in front, extent and stride of a layer that moves a window over its input, each (down, across).
+
+    Args:
+        layer: any; None is the answer for one that moves no window.
+        shape: height and width of its input.
+    """
     kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
     if kernel is not None:
         extent = _both(lambda k, d: d * (k - 1) + 1, kernel, getattr(layer, "dilation_rate", (1, 1)))

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from toolkit.arithmetic.receptive_field import window
 from toolkit.lazy import keras
 from toolkit.network import inputs_of
 
 
 @dataclass(frozen=True)
 class Working:
-    """How a layer's figures come about; each is empty where there is nothing to work out.
+    """The working of a layer's figures; each is empty where there is nothing to work out.
 
     Attributes:
         size: of the output's sides, ``⌊(227 − 11)/4⌋ + 1``; where the sides differ, first down, then across.
@@ -46,18 +47,19 @@ def _size(layer: "keras.Layer") -> str:
         return _product(shape)
     if len(shape) != 3 or len(output) != 3:
         return ""
-    sides = [_side(layer, axis, shape[axis], output[axis]) for axis in (0, 1)]
+    sides = [_side(layer, axis, shape, output[axis]) for axis in (0, 1)]
     return sides[0] if sides[0] == sides[1] else ", ".join(side or "as it is" for side in sides)
 
 
-def _side(layer: "keras.Layer", axis: int, n: int, left: int) -> str:
+def _side(layer: "keras.Layer", axis: int, shape: Sequence[int], left: int) -> str:
     """One side's working; empty where nothing changes it, or no rule is known."""
-    kind = type(layer).__name__
+    kind, n = type(layer).__name__, shape[axis]
     if kind in ("ZeroPadding2D", "Cropping2D"):
         before, after = layer.padding[axis] if kind == "ZeroPadding2D" else layer.cropping[axis]
         sign = "+" if kind == "ZeroPadding2D" else "−"
         return f"{n} {sign} 2·{before}" if before == after else f"{n} {sign} {before} {sign} {after}"
-    extent, stride, before, after = _window(layer, axis, n)
+    before, extent, stride = (pair[axis] for pair in window(layer, shape[:2]) or ((0, 0), (1, 1), (1, 1)))
+    after = max((left - 1) * stride + extent - n - before, 0) if getattr(layer, "padding", "") == "same" else 0
     if (n + before + after - extent) // stride + 1 != left:
         return ""
     paddings = [f"2·{before}"] if before == after else [before, after]
@@ -65,19 +67,6 @@ def _side(layer: "keras.Layer", axis: int, n: int, left: int) -> str:
     if stride == 1:
         return f"{padded} − {extent} + 1" if extent > 1 else ""
     return f"⌊({padded} − {extent})/{stride}⌋ + 1"
-
-
-def _window(layer: "keras.Layer", axis: int, n: int) -> tuple[int, int, int, int]:
-    """Extent and stride of what a layer moves over a side of ``n``, and the padding in front and behind."""
-    kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
-    if kernel is None:
-        window = getattr(layer, "window", None)  # which a custom layer tells itself
-        before, extent, stride = window or ((0, 0), (1, 1), (1, 1))
-        return extent[axis], stride[axis], before[axis], 0
-    extent = getattr(layer, "dilation_rate", (1, 1))[axis] * (kernel[axis] - 1) + 1
-    stride = layer.strides[axis]
-    missing = max((-(-n // stride) - 1) * stride + extent - n, 0) if layer.padding == "same" else 0
-    return extent, stride, missing // 2, missing - missing // 2
 
 
 def _params(layer: "keras.Layer") -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """Answers for the page from the bundles in a directory, without a word of HTML."""
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,14 @@ class Classifier:
     def manifest(self, bundle: str) -> Manifest:
         """Read what ``bundle`` says of itself."""
         return read_manifest(self.directory(bundle))
+
+    def manifests(self) -> dict[str, Manifest]:
+        """Read what all bundles say of themselves, but for damaged ones, which are told of where they are chosen."""
+        found = {}
+        for bundle in self.bundles():
+            with suppress(UserError):
+                found[bundle] = self.manifest(bundle)
+        return found
 
     def examples(self, bundle: str) -> list[Example]:
         """List the example pictures that ``bundle`` brings, with their true labels where it tells them."""

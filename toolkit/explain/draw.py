@@ -11,6 +11,7 @@ from PIL import Image
 from toolkit.data.pixels.decode import luma
 from toolkit.draw.labels import drawable
 from toolkit.explain.explainer import Explanation, HeatMap
+from toolkit.explain.inside import strongest
 from toolkit.explain.regions import Box, Region
 from toolkit.files import replacing
 
@@ -131,12 +132,12 @@ def draw_features(path: str | Path, name: str, cells: np.ndarray) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    strongest = np.sort(np.argsort(-np.abs(cells).mean(axis=(0, 1)), kind="stable")[:_TILES])
-    titles = [f"{channel}: {cells[..., channel].max():.3g}" for channel in strongest]
-    count = f"{len(strongest)} strongest of " if len(strongest) < cells.shape[-1] else ""
+    channels = strongest(cells, _TILES)
+    titles = [f"{channel}: {cells[..., channel].max():.3g}" for channel in channels]
+    count = f"{len(channels)} strongest of " if len(channels) < cells.shape[-1] else ""
     size = f"{cells.shape[1]}×{cells.shape[0]} cells"
     heading = f"{name}: {count}{cells.shape[-1]} channels of {size}, each scaled to its own largest value"
-    _save(_sheet([cells[..., channel] for channel in strongest], titles, heading), path)
+    _save(_sheet([cells[..., channel] for channel in channels], titles, heading), path)
 
 
 def draw_filters(path: str | Path, name: str, filters: np.ndarray) -> None:

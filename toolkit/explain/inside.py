@@ -52,6 +52,11 @@ def feature_maps(explanation: Explanation, stage: str | None = None) -> tuple[st
     return layer.name, explainer.outputs(explanation.pixels, [layer.output])[0]
 
 
+def strongest(cells: np.ndarray, count: int) -> np.ndarray:
+    """Choose the channels of (rows, columns, channels) with the largest mean magnitude: their numbers, in order."""
+    return np.sort(np.argsort(-np.abs(cells).mean(axis=(0, 1)), kind="stable")[:count])
+
+
 def statistics(explanation: Explanation) -> list[Statistics]:
     """Describe the activations of each stage for a picture, input to output.
 

@@ -1,7 +1,6 @@
 """Pictures that look like no other, and lessons that are over at once."""
 
 import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,20 +40,6 @@ def picture() -> Callable[..., bytes]:
         coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8))
         buffer = io.BytesIO()
         coarse.resize(size, Image.Resampling.BICUBIC).save(buffer, kind)
-        return buffer.getvalue()
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def zipped() -> Callable[[dict[str, bytes]], bytes]:
-    """Make a zip file of members by name."""
-
-    def make(members: dict[str, bytes]) -> bytes:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as file:
-            for name, data in members.items():
-                file.writestr(name, data)
         return buffer.getvalue()
 
     return make

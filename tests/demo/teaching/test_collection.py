@@ -70,11 +70,8 @@ def _many(_, zipped) -> bytes:
     return zipped({f"a/{number}.png": b"" for number in range(10_000)})
 
 
-def _bomb(*_) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a/1.png", bytes(50_000_000))
-    return buffer.getvalue()
+def _bomb(_, zipped) -> bytes:
+    return zipped({"a/1.png": bytes(50_000_000)})
 
 
 def _link(*_) -> bytes:
@@ -132,6 +129,13 @@ def test_quotas_are_told(picture, tmp_path):
         collection.rename(own, "class  2")
     with pytest.raises(UserError, match="a class needs a name"):
         collection.rename(own, " \n")
+
+
+def test_sizes_are_told_in_millions_of_bytes(tmp_path):
+    collection = Collection(tmp_path, Limits(num_bytes=20_000_000))
+    (own, _) = (own["id"] for own in collection.as_document()["classes"])
+    with pytest.raises(UserError, match="30 MB of pictures, and at most 20 MB are taken here"):
+        collection.add(own, "large.png", bytes(30_000_000))
 
 
 def test_the_doctor_shows_copies_conflicts_and_what_is_missing(picture, collection):

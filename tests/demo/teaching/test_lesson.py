@@ -40,9 +40,12 @@ if how == "crash":
 def make_lesson(tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "WORKER", ("-c", _SCRIPT))
     count = iter(range(100))
-    return lambda how, limits=Limits(): Lesson(  # noqa: B008
-        Order(Path(how), Path("backbone")), tmp_path / f"lesson-{next(count)}", limits
-    )
+
+    def make(how: str, limits: Limits | None = None) -> Lesson:
+        folder = tmp_path / f"lesson-{next(count)}"
+        return Lesson(Order(Path(how), Path("backbone")), folder, limits or Limits())
+
+    return make
 
 
 def _wait(is_so, seconds: float = 20.0) -> None:

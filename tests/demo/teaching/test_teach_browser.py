@@ -4,7 +4,6 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Iterator
 
 import pytest
 from PIL import Image
@@ -23,22 +22,11 @@ DROP = """([selector, named]) => {
 
 
 @pytest.fixture
-def visit(browser, served) -> Iterator:
-    """A fresh visitor's page on the tab; at the end, no errors on the console."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 900}, permissions=["camera"], accept_downloads=True
-    )
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    errors: list[str] = []
-    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(served)
-    page.get_by_role("tab", name="Teach", exact=True).click()
-    page.wait_for_selector(".tt-class")
-    yield page
-    context.close()
-    assert errors == []
+def visit(visitor):
+    """A visitor's page on the tab."""
+    visitor.get_by_role("tab", name="Teach", exact=True).click()
+    visitor.wait_for_selector(".tt-class")
+    return visitor
 
 
 def _count(page, number: int) -> None:

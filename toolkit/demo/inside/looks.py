@@ -15,7 +15,7 @@ from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.demo.classifier import Classifier
 from toolkit.errors import UserError
 from toolkit.explain import Explainer, Explanation, HeatMap, Region, open_explainer
-from toolkit.explain.inside import first_filters
+from toolkit.explain.inside import feature_maps, first_filters, strongest
 
 #: Networks kept open, and pictures kept with what was found of them: another class of the same picture is at once.
 MAX_NETWORKS, MAX_PICTURES = 2, 4
@@ -138,13 +138,10 @@ class Looks:
         Raises:
             UserError: no such stage, or a network without maps.
         """
-        explainer = look.explanation.explainer
         with self._lock:
-            layer = explainer.map_layer(stage)
-            cells = explainer.outputs(look.explanation.pixels, [layer.output])[0]
-        order = np.argsort(-np.abs(cells).mean(axis=(0, 1)), kind="stable")[:MAX_CHANNELS]
-        channels = np.sort(order)
-        return Sheet(layer.name, cells.shape, tuple(map(int, channels)), cells[..., channels])
+            name, cells = feature_maps(look.explanation, stage)
+        channels = strongest(cells, MAX_CHANNELS)
+        return Sheet(name, cells.shape, tuple(map(int, channels)), cells[..., channels])
 
     def filters(self, bundle: str) -> tuple[str, int, np.ndarray]:
         """Read a network's first filters: the layer's name, how many it has, and (filters, height, width, 1 or 3).

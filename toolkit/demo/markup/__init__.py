@@ -1,4 +1,4 @@
-"""What Gradio has no component for, as HTML: ``parts`` for all tabs, and a module for each tab."""
+"""HTML for all that Gradio has no component for: ``parts`` for all tabs, and a module for each tab."""
 
 from toolkit.demo.markup.batch import tiles, working
 from toolkit.demo.markup.classify import (

@@ -1,11 +1,11 @@
 """A picture's way through a network, as a table whose rows are shown on the picture; layer tables of any network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from toolkit.demo.inside.looks import Look
 from toolkit.demo.inside.way import Step, way_in
 from toolkit.demo.markup.inside import ORIGINAL, lens
-from toolkit.demo.markup.parts import escape
+from toolkit.demo.markup.parts import escape, sides
 
 
 def arithmetic_view(look: Look, steps: Sequence[Step]) -> str:
@@ -63,12 +63,3 @@ def bar_cell(count: int, most: int) -> str:
     """Write a number in a cell with a bar behind it, as long as its share of the largest."""
     share = 100 * count / most if most else 0
     return f'<td class="tk-bar" style="--share:{share:.1f}%">{count:,}</td>' if count else '<td class="tk-bar">–</td>'
-
-
-def sides(shape: Iterable[int | None]) -> str:
-    """Write a shape.
-
-    >>> sides((7, 7, 1024))
-    '7×7×1,024'
-    """
-    return "×".join("?" if side is None else f"{side:,}" for side in shape)

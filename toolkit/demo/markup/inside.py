@@ -1,14 +1,13 @@
-"""What a network makes of a picture, as HTML: heat over it, evidence by stage, sheets of maps and filters."""
+"""The markup of tab Look inside: heat over a picture, evidence by stage, sheets of maps and filters."""
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from toolkit.demo.encoding import image_url
 from toolkit.demo.inside.looks import Look, Sheet
-from toolkit.demo.markup.parts import escape, percent
+from toolkit.demo.markup.parts import escape, percent, sides
 from toolkit.draw.filters import FILTERS
 from toolkit.explain import Box, Explainer, HeatMap
 from toolkit.explain.draw import coloured, heat_layer, shown
@@ -106,8 +105,8 @@ def _evidence(heats: Sequence[HeatMap], chosen: str) -> str:
     for heat in heats:
         cells = "".join(_signed(value, largest) for _, value in heat.by_stage)
         lead = sum(value for _, value in heat.by_stage)
-        mark = ' class="tk-chosen-row"' if heat.label == chosen else ""
-        rows += f"<tr{mark}><th>{escape(heat.label)}</th>{cells}<td class='tk-lead'>{_number(lead)}</td></tr>"
+        head = f"<tr{_chosen(heat.label == chosen)}><th>{escape(heat.label)}</th>"
+        rows += f"{head}{cells}<td class='tk-lead'>{_number(lead)}</td></tr>"
     return f"""<p class="tk-eyebrow">Which stages spoke: each class’s lead over the others, in logits, split exactly</p>
 <div class="tk-scroll"><table class="tk-evidence"><thead><tr><th></th>{header}<th>lead</th></tr></thead>
 <tbody>{rows}</tbody></table></div>"""
@@ -127,7 +126,7 @@ def features_view(look: Look, sheet: Sheet, statistics: Sequence[Statistics]) ->
         for index, channel in enumerate(sheet.channels)
     )
     table = "".join(
-        f"<tr{_chosen(one.layer == sheet.layer)}><th>{escape(one.stage)}</th><td>{_sides(one.shape)}</td>"
+        f"<tr{_chosen(one.layer == sheet.layer)}><th>{escape(one.stage)}</th><td>{sides(one.shape)}</td>"
         f"<td>{_figure(one.mean)}</td><td>{_figure(one.largest)}</td><td>{100 * one.zeros:.0f} %</td>"
         f"<td>{one.silent}</td></tr>"
         for one in statistics
@@ -185,10 +184,8 @@ aria-pressed="false">Your own</button></div>
 
 def picture_url(pixels: np.ndarray) -> str:
     """Make a data URL of uint8 (height, width, 3 or 4); small ones keep every pixel."""
-    buffer = io.BytesIO()
     kind = "png" if max(pixels.shape[:2]) <= _CODED_WHOLE else "webp"
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **({"quality": 88} if kind == "webp" else {}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return image_url(Image.fromarray(np.ascontiguousarray(pixels)), kind, quality=88)
 
 
 def lens(look: Look, inner: str) -> str:
@@ -249,10 +246,6 @@ def _true(value: bool) -> str:
 
 def _chosen(is_chosen: bool) -> str:
     return ' class="tk-chosen-row"' if is_chosen else ""
-
-
-def _sides(shape: Sequence[int | None]) -> str:
-    return "×".join("?" if side is None else f"{side:,}" for side in shape)
 
 
 def _figure(value: float) -> str:

@@ -5,8 +5,8 @@ from itertools import groupby
 
 from toolkit.arithmetic import LayerRow, peak_memory
 from toolkit.bundle import Manifest
-from toolkit.demo.markup.arithmetic import bar_cell, sides
-from toolkit.demo.markup.parts import escape
+from toolkit.demo.markup.arithmetic import bar_cell
+from toolkit.demo.markup.parts import escape, sides
 from toolkit.spec import ModelInfo
 
 

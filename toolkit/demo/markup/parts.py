@@ -1,12 +1,15 @@
-"""What the markup of all tabs is made of. Whatever comes from outside is escaped."""
+"""The parts of all tabs' markup. Whatever comes from outside is escaped."""
 
-import base64
-import io
+from collections.abc import Iterable
 from functools import lru_cache
 from html import escape as escape_html
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
+from toolkit.data.pixels.decode import ImageError, read_rgb
+from toolkit.demo.encoding import image_url
 
 #: Longest side of a thumbnail, twice its size on the page for sharp screens.
 THUMBNAIL = 144
@@ -50,6 +53,15 @@ def milliseconds(value: float) -> str:
     return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
 
 
+def sides(shape: Iterable[int | None]) -> str:
+    """Write a shape.
+
+    >>> sides((7, 7, 1024))
+    '7×7×1,024'
+    """
+    return "×".join("?" if side is None else f"{side:,}" for side in shape)
+
+
 def escape(text: str) -> str:
     """Escape text for HTML that also passes through Gradio's templates unread.
 
@@ -65,8 +77,6 @@ def escape(text: str) -> str:
 @lru_cache(maxsize=256)
 def thumbnail(path: Path) -> str:
     """Make a data URL of a small form of a picture; empty where it cannot be read."""
-    from toolkit.data.pixels.decode import ImageError, read_rgb
-
     try:
         return data_url(read_rgb(path))
     except ImageError:
@@ -74,17 +84,13 @@ def thumbnail(path: Path) -> str:
 
 
 def data_url(pixels: np.ndarray, longest: int = THUMBNAIL) -> str:
-    """Make a data URL of uint8 RGB, so that no folder of the server has to be opened to the browser.
+    """Make a data URL of uint8 RGB.
 
     Args:
         pixels: uint8 (height, width, 3).
         longest: side of the picture that is sent, at most.
     """
-    from PIL import Image
-
     image = Image.fromarray(pixels)
-    image_format = "png" if max(image.size) < longest else "webp"  # tiny ones keep every pixel
+    kind = "png" if max(image.size) < longest else "webp"  # tiny ones keep every pixel
     image.thumbnail((longest, longest))
-    buffer = io.BytesIO()
-    image.save(buffer, image_format)
-    return f"data:image/{image_format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return image_url(image, kind)

@@ -11,7 +11,7 @@ from toolkit.demo import comparison, markup, uploads
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import compare as words
 from toolkit.demo.tabs import shared
-from toolkit.demo.tabs.shared import AT_ONCE, LIMITS, PRIVATE, script, sentence
+from toolkit.demo.tabs.shared import AT_ONCE, LIMITS, PRIVATE, script
 from toolkit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     question = [picture, *chosen, asked]
     # What takes a moment waits until the tab is opened: every network's fastest engine may have to be found out.
     opened = tab.select(page.open, bundles, [*chosen, examples], **AT_ONCE)
-    opened = opened.then(page.take_over, [picture, classified], picture, **AT_ONCE)
+    opened = opened.then(shared.take_over, [picture, classified], picture, **AT_ONCE)
     opened.then(page.look, question, seen, **predicting)
     # Told of what a visitor chooses, not of what is set here, or the first picture would be compared three times.
     bundles.input(page.choose, chosen, engines, **AT_ONCE).then(page.look, question, seen, **predicting)
@@ -88,10 +88,6 @@ class Compare:
             return gr.skip()
         return gr.Dropdown(choices=names, value=[name for name in _texts(engines) if name in names] or first)
 
-    def take_over(self, picture: Any, classified: Any) -> Any:
-        """Start with the picture that was classified, where there is none yet."""
-        return gr.skip() if picture or not classified else uploads.shown(classified)
-
     def look(self, picture: Any, bundles: Any, engines: Any, asked: Any = None) -> Iterator[tuple[Any, Any, Any]]:
         """Compare what is in the picture's place, unless just that was ``asked`` already."""
         if asked is not None and asked == _question(picture, bundles, engines):
@@ -101,25 +97,19 @@ class Compare:
 
     def take(self, bundles: Any, engines: Any, event: gr.EventData) -> Iterator[tuple[Any, Any, Any]]:
         """Compare the answers to what was dropped, pasted or chosen."""
-        sent = shared.sent(event)
-        yield from self._new({"path": sent.get("path"), "orig_name": str(sent.get("name"))}, bundles, engines)
+        yield from self._new(shared.sent_file(event), bundles, engines)
 
     def show_example(self, bundles: Any, engines: Any, event: gr.EventData) -> Iterator[tuple[Any, Any, Any]]:
         """Compare the answers to an example."""
-        try:
-            example = self._classifier.examples(self._first()[0])[int(event.index)]
-            copy = uploads.keep_copy(example.path)
-        except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
-            gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
-            yield gr.skip(), gone, None
-            return
-        yield from self._new({"path": copy}, bundles, engines)
+        picture = shared.clicked_example(self._classifier, self._first()[0], event)
+        if picture is None:
+            yield gr.skip(), shared.EXAMPLE_GONE, None
+        else:
+            yield from self._new(picture, bundles, engines)
 
     def refuse(self, event: gr.EventData) -> tuple[str, None]:
         """Say why a file was not even sent."""
-        sent = shared.sent(event)
-        title = f"{sent.get('name')} was not sent"
-        return markup.problem_card(title, str(sent.get("reason")), "Try another picture."), None
+        return shared.not_sent_card(event), None
 
     def compare(self, picture: dict[str, Any] | None, bundles: list[str], engines: list[str]) -> list[dict[str, Any]]:
         """Ask several networks in several engines about one picture.
@@ -163,9 +153,7 @@ class Compare:
                 rows.append(row)
                 yield gr.skip(), words.comparison(rows, manifests, len(pairs) - len(rows)), asked
         except ImageError as error:
-            title = f"{uploads.file_name(picture)} cannot be read as a picture"
-            card = markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture.")
-            yield None, card, None
+            yield None, shared.unreadable_card(picture, error), None
         except UserError as error:
             text = self._classifier.without_paths(error)
             yield gr.skip(), markup.problem_card("These cannot be compared", text, "Choose others."), asked

@@ -1,4 +1,4 @@
-"""What a network looks at: heat maps, feature maps, edge filters, the arithmetic of its layers, and X or O by hand."""
+"""A network from inside: heat maps, feature maps, edge filters, the arithmetic of its layers, and X or O by hand."""
 
 import functools
 import logging
@@ -163,7 +163,7 @@ class Inside:
     def take_over(self, picture: Any, classified: Any, bundle: str) -> Any:
         """Start with the picture that was classified, where there is none yet; open the network meanwhile."""
         threading.Thread(target=self._warm, args=(bundle,), daemon=True).start()
-        return gr.skip() if picture or not classified else uploads.shown(classified)
+        return shared.take_over(picture, classified)
 
     def first(self, view: str, picture: dict[str, Any] | None, bundle: str, label: str | None) -> tuple[Any, ...]:
         """Look at the picture that was taken over, unless that was done."""
@@ -234,26 +234,18 @@ class Inside:
 
     def take(self, view: str, bundle: str, event: gr.EventData) -> tuple[Any, ...]:
         """Look at what was dropped, pasted or chosen; of several files the first."""
-        sent = shared.sent(event)
-        return self.fresh(view, {"path": sent.get("path"), "orig_name": str(sent.get("name"))}, bundle, is_placed=False)
+        return self.fresh(view, shared.sent_file(event), bundle, is_placed=False)
 
     def refuse(self, view: str, event: gr.EventData) -> tuple[Any, ...]:
         """Say why a file was not even sent."""
-        sent = shared.sent(event)
-        problem = markup.problem_card(
-            f"{sent.get('name')} was not sent", str(sent.get("reason")), "Try another picture."
-        )
-        return self._panels(view, problem)
+        return self._panels(view, shared.not_sent_card(event))
 
     def take_example(self, view: str, bundle: str, event: gr.EventData) -> tuple[Any, ...]:
         """Look at one of the bundle's own pictures."""
-        try:
-            example = self._classifier.examples(bundle)[int(event.index)]
-            copy = uploads.keep_copy(example.path)
-        except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
-            gone = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
-            return gr.skip(), *(4 * [gr.skip()]), *self._panels(view, gone)
-        return self.fresh(view, {"path": copy}, bundle, is_placed=False)
+        picture = shared.clicked_example(self._classifier, bundle, event)
+        if picture is None:
+            return *(5 * [gr.skip()]), *self._panels(view, shared.EXAMPLE_GONE)
+        return self.fresh(view, picture, bundle, is_placed=False)
 
     def clear(self) -> tuple[Any, ...]:
         waiting = (views.waiting(_WAITING[name]) if name in _WAITING else views.edges_view() for name in _PANELS)
@@ -363,8 +355,7 @@ class Inside:
 
     def _problem(self, error: Exception, picture: Any) -> str:
         if isinstance(error, ImageError):
-            title = f"{uploads.file_name(picture)} cannot be read as a picture"
-            return markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture.")
+            return shared.unreadable_card(picture, error)
         if isinstance(error, NothingToOpen):
             advice = "Heat, features and arithmetic need the original network, model.keras; edges need none."
             text = f"{self._classifier.without_paths(error)}."

@@ -56,12 +56,5 @@ class Networks:
             return markup.problem_card("No such network", f"{error}.", "Choose one of the list.")
 
     def _measured(self, name: str) -> list[tuple[str, Manifest]]:
-        found = []
-        for bundle in self._classifier.bundles():
-            try:
-                manifest = self._classifier.manifest(bundle)
-            except UserError:  # a damaged one has measured nothing
-                continue
-            if manifest.model == name:
-                found.append((bundle, manifest))
-        return found
+        manifests = self._classifier.manifests()
+        return [(bundle, manifest) for bundle, manifest in manifests.items() if manifest.model == name]

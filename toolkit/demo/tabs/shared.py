@@ -1,4 +1,4 @@
-"""What all tabs share: the page's looks, its limits, and how handlers are wired up."""
+"""The page's looks, its limits, the wiring of handlers, and the words that several tabs have for the same."""
 
 import logging
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from gradio.themes import Base, Default
 from gradio.themes.utils.fonts import LocalFont
 
 from toolkit.data.pixels.decode import ImageError
-from toolkit.demo import uploads
+from toolkit.demo import markup, uploads
 from toolkit.demo.classifier import Classifier
 from toolkit.errors import UserError
 
@@ -51,6 +51,9 @@ ON_LOAD_JS = """() => {
 
 #: Has a changed answer read out.
 READ_OUT_JS = 'element.setAttribute("aria-live", "polite");'
+
+#: Said in the place of an answer to an example that is no longer there.
+EXAMPLE_GONE = markup.problem_card("This example is gone", "Its bundle has changed.", "Reload the page.")
 
 #: Tells which of the bundle's own pictures was clicked.
 EXAMPLES_JS = """element.addEventListener("click", (event) => {
@@ -97,6 +100,39 @@ def page() -> gr.Blocks:
 def sent(event: gr.EventData) -> dict[str, Any]:
     """Take the data that a script of the page sent with an event, or whoever pretends to be it."""
     return event._data if isinstance(event._data, dict) else {}
+
+
+def sent_file(event: gr.EventData) -> dict[str, Any]:
+    """Take the file that the script ``files.js`` sent, as Gradio gives the value of a picture's place."""
+    told = sent(event)
+    return {"path": told.get("path"), "orig_name": str(told.get("name"))}
+
+
+def take_over(picture: Any, classified: Any) -> Any:
+    """Start with the picture that was classified, where there is none yet."""
+    return gr.skip() if picture or not classified else uploads.shown(classified)
+
+
+def clicked_example(classifier: Classifier, bundle: str, event: gr.EventData) -> dict[str, Any] | None:
+    """Copy the bundle's own picture that was clicked to among the uploads; None where it is gone."""
+    try:
+        return {"path": uploads.keep_copy(classifier.examples(bundle)[int(event.index)].path)}
+    except (UserError, OSError, IndexError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def not_sent_card(event: gr.EventData) -> str:
+    """Say why files were not even sent."""
+    told = sent(event)
+    count = told.get("count")
+    title = f"{count:,} files were not sent" if isinstance(count, int) else f"{told.get('name')} was not sent"
+    return markup.problem_card(title, str(told.get("reason")), "Try another picture.")
+
+
+def unreadable_card(picture: Any, error: ImageError) -> str:
+    """Say why a picture cannot be read."""
+    title = f"{uploads.file_name(picture)} cannot be read as a picture"
+    return markup.problem_card(title, sentence(error.reason("the picture")), "Try another picture.")
 
 
 @contextmanager

@@ -241,8 +241,7 @@ class Teaching:
         try:
             answer = visitor.classify(_take(file))
         except ImageError as error:
-            title = f"{uploads.file_name(file)} cannot be read as a picture"
-            return {"answer": markup.problem_card(title, sentence(error.reason("the picture")))}
+            return {"answer": shared.unreadable_card(file, error)}
         return {"answer": markup.answer_card(answer)}
 
     def _download(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -262,14 +261,11 @@ class Teaching:
 
     def _backbones(self) -> dict[str, str]:
         """Bundles that a lesson can start from and what each is good for, those for photographs first."""
-        found = {}
-        for bundle in self._classifier.bundles():
-            try:
-                manifest = self._classifier.manifest(bundle)
-            except UserError:  # a damaged bundle is told of where it is chosen
-                continue
-            if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file():
-                found[bundle] = manifest
+        found = {
+            bundle: manifest
+            for bundle, manifest in self._classifier.manifests().items()
+            if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file()
+        }
         by_size = sorted(found, key=lambda bundle: -found[bundle].preprocessing.size[0])
         return {bundle: parts.advice(found[bundle]) for bundle in by_size}
 

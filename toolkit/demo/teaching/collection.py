@@ -1,6 +1,5 @@
 """A visitor's pictures by class: taken in one by one or from a zip file, within limits, and looked at by the doctor."""
 
-import base64
 import csv
 import io
 import re
@@ -19,6 +18,7 @@ from toolkit.data.pixels.decode import ImageError, image_errors, open_image, rea
 from toolkit.data.sources.alike import alike_key
 from toolkit.data.sources.archive import ArchiveLimits, list_archive, unpack
 from toolkit.data.sources.listing import class_name
+from toolkit.demo.encoding import image_url
 from toolkit.demo.teaching.limits import MEGABYTE, Limits
 from toolkit.errors import UserError, WriteError, one_line
 from toolkit.files import scratch_folder
@@ -333,10 +333,7 @@ def _look_at(name: str, data: bytes, limits: Limits) -> tuple[str, str]:
     if max(shown.size) > THUMBNAIL:
         shown = ImageOps.fit(shown, (THUMBNAIL, THUMBNAIL))
     kind = "webp" if max(shown.size) == THUMBNAIL else "png"  # tiny ones keep every pixel
-    buffer = io.BytesIO()
-    shown.save(buffer, kind, quality=75)
-    url = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"jpeg": "jpg", "mpo": "jpg"}.get(image_format, image_format), url
+    return {"jpeg": "jpg", "mpo": "jpg"}.get(image_format, image_format), image_url(shown, kind, quality=75)
 
 
 def _tidy(name: str) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,12 +31,11 @@ _UNFORESEEN = "the lesson broke off; fewer pictures or a smaller network may hel
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be taught: a ``table`` of pictures, on top of the network of the bundle ``backbone``."""
+    """A ``table`` of pictures that is to be taught, on top of the network of the bundle ``backbone``."""
 
     table: Path
     backbone: Path
     report: bool = True
-    formats: tuple[str, ...] = ("savedmodel", "litert")
 
 
 @dataclass
@@ -84,7 +83,7 @@ class Lesson:
     @property
     def bundle(self) -> Path:
         """The network's version directory, once the lesson is done."""
-        return self.folder / BUNDLES / NAME / "1"
+        return self.bundles / NAME / "1"
 
     @property
     def bundles(self) -> Path:
@@ -98,7 +97,7 @@ class Lesson:
 
     @property
     def seconds(self) -> float:
-        """How long it took, or takes so far; 0 while it waits."""
+        """Seconds that it took, or takes so far; 0 while it waits."""
         return (self._ended or time.monotonic()) - self._began if self._began else 0.0
 
     @property
@@ -136,13 +135,7 @@ class Lesson:
         self.folder.mkdir(mode=0o700)
         scratch = self.folder / "tmp"
         scratch.mkdir()
-        order = {
-            "table": str(self._order.table),
-            "backbone": str(self._order.backbone),
-            "report": self._order.report,
-            "formats": self._order.formats,
-        }
-        (self.folder / "lesson.json").write_text(json.dumps(order))
+        (self.folder / "lesson.json").write_text(json.dumps(asdict(self._order), default=str))
         environment = {
             **os.environ,
             "KERAS_BACKEND": "tensorflow",

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ Tell = Callable[[dict[str, Any]], None]
 #: Where below the lesson's folder its network is written, and under what name.
 BUNDLES, NAME = "saved_models", "taught"
 REPORT = "report.html"
+_FORMATS = ("savedmodel", "litert")  # of the network, beside Keras's own
 _MOST_SHOWN = 24  # mistakes
 _TELL_EVERY = 0.15  # seconds between two tellings of how far a step has come
 _NICENESS = 5  # visitors who only ask for an answer go first
@@ -51,8 +53,7 @@ def main(folder: Path) -> None:
 
 def _teach(folder: Path, lesson: dict[str, Any], tell: Tell) -> None:
     with step("starting TensorFlow"):
-        import tensorflow  # noqa: F401
-
+        import_module("tensorflow")
         from toolkit.transfer import FinetuneOptions
         from toolkit.workflows import ExportOptions
         from toolkit.workflows.finetune import FolderOptions, fit_folder
@@ -64,7 +65,7 @@ def _teach(folder: Path, lesson: dict[str, Any], tell: Tell) -> None:
         report=folder / REPORT if lesson["report"] else None,
         preprocessing=manifest.preprocessing,
     )
-    export = ExportOptions(folder / BUNDLES / NAME, formats=tuple(lesson["formats"]))
+    export = ExportOptions(folder / BUNDLES / NAME, formats=_FORMATS)
     network = str(require_network(backbone, manifest))
     fitted = fit_folder(lesson["table"], network, weights="", export=export, options=options)
     tell({"event": "judged", **judged(fitted.result, fitted.folder.class_names)})
