@@ -223,11 +223,17 @@ def require_known(key: str) -> None:
 
 
 def parse_value(value: str) -> Any:
-    """Read the value of ``KEY=VALUE``: JSON, and text where it is none."""
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+    """Read the value of ``KEY=VALUE``: JSON, a list without its brackets, else text.
+
+    >>> parse_value("0.1"), parse_value("[0.5, 0.75]"), parse_value("0.9,0.1,0"), parse_value("shift_flip")
+    (0.1, [0.5, 0.75], [0.9, 0.1, 0], 'shift_flip')
+    """
+    for text in (value, f"[{value}]" if "," in value else value):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            continue
+    return value
 
 
 def _validate(document: Any) -> TrainConfig:
