@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import as_classifier, load_network, split_rescaling, with_new_head
+from toolkit.network import as_classifier, load_network, name_stages, split_rescaling, with_new_head
 from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode
 from toolkit.weights.naming import CAFFE, INCEPTION
 from toolkit.weights.readers import read_tensors
@@ -59,7 +59,8 @@ def open_network(
         preprocessing: what it was trained with, up to layers in it that scale their input; by default looked up.
 
     Returns:
-        A network whose layers have the names they have in the file; a new classifier is ``head_logits``.
+        A network whose layers have the names they have in the file. A new classifier is ``head_logits``, and behind it
+        stand stages to unfreeze, see ``toolkit.network.name_stages``.
 
     Raises:
         UserError: see ``toolkit.network.load_network`` and ``as_classifier``; or nothing tells the preprocessing.
@@ -89,6 +90,8 @@ def open_network(
         model, found = split_rescaling(network, as_it_is)
         if model is network:
             found = _looked_up(path, model).resized((height, width))
+    if num_classes is not None:
+        model = name_stages(model)
     model.preprocessing = found
     return model
 

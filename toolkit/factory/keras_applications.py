@@ -21,7 +21,7 @@ from toolkit.factory.foreign import open_network
 from toolkit.factory.source import network_in
 from toolkit.files import scratch_folder
 from toolkit.lazy import keras, lazy_module
-from toolkit.network import as_classifier, split_rescaling, with_new_head
+from toolkit.network import as_classifier, name_stages, split_rescaling, with_new_head
 from toolkit.progress import step
 from toolkit.spec import IMAGENET, Preprocessing
 from toolkit.weights.naming import CAFFE, INCEPTION
@@ -157,7 +157,10 @@ def open_application(
     given = keras.Model(given.inputs, given.outputs, name=own.lower())  # Keras looks some up by the name they are given
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
     looked_up = (preprocessing or PREPROCESSING[own]).resized((shape[0], shape[1]))
-    model, model.preprocessing = split_rescaling(model, looked_up)
+    model, found = split_rescaling(model, looked_up)
+    if num_classes is not None:
+        model = name_stages(model)
+    model.preprocessing = found
     return model
 
 

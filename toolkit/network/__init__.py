@@ -22,6 +22,7 @@ from toolkit.network.graph import (
     sources,
     weights_digest,
 )
+from toolkit.network.stages import name_stages, stage_of
 
 __all__ = [
     "NOVELTY",
@@ -37,11 +38,13 @@ __all__ = [
     "head_of",
     "inputs_of",
     "load_network",
+    "name_stages",
     "origin",
     "probabilities_of",
     "shrinks",
     "sources",
     "split_rescaling",
+    "stage_of",
     "weights_digest",
     "with_new_head",
 ]

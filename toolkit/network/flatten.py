@@ -28,7 +28,11 @@ _ACTIVATIONS = {
 }
 
 
-def flatten(model: "keras.Model", leave_out: Callable[["keras.Layer"], bool] = lambda layer: False) -> "keras.Model":
+def flatten(
+    model: "keras.Model",
+    leave_out: Callable[["keras.Layer"], bool] = lambda layer: False,
+    rename: Callable[[str], str] | None = None,
+) -> "keras.Model":
     """Rebuild a network as one functional graph without networks in it, where it is not one already.
 
     Layers keep their names, with a number behind where two are called alike, and their weights. A layer that is called
@@ -39,10 +43,11 @@ def flatten(model: "keras.Model", leave_out: Callable[["keras.Layer"], bool] = l
     Args:
         model: functional or sequential, with networks in it to any depth; not changed.
         leave_out: layers of one input that further are left out.
+        rename: gives the layer of a name another one.
 
     Returns:
-        ``model`` itself if it is flat and nothing is left out; else a copy with weights of its own, except that a
-        sequential one whose layers are all plain shares them.
+        ``model`` itself if it is flat, nothing is left out and nothing renamed; else a copy with weights of its own,
+        except that a sequential one whose layers are all plain shares them.
 
     Raises:
         UserError: the graph is not known (a subclassed model, or one without input shape), or runs code of a file's
@@ -54,10 +59,10 @@ def flatten(model: "keras.Model", leave_out: Callable[["keras.Layer"], bool] = l
         layer for layer in graph.layers if isinstance(layer, keras.Model) or _is_augmentation(layer) or leave_out(layer)
     ]
     called_once = len(entries) == len(graph.layers) and all(len(nodes) <= 1 for nodes in entries.values())
-    if called_once and not changed and all(tensor.shape[0] is None for tensor in graph.inputs):
+    if called_once and not changed and rename is None and all(tensor.shape[0] is None for tensor in graph.inputs):
         return graph
     inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name) for tensor in graph.inputs]
-    run = _Run(leave_out, {tensor.name for tensor in inputs})
+    run = _Run(leave_out, {tensor.name for tensor in inputs}, rename)
     outputs = run.through(graph, inputs)
     if run.augmentation:
         log.info("%s: leaving out %s: augmentation is for training only", model.name, ", ".join(run.augmentation))
@@ -131,9 +136,15 @@ def _is_augmentation(layer: "keras.Layer") -> bool:
 class _Run:
     """The calls of a graph and of those in it, made once more on copies of its layers."""
 
-    def __init__(self, leave_out: Callable[["keras.Layer"], bool], taken: set[str]) -> None:
+    def __init__(
+        self,
+        leave_out: Callable[["keras.Layer"], bool],
+        taken: set[str],
+        rename: Callable[[str], str] | None,
+    ) -> None:
         self._leave_out = leave_out
         self._taken = taken
+        self._rename = rename
         self._kept: list[Any] = []  # an id is another tensor's once its own is gone
         self._channels: dict[int, tuple[Any, int]] = {}  # the map and the channel that a tensor is
         self.augmentation: list[str] = []
@@ -232,6 +243,7 @@ class _Run:
         return None
 
     def _name(self, wish: str) -> str:
+        wish = self._rename(wish) if self._rename else wish
         name, number = wish, 1
         while name in self._taken:
             number += 1

@@ -17,9 +17,9 @@ from toolkit.data.feed.arrays import CACHE_BYTES, SubsetPixels, TrainingRecipe
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import normalize
 from toolkit.lazy import keras
+from toolkit.network import stage_of
 from toolkit.progress import Step
 from toolkit.spec import Preprocessing
-from toolkit.transfer.freeze import stage_of
 
 if TYPE_CHECKING:
     import tensorflow as tf

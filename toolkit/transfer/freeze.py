@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.network import feature_tensor, inputs_of
+from toolkit.network import feature_tensor, inputs_of, stage_of
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,6 @@ def _set_trainable(model: "keras.Model", trainable_stages: set[str], train_batch
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     stages = tuple(s for s in stages_of(model) if s in trainable_stages)
     return FreezeReport(trainable, model.count_params() - trainable, stages)
-
-
-def stage_of(layer_name: str) -> str:
-    """Take the stage that a layer's name starts with.
-
-    >>> stage_of("stage2_block1_conv2")
-    'stage2'
-    """
-    return layer_name.split("_")[0]
 
 
 def is_input(layer: "keras.Layer") -> bool:
