@@ -49,6 +49,7 @@ from toolkit.export.parity import (
     compare_novelty,
     novelty_objections,
 )
+from toolkit.factory import save_network
 from toolkit.lazy import keras
 from toolkit.machine import processor
 from toolkit.metrics import rejection_curve, top_k_accuracy
@@ -349,7 +350,9 @@ def _write_forms(
             write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
             write_warmup(staging, preprocessing)
             # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
-            keras.Model(model.inputs, model.outputs[0], name=model.name).save(staging / KERAS_FILE)
+            network = keras.Model(model.inputs, model.outputs[0], name=model.name)
+            network.preprocessing = preprocessing
+            save_network(network, staging / KERAS_FILE)
     if options.novelty is not None:
         options.novelty.write(staging / NOVELTY_FILE)
     files: dict[str, bytes] = dict(options.files)

@@ -3,7 +3,7 @@
 from toolkit.factory.create import create_model, load_weights, locate_weights, preprocessing_of
 from toolkit.factory.foreign import is_network_file, open_network, read_preprocessing
 from toolkit.factory.keras_applications import is_application, open_application, require_application
-from toolkit.factory.save import save_weights
+from toolkit.factory.save import save_network, save_weights
 
 __all__ = [
     "create_model",
@@ -16,5 +16,6 @@ __all__ = [
     "preprocessing_of",
     "read_preprocessing",
     "require_application",
+    "save_network",
     "save_weights",
 ]

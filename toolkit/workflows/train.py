@@ -224,6 +224,7 @@ def _trained_model(
             if hosts:
                 disconnect()
             best = best_epoch(config.optimizer, run.history()) if config.run.early_stopping else None
+            model.preprocessing = preprocessing
             run.finish(model, best_epoch=best)
     finally:
         keras.config.set_dtype_policy("float32")
