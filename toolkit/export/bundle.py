@@ -96,6 +96,7 @@ class BundleOptions:
         out_of_fold: ``top1``, ``top5`` and ``n`` of the network by cross-validation, where ``evaluation`` are pictures
             that taught it: engines are compared on them, and the manifest's scores start from these; empty where
             nothing could be measured.
+        licence: of the published weights that training began with, for the manifest.
         force: write the bundle even if its engines disagree, and every file; the manifest then says so.
     """
 
@@ -117,6 +118,7 @@ class BundleOptions:
     novelty: Novelty | None = None
     ground: float | None = None
     out_of_fold: Mapping[str, float] | None = None
+    licence: str = ""
     force: bool = False
 
 
@@ -220,6 +222,7 @@ class BundleDraft:
                 options.novelty, {name: differences[name] for name in engines if name in differences}
             ),
             recipes=recipes | dict(options.recipes),
+            licence=options.licence,
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
