@@ -141,7 +141,7 @@ def _commit(hub: "HfApi", address: HubAddress, version_dir: Path, files: Mapping
 
     there = {file.rfilename for file in hub.model_info(address.repository).siblings or ()}
     old = sorted(name for name in there - set(files) if name.startswith(PLACES) or name in (WEIGHTS, ONNX))
-    operations = [
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in sorted(files.items())),
         *(CommitOperationDelete(path_in_repo=name) for name in old),
     ]
