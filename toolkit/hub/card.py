@@ -173,8 +173,9 @@ def _labels(labels: tuple[str, ...]) -> str:
 def _origin(manifest: Manifest, facts: CardFacts) -> list[str]:
     lines = []
     if facts.num_pictures:
-        counts = (f"{count:,} for {subset}" for subset, count in facts.num_pictures.items() if count)
-        lines.append(f"Pictures: {', '.join(counts)}. They are not in here, but for examples where it has some.")
+        words = {"train": "teaching", "val": "choosing settings", "test": "measuring"}
+        counts = (f"{count:,} for {words[subset]}" for subset, count in facts.num_pictures.items() if count)
+        lines.append(f"Pictures: {', '.join(counts)}. They are not in here, except for examples where it has some.")
     lines.append(f"Licence of the weights: {_plain(facts.licence) or 'not known; ask who pushed them'}.")
     lines += [f"`{name}`: {what}" for name, what in facts.files.items()]
     versions = ", ".join(f"{_plain(package)} {_plain(version)}" for package, version in manifest.versions.items())
