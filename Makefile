@@ -65,6 +65,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint apps/serving/Dockerfile
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

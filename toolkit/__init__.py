@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from toolkit.api.bundles.building import compress as compress
     from toolkit.api.bundles.building import ensemble as ensemble
     from toolkit.api.bundles.building import import_model as import_model
+    from toolkit.api.bundles.hub import pull as pull
+    from toolkit.api.bundles.hub import push as push
     from toolkit.api.bundles.runtimes import benchmark as benchmark
     from toolkit.api.bundles.runtimes import demo as demo
     from toolkit.api.bundles.runtimes import evaluate as evaluate
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "toolkit.api.bundles.building": "compress ensemble import_model",
+    "toolkit.api.bundles.hub": "pull push",
     "toolkit.api.bundles.runtimes": "benchmark demo evaluate export serve verify",
     "toolkit.api.bundles.versions": "answer_examples list_bundles promote_version prune_bundles recommend_engine "
     "roll_back_version verify_version",

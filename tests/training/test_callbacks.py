@@ -9,6 +9,7 @@ from toolkit.training.callbacks import (
     Progress,
     SaveProgress,
     StopAtNotFinite,
+    TellProgress,
     is_over,
 )
 from toolkit.training.config import OptimizerConfig, RunConfig, TrainConfig
@@ -35,6 +36,20 @@ def test_loss_that_is_no_number_is_found_at_a_checkpoint_and_after_validation():
     assert error.value.position == Position(1, 5)
     with pytest.raises(NotFiniteError):
         callback.on_epoch_end(1, {"loss": 0.5, "val_loss": np.inf})
+
+
+def test_in_a_fit_of_keras_alone(told):
+    """Beside its own callbacks, with what Keras tells in the place of a run."""
+    inputs, targets = np.ones((8, 1), np.float32), np.zeros((8, 1), np.float32)
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    ours = [TellProgress(), StopAtNotFinite(), keras.callbacks.TerminateOnNaN()]
+    history = model.fit(inputs, targets, 2, epochs=2, validation_data=(inputs, targets), callbacks=ours, verbose=0)
+    assert len(history.history["loss"]) == 2
+    steps = [("epoch 1/2", 4), ("validating", None), ("epoch 2/2", 4), ("validating", None)]
+    assert told.begun == [("compiling the training step", None), *steps]
+    with pytest.raises(NotFiniteError, match=r"loss (nan|inf) in epoch 1, by step 4"):
+        model.fit(inputs * np.inf, targets, 2, callbacks=[TellProgress(), StopAtNotFinite()], verbose=0)
 
 
 def test_metrics_of_an_epoch_are_the_mean_over_its_examples(tmp_path):

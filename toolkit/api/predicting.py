@@ -32,7 +32,7 @@ def predict(
     Who asks again and again opens the bundle once: ``toolkit.Predictor.load(bundle).predict(images)``.
 
     Args:
-        bundle: ``saved_models/NAME``, or one version of it.
+        bundle: ``saved_models/NAME``, or one version of it; or one on the hub, ``hf://user/name@v2``.
         images: one or several: files, folders, patterns such as ``"photos/*.jpg"``; or pictures of any kind that
             ``toolkit.Predictor.predict`` takes: bytes, Pillow images, uint8 arrays.
         top_k: labels for each picture.
@@ -114,6 +114,7 @@ class Request:
     def check(self) -> None:
         """Refuse bundles that are none, before pictures are looked for."""
         from toolkit.bundle import find_bundle
+        from toolkit.hub import is_address, parse_address
 
         if self.top_k < 1:
             raise UserError(f"top_k must be at least 1, got {self.top_k}")
@@ -121,7 +122,7 @@ class Request:
             self._require_served()
             return
         for bundle in self._bundles:
-            find_bundle(bundle)
+            (parse_address if is_address(bundle) else find_bundle)(bundle)
 
     @property
     def _bundles(self) -> list[Any]:

@@ -114,6 +114,7 @@ class Manifest:
         timings: what the recommendation was made by: the engines that had passed; None where they were not timed.
         recipes: by kind of LiteRT file, a digest of all that it follows from (``toolkit.compress.changes``), where it
             was quantized after training: who is asked for the same again knows it.
+        licence: of the published weights that training began with; empty where it is not known, or began with none.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Manifest:
     recipes: dict[str, str] = field(default_factory=dict)
     novelty: NoveltyFacts | None = None
     rejection: RejectionCurve | None = None
+    licence: str = ""
 
     @property
     def subset(self) -> str:

@@ -21,6 +21,9 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if not path.exists():
+        if path.parts[:1] == ("hf:",):  # of two slashes, a path has kept one
+            address = f"hf://{'/'.join(path.parts[1:])}"
+            raise UserError(f"{address}: an address; `toolkit pull {address} saved_models/NAME` brings the bundle here")
         raise UserError(f"{path}: no such bundle")
     if (path / MANIFEST).is_file():
         return path

@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_machine, _add_networks, _add_training, _add_transfer, _add_bundles, _add_runtimes):
+    for add in (_add_machine, _add_networks, _add_training, _add_transfer, _add_bundles, _add_hub, _add_runtimes):
         add(commands)
     return parser
 
@@ -373,6 +373,26 @@ def _add_bundles(commands) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as an HTML page")
     parser.add_argument("--force", action="store_true", help="write it even if too much accuracy is lost")
     add_skip_bad(parser)
+
+
+def _add_hub(commands) -> None:
+    parser = _command(commands, "push", "bring a bundle to the Hugging Face hub, with a model card")
+    add_bundle(parser)
+    named = "hf://user/name; its version becomes the tag, or give one: hf://user/name@v2"
+    parser.add_argument("address", metavar="ADDRESS", help=named)
+    parser.add_argument("--private", action="store_true", help="make the repository, if it is new, for its owner alone")
+    known = "of the weights, such as Apache-2.0 (default that of the published ones it began with)"
+    parser.add_argument("--licence", metavar="SPDX", help=known)
+    parser.add_argument("--onnx", action="store_true", help="put a model.onnx beside it")
+
+    parser = _command(
+        commands,
+        "pull",
+        "bring a bundle here from the Hugging Face hub, compared with its checksums",
+        interrupted="no version was written; the same command begins again",
+    )
+    parser.add_argument("address", metavar="ADDRESS", help="hf://user/name, or a version of it: hf://user/name@v2")
+    parser.add_argument("directory", type=Path, metavar="saved_models/NAME", help="the bundle it becomes a version of")
 
 
 def _add_runtimes(commands) -> None:

@@ -171,8 +171,15 @@ def _plan(
         members=members,
         crops=crops,
         scales=scales,
+        licence=_licence(manifests),
     )
     return reference, models, manifest
+
+
+def _licence(manifests: Sequence[Manifest]) -> str:
+    """Name the licences of all networks; nothing where one is not known."""
+    licences = dict.fromkeys(manifest.licence for manifest in manifests)
+    return "" if "" in licences else " and ".join(licences)
 
 
 def _title(members: Sequence[EnsembleMember], num_crops: int) -> str:

@@ -49,6 +49,7 @@ from toolkit.export.parity import (
     compare_novelty,
     novelty_objections,
 )
+from toolkit.factory import save_network
 from toolkit.lazy import keras
 from toolkit.machine import processor
 from toolkit.metrics import rejection_curve, top_k_accuracy
@@ -95,6 +96,7 @@ class BundleOptions:
         out_of_fold: ``top1``, ``top5`` and ``n`` of the network by cross-validation, where ``evaluation`` are pictures
             that taught it: engines are compared on them, and the manifest's scores start from these; empty where
             nothing could be measured.
+        licence: of the published weights that training began with, for the manifest.
         force: write the bundle even if its engines disagree, and every file; the manifest then says so.
     """
 
@@ -116,6 +118,7 @@ class BundleOptions:
     novelty: Novelty | None = None
     ground: float | None = None
     out_of_fold: Mapping[str, float] | None = None
+    licence: str = ""
     force: bool = False
 
 
@@ -219,6 +222,7 @@ class BundleDraft:
                 options.novelty, {name: differences[name] for name in engines if name in differences}
             ),
             recipes=recipes | dict(options.recipes),
+            licence=options.licence,
         )
         write_manifest(self.path, manifest)
         return publish(self.path, directory)
@@ -349,7 +353,9 @@ def _write_forms(
             write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
             write_warmup(staging, preprocessing)
             # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
-            keras.Model(model.inputs, model.outputs[0], name=model.name).save(staging / KERAS_FILE)
+            network = keras.Model(model.inputs, model.outputs[0], name=model.name)
+            network.preprocessing = preprocessing
+            save_network(network, staging / KERAS_FILE)
     if options.novelty is not None:
         options.novelty.write(staging / NOVELTY_FILE)
     files: dict[str, bytes] = dict(options.files)

@@ -3,12 +3,14 @@
 from toolkit.factory.create import create_model, load_weights, locate_weights, preprocessing_of
 from toolkit.factory.foreign import is_network_file, open_network, read_preprocessing
 from toolkit.factory.keras_applications import is_application, open_application, require_application
-from toolkit.factory.save import save_weights
+from toolkit.factory.licence import licence_of
+from toolkit.factory.save import save_network, save_weights
 
 __all__ = [
     "create_model",
     "is_application",
     "is_network_file",
+    "licence_of",
     "load_weights",
     "locate_weights",
     "open_application",
@@ -16,5 +18,6 @@ __all__ = [
     "preprocessing_of",
     "read_preprocessing",
     "require_application",
+    "save_network",
     "save_weights",
 ]

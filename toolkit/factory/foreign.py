@@ -1,7 +1,7 @@
 """Networks that are in no table: opened from the file that Keras saved, with a new classifier and their preprocessing.
 
-Keras' own applications are known by the names of their layers, and so is what they were trained on; networks that scale
-their input themselves tell it; for others it must be given.
+Files of this package tell it. Keras' own applications are known by the names of their layers, and so is what they were
+trained on; networks that scale their input themselves tell it; for others it must be given.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from toolkit.errors import UserError
+from toolkit.factory.source import noted_preprocessing
 from toolkit.lazy import keras
 from toolkit.network import as_classifier, load_network, name_stages, split_rescaling, with_new_head
 from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode
@@ -56,7 +57,8 @@ def open_network(
     Args:
         path: a ``.keras`` or ``.h5`` file of a whole model.
         num_classes: of a new, untrained classifier in place of its own; by default it keeps its own.
-        preprocessing: what it was trained with, up to layers in it that scale their input; by default looked up.
+        preprocessing: what it was trained with, up to layers in it that scale their input; by default what the file
+            or the run around it tells, else looked up.
 
     Returns:
         A network whose layers have the names they have in the file. A new classifier is ``head_logits``, and behind it
@@ -68,7 +70,8 @@ def open_network(
     path = Path(path)
     if not path.exists():
         raise UserError(f"no network at {path}; give a .keras file or an .h5 file of a whole model")
-    read_tensors(path)  # a damaged file is found out where it can do no harm
+    file = read_tensors(path)  # a damaged file is found out where it can do no harm
+    preprocessing = preprocessing or noted_preprocessing(file)
     given = load_network(path)
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
     height, width, channels = model.input_shape[1:]

@@ -1,7 +1,8 @@
-"""Write a model's weights to a file that tells what they need."""
+"""Write a model, or its weights alone, to a file that tells what they need."""
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from toolkit.factory.source import METADATA_KEY
 from toolkit.files import replacing
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
+from toolkit.weights.readers.keras_file import NOTE
 
 SUFFIXES = (".safetensors", ".weights.h5")
 
@@ -31,17 +33,34 @@ def save_weights(model: "keras.Model", path: str | os.PathLike[str], *, variant:
     """
     suffix = require_target(path)
     path = Path(path)
+    note = _note(model, variant)
+    with replacing(path) as partial:
+        (_write_safetensors if suffix == ".safetensors" else _write_h5)(model, partial, note)
+    return path
+
+
+def save_network(model: "keras.Model", path: str | os.PathLike[str]) -> None:
+    """Write a whole model as a ``.keras`` file that tells its preprocessing, in an entry which Keras passes over.
+
+    Args:
+        model: any ``keras.Model``; ``preprocessing_of`` it is written beside.
+        path: ends in ``.keras``.
+    """
+    with replacing(path) as partial:
+        model.save(partial)
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(NOTE), _note(model))  # of 1980: the same network, the same entry
+
+
+def _note(model: "keras.Model", variant: dict[str, Any] | None = None) -> str:
     preprocessing = getattr(model, "preprocessing", None)
-    note = json.dumps(
+    return json.dumps(
         {
             "network": model.name,
             "variant": getattr(model, "variant", {}) if variant is None else variant,
             "preprocessing": preprocessing.as_dict() if isinstance(preprocessing, Preprocessing) else None,
         }
     )
-    with replacing(path) as partial:
-        (_write_safetensors if suffix == ".safetensors" else _write_h5)(model, partial, note)
-    return path
 
 
 def require_target(path: str | os.PathLike[str]) -> str:

@@ -23,6 +23,7 @@ METADATA_KEY = "toolkit"
 #: The trained network in the directory of a run.
 RUN_MODEL = "model.keras"
 _RUN_SETTINGS = "config.json"  # there from its beginning
+_RUN_NETWORK = "model.json"  # how its network is built
 _MAX_PREFIX = 5  # names before a tensor's that a wrapper may put there
 
 
@@ -113,19 +114,40 @@ def _with_statistics(file: TensorFile) -> TensorFile:
 
 
 def network_in(directory: Path) -> tuple[Path, Preprocessing | None]:
-    """Find the Keras file of a run or a bundle, and the preprocessing that a bundle names.
+    """Find the Keras file of a run or a bundle, and the preprocessing that is noted there.
 
     Raises:
         UserError: the directory is neither, the run is not finished, the bundle is an ensemble, or the file is damaged.
     """
     if (directory / RUN_MODEL).exists():
-        return directory / RUN_MODEL, None
+        return directory / RUN_MODEL, _preprocessing_of_run(directory)
     if (directory / _RUN_SETTINGS).exists():
         raise UserError(f"{directory}: the run is not finished; `toolkit train --resume {directory}` goes on with it")
     version_dir = find_bundle(directory)
     manifest = read_manifest(version_dir)
     verify_files(version_dir, manifest, (MANIFEST,))
     return require_network(version_dir, manifest), manifest.preprocessing
+
+
+def noted_preprocessing(file: TensorFile) -> Preprocessing | None:
+    """Find what a whole network was trained with: in its file, or in the directory of the run that it lies in.
+
+    Raises:
+        UserError: the note is damaged.
+    """
+    if METADATA_KEY in file.metadata:
+        return _note_of(file)["preprocessing"] or None
+    return _preprocessing_of_run(file.path.parent) if (file.path.parent / _RUN_SETTINGS).exists() else None
+
+
+def _preprocessing_of_run(directory: Path) -> Preprocessing | None:
+    path = directory / _RUN_NETWORK
+    try:
+        return Preprocessing.from_dict(json.loads(path.read_bytes())["preprocessing"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); copy the run again, or give a preprocessing") from error
 
 
 def _prefixes(tensors: Collection[str]) -> list[str]:
@@ -162,19 +184,25 @@ def _own_metadata(file: TensorFile, network: str) -> dict[str, Any]:
     """The note that ``save_weights`` wrote beside the tensors; nothing for files of others."""
     if METADATA_KEY not in file.metadata:
         return {}
+    own = _note_of(file)
+    written_for = own["network"]
+    # A residual network without projections and its plain twin have the same tensors, and other answers.
+    if {written_for, network} <= set(list_models()) and not _same_network(written_for, network):
+        raise UserError(f"{file.path} holds weights of {written_for}, not of {network}")
+    return own
+
+
+def _note_of(file: TensorFile) -> dict[str, Any]:
     try:
         document = json.loads(file.metadata[METADATA_KEY])
-        written_for, preprocessing = str(document["network"]), document["preprocessing"]
-        own = {
+        preprocessing = document["preprocessing"]
+        return {
+            "network": str(document["network"]),
             "variant": dict(document["variant"]),
             "preprocessing": preprocessing and Preprocessing.from_dict(preprocessing),
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file.path}: its note of variant and preprocessing is damaged ({error})") from error
-    # A residual network without projections and its plain twin have the same tensors, and other answers.
-    if {written_for, network} <= set(list_models()) and not _same_network(written_for, network):
-        raise UserError(f"{file.path} holds weights of {written_for}, not of {network}")
-    return own
 
 
 def _same_network(first: str, second: str) -> bool:

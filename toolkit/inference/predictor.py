@@ -30,6 +30,7 @@ from toolkit.ensemble.crops import Crop, is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
+from toolkit.hub import fetch_bundle, is_address
 from toolkit.inference.choice import require_engine, resolve_engine
 from toolkit.inference.images import encoded, image_source, iter_images
 from toolkit.progress import step
@@ -137,7 +138,8 @@ class Predictor:
         """Open a bundle.
 
         Args:
-            bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
+            bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version; or one on the hub, such as
+                ``hf://user/name@v2``, which is brought into the user's cache first.
             engine: one of ``toolkit.engines.ENGINES``; ``auto`` is the engine that was measured to be fastest on this
                 machine among those that run the network in float32 (see ``toolkit.inference.choice.resolve_engine``),
                 so its answers are the SavedModel's within 1e-4; ``auto-bf16`` allows bfloat16 as well, where the export
@@ -154,7 +156,7 @@ class Predictor:
                 no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
         """
         require_engine(engine)
-        version_dir = find_bundle(bundle)
+        version_dir = _located(bundle)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
         _require_choice_of_crops(version_dir, manifest, crops, scales)
@@ -190,7 +192,7 @@ class Predictor:
         """
         if len(bundles) == 1:
             return cls.load(bundles[0], engine, crops=crops, scales=scales)
-        version_dirs = [find_bundle(bundle) for bundle in bundles]
+        version_dirs = [_located(bundle) for bundle in bundles]
         manifests = [read_manifest(version_dir) for version_dir in version_dirs]
         require_same_labels(version_dirs, manifests)
         if repeated := same_network(version_dirs, manifests):
@@ -406,6 +408,10 @@ class Predictor:
             return self._engine.members
         preprocessing = self.manifest.preprocessing
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
+
+
+def _located(bundle: str | os.PathLike[str]) -> Path:
+    return fetch_bundle(os.fspath(bundle)) if is_address(bundle) else find_bundle(bundle)
 
 
 def _require_choice_of_crops(version_dir: Path, manifest: Manifest, crops: int, scales: Sequence[int]) -> None:

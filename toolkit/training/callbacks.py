@@ -1,4 +1,8 @@
-"""Keras callbacks of a run: checkpoints, metrics on disk, the learning rate of an epoch, stopping."""
+"""Keras callbacks of a run: checkpoints, metrics on disk, the learning rate of an epoch, stopping.
+
+``StopAtNotFinite()`` and ``TellProgress()`` serve in any ``model.fit``, too. ``SaveProgress`` is of a run alone: what
+it keeps is of use only with the run's order of pictures; elsewhere ``keras.callbacks.BackupAndRestore`` does it.
+"""
 
 import math
 import time
@@ -38,7 +42,7 @@ class NotFiniteError(Exception):
     """The loss is no longer a number; ``position`` is the first step known to be wrong."""
 
     def __init__(self, position: Position, loss: float) -> None:
-        super().__init__(f"loss {loss} at {position}")
+        super().__init__(f"loss {loss} in epoch {position.epoch + 1}, by step {position.step}")
         self.position = position
         self.loss = loss
 
@@ -46,12 +50,17 @@ class NotFiniteError(Exception):
 class StopAtNotFinite(keras.callbacks.Callback):
     """Raise ``NotFiniteError`` soon after the loss stops being a number, and before it gets into a checkpoint.
 
-    Within an epoch, checkpoints come ``every`` so many steps.
+    Unlike ``keras.callbacks.TerminateOnNaN`` it does not wait for the device at each step, sees the loss of validation,
+    and lets callbacks behind it see nothing of an epoch that went wrong.
+
+    Args:
+        start: where training begins.
+        every: steps between two checkpoints within an epoch, where there are some.
     """
 
-    def __init__(self, start: Position, every: int | None) -> None:
+    def __init__(self, start: Position | None = None, every: int | None = None) -> None:
         super().__init__()
-        self._start = start
+        self._start = start = start or Position()
         self._position = start
         self._every = every or _LOOK_EVERY
 
@@ -75,17 +84,25 @@ class StopAtNotFinite(keras.callbacks.Callback):
 
 
 class TellProgress(keras.callbacks.Callback):
-    """Tell how far an epoch and its validation have come; used in a ``with``, which ends what is under way.
+    """Tell how far an epoch and its validation have come, see ``toolkit.progress``.
+
+    In a ``with``, what is under way ends with it, also where training fails.
 
     Args:
-        start: where the run goes on.
-        epochs: of the whole run.
-        num_steps: training batches of an epoch, and batches of a validation.
+        start: where training goes on.
+        epochs: of the whole run; by default as Keras tells.
+        num_steps: training batches of an epoch, and batches of a validation; by default as Keras tells, of a
+            validation nothing.
     """
 
-    def __init__(self, start: Position, epochs: int, num_steps: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        start: Position | None = None,
+        epochs: int | None = None,
+        num_steps: tuple[int | None, int | None] = (None, None),
+    ) -> None:
         super().__init__()
-        self._start = start
+        self._start = start or Position()
         self._epochs = epochs
         self._num_steps, self._num_validation_steps = num_steps
         self._compiling, self._epoch, self._validation = ExitStack(), ExitStack(), ExitStack()
@@ -105,7 +122,8 @@ class TellProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
         self._first = self._start.step if epoch == self._start.epoch else 0
-        self._told = self._epoch.enter_context(step(f"epoch {epoch + 1}/{self._epochs}", self._num_steps))
+        epochs, steps = self._epochs or self.params.get("epochs"), self._num_steps or self.params.get("steps")
+        self._told = self._epoch.enter_context(step(f"epoch {epoch + 1}/{epochs}", steps))
 
     def on_train_batch_end(self, batch: int, logs: Row | None = None) -> None:
         if not batch:
@@ -123,6 +141,9 @@ class TellProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         self._epoch.close()
+
+    def on_train_end(self, logs: Row | None = None) -> None:
+        self.__exit__()
 
     def _tell(self, told: Step, done: int) -> None:
         now = time.monotonic()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.factory import save_network
 from toolkit.files import new_folder, remove_folder, replacing, write_file, writing
 from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig, config_from_json
@@ -215,11 +216,14 @@ class RunDirectory:
             return json.loads(arrays["segments"].item())
 
     def finish(self, model: "keras.Model", *, best_epoch: int | None = None) -> None:
-        """Save the trained network; of the checkpoints keep the last and that of ``best_epoch``, to train on from."""
+        """Save the trained network, which tells its preprocessing, and drop what is not needed to train on from.
+
+        Of the checkpoints the last stays, and that of ``best_epoch``.
+        """
         if not self.writer:
             return
-        with replacing(self.model_file) as partial, _undistributed():
-            model.save(partial)
+        with _undistributed():
+            save_network(model, self.model_file)
         self._drop(self.positions()[:-1], best_epoch)
 
     def _drop(self, positions: list[Position], best_epoch: int | None) -> None:

@@ -48,7 +48,7 @@ def fetch_weights(weights: PretrainedWeights, *, cache_dir: str | os.PathLike[st
         except UserError as error:
             raise UserError(f"{error}; remove it to download it again") from error
         return place
-    if _offline():
+    if is_offline():
         raise _failure(weights, place, "TOOLKIT_OFFLINE or HF_HUB_OFFLINE is set")
     if weights.url.startswith(_HUB):
         return _fetch_from_hub(weights, place)
@@ -188,7 +188,8 @@ def _address(url: str) -> tuple[str, str, str]:
     return split.netloc, split.path, split.query
 
 
-def _offline() -> bool:
+def is_offline() -> bool:
+    """Tell if ``TOOLKIT_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids to ask the network."""
     values = (os.environ.get(name, "") for name in ("TOOLKIT_OFFLINE", "HF_HUB_OFFLINE"))
     return any(value.strip().lower() not in ("", "0", "false", "no", "off") for value in values)
 

@@ -323,6 +323,7 @@ def _write(source: _Source, compressed: _Compressed, pictures: _Pictures, reques
         reject_below=manifest.reject_below,
         novelty=source.novelty,
         ground=manifest.ground,
+        licence=manifest.licence,
         force=request.force,
     )
     name = source.path.parent

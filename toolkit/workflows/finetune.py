@@ -18,6 +18,7 @@ from toolkit.factory import (
     create_model,
     is_application,
     is_network_file,
+    licence_of,
     locate_weights,
     open_application,
     open_network,
@@ -88,12 +89,14 @@ class FinetunedFolder:
         preprocessing: of the network.
         result: what fine-tuning came to.
         networks: those that were compared before, where there were several.
+        licence: of the weights that it began with; empty where nothing tells.
     """
 
     folder: ImageFolder
     preprocessing: Preprocessing
     result: FinetuneResult
     networks: tuple[dict[str, Any], ...] = ()
+    licence: str = ""
 
     def deliver(self, export: ExportOptions | None = None, report: Path | None = None) -> dict[str, Any]:
         """Write the report and the bundle, where they are asked for.
@@ -135,6 +138,7 @@ class FinetunedFolder:
             reject_below=result.reject_below if result.novelty is None else None,
             rejection=_rejection(result.judged),
             novelty=result.novelty,
+            licence=self.licence,
             **known,
         )
         return {"bundle": str(bundle), "metrics": metrics}
@@ -210,7 +214,8 @@ def fit_folder(
         options=finetuning,
         on_epoch=on_epoch,
     )
-    return FinetunedFolder(folder, preprocessing, result)
+    licence = licence_of(info.name, weights) if info is not None else ""
+    return FinetunedFolder(folder, preprocessing, result, licence=licence)
 
 
 def require_places(export: ExportOptions | None, options: FolderOptions) -> None:

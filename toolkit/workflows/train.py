@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.errors import UserError, one_line
-from toolkit.factory import locate_weights
+from toolkit.factory import licence_of, locate_weights
 from toolkit.lazy import keras
 from toolkit.metrics import softmax
 from toolkit.network import as_float32, load_network
@@ -130,7 +130,10 @@ def train_folder(
             if name != "val":
                 validation = HeldOutPictures(split.val, preprocessing).answers(engine, "calibrating")
             calibration = _calibrate(model, validation, np.asarray(split.val.labels), probabilities)
-            path, _ = export_held_out(model, folder, split, preprocessing, export, pictures=pictures, **calibration)
+            licence = licence_of(info.name, command.weights) if command.weights else ""
+            path, _ = export_held_out(
+                model, folder, split, preprocessing, export, pictures=pictures, licence=licence, **calibration
+            )
             run.write_text("command.json", dataclasses.replace(command, bundle=str(path.absolute())).as_json())
             result["bundle"] = str(path)
     return result
@@ -224,6 +227,7 @@ def _trained_model(
             if hosts:
                 disconnect()
             best = best_epoch(config.optimizer, run.history()) if config.run.early_stopping else None
+            model.preprocessing = preprocessing
             run.finish(model, best_epoch=best)
     finally:
         keras.config.set_dtype_policy("float32")

@@ -15,6 +15,7 @@ from toolkit.cli.commands.bundles import (
 )
 from toolkit.cli.commands.explain import explain
 from toolkit.cli.commands.folders import check
+from toolkit.cli.commands.hub import pull, push
 from toolkit.cli.commands.machine import completion, doctor
 from toolkit.cli.commands.networks import models, samples, weights
 from toolkit.cli.commands.predict import predict

@@ -28,8 +28,8 @@ class TensorFile:
         tensors: arrays by name, in the file's order. Keras and Caffe files number a layer's arrays,
             ``"conv1/0"``, ``"conv1/1"``; torch and safetensors files name them, ``"conv1.weight"``. Read-only views
             of the mapped file wherever its bytes can serve as they lie: do not shorten the file while they are in use.
-        metadata: text that came with the arrays: all of a safetensors header's, and the root attribute ``"toolkit"``
-            of an HDF5 file.
+        metadata: text that came with the arrays: all of a safetensors header's, and ``"toolkit"``, a root
+            attribute of an HDF5 file or an entry ``toolkit.json`` of a ``.keras`` archive.
         layers: settings of each layer in the configuration of a whole model, ``.keras`` or ``.h5``, input to output,
             lists as tuples: they tell networks apart whose arrays are alike, such as ResNet v1 and v1.5. Empty for
             other formats.
