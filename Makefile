@@ -68,7 +68,8 @@ lint: $(VENV)/installed-dev
 
 # The pages as a site, in site/: seconds. A link that leads nowhere ends it.
 docs: $(VENV)/installed-docs
-	$(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo site/index.html
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parent
 _PYTHON = {
     "data": ("Pictures", ("toolkit.data",)),
     "networks": (
-        "Networks and weights",
+        "Networks, weights, checks",
         ("toolkit.api.networks", "toolkit.catalogue", "toolkit.factory", "toolkit.spec"),
     ),
     "training": ("Training and fine-tuning", ("toolkit.api.training", "toolkit.api.transfer")),
