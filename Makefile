@@ -23,7 +23,7 @@ DEMO_COMMAND = $(BIN)/toolkit demo saved_models
 # A heading, then the command that does the same without make.
 say = @echo "== $(1)"; echo "   $(strip $(2))"
 
-.PHONY: demo digits test test-slow lint format clean
+.PHONY: demo digits docs test test-slow lint format clean
 
 demo: digits
 	$(call say,the web page: drop a picture in or draw a digit,$(DEMO_COMMAND))
@@ -67,11 +67,16 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint apps/serving/Dockerfile
 
+# The pages as a site, in site/: seconds. A link that leads nowhere ends it.
+docs: $(VENV)/installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo site/index.html
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One stamp per extra: all, test, dev.
+# One stamp per extra: all, docs, test, dev.
 $(VENV)/installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "== installing toolkit[$*] into $(VENV) (minutes the first time)"
 	@$(PIP) -e '.[$*]'

@@ -13,6 +13,21 @@ from toolkit.catalogue import list_models, model_info
 from toolkit.spec import ModelInfo
 
 DOCS = Path(__file__).parent
+#: Pages of the public names: each with its title, and the modules that the names are from.
+_PYTHON = {
+    "data": ("Pictures", ("toolkit.data",)),
+    "networks": (
+        "Networks, weights, checks",
+        ("toolkit.api.networks", "toolkit.catalogue", "toolkit.factory", "toolkit.spec"),
+    ),
+    "training": ("Training and fine-tuning", ("toolkit.api.training", "toolkit.api.transfer")),
+    "answers": (
+        "Predictions and explanations",
+        ("toolkit.api.predicting", "toolkit.api.explaining", "toolkit.inference"),
+    ),
+    "bundles": ("Bundles", ("toolkit.api.bundles",)),
+    "servers": ("Servers, this machine, errors", ("toolkit.client", "toolkit.api.doctor", "toolkit.errors")),
+}
 
 
 def networks() -> str:
@@ -70,18 +85,34 @@ def weights() -> str:
     return "\n".join(lines) + "\n"
 
 
-def python() -> str:
-    """The page of the public names, from their docstrings, as Markdown."""
+def python() -> dict[str, str]:
+    """The pages of the public names, from their docstrings, as Markdown: an overview, and one a kind of work."""
     lines = [
         "# Python",
         "",
         "What the command line does, one call does, with the same names: `toolkit finetune photos --model vgg16` is",
         '`toolkit.finetune("photos", model="vgg16")`. Results are what `--json` prints, and show themselves in a',
-        "notebook; [one of ten cells](notebooks/photos_to_classifier.ipynb) does the main job. Written by",
-        "`python docs/build.py`.",
+        "notebook; [one of ten cells](notebooks/fine_tune.ipynb) does the main job. Written by `python docs/build.py`.",
     ]
-    public = {name: getattr(toolkit, name) for name in sorted(toolkit.__all__, key=str.lower) if name != "__version__"}
-    for name, thing in public.items():
+    pages = {}
+    for page, (title, modules) in _PYTHON.items():
+        names = [name for name, home in toolkit._HOME.items() if home.startswith(modules)]
+        things = {name: getattr(toolkit, name) for name in sorted(names, key=str.lower)}
+        lines += ["", f"## {title}", "", "| name | |", "|---|---|"]
+        for name, thing in things.items():
+            [first, *_] = _documentation(thing)
+            lines.append(f"| [`{name}`](python/{page}.md#{name.lower()}) | {first} |")
+        pages[f"python/{page}.md"] = _python_page(title, things)
+    listed = "\n".join(lines) + "\n"
+    missing = [name for name in toolkit._HOME if f"| [`{name}`]" not in listed]
+    if missing:
+        raise ValueError(f"no page of _PYTHON has {', '.join(missing)}; name the module that they are from")
+    return {"python.md": listed, **pages}
+
+
+def _python_page(title: str, things: dict[str, object]) -> str:
+    lines = [f"# {title}"]
+    for name, thing in things.items():
         lines += ["", f"## `{name}`", "", *_signature(name, thing), *_documentation(thing)]
         if inspect.isclass(thing):
             for method, function in vars(thing).items():
@@ -131,7 +162,12 @@ def _documentation(thing: object) -> list[str]:
     return re.sub("``", "`", "\n".join(found).rstrip().replace("```", "\0")).replace("\0", "```").splitlines()
 
 
+def written() -> dict[str, str]:
+    """All that is written here: texts by their paths below ``docs``."""
+    return {"networks.md": networks(), "weights.md": weights(), **python()}
+
+
 if __name__ == "__main__":
-    (DOCS / "python.md").write_text(python(), encoding="utf-8")
-    (DOCS / "networks.md").write_text(networks(), encoding="utf-8")
-    (DOCS / "weights.md").write_text(weights(), encoding="utf-8")
+    for path, text in written().items():
+        (DOCS / path).parent.mkdir(exist_ok=True)
+        (DOCS / path).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every shell line of the README and the guide is understood, and does what it says, on a photo of two megabytes."""
+"""Every shell line of the README and the pages is understood, and does what it says, on a photo of two megabytes."""
 
 import json
 import os
@@ -32,7 +32,8 @@ ADDRESS = "http://127.0.0.1:8501"
 SHORTER = (
     (r"^toolkit train my_pictures", "toolkit train my_pictures --set run.epochs=1", "60 epochs and more"),
     (r"run\.epochs=(90|200)", "run.epochs=2", "the same"),
-    (r"--trials 20", "--trials 2 --set run.epochs=1", "twenty of them"),
+    (r"run\.epochs=40", "run.epochs=2", "the same"),
+    (r"--trials (20|8)", "--trials 2 --set run.epochs=1", "twenty of them"),
     (r"--epochs 5", "--epochs 1 --force", "minutes; one epoch of a few pictures does not mend a pruned network"),
     (r"--method qat", "--method qat --epochs 1", "the same"),
     (r"--model resnet50", "--model resnet20 --weights runs/mine", "100 MB of published weights"),
@@ -45,6 +46,8 @@ ELSEWHERE = {
     "pip install": "the same",
     "source ": "the environment that these tests run in",
     "toolkit train my_pictures --model resnet20 --out runs/hosts": "needs another host; tests/training/test_hosts.py",
+    "toolkit finetune my_pictures --model resnet50 --out saved_models/mine --cluster": "a cluster; tests/transfer",
+    "toolkit predict  saved_models/mine my_pictures/test --cluster": "the same; tests/inference",
     "toolkit serve": "runs beside the line after it",
     "toolkit explain saved_models/mine photo.jpg --class": "its classes have other names; cli/test_explain_command.py",
     "toolkit explain googlenet": "published weights; the same",
@@ -62,7 +65,19 @@ def shell_lines(document: str) -> list[str]:
     return [re.sub(r"\s+#\s.*", "", line).strip() for line in text.splitlines()]
 
 
-DOCUMENTS = ("README.md", "docs/guide.md")
+#: Pages that are read one after another, and worked through in one folder.
+JOURNEYS = (
+    ("README.md",),
+    ("docs/first.md", "docs/notes.md"),
+    tuple(
+        f"docs/{page}.md"
+        for page in (
+            *("data", "training", "finetuning", "explaining", "teaching"),
+            *("compressing", "serving", "machines", "scripting"),
+        )
+    ),
+)
+DOCUMENTS = tuple(document for journey in JOURNEYS for document in journey)
 LINES = [line for document in DOCUMENTS for line in shell_lines(document)]
 TOOLKIT_LINES = [line for line in LINES if line.startswith("toolkit ")]
 
@@ -182,9 +197,9 @@ def home(bundle, digits, photo, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_line_runs_one_after_another(home, document):
-    for line in shell_lines(document):
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: journey[0])
+def test_every_line_runs_one_after_another(home, journey):
+    for document, line in [(page, line) for page in journey for line in shell_lines(page)]:
         if any(line.startswith(start) for start in ELSEWHERE):
             continue
         if line.startswith(("curl", "echo")):
@@ -202,4 +217,4 @@ def test_every_line_runs_one_after_another(home, document):
         for option in ("out", "onnx", "draw", "report", "export"):
             written = re.search(rf"--{option} (\S+)", line)
             assert not written or (home / written[1]).exists(), line
-    assert os.listdir(home / "runs" / "mine")
+    assert os.listdir(home / "runs")

@@ -1,0 +1,86 @@
+"""The pages below ``docs`` hold: their examples run, their figures are those recorded, and the site can be built."""
+
+import doctest
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from toolkit import model_info
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "pycon")], ids=lambda page: page.stem)
+def test_examples_answer_as_printed(page):
+    examples = doctest.DocTestParser().get_doctest("\n".join(fenced(page, "pycon")), {}, page.name, str(page), 0)
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner.run(examples, out=said.append)
+    assert not said, "".join(said)
+    assert runner.tries
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "python")], ids=lambda page: page.stem)
+def test_python_is_python(page):
+    for code in fenced(page, "python"):
+        compile(code, page.name, "exec")
+
+
+def test_figures_of_the_first_classifier_are_those_recorded():
+    page = " ".join((DOCS / "first.md").read_text(encoding="utf-8").split())
+    digits = json.loads((ROOT / "benchmarks/results/digits-result.json").read_text())
+    assert (
+        f"Of the {digits['n']} pictures that were held out, the network gets {100 * digits['top1']:.2f} % right" in page
+    )
+    assert f"The {('no', 'one', 'two')[round((1 - digits['top1']) * digits['n'])]} that it got wrong" in page
+    assert f"LeNet-5 has {model_info('lenet5').num_params:,} weights" in page
+    [command] = re.findall(r"TRAIN_COMMAND = \$\(BIN\)/((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text())
+    recorded = command.replace("\\", "").replace("$(BUNDLE)", "saved_models/digits").replace("--resume ", "").split()
+    assert " ".join(recorded) in page.replace("\\ ", "")
+
+
+def test_pictures_are_small():
+    for picture in (DOCS / "pictures").iterdir():
+        assert picture.stat().st_size < 150_000, picture
+
+
+class _Asked(HTMLParser):
+    """What a page makes a browser ask for, at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video"):
+            self.places.append(named.get("src") or "")
+        if tag == "link" and named.get("rel") != "canonical":
+            self.places.append(named.get("href") or "")
+
+
+@pytest.mark.slow
+def test_site_is_built_without_a_broken_link_and_asks_no_other_host(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        asked = _Asked()
+        asked.feed(page.read_text(encoding="utf-8"))
+        assert len(asked.places) > 2
+        assert [place for place in asked.places if re.match(r"(https?:)?//", place)] == [], page
+    for style in (tmp_path / "site").rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text(encoding="utf-8")), style
