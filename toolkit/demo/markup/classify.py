@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.bundle import Example, Manifest
 from toolkit.demo.classifier import Answer
-from toolkit.demo.markup.parts import data_url, escape, milliseconds, percent, thumbnail
+from toolkit.demo.markup.parts import best_guess, data_url, escape, milliseconds, percent, thumbnail
 
 #: Said instead of a label when the best is too improbable.
 NONE_OF_THESE = "none of these"
@@ -104,7 +104,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
     """Write the best label, or that it is none of them, the true one if it is known, a bar per class, and the time."""
     best = answer.predictions[0]
     label = NONE_OF_THESE if answer.rejected else best.label
-    sure = f"at best {best.label}, {percent(best.probability)}" if answer.rejected else percent(best.probability)
+    sure = best_guess(best.label, best.probability) if answer.rejected else percent(best.probability)
     if answer.reason == "unfamiliar":
         sure = "unlike the pictures it learned from"
     bars = "".join(

@@ -6,7 +6,7 @@ from itertools import groupby
 from toolkit.bundle import Manifest
 from toolkit.demo.comparison import Row, verdict
 from toolkit.demo.markup.classify import NONE_OF_THESE
-from toolkit.demo.markup.parts import escape, milliseconds, percent
+from toolkit.demo.markup.parts import best_guess, escape, milliseconds, percent
 
 WAITING = """<section class="tk-card tk-empty tk-compare" data-state="empty">
 <p class="tk-eyebrow">The networks say</p>
@@ -78,11 +78,12 @@ def _row(row: Row, scale: tuple[float, int], most: str) -> str:
         return f'<tr class="tk-failed">{head}<td colspan="3">{escape(row.problem)}</td></tr>'
     best = row.predictions[0]
     label = row.label or NONE_OF_THESE
+    sure = percent(best.probability) if row.label else best_guess(best.label, best.probability)
     slowest, largest = scale
-    other = "" if row.label == most else " tk-other"
+    other = ("" if row.label == most else " tk-other") + ("" if row.label else " tk-none")
     return (
         f'<tr>{head}<td class="tk-says{other}"><span class="tk-name" title="{escape(label)}">{escape(label)}</span> '
-        f'<span class="tk-share">{percent(best.probability)}</span>{_bar(best.probability)}</td>'
+        f'<span class="tk-share">{escape(sure)}</span>{_bar(best.probability)}</td>'
         f'<td class="tk-number">{milliseconds(row.milliseconds)}{_bar(row.milliseconds / slowest)}</td>'
         f'<td class="tk-number">{megabytes(row.size)}{_bar(row.size / largest)}</td></tr>'
     )

@@ -42,6 +42,15 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def best_guess(label: str, probability: float) -> str:
+    """Word the best label where the answer is none of them: a guess, not the answer.
+
+    >>> best_guess("8", 0.74)
+    'best guess 8, 74.0 %'
+    """
+    return f"best guess {label}, {percent(probability)}"
+
+
 def milliseconds(value: float) -> str:
     """Write a duration with two significant digits or more.
 
