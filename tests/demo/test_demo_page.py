@@ -279,9 +279,20 @@ def test_bundle_files_are_not_served(served, bundles):
     assert info.value.code == 403
 
 
+def test_a_picture_is_refused_beyond_another_size_than_an_archive(served, page, upload_folder):
+    path = upload_folder / "large.png"
+    with path.open("wb") as file:
+        file.truncate(21_000_000)
+    _, card = page.look({"path": str(path)}, "digits/1", "litert")
+    assert "21.0 MB, and at most 20 MB are taken of one." in card
+    with urllib.request.urlopen(f"{served}config") as answer:
+        assert json.load(answer)["max_file_size"] == 200_000_000
+
+
+@pytest.mark.slow
 def test_a_large_upload_is_refused(served):
     with pytest.raises(urllib.error.HTTPError) as info:
-        _upload(served, b"\0" * 21_000_000)
+        _upload(served, bytes(201_000_000))
     assert info.value.code == 413
 
 

@@ -8,19 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gradio import EventData
 
 from toolkit.bundle import read_manifest
+from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import teach as parts
+from toolkit.demo.quota import Quota
 from toolkit.demo.tabs.teach import Teaching
 from toolkit.demo.teaching.limits import Limits
 from toolkit.demo.teaching.school import School
+from toolkit.errors import UserError
 
 
 @pytest.fixture
 def tab(bundles, quick_lessons):
     school = School(Limits(num_pictures=100))
-    yield Teaching(Classifier(bundles), school)
+    yield Teaching(Classifier(bundles, visitors=school.network), school, Quota(1_000_000_000))
     school.shut()
 
 
@@ -34,6 +38,7 @@ def ask(tab):
         json.dumps(answer)
         return answer
 
+    ask.secret = secret
     return ask
 
 
@@ -87,6 +92,49 @@ def test_a_closed_page_takes_everything_with_it(tab, ask, sent, digits_zip):
     tab.school.close("page")
     assert not given.exists()
     assert ask("status") == {"problem": "This visit has ended and its pictures are gone; reload the page."}
+
+
+def test_what_was_taught_is_offered_by_the_other_tabs_to_its_teacher_alone(tab, ask, sent, digits_zip, seven):
+    secret, stranger = ask.secret, EventData(None, {"secret": tab.school.open("stranger"), "where": "classify"})
+    event = EventData(None, {"secret": secret, "where": "compare"})
+    ask("add_zip", file=sent(digits_zip))
+    ask("teach", network="digits")
+    _when_over(ask)
+    own, classify, inside, compare = tab.offer("digits/1", "digits/2", ["digits/2"], event)
+    [(label, name)] = own
+    assert re.fullmatch(r"yours/[\w-]{20,}/1", name)
+    assert label == "yours/1: 0, 1, 2 …"  # of the network that stands for a taught one here
+    assert [chooser.choices[0] for chooser in (classify, inside, compare)] == 3 * [(label, name)]
+    assert (classify.value, inside.value, compare.value) == ("digits/1", "digits/2", ["digits/2"])
+    to_compare, *_, chosen = tab.bring("digits/1", "digits/2", ["digits/2"], event)
+    assert (to_compare.selected, chosen) == ("compare", [name, "digits/2"])
+    classifier = tab._classifier
+    answer = classifier.classify(seven.read_bytes(), name, "litert")
+    assert (answer.bundle, answer.predictions[0].label) == (name, "7")
+    assert "classify, yours/1 on litert" in markup.answer_card(answer)
+    assert name not in classifier.bundles()
+    assert tab.offer("digits/1", "digits/1", [], stranger)[0]["__type__"] == "update"  # nothing
+    for guessed in ("yours/1", "yours/x/1", "taught/1", name[:-1] + "2"):
+        with pytest.raises(UserError, match=r"your network is gone|unknown bundle"):
+            classifier.directory(guessed)
+    ask("teach", network="digits")
+    _when_over(ask)
+    with pytest.raises(UserError, match="your network is gone: it was taught anew, or its page was closed"):
+        classifier.directory(name)
+    renewed = tab.offer(name, "digits/2", [name, "digits/2"], event)
+    assert renewed[1].value == renewed[0][0][1] == name[:-1] + "2"
+    assert renewed[3].value == [name[:-1] + "2", "digits/2"]
+    tab.school.close("page")
+    with pytest.raises(UserError, match="your network is gone"):
+        classifier.predictor(name[:-1] + "2", "litert")
+
+
+def test_a_full_server_teaches_nobody(tab, ask, sent, digits_zip):
+    ask("add_zip", file=sent(digits_zip))
+    tab._quota.num_bytes = 1000
+    said = "This server's room for visitors' files, 0 MB, is full; try again in a few minutes."
+    assert ask("teach", network="digits")["problem"] == said
+    assert ask("add_zip", file=sent(digits_zip))["problem"] == said
 
 
 def test_what_is_wrong_with_each_picture_is_told_and_the_others_are_taken(ask, sent, bad_files, seven):

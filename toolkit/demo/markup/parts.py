@@ -51,6 +51,15 @@ def best_guess(label: str, probability: float) -> str:
     return f"best guess {label}, {percent(probability)}"
 
 
+def bundle_name(bundle: str) -> str:
+    """Write a bundle's name; the secret in that of a visitor's own is left out.
+
+    >>> bundle_name("digits/1"), bundle_name("yours/x7_k/2")
+    ('digits/1', 'yours/2')
+    """
+    return f"{bundle.partition('/')[0]}/{bundle.rpartition('/')[2]}"
+
+
 def milliseconds(value: float) -> str:
     """Write a duration with two significant digits or more.
 
