@@ -211,6 +211,9 @@ def _require_gradio() -> None:
     # Gradio reads these when it is imported or launched. Nothing about visitors leaves this machine.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
+    # A summary of the last ten thousand events, which nobody sees here, would be made anew after each.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo needs gradio, which is not installed: pip install 'toolkit[demo]'")
 
