@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 from gradio import EventData
 
-from toolkit.bundle import read_manifest
+from toolkit.catalogue import model_info
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import teach as parts
 from toolkit.demo.quota import Quota
 from toolkit.demo.tabs.teach import Teaching
+from toolkit.demo.teaching.backbones import find_starts
+from toolkit.demo.teaching.lesson import Backbone
 from toolkit.demo.teaching.limits import Limits
 from toolkit.demo.teaching.school import School
 from toolkit.errors import UserError
+from toolkit.weights.download import cached_path
 
 
 @pytest.fixture
@@ -184,14 +187,30 @@ def test_names_of_any_kind_stay_text(bundles):
     assert "No mistakes" in parts.results(judged | {"matrix": [[1, 0], [0, 1]], "mistakes": []}, lambda _: 1, str)
 
 
-def test_what_a_network_is_good_for_as_a_start_is_said_honestly(bundles):
-    manifest = read_manifest(bundles / "digits" / "1")
-    assert "photographs are hard for it" in parts.advice(manifest)
-    size = manifest.preprocessing.size
-    colour = replace(manifest.preprocessing, channel_order="rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
-    assert "little detail" in parts.advice(replace(manifest, preprocessing=colour))
-    large = colour.resized((7 * size[0], 7 * size[1]))
-    assert "Good for photographs" in parts.advice(replace(manifest, preprocessing=large))
+def test_networks_to_start_from_are_those_at_hand_and_the_best_comes_first(bundles, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    classifier = Classifier(bundles)
+    starts = find_starts(classifier)
+    assert [start.name for start in starts] == ["digits/2", "digits/1"]
+    assert parts.start_title(starts[0]) == "digits/2, for letters and drawings"
+    advice = parts.advice(starts[0])
+    assert "photographs are hard for it" in advice
+    assert "knows 10 classes" in advice
+    colour = replace(starts[0].preprocessing, channel_order="rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert "little detail" in parts.advice(replace(starts[0], preprocessing=colour))
+    weights = model_info("googlenet").weights["imagenet"]
+    cached_path(weights).parent.mkdir(parents=True)
+    cached_path(weights).touch()
+    published, *others = find_starts(classifier)
+    assert others == starts
+    assert (published.name, published.backbone) == (
+        "googlenet",
+        Backbone(network="googlenet", weights=cached_path(weights)),
+    )
+    assert parts.start_title(published) == "googlenet, for photographs"
+    assert "GoogLeNet with 6,998,552 parameters sees 224 × 224 pixels in colour, and knows 1,000 classes, 69 %" in (
+        parts.advice(published)
+    )
 
 
 @pytest.mark.parametrize("how", ["quick", pytest.param("real", marks=pytest.mark.slow)])
@@ -213,7 +232,7 @@ def test_a_program_sends_a_zip_and_gets_the_accuracy_and_the_bundle(how, served,
     described = client.view_api(return_format="dict")["named_endpoints"]["/teach"]
     assert [parameter["label"] for parameter in described["parameters"]] == ["pictures", "network"]
     client.close()
-    for _ in range(100):  # of the program's bundle, nothing stays either
+    for _ in range(400):  # of the program's bundle, nothing stays either
         if not list(upload_folder.rglob("taught.zip")):
             break
         time.sleep(0.05)

@@ -471,9 +471,9 @@ find("[data-network]").onchange = need;
 
 ask({ do: "open" }).then((answer) => {
   const choice = find("[data-network]");
-  for (const { name, advice } of answer.networks ?? []) {
+  for (const { name, title, advice } of answer.networks ?? []) {
     networks[name] = advice;
-    choice.append(make("option", { value: name }, name));
+    choice.append(make("option", { value: name }, title));
   }
   need();
 });

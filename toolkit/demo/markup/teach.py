@@ -3,15 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toolkit.bundle import Manifest
 from toolkit.demo.markup.parts import bundle_name, escape, percent
+from toolkit.demo.teaching.backbones import Start
 from toolkit.demo.teaching.lesson import Told
 from toolkit.demo.teaching.limits import MEGABYTE, Limits
 
 #: From this much more probable on, another class than the picture's own puts its label in doubt.
 DOUBT = 0.5
-#: A network whose input is no larger sees strokes and coarse colours, and little of a photograph.
-_SMALL = 64
+_KINDS = {"photographs": "photographs", "small": "small pictures in colour", "drawings": "letters and drawings"}
 _MAX_MATRIX = 20  # classes
 _NAMED = 3  # classes by which a network is known
 
@@ -77,17 +76,26 @@ them apart. <span>What you give is seen by nobody else and gone when you close t
 </div>"""
 
 
-def advice(manifest: Manifest) -> str:
+def start_title(start: Start) -> str:
+    """Name a network to start from, with what it is for."""
+    return f"{start.name}, for {_KINDS[start.kind]}"
+
+
+def advice(start: Start) -> str:
     """Say honestly what a network is good for as a start.
 
     A network that was trained on small grey pictures has seen strokes, and nothing of what photographs show.
     """
-    height, width = manifest.preprocessing.size
-    colour = "grey" if manifest.preprocessing.channel_order == "grey" else "colour"
-    sees = f"{manifest.model} with {manifest.num_params:,} parameters sees {width} × {height} pixels in {colour}"
-    if colour == "grey":
+    height, width = start.preprocessing.size
+    colour = "grey" if start.kind == "drawings" else "colour"
+    right = "" if start.top1 is None else f", {100 * start.top1:.0f} % of them right"
+    sees = (
+        f"{start.title} with {start.num_params:,} parameters sees {width} × {height} pixels in {colour}, and knows "
+        f"{start.num_classes:,} classes{right}"
+    )
+    if start.kind == "drawings":
         return f"{sees}. Good for letters, signs and drawings; photographs are hard for it."
-    if max(height, width) <= _SMALL:
+    if start.kind == "small":
         return f"{sees}. It tells colours and coarse shapes apart, and sees little detail."
     return f"{sees}. Good for photographs."
 

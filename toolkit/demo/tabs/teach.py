@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from toolkit.bundle import KERAS_FILE
 from toolkit.data.pixels.decode import ImageError
 from toolkit.demo import markup, uploads
 from toolkit.demo.classifier import YOURS, Classifier
@@ -18,6 +17,7 @@ from toolkit.demo.markup import teach as parts
 from toolkit.demo.quota import Quota
 from toolkit.demo.tabs import shared
 from toolkit.demo.tabs.shared import AT_ONCE, script, sentence
+from toolkit.demo.teaching.backbones import Start, find_starts
 from toolkit.demo.teaching.lesson import Lesson
 from toolkit.demo.teaching.limits import MEGABYTE
 from toolkit.demo.teaching.school import School, Visitor
@@ -178,8 +178,8 @@ class Teaching:
 
         Args:
             pictures: a zip file with a folder of pictures for each class.
-            network: the bundle whose network to start from, NAME/VERSION, or NAME for its newest version that can be
-                taught; empty for the first one.
+            network: what to start from: a bundle, NAME/VERSION, or NAME for its newest version that can be taught; or a
+                published network, whose weights are on the server, by its name; empty for the best there is.
 
         Returns:
             {"network", "classes", "accuracy", "standard_error", "n", "matrix", "mistakes", "findings", "left_out",
@@ -200,8 +200,9 @@ class Teaching:
     def _taught_zip(self, visitor: Visitor, pictures: Any, network: str, progress: gr.Progress) -> tuple[Answer, str]:
         left_out = self._take_zip(visitor, pictures)
         findings = [finding.sentence for finding in visitor.collection.examine()]
-        backbone = self._backbone(str(network or ""))
-        lesson = visitor.teach(self._classifier.directory(backbone), report=False)
+        start = self._start(str(network or ""))
+        self._quota.require(_NETWORK)
+        lesson = visitor.teach(start.backbone, report=False)
         while not lesson.is_over:
             told = lesson.steps[-1].label if lesson.steps else "waiting for others to be taught"
             progress(parts.lesson_share(lesson.steps), desc=told)
@@ -210,11 +211,14 @@ class Teaching:
             raise UserError(lesson.problem or "the lesson was stopped")
         file = self._download_place(visitor) / "taught.zip"
         visitor.write_bundle(file)
-        said = {"network": backbone, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
+        said = {"network": start.name, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
         return said | {"seconds": round(lesson.seconds, 1)}, str(file)
 
     def _open(self, visitor: Visitor, _: dict[str, Any]) -> Answer:
-        networks = [{"name": name, "advice": advice} for name, advice in self._backbones().items()]
+        networks = [
+            {"name": start.name, "title": parts.start_title(start), "advice": parts.advice(start)}
+            for start in find_starts(self._classifier)
+        ]
         return self._collection(visitor, {}) | {"networks": networks}
 
     def _add(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -264,9 +268,9 @@ class Teaching:
         return {"findings": [vars(finding) for finding in visitor.collection.examine()]}
 
     def _teach(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
-        backbone = self._backbone(str(request.get("network")))
+        start = self._start(str(request.get("network")))
         self._quota.require(_NETWORK)
-        visitor.teach(self._classifier.directory(backbone))
+        visitor.teach(start.backbone)
         return self._status(visitor, {})
 
     def _status(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -332,20 +336,11 @@ class Teaching:
         seen = [number for number in known if isinstance(number, int)] if isinstance(known, list) else []
         return {"collection": visitor.collection.as_document(seen)}
 
-    def _backbones(self) -> dict[str, str]:
-        """Bundles that a lesson can start from and what each is good for, those for photographs first."""
-        found = {
-            bundle: manifest
-            for bundle, manifest in self._classifier.manifests().items()
-            if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file()
-        }
-        by_size = sorted(found, key=lambda bundle: -found[bundle].preprocessing.size[0])
-        return {bundle: parts.advice(found[bundle]) for bundle in by_size}
-
-    def _backbone(self, name: str) -> str:
-        known = list(self._backbones())
-        found = next((bundle for bundle in known if name in ("", bundle, bundle.rpartition("/")[0])), None)
+    def _start(self, name: str) -> Start:
+        starts = find_starts(self._classifier)
+        found = next((start for start in starts if name in ("", start.name, start.name.rpartition("/")[0])), None)
         if found is None:
+            known = [start.name for start in starts]
             raise UserError(unknown_name("network", name, known) if known else "there is no network here to start from")
         return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from toolkit.demo.classifier import YOURS, Answer, Classifier
 from toolkit.demo.teaching.collection import Collection
-from toolkit.demo.teaching.lesson import Lesson, Line, Order
+from toolkit.demo.teaching.lesson import Backbone, Lesson, Line, Order
 from toolkit.demo.teaching.limits import MEGABYTE, Limits
 from toolkit.demo.teaching.worker import NAME
 from toolkit.errors import UserError
@@ -51,11 +51,11 @@ class Visitor:
         (folder / "pictures").mkdir()
         self.collection = Collection(folder / "pictures", limits)
 
-    def teach(self, backbone: Path, *, report: bool = True) -> Lesson:
+    def teach(self, backbone: Backbone, *, report: bool = True) -> Lesson:
         """Begin a lesson, or join the line for one; what was taught before is forgotten.
 
         Args:
-            backbone: version directory of the bundle whose network is taught.
+            backbone: what is built on.
             report: write the HTML report too.
 
         Raises:
