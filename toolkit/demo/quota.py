@@ -17,7 +17,7 @@ from toolkit.errors import UserError
 
 _MEGABYTE = 1_000_000
 _MEASURED_EVERY = 1.0  # seconds
-_STATUS_FULL = 507  # Insufficient Storage
+_TOO_LARGE, _FULL = 413, 507  # statuses of HTTP
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -108,12 +108,16 @@ class Gate:
         headers = dict(scope.get("headers", ()))
         if scope["type"] != "http" or not headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
             return await self._app(scope, receive, send)
-        length = headers.get(b"content-length", b"")
-        taking = self._quota.taking(int(length) if length.isdigit() else self._largest)
+        given = headers.get(b"content-length", b"")
+        length = int(given) if given.isdigit() else self._largest
+        if length > self._largest + _MEGABYTE:  # the frame around a file is much smaller
+            text = f"at most {self._largest / _MEGABYTE:,.0f} MB are taken at once"
+            return await PlainTextResponse(text, _TOO_LARGE)(scope, receive, send)
+        taking = self._quota.taking(length)
         try:
             await to_thread.run_sync(taking.__enter__)
         except UserError as error:
-            return await PlainTextResponse(str(error), _STATUS_FULL)(scope, receive, send)
+            return await PlainTextResponse(str(error), _FULL)(scope, receive, send)
         try:
             return await self._app(scope, receive, send)
         finally:

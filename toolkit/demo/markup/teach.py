@@ -88,10 +88,10 @@ def advice(start: Start) -> str:
     """
     height, width = start.preprocessing.size
     colour = "grey" if start.kind == "drawings" else "colour"
-    right = "" if start.top1 is None else f", {100 * start.top1:.0f} % of them right"
+    right = "" if start.top1 is None else f" ({100 * start.top1:.0f} % right)"
     sees = (
-        f"{start.title} with {start.num_params:,} parameters sees {width} × {height} pixels in {colour}, and knows "
-        f"{start.num_classes:,} classes{right}"
+        f"{start.title} with {start.num_params:,} parameters sees {width} × {height} pixels in {colour}, and was "
+        f"taught to tell {start.num_classes:,} classes apart{right}"
     )
     if start.kind == "drawings":
         return f"{sees}. Good for letters, signs and drawings; photographs are hard for it."

@@ -72,12 +72,13 @@ def _bundles(classifier: Classifier) -> Iterator[Start]:
         directory = classifier.directory(bundle)
         if manifest.members or not (directory / KERAS_FILE).is_file():
             continue
+        info = model_info(manifest.model) if manifest.model in registered else None
         yield Start(
             bundle,
             Backbone(bundle=directory),
-            manifest.model,
+            info.title if info else manifest.model,
             manifest.num_params,
-            model_info(manifest.model).macs if manifest.model in registered else 0,
+            info.macs if info else 0,
             manifest.preprocessing,
             len(manifest.labels),
             manifest.metrics.get("top1"),
