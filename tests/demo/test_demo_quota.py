@@ -100,7 +100,7 @@ def test_a_full_server_says_so_before_a_file_is_sent(bundles, folder, free_port)
     demo = launch(bundles, port=free_port, access=Access(teach=False, quota=10_000), block=False)
     try:
         body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%b\r\n--x--\r\n'
-        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        headers = {"Content-Type": "Multipart/Form-Data; boundary=x"}
 
         def send(size: int) -> int:
             asked = urllib.request.Request(f"{demo.local_url}gradio_api/upload", body % bytes(size), headers)

@@ -19,7 +19,7 @@ from toolkit.inference.compare import engine_bytes
 from toolkit.inference.predictor import Decoded, Prediction, Predictor
 from toolkit.inference.shelf import Shelf
 
-#: Beginning of the names of visitors' own bundles; no bundle of a directory has two slashes in its name.
+#: Beginning of the names of visitors' own bundles.
 YOURS = "yours/"
 #: Networks kept in memory, counted per bundle and engine.
 MAX_LOADED = 4
@@ -178,7 +178,7 @@ class Classifier:
     def predictor(self, bundle: str, engine: str) -> Predictor:
         """Take a network, loaded if it is not yet."""
         resolved = self.resolve_engine(bundle, engine)  # so that ``auto`` and what it means are loaded once
-        if bundle.startswith(YOURS):
+        if is_own(bundle):
             own = self._own(bundle)
             try:
                 return own.predictor(own.bundles()[0], resolved)
@@ -212,7 +212,7 @@ class Classifier:
         Raises:
             UserError: no such bundle.
         """
-        if str(bundle).startswith(YOURS):
+        if is_own(bundle):
             own = self._own(bundle)
             return own.directory(own.bundles()[0])
         directories = self._directories()
@@ -229,6 +229,15 @@ class Classifier:
                 "`toolkit train DATA --model lenet5 --out runs/x --export saved_models/x`"
             )
         return found
+
+
+def is_own(bundle: object) -> bool:
+    """Tell the name of a visitor's own bundle: those of a directory have one slash.
+
+    >>> is_own("yours/x7_k/1"), is_own("yours/1")
+    (True, False)
+    """
+    return isinstance(bundle, str) and bundle.startswith(YOURS) and bundle.count("/") == 2
 
 
 def decode(picture: bytes, predictor: Predictor) -> tuple[Decoded, np.ndarray, bool]:

@@ -106,7 +106,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
-        if scope["type"] != "http" or not headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
+        kind = headers.get(b"content-type", b"").strip().lower()
+        if scope["type"] != "http" or not kind.startswith(b"multipart/form-data"):
             return await self._app(scope, receive, send)
         given = headers.get(b"content-length", b"")
         length = int(given) if given.isdigit() else self._largest

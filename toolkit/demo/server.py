@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolkit")
 
-#: Larger uploads are refused while they arrive: a zip file of a folder of photographs has this room.
-MAX_FILE_SIZE = "200mb"
+#: Bytes that an upload may have: a folder of photographs as a zip file.
+MAX_FILE_SIZE = 200_000_000
 
 _PORT = 7860
 _TEMPORARY = "GRADIO_TEMP_DIR"  # what Gradio reads the folder of uploads from
@@ -159,9 +159,8 @@ def _gate(quota: "Quota") -> dict[str, Any]:
     from starlette.middleware import Middleware
 
     from toolkit.demo.quota import Gate
-    from toolkit.demo.uploads import MAX_ARCHIVE
 
-    return {"middleware": [Middleware(Gate, quota=quota, largest=MAX_ARCHIVE)]}
+    return {"middleware": [Middleware(Gate, quota=quota, largest=MAX_FILE_SIZE)]}
 
 
 def _doors(access: Access) -> dict[str, Any]:

@@ -24,8 +24,8 @@ _PREVIEW = ".preview.webp"
 DOWNLOADS = "taught-"
 _LONGEST = 1600  # side of a preview, in pixels
 
-#: Sizes that are taken, in bytes: of a picture, and of an archive of pictures.
-MAX_PICTURE, MAX_ARCHIVE = 20_000_000, 200_000_000
+#: Bytes that a picture may have; an archive of pictures has more room, see ``toolkit.demo.server``.
+MAX_PICTURE = 20_000_000
 _GONE = "no longer on the server, which keeps uploads for an hour at most; send it again"
 
 # When a page asked for an upload last, by the upload's path and the page's session, for as long as the page is open:

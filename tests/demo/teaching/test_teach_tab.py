@@ -15,6 +15,7 @@ from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import teach as parts
 from toolkit.demo.quota import Quota
+from toolkit.demo.tabs.compare import Compare
 from toolkit.demo.tabs.teach import Teaching
 from toolkit.demo.teaching.backbones import find_starts
 from toolkit.demo.teaching.lesson import Backbone
@@ -112,12 +113,13 @@ def test_what_was_taught_is_offered_by_the_other_tabs_to_its_teacher_alone(tab, 
     to_compare, *_, chosen = tab.bring("digits/1", "digits/2", ["digits/2"], event)
     assert (to_compare.selected, chosen) == ("compare", [name, "digits/2"])
     classifier = tab._classifier
+    assert Compare(classifier).open([], [], own)[0].value == [name, "digits/2"]
     answer = classifier.classify(seven.read_bytes(), name, "litert")
     assert (answer.bundle, answer.predictions[0].label) == (name, "7")
     assert "classify, yours/1 on litert" in markup.answer_card(answer)
     assert name not in classifier.bundles()
     assert tab.offer("digits/1", "digits/1", [], stranger)[0]["__type__"] == "update"  # nothing
-    for guessed in ("yours/1", "yours/x/1", "taught/1", name[:-1] + "2"):
+    for guessed in ("yours/x/1", "yours/1", "taught/1", name[:-1] + "2"):
         with pytest.raises(UserError, match=r"your network is gone|unknown bundle"):
             classifier.directory(guessed)
     ask("teach", network="digits")

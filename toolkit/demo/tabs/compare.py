@@ -73,14 +73,14 @@ class Compare:
         self._classifier = classifier
 
     def open(self, chosen: Any = None, engines: Any = None, own: Sequence[tuple[str, str]] = ()) -> tuple[Any, ...]:
-        """List the networks there are, the visitor's own before; at first the newest of each is chosen."""
+        """List the networks there are, the visitor's own first; at first the newest of each is chosen."""
         bundles = [*own, *((name, name) for name in self._classifier.bundles())]
         if _texts(chosen):
             return gr.Dropdown(choices=bundles), self.choose(chosen, engines), gr.skip()
-        first = self._first()
+        first = [*(name for _, name in own), *self._first()][:_FIRST]
         try:
             names, started = self._engines(first)
-            examples = markup.examples_strip(self._classifier.examples(first[0]))
+            examples = markup.examples_strip(self._classifier.examples(self._first()[0]))
         except UserError:  # is told when a picture comes
             names, started, examples = [], [], ""
         return gr.Dropdown(choices=bundles, value=first), gr.Dropdown(choices=names, value=started), examples

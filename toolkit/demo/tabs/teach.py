@@ -12,7 +12,7 @@ from gradio.utils import get_upload_folder
 
 from toolkit.data.pixels.decode import ImageError
 from toolkit.demo import markup, uploads
-from toolkit.demo.classifier import YOURS, Classifier
+from toolkit.demo.classifier import Classifier, is_own
 from toolkit.demo.markup import teach as parts
 from toolkit.demo.quota import Quota
 from toolkit.demo.tabs import shared
@@ -34,9 +34,8 @@ _QUIET = ("only the classifier will train", "out-of-fold accuracy", "writing ") 
 Answer = dict[str, Any]
 
 
-def build(teaching: "Teaching") -> gr.HTML:
+def build(tab: "Teaching") -> gr.HTML:
     """Lay the tab out and wire it up; its frame tells when a network was taught."""
-    tab = teaching
 
     def ask(request: Any) -> Answer:
         return tab.ask(request)
@@ -69,18 +68,18 @@ def build(teaching: "Teaching") -> gr.HTML:
     return frame
 
 
-def offer(teaching: "Teaching", frame: gr.HTML, tabs: gr.Tabs, own: gr.State, choosers: Sequence[gr.Dropdown]) -> None:
+def offer(tab: "Teaching", frame: gr.HTML, tabs: gr.Tabs, own: gr.State, choosers: Sequence[gr.Dropdown]) -> None:
     """Have the other tabs offer what a visitor taught.
 
     Args:
-        teaching: the tab's handlers.
+        tab: the tab's handlers.
         frame: see ``build``.
         tabs: of the page.
         own: the visitor's own bundles, as choices.
         choosers: of a network: on tab Classify, of one on tab Look inside, and of several on tab Compare.
     """
-    frame.taught(teaching.offer, choosers, [own, *choosers], **AT_ONCE)
-    frame.opened(teaching.bring, choosers, [tabs, *choosers], **AT_ONCE)
+    frame.taught(tab.offer, choosers, [own, *choosers], **AT_ONCE)
+    frame.opened(tab.bring, choosers, [tabs, *choosers], **AT_ONCE)
 
 
 class Teaching:
@@ -128,7 +127,7 @@ class Teaching:
         choices = [*own, *((name, name) for name in self._classifier.bundles())]
 
         def renewed(name: Any) -> Any:  # what was taught before is gone
-            return own[0][1] if str(name).startswith(YOURS) else name
+            return own[0][1] if is_own(name) else name
 
         chosen = [renewed(name) for name in several] if isinstance(several, list) else []
         return own, *(gr.Dropdown(choices=choices, value=value) for value in (renewed(one), renewed(inside), chosen))
