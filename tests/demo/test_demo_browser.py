@@ -93,6 +93,7 @@ def test_a_list_that_is_opened_and_left_changes_nothing(visit):
     assert visit.input_value("#engine input") == "litert"
 
 
+@pytest.mark.slow
 def test_pasting_anywhere_shows_the_picture(visit, seven):
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit.get_by_role("tab", name="Draw").click()
@@ -103,6 +104,7 @@ def test_pasting_anywhere_shows_the_picture(visit, seven):
     assert visit.get_by_role("tab", name="Picture").get_attribute("aria-selected") == "true"
 
 
+@pytest.mark.slow
 def test_of_two_dropped_pictures_the_first_is_answered_and_named(visit, seven, bad_files):
     named = {"seven.png": list(seven.read_bytes()), "<b>.jpg": list(bad_files["whole"].read_bytes())}
     visit.evaluate(DROP, named)  # on the page's heading, not on the picture's place
@@ -127,6 +129,7 @@ def test_what_browsers_cannot_show_is_shown_and_answered(visit, seven, tmp_path,
     visit.wait_for_function("document.querySelector('#picture img')?.naturalWidth === 64")
 
 
+@pytest.mark.slow
 def test_drawing_is_answered_stroke_by_stroke(visit):
     visit.get_by_role("button", name="Draw one").click()
     canvas = visit.locator("#drawing canvas")
@@ -147,6 +150,7 @@ def test_drawing_is_answered_stroke_by_stroke(visit):
     assert canvas.evaluate("canvas => canvas.getContext('2d').getImageData(0, 0, 280, 280).data.indexOf(254) ") == -1
 
 
+@pytest.mark.slow
 def test_ink_on_paper_is_turned_and_said_to_be(visit, seven, tmp_path):
     path = tmp_path / "paper.png"
     Image.open(seven).convert("L").point(lambda value: 225 - 0.8 * value).save(path)
@@ -156,6 +160,7 @@ def test_ink_on_paper_is_turned_and_said_to_be(visit, seven, tmp_path):
     visit.wait_for_function("document.querySelector('.tk-turned img').naturalWidth === 32")
 
 
+@pytest.mark.slow
 def test_a_transparent_picture_stands_on_white(browser, served, tmp_path):
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     page = browser.new_page(color_scheme="dark")
@@ -202,6 +207,7 @@ def test_labels_of_any_kind_are_shown_as_they_are(browser, bundles, seven, tmp_p
     demo.close(verbose=False)
 
 
+@pytest.mark.slow
 def test_examples_by_mouse_and_keyboard(visit):
     visit.get_by_label("Example 1").click()
     visit.wait_for_selector(".tk-label:text-is('0')")
@@ -216,12 +222,13 @@ def test_examples_by_mouse_and_keyboard(visit):
     assert visit.inner_text(".tk-label") == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("truncated", "Damaged"),  # the words for each kind are held by the page's own tests
-        pytest.param("text", "Not a picture in a supported format", marks=pytest.mark.slow),
-        pytest.param("huge", "More than 178,000,000", marks=pytest.mark.slow),
+        ("text", "Not a picture in a supported format"),
+        ("huge", "More than 178,000,000"),
     ],
 )
 def test_a_bad_file_is_explained_and_the_next_one_answered(visit, bad_files, seven, kind, message):
@@ -234,6 +241,7 @@ def test_a_bad_file_is_explained_and_the_next_one_answered(visit, bad_files, sev
     visit.wait_for_selector(".tk-label:text-is('7')")
 
 
+@pytest.mark.slow
 def test_removing_the_picture_clears_the_answer(visit, seven):
     visit.set_input_files(UPLOAD, str(seven))
     visit.wait_for_selector(ANSWER)
@@ -241,6 +249,7 @@ def test_removing_the_picture_clears_the_answer(visit, seven):
     visit.wait_for_selector("#answer [data-state=empty]")
 
 
+@pytest.mark.slow
 def test_a_picture_from_the_camera(visit):
     visit.get_by_label("Capture from camera").click()
     visit.get_by_text("Click to Access Webcam").click()
@@ -249,26 +258,22 @@ def test_a_picture_from_the_camera(visit):
     visit.wait_for_selector(ANSWER)
 
 
-def test_a_file_over_the_limit_is_named_before_it_is_sent(browser, served, tmp_path, seven):
-    # Not through `visit`: Gradio itself logs a 404 for an upload that it did not start.
-    large = tmp_path / "large.png"
+@pytest.mark.slow
+def test_a_file_over_the_limit_is_named_before_it_is_sent(visit, tmp_path, seven):
+    page, large = visit, tmp_path / "large.png"
     large.write_bytes(os.urandom(21_000_000))
-    page = browser.new_page()
-    page.goto(served)
-    page.wait_for_selector(".tk-example")
     page.set_input_files(UPLOAD, str(large))
-    page.get_by_text("exceed the maximum allowed size").first.wait_for()
+    page.wait_for_selector(PROBLEM)
+    assert "large.png was not sent" in page.inner_text("#answer")
+    assert "21.0 MB, and at most 20 MB are taken of one picture." in page.inner_text("#answer")
     page.set_input_files(UPLOAD, str(seven))
     page.wait_for_selector(".tk-label:text-is('7')")
-    page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "scheme"),
-    [
-        *((1280, "dark"), (390, "light")),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1280, "light"), (390, "dark"))),
-    ],
+    [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")],
 )
 def test_nothing_sticks_out_sideways(browser, served, seven, some_zip, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -305,6 +310,7 @@ def some_zip(tmp_path, digits) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_zip_file_becomes_a_gallery_and_a_table(visit, some_zip):
     visit.set_input_files(UPLOAD, str(some_zip))
     visit.wait_for_selector(".tk-batch[data-state=done]")

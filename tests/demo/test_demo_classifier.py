@@ -57,7 +57,7 @@ def test_an_answer_below_the_bundles_threshold_is_none_of_these(bundles, seven, 
     assert answer.rejected is True
     card = markup.answer_card(answer)
     assert '<span class="tk-label">none of these</span>' in card
-    best = markup.escape(f"at best 7, {markup.percent(answer.predictions[0].probability)}")
+    best = markup.escape(f"best guess 7, {markup.percent(answer.predictions[0].probability)}")
     assert f'<span class="tk-sure">{best}</span>' in card
 
 

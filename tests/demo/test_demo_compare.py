@@ -1,7 +1,9 @@
 """One picture through several networks and engines, without a browser."""
 
 import html
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import compare as words
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
+from toolkit.inference.predictor import Prediction
 
 BOTH, ENGINES = ["digits/1", "digits/2"], ["litert-int8", "litert", "savedmodel"]
 
@@ -63,6 +66,12 @@ def test_float_against_int8_stands_below_the_table(rows, classifier):
     ratio = rows[0].size / rows[2].size
     assert f"{ratio:.1f}× smaller" in shown
     assert "the same answer" in shown
+
+
+def test_the_best_label_of_an_answer_that_is_none_of_these_is_called_a_guess(rows, classifier):
+    unsure = replace(rows[0], predictions=(Prediction("8", 0.74),), reason="unsure")
+    shown = words.comparison([unsure], {"digits/1": classifier.manifest("digits/1")})
+    assert re.search(r'>none of these</span>\s*<span class="tk-share">best guess 8, 74.0 %</span>', shown)
 
 
 def test_what_cannot_be_compared_is_one_line(classifier):

@@ -22,6 +22,7 @@ def visit_tab(visitor) -> Callable[[str], Any]:
     return open_tab
 
 
+@pytest.mark.slow
 def test_heat_over_a_picture_is_as_strong_as_the_slider_says(visit_tab, seven):
     page = visit_tab("Look inside")
     page.set_input_files(PICTURE, str(seven))

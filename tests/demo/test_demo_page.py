@@ -1,5 +1,6 @@
 """The page without a browser: its functions, its programming interface, and what it refuses."""
 
+import http.client
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -279,10 +281,24 @@ def test_bundle_files_are_not_served(served, bundles):
     assert info.value.code == 403
 
 
-def test_a_large_upload_is_refused(served):
-    with pytest.raises(urllib.error.HTTPError) as info:
-        _upload(served, b"\0" * 21_000_000)
-    assert info.value.code == 413
+def test_a_picture_is_refused_beyond_another_size_than_an_archive(served, page, upload_folder):
+    path = upload_folder / "large.png"
+    with path.open("wb") as file:
+        file.truncate(21_000_000)
+    _, card = page.look({"path": str(path)}, "digits/1", "litert")
+    assert "21.0 MB, and at most 20 MB are taken of one." in card
+    with urllib.request.urlopen(f"{served}config") as answer:
+        assert json.load(answer)["max_file_size"] == 200_000_000
+
+
+def test_a_large_upload_is_refused_by_the_length_that_it_announces(served):
+    address = urlsplit(served)
+    connection = http.client.HTTPConnection(address.hostname, address.port)
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "202000000"}
+    connection.request("POST", "/gradio_api/upload", headers=headers)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (413, b"at most 200 MB are taken at once")
+    connection.close()
 
 
 def test_the_doors_are_shut(served, bundles):

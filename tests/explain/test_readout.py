@@ -31,6 +31,22 @@ def test_several_stages_at_unit_length_add_up_to_the_lead():
     assert explanation.heat_map("2", stage="stage1", method="grad-cam").method == "grad-cam"
 
 
+@pytest.mark.parametrize("reshaped", [True, False])
+def test_an_average_that_keeps_its_shape_is_seen_through(reshaped):
+    """As MobileNet ends in keras.applications, with its own classifier or another."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 3, activation="relu", name="stage1_conv")(inputs)
+    x = keras.layers.Dropout(0.1)(keras.layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = keras.layers.Reshape((6,))(x) if reshaped else keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(3, name="head_logits")(x)
+    explainer = Explainer(keras.Model(inputs, logits), Preprocessing((16, 16)))
+    explanation = explainer.explain(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    found = explanation.heat_map("1")
+    assert (found.method, found.maps) == ("evidence", ("stage1_conv",))
+    assert found.values.sum() == pytest.approx(contrast(explanation.logits, 1) @ explanation.logits, abs=1e-4)
+
+
 def test_a_map_of_one_cell_tells_no_place():
     inputs = keras.Input((8, 8, 3))
     maps = keras.layers.Conv2D(4, 8, activation="relu", name="stage1_conv")(inputs)

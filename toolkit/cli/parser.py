@@ -421,6 +421,7 @@ def _add_runtimes(commands) -> None:
     users = "let in only whom a file names, by lines USER:PASSWORD"
     parser.add_argument("--auth", default=None, type=Path, metavar="FILE", help=users)
     parser.add_argument("--mcp", action="store_true", help="offer the page's endpoints as tools of an MCP server too")
+    parser.add_argument("--no-teach", dest="teach", action="store_false", help="leave out the tab *Teach*")
     add_engine(parser)
 
 

@@ -15,7 +15,7 @@ from toolkit.errors import UserError
 #: Pictures that are answered at once, at most.
 MAX_PICTURES = 200
 #: Of an archive: what a visitor may send, compressed pictures do not swell much beyond.
-ARCHIVE_LIMITS = ArchiveLimits(files=2000, size=60_000_000)
+ARCHIVE_LIMITS = ArchiveLimits(files=2000, size=250_000_000)
 
 _SHOWN = 5  # names of what is left out
 

@@ -1,6 +1,7 @@
 """Answers for the page from the bundles in a directory, without a word of HTML."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from toolkit.inference.compare import engine_bytes
 from toolkit.inference.predictor import Decoded, Prediction, Predictor
 from toolkit.inference.shelf import Shelf
 
+#: Beginning of the names of visitors' own bundles.
+YOURS = "yours/"
 #: Networks kept in memory, counted per bundle and engine.
 MAX_LOADED = 4
 #: Example pictures shown of those a bundle brings.
@@ -69,14 +72,32 @@ class Answer:
 
 
 class Classifier:
-    """Every bundle below a directory, looked up afresh at each call so that new ones appear. Thread-safe."""
+    """Every bundle below a directory, looked up afresh at each call so that new ones appear. Thread-safe.
 
-    def __init__(self, directory: str | Path, *, engine: str = "auto", max_loaded: int = MAX_LOADED) -> None:
-        """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.demo.build_demo``."""
+    A visitor's own bundle is in no list: its name, ``yours/SECRET/VERSION``, is known to who taught it.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        engine: str = "auto",
+        max_loaded: int = MAX_LOADED,
+        visitors: "Callable[[str], Classifier | None] | None" = None,
+    ) -> None:
+        """Look for bundles; load none yet. Arguments and errors are those of ``toolkit.demo.build_demo``.
+
+        Args:
+            directory: holds bundles.
+            engine: see ``toolkit.demo.build_demo``.
+            max_loaded: networks kept in memory.
+            visitors: finds the classifier over a visitor's own bundle by its name; None where it is gone.
+        """
         self._root = Path(directory).resolve()
         self._given_root = str(directory)
         self._preferred = engine
         self._shelf = Shelf(directory, max_loaded=max_loaded)
+        self._visitors = visitors
         bundles = self.bundles()
         require_engine(engine)
         if engine not in CHOICES and not any(engine in self.engines(bundle) for bundle in bundles):
@@ -157,6 +178,12 @@ class Classifier:
     def predictor(self, bundle: str, engine: str) -> Predictor:
         """Take a network, loaded if it is not yet."""
         resolved = self.resolve_engine(bundle, engine)  # so that ``auto`` and what it means are loaded once
+        if is_own(bundle):
+            own = self._own(bundle)
+            try:
+                return own.predictor(own.bundles()[0], resolved)
+            except UserError as error:
+                raise UserError(own.without_paths(error)) from None
         name, _, version = bundle.rpartition("/")
         return self._shelf.get(name, int(version), resolved)[1]
 
@@ -167,6 +194,12 @@ class Classifier:
     def without_paths(self, error: UserError) -> str:
         """Word an error as visitors may read it: where the bundles lie is not their business."""
         return str(error).replace(f"{self._root}/", "").replace(str(self._root), "the bundles' folder")
+
+    def _own(self, bundle: str) -> "Classifier":
+        own = self._visitors(bundle) if self._visitors else None
+        if own is None:
+            raise UserError("your network is gone: it was taught anew, or its page was closed; choose another one")
+        return own
 
     def _true_label(self, picture: bytes, bundle: str) -> str | None:
         """Look a picture up among the examples, by its bytes."""
@@ -179,6 +212,9 @@ class Classifier:
         Raises:
             UserError: no such bundle.
         """
+        if is_own(bundle):
+            own = self._own(bundle)
+            return own.directory(own.bundles()[0])
         directories = self._directories()
         if bundle not in directories:
             raise UserError(unknown_name("bundle", str(bundle), list(directories)))
@@ -193,6 +229,15 @@ class Classifier:
                 "`toolkit train DATA --model lenet5 --out runs/x --export saved_models/x`"
             )
         return found
+
+
+def is_own(bundle: object) -> bool:
+    """Tell the name of a visitor's own bundle: those of a directory have one slash.
+
+    >>> is_own("yours/x7_k/1"), is_own("yours/1")
+    (True, False)
+    """
+    return isinstance(bundle, str) and bundle.startswith(YOURS) and bundle.count("/") == 2
 
 
 def decode(picture: bytes, predictor: Predictor) -> tuple[Decoded, np.ndarray, bool]:

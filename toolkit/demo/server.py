@@ -23,10 +23,12 @@ from toolkit.progress import step
 if TYPE_CHECKING:
     import gradio as gr
 
+    from toolkit.demo.quota import Quota
+
 log = logging.getLogger("toolkit")
 
-#: Larger uploads are refused while they arrive.
-MAX_FILE_SIZE = "20mb"
+#: Bytes that an upload may have: a folder of photographs as a zip file.
+MAX_FILE_SIZE = 200_000_000
 
 _PORT = 7860
 _TEMPORARY = "GRADIO_TEMP_DIR"  # what Gradio reads the folder of uploads from
@@ -34,35 +36,50 @@ _TEMPORARY = "GRADIO_TEMP_DIR"  # what Gradio reads the folder of uploads from
 
 @dataclass(frozen=True)
 class Access:
-    """Doors of the page that are shut by default.
+    """Doors of the page, open or shut.
 
     Attributes:
         users: a file with a line ``USER:PASSWORD`` for each visitor who is let in; without one, everybody is.
         mcp: offer the endpoints as tools of an MCP server too, at ``gradio_api/mcp``.
+        teach: let visitors teach networks of their own.
+        quota: bytes that the files of all visitors may take together: uploads, and what is taught of them.
     """
 
     users: str | Path | None = None
     mcp: bool = False
+    teach: bool = True
+    quota: int = 4_000_000_000
 
 
-def build_demo(directory: str | Path = "saved_models", engine: str = "auto") -> "gr.Blocks":
+def build_demo(
+    directory: str | Path = "saved_models", engine: str = "auto", access: Access | None = None
+) -> "gr.Blocks":
     """Build the page over every bundle in ``directory``, not yet served.
 
     Args:
         directory: holds bundles as ``NAME/VERSION``; one bundle's own directory will do too.
         engine: what the page starts with, where a bundle has it: ``auto``, ``recommended`` or an engine's name.
+        access: what visitors may do; who is let in is ``launch``'s to see to.
 
     Raises:
         UserError: Gradio is not installed, there is no bundle, or no bundle can run ``engine``.
     """
+    return _build(directory, engine, access or Access())[0]
+
+
+def _build(directory: str | Path, engine: str, access: Access) -> "tuple[gr.Blocks, Quota]":
     _require_gradio()
     from toolkit.demo.classifier import Classifier
+    from toolkit.demo.teaching.school import School
 
-    classifier = Classifier(directory, engine=engine)
+    school = School() if access.teach else None
+    classifier = Classifier(directory, engine=engine, visitors=school.network if school else None)
     with _without_proxies():  # Gradio opens its connections to them while it is imported
         from toolkit.demo.page import build_page
+        from toolkit.demo.quota import Quota
 
-    return build_page(classifier)
+    quota = Quota(access.quota)
+    return build_page(classifier, quota, school), quota
 
 
 def launch(
@@ -101,10 +118,9 @@ def launch(
     with step("opening the page"):
         _require_gradio()
         os.environ[_TEMPORARY] = _uploads()
-        demo = build_demo(directory, engine)
-        options = (
-            launch_options() | doors | {"root_path": _root_path(root_path), "prevent_thread_lock": True, "quiet": True}
-        )
+        demo, quota = _build(directory, engine, access or Access())
+        options = launch_options() | doors | {"app_kwargs": _gate(quota)}
+        options |= {"root_path": _root_path(root_path), "prevent_thread_lock": True, "quiet": True}
         try:
             with _without_proxies():  # it asks itself whether it runs
                 demo.launch(server_name=host, server_port=number, **options)
@@ -136,6 +152,15 @@ def launch_options() -> dict[str, Any]:
         "css_paths": STYLES,
         "js": ON_LOAD_JS,
     }
+
+
+def _gate(quota: "Quota") -> dict[str, Any]:
+    """Arguments for the server's application: uploads are refused where there is no room."""
+    from starlette.middleware import Middleware
+
+    from toolkit.demo.quota import Gate
+
+    return {"middleware": [Middleware(Gate, quota=quota, largest=MAX_FILE_SIZE)]}
 
 
 def _doors(access: Access) -> dict[str, Any]:
@@ -185,6 +210,9 @@ def _require_gradio() -> None:
     # Gradio reads these when it is imported or launched. Nothing about visitors leaves this machine.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
+    # A summary of the last ten thousand events, which nobody sees here, would be made anew after each.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo needs gradio, which is not installed: pip install 'toolkit[demo]'")
 

@@ -1,9 +1,12 @@
 """Visitors' files: read as they were sent, and shown as the network's decoder reads them."""
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
@@ -17,19 +20,36 @@ SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif")
 # Browsers show these as the decoder reads them; the rest not at all, or all of an animation, or 16 bits otherwise.
 _SHOWN_ALIKE = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP")
 _PREVIEW = ".preview.webp"
+#: Beginning of the names of folders from which a page fetches what was taught.
+DOWNLOADS = "taught-"
 _LONGEST = 1600  # side of a preview, in pixels
+
+#: Bytes that a picture may have; an archive of pictures has more room, see ``toolkit.demo.server``.
+MAX_PICTURE = 20_000_000
+_GONE = "no longer on the server, which keeps uploads for an hour at most; send it again"
+
+# When a page asked for an upload last, by the upload's path and the page's session, for as long as the page is open:
+# none is left of an upload whose pages are closed. The folder of uploads is the process's, too.
+_ASKED: dict[Path, dict[str, float]] = {}
+_FRESH = 60.0  # seconds that an upload is kept before any page has asked for it
+_STALE = 600.0  # seconds after which a page that is still open has to send it again, if room is needed
 
 
 def read_upload(picture: Any) -> bytes:
     """Read a picture's file as it was sent, also where a preview of it is shown.
 
     Raises:
-        ImageError: nothing was sent, it is no longer there, or the path leads elsewhere than to an upload.
+        ImageError: nothing was sent, it is no longer there or too large, or the path leads elsewhere than to an upload.
     """
+    path = upload_path(picture)
     try:
-        return upload_path(picture).read_bytes()
+        if (size := path.stat().st_size) > MAX_PICTURE:
+            raise ImageError(
+                f"the picture: {size / 1e6:.1f} MB, and at most {MAX_PICTURE / 1e6:.0f} MB are taken of one"
+            )
+        return path.read_bytes()
     except OSError:
-        raise ImageError("the picture: no longer on the server, which keeps uploads for an hour") from None
+        raise ImageError(f"the picture: {_GONE}") from None
 
 
 def shown(picture: dict[str, Any]) -> str | None:
@@ -84,8 +104,46 @@ def upload_path(picture: Any) -> Path:
     if not is_upload:
         raise ImageError("the picture: not an upload; send the file itself")
     if not is_there:
-        raise ImageError("the picture: no longer on the server, which keeps uploads for an hour")
+        raise ImageError(f"the picture: {_GONE}")
+    _claim(Path(path))
     return Path(path)
+
+
+def _claim(path: Path) -> None:
+    request = LocalContext.request.get(None)
+    session = getattr(request, "session_hash", None)
+    if session:
+        _ASKED.setdefault(path, {})[str(session)] = time.monotonic()
+
+
+def release(session: str) -> None:
+    """Forget which uploads a page asked for: it was closed."""
+    for path, sessions in list(_ASKED.items()):
+        sessions.pop(session, None)
+        if not path.exists():
+            _ASKED.pop(path, None)
+
+
+def dispensable() -> list[Path]:
+    """List uploads that may be removed where room is needed, in that order.
+
+    First those of closed pages, and those that no page has asked for in a minute; then those that pages, though they
+    are open, have not asked for of late. The oldest of each go first.
+    """
+    found: list[tuple[bool, float, Path]] = []
+    for path in Path(get_upload_folder()).glob("*/*"):  # as Gradio lays them down
+        if path.parent.name.startswith(DOWNLOADS):
+            continue
+        sessions = _ASKED.get(path.with_name(path.name.removesuffix(_PREVIEW)))
+        with suppress(OSError):
+            arrived = path.lstat().st_mtime
+            if sessions is None:
+                is_idle = time.time() - arrived > _FRESH
+            else:
+                is_idle = all(time.monotonic() - asked > _STALE for asked in list(sessions.values()))
+            if is_idle and path.is_file():
+                found.append((bool(sessions), arrived, path))
+    return [path for *_, path in sorted(found)]
 
 
 def refuse_addresses(picture: Any) -> None:

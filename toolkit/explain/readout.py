@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.lazy import keras
 
 _PASSING = ("Dropout", "Identity", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout")
+_RESHAPING = ("GlobalAveragePooling2D", "Flatten", "Reshape")  # which leave a map of one cell as it is
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Ta
     kind = type(layer).__name__
     if kind in _PASSING:
         return _taps(layer.input, kernel, producers)
+    if kind in _RESHAPING and _is_cell(layer.input) and (found := _taps(layer.input, kernel, producers)):
+        return found
     if kind == "Concatenate":
         return _joined(layer.input, kernel, producers)
     if isinstance(layer, UnitLength):
@@ -100,13 +103,19 @@ def _taps(vector: Any, kernel: np.ndarray, producers: dict[int, Any]) -> list[Ta
             case [Tap(is_unit=False) as tap] if tap.kernel.shape[:2] == (1, 1):  # of an averaged map
                 return [replace(tap, is_unit=True)]
         return None
-    if kind in ("GlobalAveragePooling2D", "Flatten") and len(layer.input.shape) == 4 and len(layer.output.shape) == 2:
+    is_vector = layer is not None and (len(layer.output.shape) == 2 or _is_cell(layer.output))
+    if kind in ("GlobalAveragePooling2D", "Flatten") and len(layer.input.shape) == 4 and is_vector:
         rows, columns, channels = layer.input.shape[1:]
         is_flat = kind == "Flatten"
         shape = (rows, columns) if is_flat else (1, 1)
         weights = kernel.reshape(*shape, channels, -1) / (1 if is_flat else rows * columns)
         return [Tap(producers[id(layer.input)].name, layer.input, weights)]
     return None
+
+
+def _is_cell(tensor: Any) -> bool:
+    """Tell a vector that still has the shape of a map, of one cell."""
+    return len(tensor.shape) == 4 and tuple(tensor.shape[1:3]) == (1, 1)
 
 
 def _joined(vectors: Sequence[Any], kernel: np.ndarray, producers: dict[int, Any]) -> list[Tap] | None:

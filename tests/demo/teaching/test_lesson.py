@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.demo.teaching import lesson as lessons
-from toolkit.demo.teaching.lesson import Lesson, Line, Order
+from toolkit.demo.teaching.lesson import Backbone, Lesson, Line, Order
 from toolkit.demo.teaching.limits import Limits
 from toolkit.errors import UserError
 
@@ -43,7 +43,7 @@ def make_lesson(tmp_path, monkeypatch):
 
     def make(how: str, limits: Limits | None = None) -> Lesson:
         folder = tmp_path / f"lesson-{next(count)}"
-        return Lesson(Order(Path(how), Path("backbone")), folder, limits or Limits())
+        return Lesson(Order(Path(how), Backbone(Path("backbone"))), folder, limits or Limits())
 
     return make
 

@@ -33,6 +33,7 @@ def _count(page, number: int) -> None:
     page.wait_for_function("number => document.querySelectorAll('.tt-shelf .tt-thumb').length === number", arg=number)
 
 
+@pytest.mark.slow
 def test_a_zip_is_taught_tried_and_taken_home(visit, quick_lessons, digits_zip, bad_files, seven, tmp_path):
     assert visit.get_by_role("button", name="Teach", exact=True).is_disabled()
     visit.set_input_files("[data-zip]", str(bad_files["text"]))
@@ -53,6 +54,33 @@ def test_a_zip_is_taught_tried_and_taken_home(visit, quick_lessons, digits_zip, 
         visit.get_by_role("button", name="the network").click()
     download.value.save_as(tmp_path / "taught.zip")
     assert zipfile.ZipFile(tmp_path / "taught.zip").testzip() is None
+
+
+@pytest.mark.slow
+def test_what_was_taught_answers_on_the_other_tabs_of_its_teacher_alone(
+    browser, visit, served, quick_lessons, digits_zip, seven
+):
+    visit.set_input_files("[data-zip]", str(digits_zip))
+    _count(visit, 60)
+    visit.get_by_role("button", name="Teach", exact=True).click()
+    visit.wait_for_selector(".tt-lesson[data-state=done]")
+    visit.get_by_role("button", name="in Classify").click()
+    visit.wait_for_function("document.querySelector('#bundle input').value.startsWith('yours/1: ')")
+    visit.set_input_files("#picture input[type=file]", str(seven))
+    visit.wait_for_selector("#answer .tk-facts:has-text('classify, yours/1 on ')")
+    assert visit.inner_text("#answer .tk-label") == "7"
+    visit.get_by_role("tab", name="Teach", exact=True).click()
+    visit.get_by_role("button", name="in Compare").click()
+    visit.wait_for_selector(".tk-compare[data-state=done] caption:has-text('yours/1')")
+    visit.get_by_role("tab", name="Classify", exact=True).click()
+    visit.click("#bundle input")
+    assert visit.get_by_role("option").all_inner_texts()[1:] == ["digits/2", "digits/1"]
+    other = browser.new_page()
+    other.goto(served)
+    other.wait_for_selector(".tk-example")
+    other.click("#bundle input")
+    assert [name.strip("✓ \n") for name in other.get_by_role("option").all_inner_texts()] == ["digits/2", "digits/1"]
+    other.close()
 
 
 @pytest.mark.slow

@@ -8,19 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gradio import EventData
 
-from toolkit.bundle import read_manifest
+from toolkit.catalogue import model_info
+from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import teach as parts
+from toolkit.demo.quota import Quota
+from toolkit.demo.tabs.compare import Compare
 from toolkit.demo.tabs.teach import Teaching
+from toolkit.demo.teaching.backbones import find_starts
+from toolkit.demo.teaching.lesson import Backbone
 from toolkit.demo.teaching.limits import Limits
 from toolkit.demo.teaching.school import School
+from toolkit.errors import UserError
+from toolkit.weights.download import cached_path
 
 
 @pytest.fixture
 def tab(bundles, quick_lessons):
     school = School(Limits(num_pictures=100))
-    yield Teaching(Classifier(bundles), school)
+    yield Teaching(Classifier(bundles, visitors=school.network), school, Quota(1_000_000_000))
     school.shut()
 
 
@@ -34,6 +42,7 @@ def ask(tab):
         json.dumps(answer)
         return answer
 
+    ask.secret = secret
     return ask
 
 
@@ -89,6 +98,50 @@ def test_a_closed_page_takes_everything_with_it(tab, ask, sent, digits_zip):
     assert ask("status") == {"problem": "This visit has ended and its pictures are gone; reload the page."}
 
 
+def test_what_was_taught_is_offered_by_the_other_tabs_to_its_teacher_alone(tab, ask, sent, digits_zip, seven):
+    secret, stranger = ask.secret, EventData(None, {"secret": tab.school.open("stranger"), "where": "classify"})
+    event = EventData(None, {"secret": secret, "where": "compare"})
+    ask("add_zip", file=sent(digits_zip))
+    ask("teach", network="digits")
+    _when_over(ask)
+    own, classify, inside, compare = tab.offer("digits/1", "digits/2", ["digits/2"], event)
+    [(label, name)] = own
+    assert re.fullmatch(r"yours/[\w-]{20,}/1", name)
+    assert label == "yours/1: 0, 1, 2 …"  # of the network that stands for a taught one here
+    assert [chooser.choices[0] for chooser in (classify, inside, compare)] == 3 * [(label, name)]
+    assert (classify.value, inside.value, compare.value) == ("digits/1", "digits/2", ["digits/2"])
+    to_compare, *_, chosen = tab.bring("digits/1", "digits/2", ["digits/2"], event)
+    assert (to_compare.selected, chosen) == ("compare", [name, "digits/2"])
+    classifier = tab._classifier
+    assert Compare(classifier).open([], [], own)[0].value == [name, "digits/2"]
+    answer = classifier.classify(seven.read_bytes(), name, "litert")
+    assert (answer.bundle, answer.predictions[0].label) == (name, "7")
+    assert "classify, yours/1 on litert" in markup.answer_card(answer)
+    assert name not in classifier.bundles()
+    assert tab.offer("digits/1", "digits/1", [], stranger)[0]["__type__"] == "update"  # nothing
+    for guessed in ("yours/x/1", "yours/1", "taught/1", name[:-1] + "2"):
+        with pytest.raises(UserError, match=r"your network is gone|unknown bundle"):
+            classifier.directory(guessed)
+    ask("teach", network="digits")
+    _when_over(ask)
+    with pytest.raises(UserError, match="your network is gone: it was taught anew, or its page was closed"):
+        classifier.directory(name)
+    renewed = tab.offer(name, "digits/2", [name, "digits/2"], event)
+    assert renewed[1].value == renewed[0][0][1] == name[:-1] + "2"
+    assert renewed[3].value == [name[:-1] + "2", "digits/2"]
+    tab.school.close("page")
+    with pytest.raises(UserError, match="your network is gone"):
+        classifier.predictor(name[:-1] + "2", "litert")
+
+
+def test_a_full_server_teaches_nobody(tab, ask, sent, digits_zip):
+    ask("add_zip", file=sent(digits_zip))
+    tab._quota.num_bytes = 1000
+    said = "This server's room for visitors' files, 0 MB, is full; try again in a few minutes."
+    assert ask("teach", network="digits")["problem"] == said
+    assert ask("add_zip", file=sent(digits_zip))["problem"] == said
+
+
 def test_what_is_wrong_with_each_picture_is_told_and_the_others_are_taken(ask, sent, bad_files, seven):
     number = ask("open")["collection"]["classes"][0]["id"]
     files = [sent(bad_files["text"]), sent(bad_files["truncated"]), sent(seven), sent(bad_files["huge"])]
@@ -136,14 +189,31 @@ def test_names_of_any_kind_stay_text(bundles):
     assert "No mistakes" in parts.results(judged | {"matrix": [[1, 0], [0, 1]], "mistakes": []}, lambda _: 1, str)
 
 
-def test_what_a_network_is_good_for_as_a_start_is_said_honestly(bundles):
-    manifest = read_manifest(bundles / "digits" / "1")
-    assert "photographs are hard for it" in parts.advice(manifest)
-    size = manifest.preprocessing.size
-    colour = replace(manifest.preprocessing, channel_order="rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
-    assert "little detail" in parts.advice(replace(manifest, preprocessing=colour))
-    large = colour.resized((7 * size[0], 7 * size[1]))
-    assert "Good for photographs" in parts.advice(replace(manifest, preprocessing=large))
+def test_networks_to_start_from_are_those_at_hand_and_the_best_comes_first(bundles, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    classifier = Classifier(bundles)
+    starts = find_starts(classifier)
+    assert [start.name for start in starts] == ["digits/2", "digits/1"]
+    assert parts.start_title(starts[0]) == "digits/2, for letters and drawings"
+    advice = parts.advice(starts[0])
+    assert "photographs are hard for it" in advice
+    assert "taught to tell 10 classes apart" in advice
+    colour = replace(starts[0].preprocessing, channel_order="rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert "little detail" in parts.advice(replace(starts[0], preprocessing=colour))
+    weights = model_info("googlenet").weights["imagenet"]
+    cached_path(weights).parent.mkdir(parents=True)
+    cached_path(weights).touch()
+    published, *others = find_starts(classifier)
+    assert others == starts
+    assert (published.name, published.backbone) == (
+        "googlenet",
+        Backbone(network="googlenet", weights=cached_path(weights)),
+    )
+    assert parts.start_title(published) == "googlenet, for photographs"
+    assert parts.advice(published) == (
+        "GoogLeNet with 6,998,552 parameters sees 224 × 224 pixels in colour, and was taught to tell 1,000 classes "
+        "apart (69 % right). Good for photographs."
+    )
 
 
 @pytest.mark.parametrize("how", ["quick", pytest.param("real", marks=pytest.mark.slow)])
@@ -165,7 +235,7 @@ def test_a_program_sends_a_zip_and_gets_the_accuracy_and_the_bundle(how, served,
     described = client.view_api(return_format="dict")["named_endpoints"]["/teach"]
     assert [parameter["label"] for parameter in described["parameters"]] == ["pictures", "network"]
     client.close()
-    for _ in range(100):  # of the program's bundle, nothing stays either
+    for _ in range(400):  # of the program's bundle, nothing stays either
         if not list(upload_folder.rglob("taught.zip")):
             break
         time.sleep(0.05)

@@ -207,6 +207,7 @@ def demo(
     root_path: str = "",
     auth: str | os.PathLike[str] | None = None,
     mcp: bool = False,
+    teach: bool = True,
 ) -> None:
     """Open the web demo, until interrupted.
 
@@ -218,8 +219,9 @@ def demo(
         root_path: where a reverse proxy puts the page.
         auth: let in only whom this file names, by lines ``USER:PASSWORD``.
         mcp: offer the page's endpoints as tools of an MCP server too.
+        teach: let visitors teach networks of their own.
     """
     from toolkit.demo import Access, launch
 
-    access = Access(_path(auth), mcp)
+    access = Access(_path(auth), mcp, teach)
     launch(Path(directory), host=host, port=port, engine=engine, root_path=root_path, access=access)

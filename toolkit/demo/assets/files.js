@@ -4,6 +4,7 @@
 const told = element.querySelector("[data-accept]").dataset;
 const INPUT = `#${told.place} input[type=file]`;
 const most = Number(told.most);
+const largest = Number(told.largest);
 const archives = told.archives.split(",").filter(Boolean);
 const place = () => document.querySelector(`#${told.place}`);
 const isOpen = () => element.closest("[role=tabpanel]")?.offsetParent != null;
@@ -22,6 +23,7 @@ async function take(files) {
     for (const file of isBatch ? files : [files[0]]) {
       const name = file.name;
       try {
+        if (!isArchive(file) && file.size > largest) throw new Error(`${(file.size / 1e6).toFixed(1)} MB, and at most ${largest / 1e6} MB are taken of one picture.`);
         const { path } = await upload(file);
         if (!sent.length && !isArchive(file)) trigger("taken", { path, name, count });
         sent.push({ path, name });

@@ -356,6 +356,7 @@ async function teach() {
     find(".tt-now").textContent = `Done in ${answer.seconds.toFixed(0)} seconds.`;
     find(".tt-answer").replaceChildren();
     find(".tt-seen").hidden = true;
+    trigger("taught", { secret });
   } else {
     find(".tt-score").replaceChildren();
     find(".tt-results").replaceChildren();
@@ -450,6 +451,7 @@ root.addEventListener("click", (event) => {
   else if (button.matches(".tt-go")) teach();
   else if (button.matches("[data-live]")) live();
   else if (what) download(what);
+  else if (button.dataset.open) trigger("opened", { secret, where: button.dataset.open });
   else if (move || remove) {
     const picture = Number(move ?? remove);
     for (const figure of root.querySelectorAll(`figure[data-picture="${picture}"]`)) figure.classList.add("tt-settled");
@@ -469,9 +471,9 @@ find("[data-network]").onchange = need;
 
 ask({ do: "open" }).then((answer) => {
   const choice = find("[data-network]");
-  for (const { name, advice } of answer.networks ?? []) {
+  for (const { name, title, advice } of answer.networks ?? []) {
     networks[name] = advice;
-    choice.append(make("option", { value: name }, name));
+    choice.append(make("option", { value: name }, title));
   }
   need();
 });

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from toolkit.demo.batch import Item, table
 from toolkit.demo.markup.classify import NONE_OF_THESE
-from toolkit.demo.markup.parts import escape, milliseconds, percent
+from toolkit.demo.markup.parts import best_guess, escape, milliseconds, percent
 
 _CHIPS = 12  # labels that can be picked out, the most frequent ones
 _UNREAD = "not read"
@@ -81,8 +81,9 @@ def _tile(index: int, item: Item, truth: str | None) -> str:
     else:
         best = item.answer.predictions[0]
         share = "" if item.answer.rejected else f" {percent(best.probability)}"
+        sure = best_guess(best.label, best.probability) if item.answer.rejected else percent(best.probability)
         is_wrong = truth not in (None, kind) and not item.answer.rejected
-        said = f"{item.name}: {kind}, {percent(best.probability)}" + (f", true label: {truth}" if is_wrong else "")
+        said = f"{item.name}: {kind}, {sure}" + (f", true label: {truth}" if is_wrong else "")
         face = f'<img src="{item.thumbnail}" alt="">'
         wrong = f'<span class="tk-not">folder {escape(truth)}</span>' if is_wrong and truth else ""
         bar = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.bundle import Example, Manifest
 from toolkit.demo.classifier import Answer
-from toolkit.demo.markup.parts import data_url, escape, milliseconds, percent, thumbnail
+from toolkit.demo.markup.parts import best_guess, bundle_name, data_url, escape, milliseconds, percent, thumbnail
 
 #: Said instead of a label when the best is too improbable.
 NONE_OF_THESE = "none of these"
@@ -17,19 +17,20 @@ _SMALL = 64
 _BRUSH = 46
 
 
-def accepted(suffixes: Sequence[str], place: str, archives: Sequence[str] = (), most: int = 1) -> str:
+def accepted(suffixes: Sequence[str], place: str, largest: int, archives: Sequence[str] = (), most: int = 1) -> str:
     """Write what may be dropped, pasted and chosen, for the script ``files.js``; nothing is seen of it.
 
     Args:
         suffixes: of pictures, beside what the browser itself takes for one.
         place: id of the ``gr.Image`` that pictures are for.
+        largest: size of a picture that is taken, in bytes.
         archives: suffixes of files that hold several.
         most: pictures that are taken at once; of more than one where one is taken, the first.
     """
     kinds = ",".join(("image/*", *suffixes, *archives))
     return (
         f'<span hidden data-accept="{escape(kinds)}" data-place="{escape(place)}" '
-        f'data-archives="{escape(",".join(archives))}" data-most="{most}"></span>'
+        f'data-archives="{escape(",".join(archives))}" data-most="{most}" data-largest="{largest}"></span>'
     )
 
 
@@ -104,7 +105,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
     """Write the best label, or that it is none of them, the true one if it is known, a bar per class, and the time."""
     best = answer.predictions[0]
     label = NONE_OF_THESE if answer.rejected else best.label
-    sure = f"at best {best.label}, {percent(best.probability)}" if answer.rejected else percent(best.probability)
+    sure = best_guess(best.label, best.probability) if answer.rejected else percent(best.probability)
     if answer.reason == "unfamiliar":
         sure = "unlike the pictures it learned from"
     bars = "".join(
@@ -113,6 +114,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
         f'<span class="tk-share">{percent(p.probability)}</span></li>'
         for p in answer.predictions
     )
+    crops = f", {answer.crops} crops" if answer.crops > 1 else ""
     return f"""<section class="tk-card{" tk-none" if answer.rejected else ""}" data-state="answer">
 <p class="tk-eyebrow">The network says</p>
 <p class="tk-top{" tk-long" if len(label) > 16 else ""}"><span class="tk-label">{escape(label)}</span>
@@ -120,7 +122,7 @@ def answer_card(answer: Answer, note: str = "") -> str:
 {_truth(answer)}{_turned(answer)}{f'<p class="tk-note">{escape(note)}</p>' if note else ""}
 <ol class="tk-bars">{bars}</ol>
 <p class="tk-facts"><b>{milliseconds(answer.milliseconds)}</b> to decode and classify, \
-{escape(answer.bundle)} on {escape(answer.engine)}{f", {answer.crops} crops" if answer.crops > 1 else ""}</p>
+{escape(bundle_name(answer.bundle))} on {escape(answer.engine)}{crops}</p>
 </section>"""
 
 

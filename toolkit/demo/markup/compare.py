@@ -6,7 +6,7 @@ from itertools import groupby
 from toolkit.bundle import Manifest
 from toolkit.demo.comparison import Row, verdict
 from toolkit.demo.markup.classify import NONE_OF_THESE
-from toolkit.demo.markup.parts import escape, milliseconds, percent
+from toolkit.demo.markup.parts import best_guess, bundle_name, escape, milliseconds, percent
 
 WAITING = """<section class="tk-card tk-empty tk-compare" data-state="empty">
 <p class="tk-eyebrow">The networks say</p>
@@ -67,7 +67,8 @@ def _table(rows: Sequence[Row], manifest: Manifest, scale: tuple[float, int], mo
         facts += f" · {100 * accuracy:.1f} % {manifest.subset}"
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("engine", "says", "time", "size"))
     body = "".join(_row(row, scale, most) for row in rows)
-    return f"""<table class="tk-rows"><caption><b>{escape(rows[0].bundle)}</b> <span>{facts}</span></caption>
+    name = escape(bundle_name(rows[0].bundle))
+    return f"""<table class="tk-rows"><caption><b>{name}</b> <span>{facts}</span></caption>
 <thead><tr>{heads}</tr></thead>
 <tbody>{body}</tbody></table>{_glance(rows)}"""
 
@@ -78,11 +79,12 @@ def _row(row: Row, scale: tuple[float, int], most: str) -> str:
         return f'<tr class="tk-failed">{head}<td colspan="3">{escape(row.problem)}</td></tr>'
     best = row.predictions[0]
     label = row.label or NONE_OF_THESE
+    sure = percent(best.probability) if row.label else best_guess(best.label, best.probability)
     slowest, largest = scale
-    other = "" if row.label == most else " tk-other"
+    other = ("" if row.label == most else " tk-other") + ("" if row.label else " tk-none")
     return (
         f'<tr>{head}<td class="tk-says{other}"><span class="tk-name" title="{escape(label)}">{escape(label)}</span> '
-        f'<span class="tk-share">{percent(best.probability)}</span>{_bar(best.probability)}</td>'
+        f'<span class="tk-share">{escape(sure)}</span>{_bar(best.probability)}</td>'
         f'<td class="tk-number">{milliseconds(row.milliseconds)}{_bar(row.milliseconds / slowest)}</td>'
         f'<td class="tk-number">{megabytes(row.size)}{_bar(row.size / largest)}</td></tr>'
     )

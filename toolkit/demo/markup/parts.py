@@ -42,6 +42,24 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def best_guess(label: str, probability: float) -> str:
+    """Word the best label where the answer is none of them: a guess, not the answer.
+
+    >>> best_guess("8", 0.74)
+    'best guess 8, 74.0 %'
+    """
+    return f"best guess {label}, {percent(probability)}"
+
+
+def bundle_name(bundle: str) -> str:
+    """Write a bundle's name; the secret in that of a visitor's own is left out.
+
+    >>> bundle_name("digits/1"), bundle_name("yours/x7_k/2")
+    ('digits/1', 'yours/2')
+    """
+    return f"{bundle.partition('/')[0]}/{bundle.rpartition('/')[2]}"
+
+
 def milliseconds(value: float) -> str:
     """Write a duration with two significant digits or more.
 

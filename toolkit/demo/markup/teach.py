@@ -3,15 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toolkit.bundle import Manifest
-from toolkit.demo.markup.parts import escape, percent
+from toolkit.demo.markup.parts import bundle_name, escape, percent
+from toolkit.demo.teaching.backbones import Start
 from toolkit.demo.teaching.lesson import Told
+from toolkit.demo.teaching.limits import MEGABYTE, Limits
 
 #: From this much more probable on, another class than the picture's own puts its label in doubt.
 DOUBT = 0.5
-#: A network whose input is no larger sees strokes and coarse colours, and little of a photograph.
-_SMALL = 64
+_KINDS = {"photographs": "photographs", "small": "small pictures in colour", "drawings": "letters and drawings"}
 _MAX_MATRIX = 20  # classes
+_NAMED = 3  # classes by which a network is known
 
 # What a lesson is made of, in order, with the seconds that each takes about, so that one bar can stand for all of it.
 _PLAN = {
@@ -30,9 +31,10 @@ _PLAN = {
 }
 
 
-def teach_frame() -> str:
+def teach_frame(limits: Limits) -> str:
     """Write the tab's frame, which ``assets/teach.js`` fills and keeps."""
-    return """<div class="tt">
+    room = f"{limits.num_pictures:,} pictures, {limits.num_bytes // MEGABYTE:,} MB"
+    return f"""<div class="tt">
 <p class="tt-lead">Show it about twenty pictures of each thing. In seconds, a network on this server learns to tell \
 them apart. <span>What you give is seen by nobody else and gone when you close this page.</span></p>
 <div class="tt-columns">
@@ -41,7 +43,7 @@ them apart. <span>What you give is seen by nobody else and gone when you close t
 <div class="tt-more"><button type="button" class="tt-plus">+ Add a class</button>
 <p class="tt-zip">Or drop a folder of class folders here, or a zip of one. Choose \
 <label>a folder<input type="file" webkitdirectory data-folder></label> or \
-<label>a zip<input type="file" accept=".zip,application/zip" data-zip></label>.</p></div>
+<label>a zip<input type="file" accept=".zip,application/zip" data-zip></label> (at most {room}).</p></div>
 <div class="tt-problems" role="alert"></div>
 <div class="tt-findings" aria-live="polite"></div>
 </div>
@@ -63,6 +65,8 @@ them apart. <span>What you give is seen by nobody else and gone when you close t
 <button type="button" class="tt-button" data-live>Webcam</button></div>
 <div class="tt-seen" hidden></div>
 <div class="tt-answer" aria-live="polite"></div>
+<p class="tt-take">Put it to work: <button type="button" data-open="classify">in Classify</button>
+<button type="button" data-open="compare">in Compare</button></p>
 <p class="tt-take">Take it home: <button type="button" data-download="bundle">the network</button>
 <button type="button" data-download="report">the report</button></p>
 </section>
@@ -72,19 +76,38 @@ them apart. <span>What you give is seen by nobody else and gone when you close t
 </div>"""
 
 
-def advice(manifest: Manifest) -> str:
+def start_title(start: Start) -> str:
+    """Name a network to start from, with what it is for."""
+    return f"{start.name}, for {_KINDS[start.kind]}"
+
+
+def advice(start: Start) -> str:
     """Say honestly what a network is good for as a start.
 
     A network that was trained on small grey pictures has seen strokes, and nothing of what photographs show.
     """
-    height, width = manifest.preprocessing.size
-    colour = "grey" if manifest.preprocessing.channel_order == "grey" else "colour"
-    sees = f"{manifest.model} with {manifest.num_params:,} parameters sees {width} × {height} pixels in {colour}"
-    if colour == "grey":
+    height, width = start.preprocessing.size
+    colour = "grey" if start.kind == "drawings" else "colour"
+    right = "" if start.top1 is None else f" ({100 * start.top1:.0f} % right)"
+    sees = (
+        f"{start.title} with {start.num_params:,} parameters sees {width} × {height} pixels in {colour}, and was "
+        f"taught to tell {start.num_classes:,} classes apart{right}"
+    )
+    if start.kind == "drawings":
         return f"{sees}. Good for letters, signs and drawings; photographs are hard for it."
-    if max(height, width) <= _SMALL:
+    if start.kind == "small":
         return f"{sees}. It tells colours and coarse shapes apart, and sees little detail."
     return f"{sees}. Good for photographs."
+
+
+def own_name(bundle: str, labels: Sequence[str]) -> str:
+    """Name what a visitor taught, for lists of networks.
+
+    >>> own_name("yours/x7_k/2", ("ant", "bee", "cat", "dog"))
+    'yours/2: ant, bee, cat …'
+    """
+    shown = ", ".join(labels[:_NAMED]) + (" …" if len(labels) > _NAMED else "")
+    return f"{bundle_name(bundle)}: {shown}"
 
 
 def lesson_share(steps: Sequence[Told]) -> float:

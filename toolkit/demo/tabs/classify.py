@@ -11,6 +11,7 @@ from toolkit.data.sources.archive import SUFFIXES
 from toolkit.demo import markup, uploads
 from toolkit.demo.batch import MAX_PICTURES
 from toolkit.demo.classifier import Classifier
+from toolkit.demo.quota import Quota
 from toolkit.demo.tabs import shared
 from toolkit.demo.tabs.answers import CROPS, DRAW, PICTURE, TO_PICTURE, Answers, How
 from toolkit.demo.tabs.several import Several
@@ -28,14 +29,19 @@ _OFFER_JS = """element.addEventListener("click", (event) => {
 });"""
 
 
-def build(classifier: Classifier) -> gr.Image:
-    """Lay the tab out and wire it up; the picture's place is for other tabs to start from."""
+def build(classifier: Classifier, quota: Quota) -> tuple[gr.Image, gr.Dropdown]:
+    """Lay the tab out and wire it up.
+
+    Returns:
+        The picture's place, for other tabs to start from, and the list of networks.
+    """
     bundles = classifier.bundles()
     engines = ["auto", *classifier.engines(bundles[0])]
-    accepted = markup.accepted(uploads.SUFFIXES, "picture", SUFFIXES, MAX_PICTURES)
+    accepted = markup.accepted(uploads.SUFFIXES, "picture", uploads.MAX_PICTURE, SUFFIXES, MAX_PICTURES)
     files = gr.HTML(accepted, js_on_load=script("files.js"), elem_id="files", elem_classes="tk-hidden")
 
     def keep(path: Path) -> str:
+        quota.require(path.stat().st_size)
         return str(files.move_resource_to_block_cache(path))  # where it is deleted with the uploads
 
     page, several = Classify(classifier), Several(classifier, keep)
@@ -92,7 +98,7 @@ def build(classifier: Classifier) -> gr.Image:
     answer.draw(lambda: gr.update(selected=DRAW), None, ways, **AT_ONCE)
     _add_endpoints(page, several, picture, chosen)
     uploads.refuse_addresses(picture)
-    return picture
+    return picture, bundle
 
 
 def _add_endpoints(page: "Classify", several: Several, picture: gr.Image, chosen: list[Any]) -> None:

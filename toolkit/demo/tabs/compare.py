@@ -1,7 +1,7 @@
 """One picture through several networks and engines, side by side."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -20,16 +20,20 @@ log = logging.getLogger(__name__)
 _FIRST = 3
 
 
-def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
+def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image, own: gr.State) -> gr.Dropdown:
     """Lay the tab out and wire it up.
 
     Args:
         classifier: has the bundles.
         tab: the tab; when it is opened without a picture of its own, it takes
         classified: the picture of tab Classify.
+        own: the visitor's own bundles, as choices.
+
+    Returns:
+        The list of networks.
     """
     page = Compare(classifier)
-    accepted = markup.accepted(uploads.SUFFIXES, "compared")
+    accepted = markup.accepted(uploads.SUFFIXES, "compared", uploads.MAX_PICTURE)
     files = gr.HTML(accepted, js_on_load=script("files.js"), elem_classes="tk-hidden")
     with gr.Row(elem_id="comparing", equal_height=False):
         with gr.Column(min_width=280, scale=4):
@@ -45,7 +49,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     chosen, seen = [bundles, engines], [picture, answer, asked]
     question = [picture, *chosen, asked]
     # What takes a moment waits until the tab is opened: every network's fastest engine may have to be found out.
-    opened = tab.select(page.open, bundles, [*chosen, examples], **AT_ONCE)
+    opened = tab.select(page.open, [*chosen, own], [*chosen, examples], **AT_ONCE)
     opened = opened.then(shared.take_over, [picture, classified], picture, **AT_ONCE)
     opened.then(page.look, question, seen, **predicting)
     # Told of what a visitor chooses, not of what is set here, or the first picture would be compared three times.
@@ -59,6 +63,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     button, result = gr.Button(visible=False), gr.JSON(visible=False, label="rows")
     button.click(page.compare, question[:-1], result, preprocess=False, api_name="compare", **LIMITS)
     uploads.refuse_addresses(picture)
+    return bundles
 
 
 class Compare:
@@ -67,18 +72,18 @@ class Compare:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
 
-    def open(self, chosen: Any = None) -> tuple[Any, ...]:
-        """List the networks there are; at first the newest of each is chosen."""
-        bundles = self._classifier.bundles()
+    def open(self, chosen: Any = None, engines: Any = None, own: Sequence[tuple[str, str]] = ()) -> tuple[Any, ...]:
+        """List the networks there are, the visitor's own first; at first the newest of each is chosen."""
+        bundles = [*own, *((name, name) for name in self._classifier.bundles())]
         if _texts(chosen):
-            return gr.Dropdown(choices=bundles), gr.skip(), gr.skip()
-        first = self._first()
+            return gr.Dropdown(choices=bundles), self.choose(chosen, engines), gr.skip()
+        first = [*(name for _, name in own), *self._first()][:_FIRST]
         try:
-            names, engines = self._engines(first)
-            examples = markup.examples_strip(self._classifier.examples(first[0]))
+            names, started = self._engines(first)
+            examples = markup.examples_strip(self._classifier.examples(self._first()[0]))
         except UserError:  # is told when a picture comes
-            names, engines, examples = [], [], ""
-        return gr.Dropdown(choices=bundles, value=first), gr.Dropdown(choices=names, value=engines), examples
+            names, started, examples = [], [], ""
+        return gr.Dropdown(choices=bundles, value=first), gr.Dropdown(choices=names, value=started), examples
 
     def choose(self, bundles: Any, engines: Any) -> Any:
         """List the engines that any of the networks can be run by; those chosen stay."""

@@ -45,8 +45,8 @@ _METHODS = {
 _AS_NEEDED = ("as the method needs", "")
 
 
-def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
-    """Lay the tab out and wire it up.
+def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> gr.Dropdown:
+    """Lay the tab out and wire it up, and give the list of networks.
 
     Args:
         classifier: has the bundles.
@@ -55,7 +55,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     """
     bundles = classifier.bundles()
     page = Inside(classifier)
-    accepted = markup.accepted(uploads.SUFFIXES, "inside-picture")
+    accepted = markup.accepted(uploads.SUFFIXES, "inside-picture", uploads.MAX_PICTURE)
     files = gr.HTML(accepted, js_on_load=script("files.js"), elem_classes="tk-hidden")
     view = gr.State(_HEAT)
     methods = [(name, value) for value, name in _METHODS.items()]
@@ -141,6 +141,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> None:
     )
     for image in (picture, api_picture):
         uploads.refuse_addresses(image)
+    return bundle
 
 
 class Inside:

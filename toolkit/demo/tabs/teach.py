@@ -3,43 +3,46 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from toolkit.bundle import KERAS_FILE
 from toolkit.data.pixels.decode import ImageError
 from toolkit.demo import markup, uploads
-from toolkit.demo.classifier import Classifier
+from toolkit.demo.classifier import Classifier, is_own
 from toolkit.demo.markup import teach as parts
+from toolkit.demo.quota import Quota
 from toolkit.demo.tabs import shared
 from toolkit.demo.tabs.shared import AT_ONCE, script, sentence
+from toolkit.demo.teaching.backbones import Start, find_starts
 from toolkit.demo.teaching.lesson import Lesson
+from toolkit.demo.teaching.limits import MEGABYTE
 from toolkit.demo.teaching.school import School, Visitor
+from toolkit.demo.teaching.worker import NAME
 from toolkit.errors import UserError, unknown_name
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.2  # seconds between two looks at a lesson by who waits for its end
 _MAX_FILES = 64  # that one request may name
+_NETWORK = 100 * MEGABYTE  # room that there must be before a network is written
 _QUIET = ("only the classifier will train", "out-of-fold accuracy", "writing ")  # beginnings of what is not repeated
 
 Answer = dict[str, Any]
 
 
-def build(classifier: Classifier, school: School | None = None) -> None:
-    """Lay the tab out and wire it up."""
-    tab = Teaching(classifier, school or School())
+def build(tab: "Teaching") -> gr.HTML:
+    """Lay the tab out and wire it up; its frame tells when a network was taught."""
 
     def ask(request: Any) -> Answer:
         return tab.ask(request)
 
     visit = gr.HTML(elem_id="teach-visit")
-    gr.HTML(
-        parts.teach_frame(),
+    frame = gr.HTML(
+        parts.teach_frame(tab.school.limits),
         js_on_load=script("teach.js"),
         server_functions=[ask],
         apply_default_css=False,
@@ -62,13 +65,30 @@ def build(classifier: Classifier, school: School | None = None) -> None:
         concurrency_limit=places,
         concurrency_id="teach",
     )
+    return frame
+
+
+def offer(tab: "Teaching", frame: gr.HTML, tabs: gr.Tabs, own: gr.State, choosers: Sequence[gr.Dropdown]) -> None:
+    """Have the other tabs offer what a visitor taught.
+
+    Args:
+        tab: the tab's handlers.
+        frame: see ``build``.
+        tabs: of the page.
+        own: the visitor's own bundles, as choices.
+        choosers: of a network: on tab Classify, of one on tab Look inside, and of several on tab Compare.
+    """
+    frame.taught(tab.offer, choosers, [own, *choosers], **AT_ONCE)
+    frame.opened(tab.bring, choosers, [tabs, *choosers], **AT_ONCE)
 
 
 class Teaching:
     """The tab's handlers, over the bundles there are to start from and the visitors of a ``School``."""
 
-    def __init__(self, classifier: Classifier, school: School) -> None:
+    def __init__(self, classifier: Classifier, school: School, quota: Quota) -> None:
         self.school = school
+        self._quota = quota
+        quota.include(school.folder)
         self._classifier = classifier
         self._actions: dict[str, Callable[[Visitor, dict[str, Any]], Answer]] = {
             "open": self._open,
@@ -94,6 +114,42 @@ class Teaching:
     def close(self, request: gr.Request) -> None:
         """Forget a page that was closed, and stop what it began."""
         self.school.close(str(request.session_hash))
+
+    def offer(self, one: str, inside: str, several: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """Put what a page's visitor taught among the networks that its other tabs offer.
+
+        Returns:
+            The visitor's own networks as choices, and the choosers of one network, and of several.
+        """
+        own = self._own(event)
+        if own is None:
+            return tuple(4 * [gr.skip()])
+        choices = [*own, *((name, name) for name in self._classifier.bundles())]
+
+        def renewed(name: Any) -> Any:  # what was taught before is gone
+            return own[0][1] if is_own(name) else name
+
+        chosen = [renewed(name) for name in several] if isinstance(several, list) else []
+        return own, *(gr.Dropdown(choices=choices, value=value) for value in (renewed(one), renewed(inside), chosen))
+
+    def bring(self, one: str, inside: str, several: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """Open what was taught on the tab that a button names."""
+        own, where = self._own(event), str(shared.sent(event).get("where"))
+        if own is None or where not in ("classify", "compare"):
+            return tuple(4 * [gr.skip()])
+        name, to_tab = own[0][1], gr.Tabs(selected=where)
+        if where == "classify":
+            return to_tab, name, gr.skip(), gr.skip()
+        others = [other for other in several if other != name] if isinstance(several, list) else []
+        return to_tab, gr.skip(), gr.skip(), [name, *others]
+
+    def _own(self, event: gr.EventData) -> list[tuple[str, str]] | None:
+        try:
+            visitor = self.school.get(str(shared.sent(event).get("secret")))
+            labels = visitor.network().manifest(f"{NAME}/1").labels
+        except UserError:  # is told on the tab itself
+            return None
+        return [(parts.own_name(visitor.bundle, labels), visitor.bundle)]
 
     def ask(self, request: Any) -> Answer:
         """Do what the page's script asks for, ``request["do"]``, and answer it; a ``problem`` is for the visitor."""
@@ -121,8 +177,8 @@ class Teaching:
 
         Args:
             pictures: a zip file with a folder of pictures for each class.
-            network: the bundle whose network to start from, NAME/VERSION, or NAME for its newest version that can be
-                taught; empty for the first one.
+            network: what to start from: a bundle, NAME/VERSION, or NAME for its newest version that can be taught; or a
+                published network, whose weights are on the server, by its name; empty for the best there is.
 
         Returns:
             {"network", "classes", "accuracy", "standard_error", "n", "matrix", "mistakes", "findings", "left_out",
@@ -141,23 +197,27 @@ class Teaching:
         return answer
 
     def _taught_zip(self, visitor: Visitor, pictures: Any, network: str, progress: gr.Progress) -> tuple[Answer, str]:
-        left_out = visitor.collection.add_zip(uploads.file_name(pictures), uploads.read_upload(pictures))
+        left_out = self._take_zip(visitor, pictures)
         findings = [finding.sentence for finding in visitor.collection.examine()]
-        backbone = self._backbone(str(network or ""))
-        lesson = visitor.teach(self._classifier.directory(backbone), report=False)
+        start = self._start(str(network or ""))
+        self._quota.require(_NETWORK)
+        lesson = visitor.teach(start.backbone, report=False)
         while not lesson.is_over:
             told = lesson.steps[-1].label if lesson.steps else "waiting for others to be taught"
             progress(parts.lesson_share(lesson.steps), desc=told)
             time.sleep(_POLL)
         if lesson.phase != "done":
             raise UserError(lesson.problem or "the lesson was stopped")
-        file = _download_place(visitor) / "taught.zip"
+        file = self._download_place(visitor) / "taught.zip"
         visitor.write_bundle(file)
-        said = {"network": backbone, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
+        said = {"network": start.name, **(lesson.judged or {}), "findings": findings, "left_out": left_out}
         return said | {"seconds": round(lesson.seconds, 1)}, str(file)
 
     def _open(self, visitor: Visitor, _: dict[str, Any]) -> Answer:
-        networks = [{"name": name, "advice": advice} for name, advice in self._backbones().items()]
+        networks = [
+            {"name": start.name, "title": parts.start_title(start), "advice": parts.advice(start)}
+            for start in find_starts(self._classifier)
+        ]
         return self._collection(visitor, {}) | {"networks": networks}
 
     def _add(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -177,8 +237,7 @@ class Teaching:
         return self._collection(visitor, request) | {"problems": problems}
 
     def _add_zip(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
-        name = uploads.file_name(request.get("file"))
-        left_out = visitor.collection.add_zip(name, _take(request.get("file")))
+        left_out = self._take_zip(visitor, request.get("file"))
         return self._collection(visitor, request) | {"problems": [f"{text}." for text in left_out]}
 
     def _add_class(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -208,7 +267,9 @@ class Teaching:
         return {"findings": [vars(finding) for finding in visitor.collection.examine()]}
 
     def _teach(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
-        visitor.teach(self._classifier.directory(self._backbone(str(request.get("network")))))
+        start = self._start(str(request.get("network")))
+        self._quota.require(_NETWORK)
+        visitor.teach(start.backbone)
         return self._status(visitor, {})
 
     def _status(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
@@ -247,32 +308,38 @@ class Teaching:
     def _download(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
         lesson = visitor.taught()
         if request.get("what") == "report":
-            file = _download_place(visitor) / "report.html"
+            file = self._download_place(visitor) / "report.html"
             file.write_bytes(lesson.report.read_bytes())
         else:
-            file = _download_place(visitor) / "taught.zip"
+            file = self._download_place(visitor) / "taught.zip"
             visitor.write_bundle(file)
         return {"path": str(file), "name": file.name}
+
+    def _take_zip(self, visitor: Visitor, file: Any) -> list[str]:
+        """Take the pictures of an upload, which is then removed; while it is unpacked, it takes its room twice."""
+        path = uploads.upload_path(file)
+        try:
+            with self._quota.taking(path.stat().st_size):
+                return visitor.collection.add_zip(uploads.file_name(file), path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _download_place(self, visitor: Visitor) -> Path:
+        """Make a folder that a file may be fetched from, by a path that nobody can guess, until the visit ends."""
+        self._quota.require(_NETWORK)
+        visitor.sent.append(Path(tempfile.mkdtemp(prefix=uploads.DOWNLOADS, dir=get_upload_folder())))
+        return visitor.sent[-1]
 
     def _collection(self, visitor: Visitor, request: dict[str, Any]) -> Answer:
         known = request.get("known")
         seen = [number for number in known if isinstance(number, int)] if isinstance(known, list) else []
         return {"collection": visitor.collection.as_document(seen)}
 
-    def _backbones(self) -> dict[str, str]:
-        """Bundles that a lesson can start from and what each is good for, those for photographs first."""
-        found = {
-            bundle: manifest
-            for bundle, manifest in self._classifier.manifests().items()
-            if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file()
-        }
-        by_size = sorted(found, key=lambda bundle: -found[bundle].preprocessing.size[0])
-        return {bundle: parts.advice(found[bundle]) for bundle in by_size}
-
-    def _backbone(self, name: str) -> str:
-        known = list(self._backbones())
-        found = next((bundle for bundle in known if name in ("", bundle, bundle.rpartition("/")[0])), None)
+    def _start(self, name: str) -> Start:
+        starts = find_starts(self._classifier)
+        found = next((start for start in starts if name in ("", start.name, start.name.rpartition("/")[0])), None)
         if found is None:
+            known = [start.name for start in starts]
             raise UserError(unknown_name("network", name, known) if known else "there is no network here to start from")
         return found
 
@@ -293,12 +360,6 @@ def _whole(request: dict[str, Any], name: str) -> int:
     if not isinstance(value, int):
         raise UserError(f"the page sent no number of a {name}; reload it")
     return value
-
-
-def _download_place(visitor: Visitor) -> Path:
-    """Make a folder that a file may be fetched from, by a path that nobody can guess, until the visit ends."""
-    visitor.sent.append(Path(tempfile.mkdtemp(prefix="taught-", dir=get_upload_folder())))
-    return visitor.sent[-1]
 
 
 def _notes(lesson: Lesson) -> list[str]:

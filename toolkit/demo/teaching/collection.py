@@ -1,7 +1,6 @@
 """A visitor's pictures by class: taken in one by one or from a zip file, within limits, and looked at by the doctor."""
 
 import csv
-import io
 import re
 import threading
 import zipfile
@@ -132,17 +131,21 @@ class Collection:
             own.pictures.append(picture)
             return picture
 
-    def add_zip(self, name: str, data: bytes) -> list[str]:
+    def add_zip(self, name: str, archive: Path) -> list[str]:
         """Take the pictures of a zip file of class folders, and say in sentences what was left out.
+
+        Args:
+            name: of the file, as its visitor knows it.
+            archive: the file; it is read piece by piece.
 
         Raises:
             UserError: it is no such file, or holds more than there is room for: then nothing is taken.
         """
-        if not zipfile.is_zipfile(io.BytesIO(data)):
+        if not zipfile.is_zipfile(archive):
             raise UserError(f"{name}: not a zip file; expected one with a folder of pictures for each class")
         with _UNPACKING, scratch_folder("toolkit-teach-") as scratch:
-            archive = scratch / "pictures.zip"
-            archive.write_bytes(data)
+            given, archive = archive, scratch / "pictures.zip"  # whatever its name ends in
+            archive.symlink_to(given)
             try:
                 unpack(archive, scratch / "unpacked", self._archive_limits())
                 listing = list_archive(archive, scratch / "unpacked")

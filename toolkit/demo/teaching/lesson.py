@@ -30,11 +30,20 @@ _UNFORESEEN = "the lesson broke off; fewer pictures or a smaller network may hel
 
 
 @dataclass(frozen=True)
+class Backbone:
+    """What a lesson builds on: the network of a ``bundle``, or a registered ``network`` with a file of ``weights``."""
+
+    bundle: Path | None = None
+    network: str = ""
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
 class Order:
-    """A ``table`` of pictures that is to be taught, on top of the network of the bundle ``backbone``."""
+    """A ``table`` of pictures that is to be taught, on top of a backbone."""
 
     table: Path
-    backbone: Path
+    backbone: Backbone
     report: bool = True
 
 

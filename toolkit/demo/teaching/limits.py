@@ -12,9 +12,8 @@ class Limits:
     Attributes:
         num_classes: of a visitor.
         num_pictures: of a visitor, in all classes together.
-        num_bytes: of a visitor's pictures as they were sent.
+        num_bytes: of a visitor's pictures as they were sent, and of a zip file of them.
         num_pixels: of one picture.
-        disk_bytes: of all visitors' pictures and networks together.
         seconds: that a lesson may take.
         at_once: lessons under way; others wait in line.
         waiting: lessons that may wait; more are refused.
@@ -23,9 +22,8 @@ class Limits:
 
     num_classes: int = 20
     num_pictures: int = 600
-    num_bytes: int = 100 * MEGABYTE
+    num_bytes: int = 200 * MEGABYTE
     num_pixels: int = 50_000_000
-    disk_bytes: int = 4096 * MEGABYTE
     seconds: float = 300.0
     at_once: int = 1
     waiting: int = 8

@@ -8,13 +8,12 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolkit.demo.classifier import Answer, Classifier
+from toolkit.demo.classifier import YOURS, Answer, Classifier
 from toolkit.demo.teaching.collection import Collection
-from toolkit.demo.teaching.lesson import Lesson, Line, Order
+from toolkit.demo.teaching.lesson import Backbone, Lesson, Line, Order
 from toolkit.demo.teaching.limits import MEGABYTE, Limits
 from toolkit.demo.teaching.worker import NAME
 from toolkit.errors import UserError
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Engines for what was just taught, the first that is installed: none of them is timed first.
 _ENGINES = ("litert", "openvino", "savedmodel")
+_MAX_LOADED = 2  # engines of a visitor's network
 _MANY_THREADS = 4  # from which two lessons at once do not slow down whoever only asks for an answer
 _RESERVE = 1024 * MEGABYTE  # of the disk, that is left to others
 _GONE_SECONDS = 5.0  # a killed process is gone long before
@@ -44,17 +44,18 @@ class Visitor:
         self._folder = folder
         self._line = line
         self._limits = limits
+        self._token = secrets.token_urlsafe(16)
         self._num_lessons = 0
         self._classifier: Classifier | None = None
         self._lock = threading.Lock()
         (folder / "pictures").mkdir()
         self.collection = Collection(folder / "pictures", limits)
 
-    def teach(self, backbone: Path, *, report: bool = True) -> Lesson:
+    def teach(self, backbone: Backbone, *, report: bool = True) -> Lesson:
         """Begin a lesson, or join the line for one; what was taught before is forgotten.
 
         Args:
-            backbone: version directory of the bundle whose network is taught.
+            backbone: what is built on.
             report: write the HTML report too.
 
         Raises:
@@ -81,6 +82,23 @@ class Visitor:
         """Count the lessons before this visitor's."""
         return self._line.ahead_of(self.lesson) if self.lesson is not None else 0
 
+    @property
+    def bundle(self) -> str:
+        """Name under which the other tabs find the network that was taught; a secret of its visitor's."""
+        return f"{YOURS}{self._token}/{self._num_lessons}"
+
+    def network(self) -> Classifier:
+        """Give the network that was taught.
+
+        Raises:
+            UserError: there is none yet.
+        """
+        lesson = self.taught()
+        with self._lock:
+            if self._classifier is None:
+                self._classifier = Classifier(lesson.bundles, max_loaded=_MAX_LOADED)
+            return self._classifier
+
     def classify(self, picture: bytes) -> Answer:
         """Ask the network that was taught.
 
@@ -88,11 +106,7 @@ class Visitor:
             ImageError: the picture cannot be read.
             UserError: there is no network yet.
         """
-        lesson = self.taught()
-        with self._lock:
-            if self._classifier is None:
-                self._classifier = Classifier(lesson.bundles, max_loaded=1)
-            classifier = self._classifier
+        classifier = self.network()
         (bundle,) = classifier.bundles()
         engines = classifier.engines(bundle)
         return classifier.classify(picture, bundle, next(name for name in _ENGINES if name in engines))
@@ -146,6 +160,12 @@ class School:
         self._visits: dict[str, _Visit] = {}
         self._root: tempfile.TemporaryDirectory[str] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The folder of all visitors' folders, which only this user can read; it goes when the process ends."""
+        with self._lock:
+            return self._folder()
+
     def open(self, session: str) -> str:
         """Let a page in, and give the secret that it names itself by; ``session`` is told when the page closes."""
         self._sweep()
@@ -158,7 +178,7 @@ class School:
         """Find the visitor of a secret, who is given a folder when first asked for.
 
         Raises:
-            UserError: there is none, or the visitors' things fill the disk that they may.
+            UserError: there is none.
         """
         with self._lock:
             visit = self._visits.get(secret)
@@ -166,8 +186,19 @@ class School:
                 raise UserError("this visit has ended and its pictures are gone; reload the page")
             visit.last_seen = time.monotonic()
             if visit.visitor is None:
-                visit.visitor = Visitor(self._new_folder(), self._line, self.limits)
+                folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self._folder()))
+                visit.visitor = Visitor(folder, self._line, self.limits)
             return visit.visitor
+
+    def network(self, bundle: str) -> Classifier | None:
+        """Find what a visitor taught by its name, see ``Visitor.bundle``; None where it is gone."""
+        with self._lock:
+            visitors = [visit.visitor for visit in self._visits.values() if visit.visitor is not None]
+        found = next((visitor for visitor in visitors if visitor.bundle == bundle), None)
+        try:
+            return None if found is None else found.network()
+        except UserError:  # it is taught anew
+            return None
 
     def leave(self, secret: str) -> None:
         """End one visit."""
@@ -197,14 +228,10 @@ class School:
         for secret in gone:
             self.leave(secret)
 
-    def _new_folder(self) -> Path:
+    def _folder(self) -> Path:
         if self._root is None:
-            # Mode 0700, as are the folders in it; gone with this process.
             self._root = tempfile.TemporaryDirectory(prefix="toolkit-teach-", ignore_cleanup_errors=True)
-        root = Path(self._root.name)
-        if _size(root) > self.limits.disk_bytes:
-            raise UserError("this server has no room left for pictures; try again later")
-        return Path(tempfile.mkdtemp(prefix="visit-", dir=root))
+        return Path(self._root.name)
 
 
 @dataclass
@@ -214,12 +241,3 @@ class _Visit:
     session: str
     visitor: Visitor | None = None
     last_seen: float = field(default_factory=time.monotonic)
-
-
-def _size(root: Path) -> int:
-    """Bytes of all files below a folder, which others may be removing."""
-    total = 0
-    for path in root.rglob("*"):
-        with suppress(OSError):
-            total += path.lstat().st_size
-    return total

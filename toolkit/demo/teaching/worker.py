@@ -57,17 +57,21 @@ def _teach(folder: Path, lesson: dict[str, Any], tell: Tell) -> None:
         from toolkit.transfer import FinetuneOptions
         from toolkit.workflows import ExportOptions
         from toolkit.workflows.finetune import FolderOptions, fit_folder
-    backbone = Path(lesson["backbone"])
-    manifest = read_manifest(backbone)
+    backbone, weights, preprocessing = lesson["backbone"], "", None
+    if backbone["bundle"]:
+        bundle = Path(backbone["bundle"])
+        manifest = read_manifest(bundle)
+        network, preprocessing = str(require_network(bundle, manifest)), manifest.preprocessing
+    else:
+        network, weights = backbone["network"], backbone["weights"]
     options = FolderOptions(
         cache_dir=folder / "features",
         finetuning=FinetuneOptions(unfreeze="none"),
         report=folder / REPORT if lesson["report"] else None,
-        preprocessing=manifest.preprocessing,
+        preprocessing=preprocessing,
     )
     export = ExportOptions(folder / BUNDLES / NAME, formats=_FORMATS)
-    network = str(require_network(backbone, manifest))
-    fitted = fit_folder(lesson["table"], network, weights="", export=export, options=options)
+    fitted = fit_folder(lesson["table"], network, weights=weights, export=export, options=options)
     tell({"event": "judged", **judged(fitted.result, fitted.folder.class_names)})
     fitted.deliver(export, options.report)
 
