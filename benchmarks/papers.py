@@ -69,6 +69,27 @@ class Experiment:
     together: tuple[Together, ...] = ()
 
 
+@dataclass(frozen=True)
+class Work:
+    """An experiment under way: what was asked for, its table of pictures, and the process that judges its networks."""
+
+    experiment: Experiment
+    arguments: argparse.Namespace
+    table: Path
+    judge: ProcessPoolExecutor
+
+    @property
+    def epochs(self) -> int:
+        return self.arguments.epochs or self.experiment.epochs
+
+    def place(self, run: Run, seed: int) -> Path:
+        return self.table.parent / f"{run.name}-seed-{seed}-epochs-{self.epochs}"
+
+    def judged(self, places: list[Path], subset: str, crops: int = 1) -> float:
+        """Give the error, in percent, of one network or of several together."""
+        return self.judge.submit(_judge, places, self.table, subset, crops).result()
+
+
 _FAST = "run.dtype_policy=auto"
 _CIFAR = (_FAST, "run.batch_size=128", "data.augment=shift_flip", "optimizer.l2=1e-4", "optimizer.momentum=0.9")
 #: He et al. 2016, section 4.2: the rate divided by ten at half and three quarters of the run, whatever its length.
@@ -202,13 +223,15 @@ def main() -> None:
     folder = arguments.runs / arguments.experiment
     folder.mkdir(parents=True, exist_ok=True)
     table = pictures_table(arguments.data, folder, _limits(experiment, arguments))
-    for seed in arguments.seeds:
-        for run in experiment.runs:
-            if arguments.only is None or run.name in arguments.only:
-                perform(run, seed, experiment, arguments, table)
-                write(report(experiment, arguments, table), arguments.out)
-    figures = report(experiment, arguments, table)
-    figures["together"] = averaged(experiment, arguments, table)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as judge:
+        work = Work(experiment, arguments, table, judge)
+        for seed in arguments.seeds:
+            for run in experiment.runs:
+                if arguments.only is None or run.name in arguments.only:
+                    perform(run, seed, work)
+                    write(report(work), arguments.out)
+        figures = report(work) | {"together": averaged(work)}
     write(figures, arguments.out)
     columns = ["name", "seed", "epochs", "train_error", "test_error", "cpu_seconds"]
     print_table([[run[column] for column in columns] for run in figures["runs"]], columns)
@@ -257,21 +280,15 @@ def _drawn(labels: tuple[int, ...], limit: int) -> list[int]:
     return sorted(index for _, index in sorted(turns)[:limit])
 
 
-def _place(run: Run, seed: int, experiment: Experiment, arguments: argparse.Namespace) -> Path:
-    name = f"{run.name}-seed-{seed}-epochs-{arguments.epochs or experiment.epochs}"
-    return arguments.runs / arguments.experiment / name
-
-
-def perform(run: Run, seed: int, experiment: Experiment, arguments: argparse.Namespace, table: Path) -> None:
+def perform(run: Run, seed: int, work: Work) -> None:
     """Train, judge and note a run, unless that is done; one that was begun goes on."""
-    place = _place(run, seed, experiment, arguments)
+    place = work.place(run, seed)
     noted = place.with_suffix(".json")
     if noted.exists():
         return
-    settings = (*experiment.settings, *run.settings)
-    settings += (f"run.epochs={arguments.epochs or experiment.epochs}", f"run.seed={seed}")
+    settings = (*work.experiment.settings, *run.settings, f"run.epochs={work.epochs}", f"run.seed={seed}")
     options = [part for setting in settings for part in ("--set", setting)]
-    command = ["train", str(table), "--model", run.model, *options]
+    command = ["train", str(work.table), "--model", run.model, *options]
     resumed = (place / "metrics.jsonl").exists()
     print(f"{'resuming' if resumed else 'training'} {place.name}", file=sys.stderr, flush=True)
     start, before = time.perf_counter(), _used()
@@ -286,9 +303,9 @@ def perform(run: Run, seed: int, experiment: Experiment, arguments: argparse.Nam
         "name": run.name,
         "model": run.model,
         "seed": seed,
-        "command": shlex.join(["toolkit", "train", arguments.data.name, *command[2:]]),
+        "command": shlex.join(["toolkit", "train", work.arguments.data.name, *command[2:]]),
         **_curves(place),
-        "train_error": judged([place], table, "train"),
+        "train_error": work.judged([place], "train"),
         "test_error": _percent(metrics["top1"]),
         # Of a resumed run they are those since it went on.
         "seconds": round(seconds, 1),
@@ -313,11 +330,11 @@ def _curves(place: Path) -> dict[str, Any]:
     curves: dict[str, list[float]] = {
         name: [float(f"{row[name]:.4g}") for row in rows] for name in ("loss", "val_loss", "lr")
     }
-    curves |= {name: [_percent(row[key]) for row in rows] for name, key in _ERRORS.items()}
+    curves |= {
+        name: [_percent(row[key]) for row in rows]
+        for name, key in (("error", "accuracy"), ("val_error", "val_accuracy"))
+    }
     return {"epochs": len(rows), "curves": curves} | _gradient_norms(place / "gradient_norms.jsonl")
-
-
-_ERRORS = {"error": "accuracy", "val_error": "val_accuracy"}
 
 
 def _gradient_norms(file: Path) -> dict[str, Any]:
@@ -330,13 +347,6 @@ def _gradient_norms(file: Path) -> dict[str, Any]:
         for which, row in (("first", rows[0]), ("last", rows[-1]))
     }
     return {"gradient_norms": {"layers": layers} | norms}
-
-
-def judged(places: list[Path], table: Path, subset: str, crops: int = 1) -> float:
-    """Give the error, in percent, of one network or of several together, in a process of its own."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_judge, places, table, subset, crops).result()
 
 
 def _judge(places: list[Path], table: Path, subset: str, crops: int) -> float:
@@ -366,25 +376,26 @@ def _judge(places: list[Path], table: Path, subset: str, crops: int) -> float:
     return _percent(right / len(rows))
 
 
-def averaged(experiment: Experiment, arguments: argparse.Namespace, table: Path) -> list[dict[str, Any]]:
+def averaged(work: Work) -> list[dict[str, Any]]:
     """Judge what several networks, or several crops, say together, where the networks are there."""
     rows = []
-    for together in experiment.together:
-        run = next(run for run in experiment.runs if run.name == together.of)
-        seeds = arguments.seeds if together.every_seed else arguments.seeds[:1]
-        places = [_place(run, seed, experiment, arguments) for seed in seeds]
+    for together in work.experiment.together:
+        run = next(run for run in work.experiment.runs if run.name == together.of)
+        seeds = work.arguments.seeds if together.every_seed else work.arguments.seeds[:1]
+        places = [work.place(run, seed) for seed in seeds]
         if all(place.with_suffix(".json").exists() for place in places) and len(places) * together.crops > 1:
-            error = judged(places, table, "test", together.crops)
+            error = work.judged(places, "test", together.crops)
             row = {"name": together.name, "of": together.of, "seeds": seeds, "crops": together.crops}
             rows.append(row | {"test_error": error})
     return rows
 
 
-def report(experiment: Experiment, arguments: argparse.Namespace, table: Path) -> dict[str, Any]:
+def report(work: Work) -> dict[str, Any]:
     """Gather the runs that are done."""
-    places = [_place(run, seed, experiment, arguments) for run in experiment.runs for seed in arguments.seeds]
+    experiment, arguments = work.experiment, work.arguments
+    places = [work.place(run, seed) for run in experiment.runs for seed in arguments.seeds]
     noted = [place.with_suffix(".json") for place in places]
-    with table.open(newline="", encoding="utf-8") as file:
+    with work.table.open(newline="", encoding="utf-8") as file:
         subsets = [row["split"] for row in csv.DictReader(file)]
     given = [f"--seeds {' '.join(map(str, arguments.seeds))}"]
     for option in ("epochs", "pictures", "test_pictures"):
