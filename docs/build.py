@@ -1,10 +1,11 @@
-"""Write pages from the catalogue and from docstrings: ``python docs/build.py``.
+"""Write pages from the catalogue, from docstrings and from recorded runs: ``python docs/build.py``.
 
 A test holds the files to what this writes.
 """
 
 import inspect
 import re
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from toolkit.catalogue import list_models, model_info
 from toolkit.spec import ModelInfo
 
 DOCS = Path(__file__).parent
+RESULTS = runpy.run_path(str(DOCS / "results.py"))
+
+
+def results() -> str:
+    """The page of measured figures as Markdown."""
+    return RESULTS["page"]()
 
 
 def networks() -> str:
@@ -135,3 +142,6 @@ if __name__ == "__main__":
     (DOCS / "python.md").write_text(python(), encoding="utf-8")
     (DOCS / "networks.md").write_text(networks(), encoding="utf-8")
     (DOCS / "weights.md").write_text(weights(), encoding="utf-8")
+    (DOCS / "results.md").write_text(results(), encoding="utf-8")
+    for chart in RESULTS["charts"]():
+        (RESULTS["PICTURES"] / f"{chart.name}.svg").write_bytes(chart.svg())
