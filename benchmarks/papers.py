@@ -130,8 +130,8 @@ EXPERIMENTS = {
     ),
     "mnist": Experiment(
         data="mnist",
-        epochs=6,
-        pictures=12_000,
+        epochs=5,
+        pictures=8_000,
         runs=(
             Run("softmax_regression", "softmax_regression", ("data.augment=none",)),
             Run("mlp", "mlp", ("data.augment=none",)),
@@ -147,9 +147,9 @@ EXPERIMENTS = {
     ),
     "optimizers": Experiment(
         data="mnist",
-        epochs=6,
-        pictures=4_000,
-        test_pictures=2_000,
+        epochs=5,
+        pictures=3_000,
+        test_pictures=1_000,
         settings=(
             *("data.augment=none", "run.gradient_norms=false", "optimizer.schedule=constant"),
             *("optimizer.warmup_epochs=0", "optimizer.weight_decay=0"),
@@ -188,7 +188,7 @@ EXPERIMENTS = {
         data="mnist",
         epochs=20,
         pictures=1_000,
-        test_pictures=4_000,
+        test_pictures=2_000,
         settings=("data.augment=none", "optimizer.weight_decay=0", "run.gradient_norms=false"),
         runs=(
             Run("none", "mlp"),
