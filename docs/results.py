@@ -135,11 +135,17 @@ def dots(names: Sequence[str], series: dict[str, Values], label: str, *, log: bo
 
 
 def _log(axes: Any, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers."""
+    """Make an axis logarithmic, with plain numbers, between decades only where there is room."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter("{x:g}")
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain())
     axes.tick_params(axis=which, which="minor", labelsize=7)
 
 
@@ -147,40 +153,41 @@ def dot_size(names: Sequence[str]) -> tuple[float, float]:
     return (7.5, 1.3 + 0.27 * len(names))
 
 
-def lines(axes: Any, curves: dict[str, Sequence[float]], *, styles: dict[str, str] | None = None) -> None:
-    """Draw curves by epoch, each named at its end, the names spread so that they do not cover each other."""
+#: Where a curve ends, and its colour, by its name.
+Ends = dict[str, tuple[float, float, str]]
+
+
+def lines(axes: Any, curves: dict[str, Sequence[float]], places: Sequence[Sequence[float]] | None = None) -> Ends:
+    """Draw curves, by epoch unless their places are given, and tell where they end."""
     ends = {}
     for number, (name, values) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(range(1, len(values) + 1), values, (styles or {}).get(name, "-"), color=colour, linewidth=1.4)
-        ends[name] = (len(values), values[-1], colour)
-    _name_ends(axes, ends)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+        x = places[number] if places else range(1, len(values) + 1)
+        axes.plot(x, values, color=colour, linewidth=1.4)
+        ends[name] = (x[-1], values[-1], colour)
     _bare(axes, "y")
+    return ends
 
 
-def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
+def name_ends(axes: Any, ends: Ends) -> None:
+    """Write the curves' names at their ends, spread so that they do not cover each other; the last thing to draw."""
+    axes.figure.draw_without_rendering()
     to_share = axes.transData + axes.transAxes.inverted()
-    axes.figure.canvas.draw()
-    height = axes.get_window_extent().height / axes.figure.dpi * 72
-    gap = 10 / max(height, 1)
-    shares = {name: to_share.transform((x, y))[1] for name, (x, y, _) in ends.items()}
-    placed, last = {}, -1.0
+    gap = 10 * axes.figure.dpi / 72 / axes.get_window_extent().height
+    shares = {name: float(to_share.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
+    last = -1.0
     for name in sorted(shares, key=shares.__getitem__):
-        last = max(shares[name], last + gap)
-        placed[name] = last
-    over = max(0.0, last - 1.0)
-    for name, (x, y, colour) in ends.items():
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(1.02, placed[name] - over * (placed[name] - min(placed.values())) / max(last, 1e-9)),
-            textcoords="axes fraction",
-            color=colour,
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-        )
+        shares[name] = last = max(shares[name], last + gap)
+    last = 1 + gap
+    for name in sorted(shares, key=shares.__getitem__, reverse=True):  # back from above the top
+        shares[name] = last = min(shares[name], last - gap)
+    for name, share in shares.items():
+        axes.text(1.02, share, name, transform=axes.transAxes, color=ends[name][2], fontsize=8, va="center")
+
+
+def _epochs(axes: Any) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _bare(axes: Any, grid: str) -> None:
@@ -294,12 +301,15 @@ def degradation() -> tuple[list[str], list[Chart]]:
 
     def draw_curves(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)
+        drawn = []
         for axes, kind in zip(panels, ("training", "validation"), strict=True):
             chosen = {name.split(",")[0]: values for name, values in curves.items() if name.endswith(kind)}
-            lines(axes, chosen)
-            axes.set_xlabel("epoch")
+            drawn.append(lines(axes, chosen))
             axes.set_title(f"{kind} error")
+            _epochs(axes)
         panels[0].set_ylabel("error %")
+        for axes, ends in zip(panels, drawn, strict=True):
+            name_ends(axes, ends)
 
     norms = {
         name: [done[0]["gradient_norms"]["first_epoch"], done[0]["gradient_norms"]["last_epoch"]]
@@ -327,10 +337,10 @@ def degradation() -> tuple[list[str], list[Chart]]:
                 points = [(row[0], row[index]) for row in rows]
                 axes.plot(*zip(*points, strict=True), f"o{style}", color=_COLOURS[number])
                 ends[f"{kind}, {subset}"] = (*points[-1], _COLOURS[number])
-        _name_ends(axes, ends)
         axes.set_xlabel("layers with weights")
         axes.set_ylabel("error %")
         _bare(axes, "y")
+        name_ends(axes, ends)
 
     charts.append(Chart("degradation-depth", "Error against depth", depths, draw_depths, (6, 3.4)))
     page += _seen(depths)
@@ -351,21 +361,19 @@ def _seen(depths: dict[str, list[Any]]) -> list[str]:
 
 
 def _norms(norms: dict[str, list[list[float]]]) -> "Callable[[Any], None]":
+    places = [[place / max(len(first) - 1, 1) for place in range(len(first))] for first, _ in norms.values()]
+
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, index, title in zip(panels, (0, 1), ("after the first epoch", "after the last epoch"), strict=True):
-            ends = {}
-            for number, (name, both) in enumerate(norms.items()):
-                values, colour = both[index], _COLOURS[number % len(_COLOURS)]
-                places = [place / max(len(values) - 1, 1) for place in range(len(values))]
-                axes.plot(places, values, color=colour, linewidth=1.4)
-                ends[name] = (1.0, values[-1], colour)
-            _log(axes, "y")
-            axes.set_xticks([0, 1], ["first layer", "last"])
-            axes.set_title(title)
-            _name_ends(axes, ends)
-            _bare(axes, "y")
+        drawn = []
+        for index, title in enumerate(("after the first epoch", "after the last epoch")):
+            drawn.append(lines(panels[index], {name: both[index] for name, both in norms.items()}, places))
+            _log(panels[index], "y")
+            panels[index].set_xticks([0, 1], ["first layer", "last"])
+            panels[index].set_title(title)
         panels[0].set_ylabel("gradient norm")
+        for axes, ends in zip(panels, drawn, strict=True):
+            name_ends(axes, ends)
 
     return draw
 
@@ -389,17 +397,16 @@ def optimizers() -> tuple[list[str], list[Chart]]:
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, title in zip(panels, ("optimizers", "schedules of SGD with momentum"), strict=True):
-            chosen = {
-                name.removeprefix("schedule-"): values
-                for name, values in curves.items()
-                if name.startswith("schedule-") == (title != "optimizers")
-            }
+        drawn = []
+        for axes, is_schedule in zip(panels, (False, True), strict=True):
+            chosen = {name: values for name, values in curves.items() if name.startswith("schedule-") == is_schedule}
+            drawn.append(lines(axes, {name.removeprefix("schedule-"): values for name, values in chosen.items()}))
             _log(axes, "y")
-            lines(axes, chosen)
-            axes.set_title(title)
-            axes.set_xlabel("epoch")
+            axes.set_title("schedules of SGD with momentum" if is_schedule else "optimizers")
+            _epochs(axes)
         panels[0].set_ylabel("training loss")
+        for axes, ends in zip(panels, drawn, strict=True):
+            name_ends(axes, ends)
 
     chart = Chart("optimizers", "Training loss by epoch", curves, draw, (9.5, 4))
     return [*page, *picture(chart)], [chart]
@@ -418,6 +425,10 @@ def initialisers() -> tuple[list[str], list[Chart]]:
     }
     if not norms:
         return page, []
+    page += ["Gradient norms after the first epoch, which vanish towards the first layer or do not:", ""]
+    ends = [(name, first[0], first[-1], first[-1] / first[0]) for name, (first, _) in norms.items()]
+    rows = [[f"`{name}`", *(f"{value:.3g}" for value in values)] for name, *values in ends]
+    page += table(["run", "first layer", "last layer", "last / first"], rows)
     chart = Chart("initialisers", "Gradient norms by layer", norms, _norms(norms), (9.5, 3.8))
     return [*page, *picture(chart)], [chart]
 
