@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.duplicates import near_pairs
-from toolkit.data.scan.imagenet import called_by_id, list_validation
+from toolkit.data.scan.imagenet import called_by_id, is_id, list_validation
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.data.scan.quarantine import find_placeholders, match_quarantine, quarantine_file
 from toolkit.data.scan.show import as_html, in_words
@@ -215,6 +215,8 @@ def _require_known_classes(source: Path, listing: Listing, expected: tuple[str, 
     if unknown:
         twin = next((name for name in expected if alike_key(name) == alike_key(unknown[0])), None)
         hint = f"; --join-classes takes it for {twin!r}, which looks the same" if twin else ""
+        if is_id(unknown[0]):
+            hint = "; labels that begin with WordNet ids, such as 'n01440764 tench', would tell its name"
         more = f" and {len(expected) - _NAMED:,} more" if len(expected) > _NAMED else ""
         known = ", ".join(expected[:_NAMED]) + more
         raise UserError(f"{source}: class {unknown[0]!r} is none of the classes {known}{hint}")

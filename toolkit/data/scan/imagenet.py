@@ -67,6 +67,15 @@ def _classes(devkit: Path) -> list[str]:
         raise UserError(f"{data}: not the devkit of 2012, its {_TRUTH} and {_SYNSETS} do not fit: {error!r}") from None
 
 
+def is_id(name: str) -> bool:
+    """Tell if a class has the name of a WordNet id.
+
+    >>> is_id("n01440764"), is_id("n01440764 tench"), is_id("nut")
+    (True, False, False)
+    """
+    return bool(_ID.fullmatch(name))
+
+
 def called_by_id(listing: Listing, class_names: Sequence[str]) -> Listing:
     """Call classes that have the name of a WordNet id as those of ``class_names`` that begin with the same id.
 
