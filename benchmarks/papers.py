@@ -402,7 +402,8 @@ def report(work: Work) -> dict[str, Any]:
         value = getattr(arguments, option)
         given += [] if value is None else [f"--{option.replace('_', '-')} {value}"]
     return {
-        "command": f"python benchmarks/papers.py {arguments.experiment} --data {arguments.data.name} {' '.join(given)}",
+        "command": f"python benchmarks/papers.py {arguments.experiment} --data {arguments.data.name} {' '.join(given)} "
+        f"--runs runs --out benchmarks/results/{arguments.experiment}.json",
         "date": time.strftime("%Y-%m-%d"),
         "data": arguments.data.name,
         "pictures": {name: subsets.count(name) for name in ("train", "val", "test")},
