@@ -83,6 +83,9 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
     assert (measured["n"], measured["top1"]) == (4, 0.5)
     assert measured["per_class"] == {names[0]: 0.0, names[1]: 1.0, names[2]: 0.0}
 
+    with pytest.raises(UserError, match="gone: no such folder; --imagenet wants"):
+        toolkit.evaluate(result["bundle"], pictures, imagenet=tmp_path / "gone")
+
     for labels, more, message in (
         (names[::-1], {}, "n00000001 in line 2 comes after n00000002"),
         (names, {"preprocessing": "imagenet"}, "published weights bring their own"),

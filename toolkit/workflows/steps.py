@@ -101,9 +101,9 @@ def import_network(
 
     require_writable(export.directory)
     names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
-    folder = None if data is None else scan(data, skip_bad, names)
     require = _require_published if weights is not None else _require_network_file
     require(file, names, preprocessing)
+    folder = None if data is None else scan(data, skip_bad, names)
     with step("opening the network"):
         model = _opened(file, weights, preprocessing)
     # Every other picture; a class may have none.

@@ -60,6 +60,8 @@ def evaluate(
         raise UserError(unknown_name("subset", str(subset), list(SUBSETS)))
     if not Path(data).exists():  # before an engine is loaded
         raise UserError(f"{os.fspath(data)}: no such folder or file")
+    if imagenet is not None and not Path(imagenet).is_dir():
+        raise UserError(f"{os.fspath(imagenet)}: no such folder; --imagenet wants ILSVRC2012_devkit_t12, unpacked")
     predictor = Predictor.load_several([bundle, *others], engine, crops=crops, scales=scales)
     source = as_source(source_of(data, split_folders, join_classes))
     if imagenet is not None:
