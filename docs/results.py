@@ -247,7 +247,10 @@ def experiment(name: str, title: str, words: str) -> tuple[list[str], Record | N
         )
         lines_ += origin(record, remark)
     else:
-        lines_ += [f"Not run yet: `python benchmarks/papers.py {name} --data {planned.data}`.", ""]
+        command = (
+            f"python benchmarks/papers.py {name} --data {planned.data} --runs runs --out benchmarks/results/{name}.json"
+        )
+        lines_ += [f"Not run yet: `{command}`.", ""]
     header = ["run", "epochs", "seeds", "training error %", "test error %", "paper's test error %"]
     lines_ += table(header, rows)
     if not all(run in runs or run in together for run in named):
@@ -781,7 +784,8 @@ def page() -> str:
         "",
         "Figures of recorded runs, each with its day, processor, versions and command; the runs are in",
         "`benchmarks/results`, the programs in `benchmarks`. Training errors are the finished network's on training",
-        "pictures without augmentation. Written by `python docs/build.py`.",
+        "pictures without augmentation. Commands of single runs name the data set; those with fewer pictures than it",
+        "has were given a table of some, drawn evenly from its classes. Written by `python docs/build.py`.",
         "",
     ]
     body = [line for section, _ in sections() for line in section]
