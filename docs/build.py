@@ -1,10 +1,11 @@
-"""Write pages from the catalogue and from docstrings: ``python docs/build.py``.
+"""Write pages from the catalogue, from docstrings and from recorded runs: ``python docs/build.py``.
 
 A test holds the files to what this writes.
 """
 
 import inspect
 import re
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
@@ -28,6 +29,12 @@ _PYTHON = {
     "bundles": ("Bundles", ("toolkit.api.bundles",)),
     "servers": ("Servers, this machine, errors", ("toolkit.client", "toolkit.api.doctor", "toolkit.errors")),
 }
+RESULTS = runpy.run_path(str(DOCS / "results.py"))
+
+
+def results() -> str:
+    """The page of measured figures as Markdown."""
+    return RESULTS["page"]()
 
 
 def networks() -> str:
@@ -164,10 +171,12 @@ def _documentation(thing: object) -> list[str]:
 
 def written() -> dict[str, str]:
     """All that is written here: texts by their paths below ``docs``."""
-    return {"networks.md": networks(), "weights.md": weights(), **python()}
+    return {"networks.md": networks(), "weights.md": weights(), "results.md": results(), **python()}
 
 
 if __name__ == "__main__":
     for path, text in written().items():
         (DOCS / path).parent.mkdir(exist_ok=True)
         (DOCS / path).write_text(text, encoding="utf-8")
+    for chart in RESULTS["charts"]():
+        (RESULTS["PICTURES"] / f"{chart.name}.svg").write_bytes(chart.svg())

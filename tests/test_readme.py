@@ -51,6 +51,32 @@ def test_pages_are_up_to_date():
     }
 
 
+def test_pictures_of_results_are_drawn_from_the_records():
+    results = runpy.run_path(str(ROOT / "docs" / "results.py"))
+    drawn = {chart.name: chart.digest for chart in results["charts"]()}
+    files = {file.stem: file.read_text(encoding="utf-8") for file in results["PICTURES"].glob("*.svg")}
+    noted = {name: digest for name, digest in drawn.items() if digest in files.get(name, "")}
+    assert noted == drawn, "run python docs/build.py"
+    assert set(files) == set(drawn)
+
+
+def test_a_result_is_the_mean_over_its_seeds_and_what_was_not_run_stays_empty(tmp_path):
+    results = runpy.run_path(str(ROOT / "docs" / "results.py"))
+    record = json.loads((ROOT / "benchmarks/results/initialisers.json").read_text())
+    run = record["runs"][0] | {"name": "plain20", "train_error": 10.0, "test_error": 20.0}
+    more = [run, run | {"seed": 1, "train_error": 12.0, "test_error": 24.0}]
+    deep = run | {"name": "plain56", "train_error": 15.0}
+    papers = ROOT / "benchmarks/results/papers.json"
+    (tmp_path / "papers.json").write_text(papers.read_text())
+    (tmp_path / "degradation.json").write_text(json.dumps(record | {"runs": [*more, deep]}))
+    results["page"].__globals__["RECORDS"] = tmp_path
+    page = results["page"]()
+    epochs = run["epochs"]
+    assert f"| `plain20` | {epochs} | 0, 1 | 11.00 ± 1.41 | 22.00 ± 2.83 | – |" in page
+    assert "| `resnet20` | – | – | – | – | 8.75 |" in page
+    assert "plain56 ends above plain20 in training error, 15.00 against 11.00 %" in page
+
+
 def test_figures_are_those_recorded():
     engines = json.loads((ROOT / "benchmarks/results/engines-resnet50.json").read_text())
     for row in engines["rows"]:

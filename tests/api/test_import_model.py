@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from PIL import Image
+from scipy.io import savemat
 
 import toolkit
 from toolkit.bundle import read_manifest
@@ -11,6 +13,13 @@ from toolkit.engines import FLOAT_ENGINES
 from toolkit.errors import UserError
 
 SIZE = (24, 24)
+
+
+def write_pictures(folder):
+    folder.mkdir()
+    for number in range(1, 5):
+        Image.fromarray(np.full((30, 30, 3), 40 * number, np.uint8)).save(folder / f"ILSVRC2012_val_{number:08}.JPEG")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +61,41 @@ def test_pictures_calibrate_an_int8_file(theirs, make_folder, tmp_path):
     measured = toolkit.evaluate(result["bundle"], photos, engine="litert")
     assert measured["n"] == 12
     assert toolkit.answer_examples(result["bundle"], engine="litert")["rows"]
+
+
+def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
+    names = [f"n0000000{number} class {number}" for number in range(3)]
+    model = toolkit.create_model("softmax_regression", num_classes=3)
+    kernel, _ = model.get_weights()
+    model.set_weights([np.zeros_like(kernel), np.array([0, 2, 1], np.float32)])  # the second class, whatever it sees
+    weights = toolkit.save_weights(model, tmp_path / "published.safetensors")
+    common = {"weights": weights, "out": tmp_path / "m", "formats": ["savedmodel"]}
+    result = toolkit.import_model("softmax_regression", labels=names, **common)
+    assert result["labels"] == names
+
+    pictures = write_pictures(tmp_path / "val")
+    devkit = tmp_path / "devkit"
+    devkit.mkdir()
+    kinds = [("ILSVRC2012_ID", "f8"), ("WNID", "O")]
+    savemat(devkit / "meta.mat", {"synsets": np.array([(3 - n, name[:9]) for n, name in enumerate(names)], kinds)})
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n2\n1\n3\n")
+    measured = toolkit.evaluate(result["bundle"], pictures, imagenet=devkit)
+    assert (measured["n"], measured["top1"]) == (4, 0.5)
+    assert measured["per_class"] == {names[0]: 0.0, names[1]: 1.0, names[2]: 0.0}
+
+    with pytest.raises(UserError, match="gone: no such folder; --imagenet wants"):
+        toolkit.evaluate(result["bundle"], pictures, imagenet=tmp_path / "gone")
+
+    for labels, more, message in (
+        (names[::-1], {}, "n00000001 in line 2 comes after n00000002"),
+        (names, {"preprocessing": "imagenet"}, "published weights bring their own"),
+        (names, {"weights": "imagenet"}, "softmax_regression"),
+    ):
+        with pytest.raises(UserError, match=message):
+            toolkit.import_model("softmax_regression", labels=labels, **{**common, "out": tmp_path / "n", **more})
+    with pytest.raises(UserError, match="the network softmax_regression needs --weights"):
+        toolkit.import_model("softmax_regression", labels=names, out=tmp_path / "n")
+    assert not (tmp_path / "n").exists()
 
 
 @pytest.mark.parametrize(

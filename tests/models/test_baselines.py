@@ -153,6 +153,15 @@ def test_softmax_regression_is_one_matrix():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), expected, rtol=0, atol=1e-5)
 
 
+def test_dropout_follows_every_hidden_layer():
+    model = toolkit.create_model("mlp", input_shape=(4, 4, 1), hidden=(5, 6), dropout=0.5)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == ["InputLayer", "Flatten", "Dense", "Dropout", "Dense", "Dropout", "Dense"]
+    assert count_params(model) == count_params(toolkit.create_model("mlp", input_shape=(4, 4, 1), hidden=(5, 6)))
+    with pytest.raises(UserError, match=r"dropout must be in \[0, 1\), got 1"):
+        toolkit.create_model("mlp", dropout=1)
+
+
 @pytest.mark.parametrize("hidden", [(), (10, 0)])
 def test_widths_are_checked(hidden):
     with pytest.raises(UserError, match="hidden must be one or more positive widths"):

@@ -169,6 +169,14 @@ def test_plain_twin_is_the_residual_network_without_shortcuts(name, outline):
     assert all(len(layer._outbound_nodes) <= 1 for layer in plain.layers)
 
 
+def test_without_normalisation_convolutions_carry_biases(outline):
+    plain, bare = outline("plain20"), outline("plain20", batch_norm=False)
+    assert [layer.name for layer in bare.layers] == [layer.name for layer in plain.layers if "_bn" not in layer.name]
+    # A scale and a shift of each map are a bias less.
+    maps = sum(layer.filters for layer in bare.layers if "_conv" in layer.name)
+    assert count_params(bare) == count_params(plain) - maps
+
+
 def test_survival_falls_linearly_to_a_half(outline):
     """Huang et al., equation 4: p = 1 - l / L · (1 - p_L), for 54 blocks."""
     model = outline("resnet110_sd")

@@ -248,6 +248,8 @@ def _add_bundles(commands) -> None:
     add_data(parser)
     unseen = "train, val, test or all (default test, else val, else the pictures that did not teach the bundle)"
     parser.add_argument("--subset", metavar="S", help=unseen)
+    devkit = "DATA holds ImageNet's validation pictures, flat: the folder of ILSVRC2012_devkit_t12 tells their classes"
+    parser.add_argument("--imagenet", type=Path, metavar="DEVKIT", help=devkit)
     add_others(parser)
     add_crops(parser)
     add_engine(parser)
@@ -302,10 +304,15 @@ def _add_bundles(commands) -> None:
     add_export(parser)
     add_skip_bad(parser)
 
-    parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained with Keras")
+    parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained")
     parser.set_defaults(handler="import_model")
-    kinds = "a .keras or .h5 file of a whole model, such as Teachable Machine's keras_model.h5"
-    parser.add_argument("file", type=Path, metavar="FILE", help=kinds)
+    kinds = (
+        "a .keras or .h5 file of a whole model, such as Teachable Machine's keras_model.h5; or a network, see `toolkit "
+        "models`, with --weights"
+    )
+    parser.add_argument("file", type=Path, metavar="FILE|NETWORK", help=kinds)
+    published = "of a NETWORK: a tag, see `toolkit weights list`, or a file of weights"
+    parser.add_argument("--weights", metavar="TAG|PATH", help=published)
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     parser.add_argument("--labels", required=True, type=Path, metavar="FILE", help="class names in order, one a line")
     told = "what it was trained with, if its layers do not tell: imagenet, caffe, inception, none, or fields as JSON"

@@ -35,14 +35,19 @@ def build_softmax_regression(options: BuildOptions) -> "keras.Model":
     return keras.Model(inputs, parts.logits(x, options.num_classes), name=options.name)
 
 
-def build_mlp(options: BuildOptions, *, hidden: tuple[int, ...] = (300, 100)) -> "keras.Model":
-    """Dense layers of ``hidden`` widths on the pixels of any picture; a backbone's feature map is 1×1."""
+def build_mlp(options: BuildOptions, *, hidden: tuple[int, ...] = (300, 100), dropout: float = 0.0) -> "keras.Model":
+    """Dense layers of ``hidden`` widths on the pixels of any picture, with ``dropout`` behind each where it is not 0; a
+    backbone's feature map is 1×1."""
     if not hidden or min(hidden) < 1:
         raise UserError(f"hidden must be one or more positive widths, got {hidden!r}")
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout must be in [0, 1), got {dropout!r}")
     inputs = layers.Input(options.input_shape, name="input")
     x = layers.Flatten(name="stage1_flatten")(inputs)
     for number, width in enumerate(hidden, start=1):
         x = layers.Dense(width, activation="relu", kernel_initializer="he_normal", name=f"stage1_fc{number}")(x)
+        if dropout:
+            x = layers.Dropout(dropout, name=f"stage1_dropout{number}")(x)
     if not options.include_top:
         x = layers.Reshape((1, 1, hidden[-1]), name="stage1_map")(x)
         return keras.Model(inputs, parts.pooled(x, options.pooling), name=options.name)

@@ -60,6 +60,7 @@ class Style:
     epsilon: float = 1e-5  # of batch normalisation
     zero_init_residual: bool = False  # start every block as the identity
     survival: float = 1.0  # probability that the last block survives a training step; 1 is no stochastic depth
+    batch_norm: bool = True  # without it convolutions carry biases
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Family:
 
 
 def conv_bn(x: Any, filters: int, kernel: int, *, stride: int = 1, name: str, style: Style, gamma: str = "ones") -> Any:
-    """Convolution and batch normalisation; ``name`` holds ``{}`` where ``pad``, ``conv`` and ``bn`` go."""
+    """Convolution and, unless left out, batch normalisation; ``name`` holds ``{}`` for ``pad``, ``conv`` and ``bn``."""
     if stride > 1 and kernel > 1:
         x = layers.ZeroPadding2D(kernel // 2, name=name.format("pad"))(x)
     x = layers.Conv2D(
@@ -83,11 +84,13 @@ def conv_bn(x: Any, filters: int, kernel: int, *, stride: int = 1, name: str, st
         kernel,
         strides=stride,
         padding="valid" if stride > 1 else "same",
-        use_bias=style.use_bias,
+        use_bias=style.use_bias or not style.batch_norm,
         # He et al., ICCV 2015, backward form: standard deviation sqrt(2 / fan-out).
         kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "uniform"),
         name=name.format("conv"),
     )(x)
+    if not style.batch_norm:
+        return x
     return layers.BatchNormalization(
         momentum=0.9, epsilon=style.epsilon, gamma_initializer=gamma, name=name.format("bn")
     )(x)
@@ -189,10 +192,17 @@ def build_resnet(
 
 
 def build_plain(
-    row: Row, family: Family, options: BuildOptions, *, use_bias: bool = False, epsilon: float = 1e-5
+    row: Row,
+    family: Family,
+    options: BuildOptions,
+    *,
+    use_bias: bool = False,
+    epsilon: float = 1e-5,
+    batch_norm: bool = True,
 ) -> "keras.Model":
-    """The same layers without shortcuts, for either data set."""
-    return network(row, family, Style(shortcut="none", use_bias=use_bias, epsilon=epsilon), options)
+    """The same layers without shortcuts, for either data set; the keywords are those of ``Style``."""
+    style = Style(shortcut="none", use_bias=use_bias, epsilon=epsilon, batch_norm=batch_norm)
+    return network(row, family, style, options)
 
 
 DEVIATIONS = (

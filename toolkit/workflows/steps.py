@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import picture_digests, read_manifest, write_pictures
+from toolkit.catalogue import list_models, model_info
 from toolkit.compress import METHODS
 from toolkit.compress.examples import evenly
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.data.feed.split import subset_of
 from toolkit.data.scan.facts import notes
+from toolkit.data.scan.imagenet import require_order_of_ids
 from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.files import no_such_file, read_text
 from toolkit.lazy import keras
@@ -85,30 +87,25 @@ def import_network(
     export: ExportOptions,
     *,
     labels: str | os.PathLike[str] | Sequence[str],
+    weights: str | os.PathLike[str] | None = None,
     preprocessing: str | Preprocessing | None = None,
     data: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
 ) -> dict[str, Any]:
-    """Make a bundle of a network that Keras saved, see ``toolkit.import_model``.
+    """Make a bundle of a network that Keras saved, or of one with published weights, see ``toolkit.import_model``.
 
     Its accuracy is not noted: nobody knows which of the pictures taught it.
     """
     from toolkit.export import BundleOptions, export_bundle
-    from toolkit.factory import is_network_file, open_network, preprocessing_of, read_preprocessing
+    from toolkit.factory import preprocessing_of
 
     require_writable(export.directory)
-    if not file.exists():
-        raise UserError(no_such_file(str(file)))
-    if not is_network_file(file):
-        raise UserError(
-            f"{file}: expected a whole model that Keras saved, .keras or .h5; ONNX and LiteRT files and SavedModels "
-            "hold no layers to write the other forms from, so save it with model.save('model.keras') where it was made"
-        )
     names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
+    require = _require_published if weights is not None else _require_network_file
+    require(file, names, preprocessing)
     folder = None if data is None else scan(data, skip_bad, names)
     with step("opening the network"):
-        given = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
-        model = open_network(file, preprocessing=given)
+        model = _opened(file, weights, preprocessing)
     # Every other picture; a class may have none.
     calibration, evaluation = (
         None if folder is None else subset_of(folder, np.arange(n, len(folder), 2)) for n in (0, 1)
@@ -127,6 +124,38 @@ def import_network(
     )
     manifest = read_manifest(path)
     return {"bundle": str(path), "model": manifest.model, "labels": list(names), "parity": manifest.parity}
+
+
+def _require_published(name: Path, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
+    if preprocessing is not None:
+        raise UserError("--preprocessing is for a FILE; published weights bring their own")
+    model_info(str(name))
+    require_order_of_ids(labels)
+
+
+def _require_network_file(file: Path, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
+    from toolkit.factory import is_network_file
+
+    if not file.exists():
+        hint = f"; the network {file} needs --weights" if str(file) in list_models() else ""
+        raise UserError(no_such_file(str(file)) + hint)
+    if not is_network_file(file):
+        raise UserError(
+            f"{file}: expected a whole model that Keras saved, .keras or .h5; ONNX and LiteRT files and SavedModels "
+            "hold no layers to write the other forms from, so save it with model.save('model.keras') where it was "
+            "made; a file of weights alone goes to --weights, behind the name of its network"
+        )
+
+
+def _opened(
+    file: Path, weights: str | os.PathLike[str] | None, preprocessing: str | Preprocessing | None
+) -> "keras.Model":
+    from toolkit.factory import create_model, open_network, read_preprocessing
+
+    if weights is not None:
+        return create_model(str(file), weights=weights)
+    given = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
+    return open_network(file, preprocessing=given)
 
 
 def read_labels(file: Path) -> tuple[str, ...]:

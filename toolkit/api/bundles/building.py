@@ -155,6 +155,7 @@ def import_model(
     *,
     out: str | os.PathLike[str],
     labels: str | os.PathLike[str] | Sequence[str],
+    weights: str | os.PathLike[str] | None = None,
     preprocessing: "str | Preprocessing | None" = None,
     data: str | os.PathLike[str] | None = None,
     examples: int = 0,
@@ -164,13 +165,14 @@ def import_model(
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
 ) -> Imported:
-    """Make a bundle of a classifier that somebody else trained with Keras.
+    """Make a bundle of a classifier that somebody else trained.
 
     Args:
         file: a ``.keras`` or ``.h5`` file of a whole model, such as Teachable Machine's ``keras_model.h5``. It may
-            answer logits, probabilities, or one sigmoid.
+            answer logits, probabilities, or one sigmoid. Or a network, see ``toolkit.list_models``, with ``weights``.
         out: the bundle, ``saved_models/NAME``.
         labels: class names in the order of the outputs: a file, one a line, numbered or not; or a list.
+        weights: of a network: a tag, see ``toolkit.model_info(name).weights``, or a file.
         preprocessing: what it was trained with, see ``toolkit.finetune``; by default as its layers tell.
         data: pictures of its classes: engines are compared on some, the int8 file is calibrated on others. Without them
             engines are compared on noise, and there is no int8 file.
@@ -195,6 +197,7 @@ def import_model(
             Path(file),
             chosen,
             labels=labels,
+            weights=weights,
             preprocessing=preprocessing,
             data=None if data is None else source_of(data, split_folders, join_classes),
             skip_bad=skip_bad,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ def evaluate(
     skip_bad: bool = False,
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
+    imagenet: str | os.PathLike[str] | None = None,
 ) -> Evaluated:
     """Measure a bundle's accuracy on pictures that it did not learn from.
 
@@ -39,6 +41,9 @@ def evaluate(
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         split_folders: see ``toolkit.finetune``.
         join_classes: see ``toolkit.finetune``.
+        imagenet: the folder of ImageNet's devkit of 2012, where ``data`` is one of its validation pictures, flat as
+            they come, and the bundle's labels begin with WordNet ids, as ``n01440764 tench``. Folders with such ids as
+            names need none.
 
     Returns:
         ``result["top1"]``, a fraction, ``result["per_class"]``, ``result["confusions"]`` and more, see
@@ -47,6 +52,7 @@ def evaluate(
     Raises:
         UserError: no such bundle, pictures of other classes, or unreadable ones.
     """
+    from toolkit.data.sources.source import as_source
     from toolkit.inference import Predictor
     from toolkit.inference.evaluate import SUBSETS, evaluate_bundle
 
@@ -54,8 +60,12 @@ def evaluate(
         raise UserError(unknown_name("subset", str(subset), list(SUBSETS)))
     if not Path(data).exists():  # before an engine is loaded
         raise UserError(f"{os.fspath(data)}: no such folder or file")
+    if imagenet is not None and not Path(imagenet).is_dir():
+        raise UserError(f"{os.fspath(imagenet)}: no such folder; --imagenet wants ILSVRC2012_devkit_t12, unpacked")
     predictor = Predictor.load_several([bundle, *others], engine, crops=crops, scales=scales)
-    source = source_of(data, split_folders, join_classes)
+    source = as_source(source_of(data, split_folders, join_classes))
+    if imagenet is not None:
+        source = replace(source, devkit=Path(imagenet))
     report = evaluate_bundle(predictor, source, subset=subset, skip_bad=skip_bad)
     return Evaluated(report | {"crops": crops, "scales": list(scales)})
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from toolkit.data.scan.cache import ScanCache
 from toolkit.data.scan.duplicates import near_pairs
+from toolkit.data.scan.imagenet import called_by_id, is_id, list_validation
 from toolkit.data.scan.pictures import inspect_files
 from toolkit.data.scan.quarantine import find_placeholders, match_quarantine, quarantine_file
 from toolkit.data.scan.show import as_html, in_words
@@ -19,6 +20,8 @@ from toolkit.data.sources.listing import Listing, describe_ignored, join_classes
 from toolkit.data.sources.source import as_source
 from toolkit.errors import UserError, one_line
 from toolkit.machine import cache_dir
+
+_NAMED = 20  # classes that an error lists
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,7 +124,11 @@ def scan_folder(
     cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
         expected = tuple(class_names) if class_names is not None else ()
-        listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders, expected)
+        if given.devkit is not None:
+            listing = list_validation(source, given.devkit)
+        else:
+            listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders, expected)
+        listing = called_by_id(listing, expected)
         listing = join_classes(listing, expected) if given.join_classes else listing
         names = expected or listing.labels
         _require_known_classes(source, listing, names)
@@ -208,7 +215,11 @@ def _require_known_classes(source: Path, listing: Listing, expected: tuple[str, 
     if unknown:
         twin = next((name for name in expected if alike_key(name) == alike_key(unknown[0])), None)
         hint = f"; --join-classes takes it for {twin!r}, which looks the same" if twin else ""
-        raise UserError(f"{source}: class {unknown[0]!r} is none of the classes {', '.join(expected)}{hint}")
+        if is_id(unknown[0]):
+            hint = "; labels that begin with WordNet ids, such as 'n01440764 tench', would tell its name"
+        more = f" and {len(expected) - _NAMED:,} more" if len(expected) > _NAMED else ""
+        known = ", ".join(expected[:_NAMED]) + more
+        raise UserError(f"{source}: class {unknown[0]!r} is none of the classes {known}{hint}")
 
 
 def _require_usable(source: Path, listing: Listing, folder: ImageFolder) -> None:

@@ -17,11 +17,13 @@ class Source(os.PathLike[str]):
         path: a folder, table, archive or IDX file.
         split_folders: splits by the paths of their folders in it, where names do not tell; empty if there are none.
         join_classes: make one class of those whose names differ in case, blanks or Unicode form only.
+        devkit: of a folder with ImageNet's validation pictures, flat as they come: the folder that tells their classes.
     """
 
     path: Path
     split_folders: Mapping[str, str] | None = None
     join_classes: bool = False
+    devkit: Path | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)

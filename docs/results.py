@@ -1,0 +1,792 @@
+"""The page of results from ``benchmarks/results``, and its pictures; ``docs/build.py`` writes them.
+
+No figure stands here: measured ones come from the recorded runs, the papers' from ``papers.json``. A picture's file
+notes a digest of what it was drawn from, so that a test finds one that is out of date.
+"""
+
+import hashlib
+import io
+import json
+import runpy
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.catalogue import list_models, model_info
+from toolkit.report.page import plot_style
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "results"
+PICTURES = Path(__file__).parent / "pictures"
+EXPERIMENTS = runpy.run_path(str(ROOT / "benchmarks" / "papers.py"))["EXPERIMENTS"]
+
+# Seen on white and on black.
+_COLOURS = ("#2f81f7", "#d9822b", "#2ea043", "#bf4bd1", "#e5534b", "#7d8590", "#1b9aaa", "#b08800")
+_MISSING = "–"
+
+Record = dict[str, Any]
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture: its name, what it shows, the figures it is drawn from, and what draws them onto axes."""
+
+    name: str
+    alt: str
+    figures: Any
+    draw: "Callable[[Any], None]"
+    size: tuple[float, float] = (7.5, 3.6)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.figures, sort_keys=True).encode()).hexdigest()[:16]
+
+    def svg(self) -> bytes:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        out = io.BytesIO()
+        # Letters as paths look the same everywhere; a fixed salt makes the same file of the same figures.
+        with plot_style(), matplotlib.rc_context({"svg.hashsalt": self.name, "font.size": 9}):
+            figure = Figure(figsize=self.size, layout="constrained")
+            self.draw(figure)
+            noted = {"Date": None, "Creator": None, "Description": self.digest}
+            figure.savefig(out, format="svg", metadata=noted)
+        return out.getvalue()
+
+
+# What every section needs
+
+
+def read(name: str) -> Record | None:
+    file = RECORDS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Lay out rows as Markdown; figures are aligned to the right, and what is missing is a dash."""
+    rows = [[_cell(value) for value in row] for row in rows]
+    rule = ["---" if all(_is_word(row[i]) for row in rows) else "--:" for i in range(len(header))]
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)] + [""]
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return _MISSING
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
+
+
+def _is_word(cell: str) -> bool:
+    return cell != _MISSING and not cell[:1].isdigit()
+
+
+def origin(record: Record, remark: str = "") -> list[str]:
+    """Say when, on what, with which versions and by which command a record was made."""
+    machine = record.get("machine", {})
+    place = record.get("processor") or machine.get("processor") or ""
+    if not place and "cores" in record:
+        place = f"{record['cores']} cores"
+    sets = machine.get("instruction_sets")
+    place += f" ({' '.join(sets)})" if sets else ""
+    versions = record.get("versions", {})
+    known = [f"{package} {versions[package]}" for package in ("keras", "tensorflow", "torch") if package in versions]
+    parts = [part for part in (record.get("date"), place, ", ".join(known)) if part]
+    command = [f"`{record['command']}`"] if "command" in record else []
+    return [" · ".join([*parts, *command]) + ("" if not remark else f"  \n{remark}"), ""]
+
+
+def picture(chart: Chart) -> list[str]:
+    return [f"![{chart.alt}](pictures/{chart.name}.svg)", ""]
+
+
+# Drawing
+
+
+def dots(names: Sequence[str], series: dict[str, Values], label: str, *, log: bool = False) -> "Callable[[Any], None]":
+    """Draw values of a few kinds beside the names of rows, each kind named where it is first seen."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        positions = range(len(names))
+        for number, (kind, values) in enumerate(series.items()):
+            colour, marker = _COLOURS[number % len(_COLOURS)], "oDs^v"[number % 5]
+            found = [(value, place) for value, place in zip(values, positions, strict=True) if value is not None]
+            if found:
+                axes.plot(*zip(*found, strict=True), marker, color=colour, markersize=6, label=kind)
+        axes.set_yticks(list(positions), list(names))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(label)
+        if log:
+            _log(axes, "x")
+        else:
+            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if axes.get_xlim()[0] < axes.get_xlim()[1] / 2 else None)
+        _bare(axes, "x")
+        if len(series) > 1:
+            legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False)
+            for text, number in zip(legend.get_texts(), range(len(series)), strict=False):
+                text.set_color(_COLOURS[number % len(_COLOURS)])
+
+    return draw
+
+
+def _log(axes: Any, which: str) -> None:
+    """Make an axis logarithmic, with plain numbers, between decades only where there is room."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain())
+    axes.tick_params(axis=which, which="minor", labelsize=7)
+
+
+def dot_size(names: Sequence[str]) -> tuple[float, float]:
+    return (7.5, 1.3 + 0.27 * len(names))
+
+
+#: Where a curve ends, and its colour, by its name.
+Ends = dict[str, tuple[float, float, str]]
+
+
+def lines(axes: Any, curves: dict[str, Sequence[float]], places: Sequence[Sequence[float]] | None = None) -> Ends:
+    """Draw curves, by epoch unless their places are given, and tell where they end."""
+    ends = {}
+    for number, (name, values) in enumerate(curves.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        x = places[number] if places else range(1, len(values) + 1)
+        axes.plot(x, values, color=colour, linewidth=1.4)
+        ends[name] = (x[-1], values[-1], colour)
+    _bare(axes, "y")
+    return ends
+
+
+def name_ends(axes: Any, ends: Ends) -> None:
+    """Write the curves' names at their ends, spread so that they do not cover each other; the last thing to draw."""
+    axes.figure.draw_without_rendering()
+    to_share = axes.transData + axes.transAxes.inverted()
+    gap = 10 * axes.figure.dpi / 72 / axes.get_window_extent().height
+    shares = {name: float(to_share.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
+    last = -1.0
+    for name in sorted(shares, key=shares.__getitem__):
+        shares[name] = last = max(shares[name], last + gap)
+    last = 1 + gap
+    for name in sorted(shares, key=shares.__getitem__, reverse=True):  # back from above the top
+        shares[name] = last = min(shares[name], last - gap)
+    for name, share in shares.items():
+        axes.text(1.02, share, name, transform=axes.transAxes, color=ends[name][2], fontsize=8, va="center")
+
+
+def _epochs(axes: Any) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _bare(axes: Any, grid: str) -> None:
+    axes.grid(alpha=0.3, axis=grid)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+# The papers' claims
+
+
+def by_name(record: Record | None) -> dict[str, list[Record]]:
+    """Runs of an experiment by name, one per seed."""
+    found: dict[str, list[Record]] = {}
+    for run in (record or {}).get("runs", []):
+        found.setdefault(run["name"], []).append(run)
+    return found
+
+
+def _mean(runs: Sequence[Record], key: str) -> str | float | None:
+    values = [run[key] for run in runs]
+    if not values:
+        return None
+    if len(values) == 1:
+        return float(values[0])
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def _number(runs: Sequence[Record], key: str) -> float | None:
+    return round(statistics.mean(run[key] for run in runs), 3) if runs else None
+
+
+def experiment(name: str, title: str, words: str) -> tuple[list[str], Record | None]:
+    """Lay out an experiment's table beside the papers' errors; a run that is not done has empty cells."""
+    record, papers = read(name), read("papers") or {}
+    printed, sources = papers["errors"].get(name, {}), papers["sources"]
+    planned = EXPERIMENTS[name]
+    runs = by_name(record)
+    together = {row["name"]: row for row in (record or {}).get("together", [])}
+    named = [run.name for run in planned.runs] + [row.name for row in planned.together]
+    named += [run for run in printed if run not in named]
+    rows = []
+    for run in named:
+        done, row = runs.get(run, []), together.get(run)
+        seeds = ", ".join(str(one["seed"]) for one in done) or ", ".join(map(str, (row or {}).get("seeds", [])))
+        test = _mean(done, "test_error") if done else (row or {}).get("test_error")
+        paper = printed.get(run, {})
+        remark = f" ({paper['note']})" if "note" in paper else ""
+        told = f"{paper['error']:.2f}{remark}" if paper else None
+        epochs = done[0]["epochs"] if done else None
+        rows.append([f"`{run}`", epochs, seeds, _mean(done, "train_error"), test, told])
+    lines_ = [f"## {title}", "", words, ""]
+    if record:
+        counts = record["pictures"]
+        remark = (
+            f"{counts['train']:,} pictures of `{record['data']}` to train on, {counts['val']:,} to validate, "
+            f"{counts['test']:,} to test."
+        )
+        lines_ += origin(record, remark)
+    else:
+        command = (
+            f"python benchmarks/papers.py {name} --data {planned.data} --runs runs --out benchmarks/results/{name}.json"
+        )
+        lines_ += [f"Not run yet: `{command}`.", ""]
+    header = ["run", "epochs", "seeds", "training error %", "test error %", "paper's test error %"]
+    lines_ += table(header, rows)
+    if not all(run in runs or run in together for run in named):
+        lines_ += ["Rows with dashes were not run.", ""]
+    if printed:
+        used = dict.fromkeys(paper["source"] for paper in printed.values())
+        lines_ += ["Papers: " + "; ".join(sources[source] for source in used) + ".", ""]
+    if runs:
+        commands = [done[0]["command"] for done in runs.values()]
+        lines_ += ["<details><summary>Commands</summary>", "", "```text", *commands, "```", "", "</details>", ""]
+    return lines_, record
+
+
+def compared(name: str, record: Record | None) -> Chart | None:
+    """Draw measured errors beside the papers'."""
+    if not record:
+        return None
+    printed = (read("papers") or {})["errors"].get(name, {})
+    runs = by_name(record)
+    measured = {run: _number(done, "test_error") for run, done in runs.items()}
+    measured |= {row["name"]: row["test_error"] for row in record["together"]}
+    names = list(measured)
+    trained = [_number(runs.get(run, []), "train_error") for run in names]
+    series: dict[str, Values] = {"test, measured here": list(measured.values()), "training, measured here": trained}
+    told = [printed[run]["error"] if run in printed else None for run in names]
+    if any(value is not None for value in told):
+        series["test, the paper's"] = told
+    draw = dots(names, series, "error %")
+    return Chart(name, f"Errors of {name}", [names, series], draw, dot_size(names))
+
+
+def _averaged(done: Sequence[Record], key: str) -> list[float]:
+    """A curve's mean over seeds."""
+    return [round(statistics.mean(column), 4) for column in zip(*(run["curves"][key] for run in done), strict=False)]
+
+
+def degradation() -> tuple[list[str], list[Chart]]:
+    words = (
+        "The claim: a deeper plain network trains worse, not only tests worse, and a residual one does not. All four "
+        "networks have the same schedule; the paper prints errors of the residual ones, after 64,000 steps."
+    )
+    page, record = experiment("degradation", "Degradation and its cure", words)
+    runs = by_name(record)
+    if not runs:
+        return page, []
+    curves = {
+        f"{name}, {kind}": _averaged(done, key)
+        for name, done in runs.items()
+        for kind, key in (("training", "error"), ("validation", "val_error"))
+    }
+
+    def draw_curves(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        drawn = []
+        for axes, kind in zip(panels, ("training", "validation"), strict=True):
+            chosen = {name.split(",")[0]: values for name, values in curves.items() if name.endswith(kind)}
+            drawn.append(lines(axes, chosen))
+            axes.set_title(f"{kind} error")
+            _epochs(axes)
+        panels[0].set_ylabel("error %")
+        for axes, ends in zip(panels, drawn, strict=True):
+            name_ends(axes, ends)
+
+    norms = {
+        name: [done[0]["gradient_norms"]["first_epoch"], done[0]["gradient_norms"]["last_epoch"]]
+        for name, done in runs.items()
+        if "gradient_norms" in done[0]
+    }
+    charts = [
+        Chart("degradation-curves", "Training and validation error by epoch", curves, draw_curves, (9, 3.6)),
+        Chart("degradation-gradients", "Gradient norms by layer", norms, _norms(norms), (9, 3.6)),
+    ]
+    depths = {
+        kind: sorted(
+            (int(name.removeprefix(kind)), _number(done, "train_error"), _number(done, "test_error"))
+            for name, done in runs.items()
+            if name.startswith(kind)
+        )
+        for kind in ("plain", "resnet")
+    }
+
+    def draw_depths(figure: Any) -> None:
+        axes = figure.subplots()
+        ends = {}
+        for number, (kind, rows) in enumerate((kind, rows) for kind, rows in depths.items() if rows):
+            for index, (subset, style) in enumerate((("training", "-"), ("test", "--")), start=1):
+                points = [(row[0], row[index]) for row in rows]
+                axes.plot(*zip(*points, strict=True), f"o{style}", color=_COLOURS[number])
+                ends[f"{kind}, {subset}"] = (*points[-1], _COLOURS[number])
+        axes.set_xlabel("layers with weights")
+        axes.set_ylabel("error %")
+        _bare(axes, "y")
+        name_ends(axes, ends)
+
+    charts.append(Chart("degradation-depth", "Error against depth", depths, draw_depths, (6, 3.4)))
+    page += _seen(depths)
+    return [*page, *(line for chart in charts for line in picture(chart))], charts
+
+
+def _seen(depths: dict[str, list[Any]]) -> list[str]:
+    """Say whether the deeper network of each kind ends with more training error than the shallower, or with less."""
+    found = []
+    for kind, rows in depths.items():
+        if len(rows) > 1:
+            (shallow, first, _), (deep, last, _) = rows[0], rows[-1]
+            word = "above" if last > first else "below" if last < first else "level with"
+            found.append(
+                f"{kind}{deep} ends {word} {kind}{shallow} in training error, {last:.2f} against {first:.2f} %"
+            )
+    return [f"Seen in these runs: {'; '.join(found)}.", ""] if found else []
+
+
+def _norms(norms: dict[str, list[list[float]]]) -> "Callable[[Any], None]":
+    places = [[place / max(len(first) - 1, 1) for place in range(len(first))] for first, _ in norms.values()]
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        drawn = []
+        for index, title in enumerate(("after the first epoch", "after the last epoch")):
+            drawn.append(lines(panels[index], {name: both[index] for name, both in norms.items()}, places))
+            _log(panels[index], "y")
+            panels[index].set_xticks([0, 1], ["first layer", "last"])
+            panels[index].set_title(title)
+        panels[0].set_ylabel("gradient norm")
+        for axes, ends in zip(panels, drawn, strict=True):
+            name_ends(axes, ends)
+
+    return draw
+
+
+def beside_papers(name: str, title: str, words: str) -> tuple[list[str], list[Chart]]:
+    page, record = experiment(name, title, words)
+    chart = compared(name, record)
+    return [*page, *(picture(chart) if chart else [])], [chart] if chart else []
+
+
+def optimizers() -> tuple[list[str], list[Chart]]:
+    words = (
+        "One network, one order of pictures and one first state; the optimizers at constant rates, the schedules with "
+        "momentum. The papers compare them by curves, so there is no figure of theirs to stand beside."
+    )
+    page, record = experiment("optimizers", "Optimizers and schedules", words)
+    runs = by_name(record)
+    if not runs:
+        return page, []
+    curves = {name: _averaged(done, "loss") for name, done in runs.items()}
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        drawn = []
+        for axes, is_schedule in zip(panels, (False, True), strict=True):
+            chosen = {name: values for name, values in curves.items() if name.startswith("schedule-") == is_schedule}
+            drawn.append(lines(axes, {name.removeprefix("schedule-"): values for name, values in chosen.items()}))
+            _log(axes, "y")
+            axes.set_title("schedules of SGD with momentum" if is_schedule else "optimizers")
+            _epochs(axes)
+        panels[0].set_ylabel("training loss")
+        for axes, ends in zip(panels, drawn, strict=True):
+            name_ends(axes, ends)
+
+    chart = Chart("optimizers", "Training loss by epoch", curves, draw, (9.5, 4))
+    return [*page, *picture(chart)], [chart]
+
+
+def initialisers() -> tuple[list[str], list[Chart]]:
+    words = (
+        "Gradient norms of a plain network of 20 layers, with and without batch normalisation, when its kernels are "
+        "drawn with variance 2 / fan-in (He), 2 / (fan-in + fan-out) (Glorot) and 1 / fan-in (LeCun)."
+    )
+    page, record = experiment("initialisers", "Initialisers", words)
+    runs = by_name(record)
+    norms = {
+        name: [done[0]["gradient_norms"]["first_epoch"], done[0]["gradient_norms"]["last_epoch"]]
+        for name, done in runs.items()
+    }
+    if not norms:
+        return page, []
+    page += ["Gradient norms after the first epoch, which vanish towards the first layer or do not:", ""]
+    ends = [(name, first[0], first[-1], first[-1] / first[0]) for name, (first, _) in norms.items()]
+    rows = [[f"`{name}`", *(f"{value:.3g}" for value in values)] for name, *values in ends]
+    page += table(["run", "first layer", "last layer", "last / first"], rows)
+    chart = Chart("initialisers", "Gradient norms by layer", norms, _norms(norms), (9.5, 3.8))
+    return [*page, *picture(chart)], [chart]
+
+
+# What was measured of the package itself
+
+
+def accuracy() -> tuple[list[str], list[Chart]]:
+    page, charts = ["## Fine-tuning against a linear probe", ""], []
+    words = {
+        "accuracy": "Test accuracy in percent of `toolkit finetune`, of a linear probe on the last features, and of "
+        "the nearest neighbours, all of the same network.",
+        "budget": "The same where the command was given ten minutes.",
+    }
+    header = ["set", "pictures", "test pictures", "nearest neighbours", "linear probe", "toolkit", "chosen"]
+    for name, text in words.items():
+        record = read(name)
+        if record:
+            ours = [f"{row['toolkit']:.2f} ± {row['standard_error']:.2f}" for row in record["rows"]]
+            rows = [
+                [row["set"], row["train"], row["test"], row["knn"], row["probe"], figure, row["chosen"]]
+                for row, figure in zip(record["rows"], ours, strict=True)
+            ]
+            page += [text, "", *origin(record), *table(header, rows)]
+            names = [row["set"] for row in record["rows"]]
+            kinds = (("nearest neighbours", "knn"), ("linear probe", "probe"), ("toolkit", "toolkit"))
+            series = {kind: [row[key] for row in record["rows"]] for kind, key in kinds}
+            charts.append(_rows_chart(name, "Test accuracy", names, series, "test accuracy %"))
+            page += picture(charts[-1])
+    return page, charts
+
+
+def _rows_chart(
+    name: str, alt: str, names: Sequence[str], series: dict[str, Values], label: str, log: bool = False
+) -> Chart:
+    draw = dots(names, series, label, log=log)
+    return Chart(name, alt, [list(names), series], draw, dot_size(names))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A section whose table and picture are columns of a record's rows.
+
+    ``columns`` are headings with keys of a row; ``drawn`` are those in the picture, whose axis is ``axis``.
+    """
+
+    record: str
+    title: str
+    words: str
+    rows: "Callable[[Record], list[Record]]"
+    columns: dict[str, str]
+    drawn: tuple[str, ...]
+    axis: str
+    log: bool = False
+
+    def section(self) -> tuple[list[str], list[Chart]]:
+        record = read(self.record)
+        if record is None:
+            return [f"## {self.title}", "", self.words, "", "Not run yet.", ""], []
+        rows = self.rows(record)
+        page = [f"## {self.title}", "", self.words, "", *origin(record)]
+        page += table(list(self.columns), [[row.get(key) for key in self.columns.values()] for row in rows])
+        first = next(iter(self.columns.values()))
+        series = {name: [row.get(self.columns[name]) for row in rows] for name in self.drawn}
+        chart = _rows_chart(self.record, self.title, [str(row[first]) for row in rows], series, self.axis, self.log)
+        return [*page, *picture(chart)], [chart]
+
+
+def _named(rows: dict[str, Record]) -> list[Record]:
+    return [{"name": name, **row} for name, row in rows.items()]
+
+
+def _percent(rows: list[Record], *keys: str) -> list[Record]:
+    return [row | {key: round(100 * row[key], 2) for key in keys if key in row} for row in rows]
+
+
+_MIB = 2**20
+
+
+def _compressed(record: Record) -> list[Record]:
+    rows = _percent(record["rows"], "top1", "agreement")
+    return [row | {"mib": round(row["bytes"] / _MIB, 3), "n": record["n"]} for row in rows]
+
+
+MEASURED = (
+    Measured(
+        "unknown",
+        "None of these",
+        "Pictures of other sets told from those of the bundle's own, on average over all pairs of sets: pictures of "
+        "its own refused, and strange ones taken, by the score that tells them apart.",
+        lambda record: record["mean_over_sets"],
+        {
+            "score": "score",
+            "own pictures refused %": "false_rejects",
+            "strange pictures taken %": "false_accepts",
+            "AUROC %": "auroc",
+        },
+        ("own pictures refused %", "strange pictures taken %"),
+        "%",
+    ),
+    Measured(
+        "explain",
+        "Heat maps",
+        "Two photographs of different classes side by side: how often the map's peak lies on the one asked about, and "
+        "how much of the map does.",
+        lambda record: [
+            {"name": f"{method}, {network}", **row}
+            for network, methods in record["halves"].items()
+            for method, row in methods.items()
+        ],
+        {"method and network": "name", "maps": "maps", "peak": "peak", "mass": "mass"},
+        ("peak", "mass"),
+        "share on the right half",
+    ),
+    Measured(
+        "finetune-googlenet",
+        "Time to fine-tune GoogLeNet",
+        "The same photographs and network: this package, a careful program that maps the pictures once, and a tutorial "
+        "that trains through the frozen network.",
+        lambda record: _percent(_named(record["sides"]), "test_accuracy"),
+        {"side": "name", "seconds": "wall_s", "processor seconds": "cpu_s", "test accuracy %": "test_accuracy"},
+        ("seconds", "processor seconds"),
+        "seconds",
+        log=True,
+    ),
+    Measured(
+        "finetune-resnet50",
+        "Time to fine-tune ResNet-50",
+        "The same with random weights; *repeat* is the command given again.",
+        lambda record: _named(record["sides"]),
+        {"side": "name", "seconds": "wall_s", "processor seconds": "cpu_s", "epochs": "epochs_run"},
+        ("seconds", "processor seconds"),
+        "seconds",
+        log=True,
+    ),
+    Measured(
+        "journey-googlenet",
+        "Whole commands",
+        "From the shell to the bundle, imports included.",
+        lambda record: _named(record["commands"]),
+        {"command": "name", "seconds": "seconds", "processor seconds": "processor_seconds"},
+        ("seconds", "processor seconds"),
+        "seconds",
+    ),
+    Measured(
+        "engines-resnet50",
+        "Engines",
+        "ResNet-50's forms on the same pictures.",
+        lambda record: [row | {"name": f"{row['engine']}, batch {row['batch']}"} for row in record["rows"]],
+        {"engine": "name", "milliseconds a batch": "median_ms", "pictures/s": "images_per_s", "times": "speedup"},
+        ("pictures/s",),
+        "pictures a second",
+    ),
+    Measured(
+        "serving-googlenet",
+        "Serving",
+        "Clients that each ask again when they are answered; *base* is an older state of the server.",
+        lambda record: _named(record["closed_loop"]),
+        {
+            "server": "name",
+            "requests/s": "per_s",
+            "median ms": "p50_ms",
+            "99th percentile ms": "p99_ms",
+            "processor ms a request": "server_cpu_ms",
+        },
+        ("requests/s",),
+        "requests a second",
+    ),
+    Measured(
+        "pipeline",
+        "Input pipeline",
+        "Pictures a second here and through Keras' own reader of folders, in the first epoch (*once*), those after "
+        "(*then*) and all together.",
+        lambda record: [row | {"name": f"{row['pictures']}, {row['epochs']}"} for row in record["rows"]],
+        {
+            "pictures and epochs": "name",
+            "toolkit": "ours_images_per_s",
+            "Keras": "keras_images_per_s",
+            "ratio": "ratio",
+        },
+        ("toolkit", "Keras"),
+        "pictures a second",
+        log=True,
+    ),
+    Measured(
+        "scan",
+        "Looking at a folder",
+        "Every picture decoded once, then remembered.",
+        lambda record: record["rows"],
+        {"run": "run", "seconds": "wall_s", "processor seconds": "cpu_s", "peak MB": "peak_mb"},
+        ("seconds", "processor seconds"),
+        "seconds",
+    ),
+    Measured(
+        "build-resnet152",
+        "Building ResNet-152",
+        "Beside `keras.applications`.",
+        lambda record: record["rows"],
+        {"build": "build", "seconds": "wall_s", "processor seconds": "cpu_s", "of Keras'": "cpu_ratio"},
+        ("seconds", "processor seconds"),
+        "seconds",
+    ),
+    Measured(
+        "load-resnet152",
+        "Loading ResNet-152's weights",
+        "From a file on disk into a network that is built already.",
+        lambda record: record["rows"],
+        {"format": "format", "bytes": "bytes", "seconds to fill": "fill_s"},
+        ("seconds to fill",),
+        "seconds",
+    ),
+    *(
+        Measured(
+            f"compress-{network}",
+            f"Compression of {title}",
+            "Each form of the network on the same held-out pictures; agreement is with the float answers.",
+            _compressed,
+            {"method": "method", "MiB": "mib", "top-1 %": "top1", "agreement %": "agreement", "pictures": "n"},
+            ("top-1 %", "agreement %"),
+            "%",
+        )
+        for network, title in (("lenet5", "LeNet-5"), ("resnet20", "ResNet-20"), ("googlenet", "GoogLeNet"))
+    ),
+    Measured(
+        "compress-googlenet-divisions",
+        "Compression of GoogLeNet, five divisions of the pictures",
+        "Top-1 in percent of each form, where other pictures are held out each time.",
+        lambda record: record["rows"],
+        {"division": "division", "pictures": "n", "float": "float", "int8": "int8", "int8, trained": "qat"},
+        ("float", "int8", "int8, trained"),
+        "top-1 %",
+    ),
+    Measured(
+        "peers",
+        "Peers",
+        "The same network, pictures and batch in other packages, random weights: a step of training and a batch "
+        "answered, in processor time.",
+        lambda record: [row | {"name": f"{row['network']}, {row['side']}, {row['policy']}"} for row in record["rows"]],
+        {"network, package, precision": "name", "answer ms": "answer_ms", "training step ms": "step_ms"},
+        ("answer ms", "training step ms"),
+        "milliseconds of processor time",
+        log=True,
+    ),
+)
+
+
+def recipes() -> tuple[list[str], list[Chart]]:
+    """Runs by recipe to their end."""
+    page = ["## Trained to the end by recipe", ""]
+    lenet, digits = read("train-lenet5-mnist"), read("digits-result")
+    rows = []
+    for name, record in (("LeNet-5 on MNIST", lenet), ("LeNet-5 on the 1,797 digits of `toolkit samples`", digits)):
+        if record:
+            error = record.get("test_error_percent", 100 * (1 - record.get("top1", 0)))
+            pictures = record.get("test_pictures", record.get("n"))
+            command = f"`{record['command']}`" if "command" in record else "`make demo`"
+            rows.append([name, pictures, round(float(error), 2), record.get("cpu_seconds"), record["date"], command])
+    header = ["run", "test pictures", "test error %", "processor seconds", "recorded", "command"]
+    return [*page, *table(header, rows)], []
+
+
+def published() -> tuple[list[str], list[Chart]]:
+    """What it takes to score every published set of weights."""
+    page = [
+        "## Published weights on ImageNet's validation pictures",
+        "",
+        "A reader who has the 50,000 validation pictures scores any row with two commands. The first makes a bundle of",
+        "the published file; the second wants the pictures in a folder per synset, or flat with the devkit's labels.",
+        "`synset_words.txt` lists the 1,000 classes in the order of their synsets, a line `n01440764 tench, …` each;",
+        "another order is refused. `benchmarks/published.py` does both and records the figures.",
+        "",
+        "```text",
+        "toolkit import NETWORK --weights TAG --labels synset_words.txt --out saved_models/NETWORK",
+        "toolkit evaluate saved_models/NETWORK ILSVRC2012_img_val --imagenet ILSVRC2012_devkit_t12",
+        "```",
+        "",
+    ]
+    record = read("published") or {"rows": []}
+    rows = []
+    for info in map(model_info, list_models()):
+        for tag, entry in sorted(info.weights.items()):
+            if tag == entry.tag and entry.num_classes == 1000:
+                top1 = None if entry.top1 is None else round(100 * entry.top1, 2)
+                file = entry.url.rsplit("/", 1)[-1]
+                measured = next((row["top1"] for row in record["rows"] if _is_whole(row, info.name, (file, tag))), None)
+                rows.append([f"`{info.name}`", f"`{tag}`", f"`{file}`", top1, measured])
+    page += table(["network", "tag", "file", "published top-1 %", "measured top-1 %"], rows)
+    page += ["Rows with dashes were not run.", ""]
+    parts = [row for row in record["rows"] if row["n"] < _VALIDATION]
+    if not parts:
+        return page, []
+    page += ["What was at hand instead: pictures of some of the classes, each answered out of all 1,000.", ""]
+    header = ["network", "file", "pictures", "number", "classes", "top-1 %", "top-5 %"]
+    keys = ("network", "weights", "pictures", "n", "classes", "top1", "top5")
+    for row in parts:
+        page += [*origin(row), *table(header, [[row[key] for key in keys]])]
+    names = [f"{row['network']}, {row['pictures']}" for row in parts]
+    series: dict[str, Values] = {
+        name: [row[key] for row in parts] for name, key in (("top-1", "top1"), ("top-5", "top5"))
+    }
+    chart = _rows_chart("published", "Accuracy of published weights", names, series, "accuracy %")
+    return [*page, *picture(chart)], [chart]
+
+
+_VALIDATION = 50_000  # of ImageNet's pictures
+
+
+def _is_whole(row: Record, network: str, weights: tuple[str, str]) -> bool:
+    return row["network"] == network and row["weights"] in weights and row["n"] == _VALIDATION
+
+
+def sections() -> list[tuple[list[str], list[Chart]]]:
+    return [
+        degradation(),
+        beside_papers(
+            "cifar",
+            "CIFAR-10 beside the papers",
+            "Shortened schedules of the same length for all; the papers train five to twenty-five times as long.",
+        ),
+        beside_papers(
+            "mnist",
+            "MNIST beside the papers",
+            "The papers train on all 60,000 digits. *shifted* are LeNet-5's distortions: shifts and rotations. The "
+            "ensemble averages the networks of all seeds, ten crops one network's answers to ten views.",
+        ),
+        recipes(),
+        optimizers(),
+        initialisers(),
+        beside_papers(
+            "regularisation",
+            "Regularisation",
+            "A network of dense layers with few pictures, where the training error is soon zero and the test error is "
+            "not: the techniques of the notes, one at a time.",
+        ),
+        accuracy(),
+        *(entry.section() for entry in MEASURED),
+        published(),
+    ]
+
+
+def charts() -> list[Chart]:
+    """All pictures of the page."""
+    return [chart for _, drawn in sections() for chart in drawn]
+
+
+def page() -> str:
+    """The page as Markdown."""
+    head = [
+        "# Results",
+        "",
+        "Figures of recorded runs, each with its day, processor, versions and command; the runs are in",
+        "`benchmarks/results`, the programs in `benchmarks`. Training errors are the finished network's on training",
+        "pictures without augmentation. Commands of single runs name the data set; those with fewer pictures than it",
+        "has were given a table of some, drawn evenly from its classes. Written by `python docs/build.py`.",
+        "",
+    ]
+    body = [line for section, _ in sections() for line in section]
+    return "\n".join([*head, *body]).rstrip() + "\n"
