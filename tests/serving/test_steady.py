@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -10,6 +11,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,7 @@ from PIL import Image
 from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
 from toolkit.inference import Predictor, shelf
+from toolkit.machine import num_threads
 from toolkit.serving import ServerOptions, create_app, server
 
 PREDICT = "/predict/digits"
@@ -232,6 +235,62 @@ def test_a_client_that_goes_away_is_no_failure(bundle, images, running, caplog):
             connection.sendall(raw(images[0])[:-50])
         assert ask(port, images[0]).status_code == 200
     assert "Traceback" not in caplog.text
+
+
+def figure(port: int, name: str) -> float:
+    """One of the server's figures about the bundle; 0 before there is any."""
+    page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    found = re.search(rf'^{name}{{model="digits"[^}}]*}} (\S+)$', page, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_nothing_is_computed_for_clients_that_hung_up(bundle, images, running, monkeypatch):
+    go_on, answer_decoded, computed = threading.Event(), Predictor.answer_decoded, []
+    monkeypatch.setattr(
+        Predictor,
+        "answer_decoded",
+        lambda self, pictures: (computed.append(len(pictures)), go_on.wait(30), answer_decoded(self, pictures))[-1],
+    )
+    busy = max(2, num_threads())  # batches that are in the engine at once
+    with running(create_app(bundle.parent.parent, "litert")) as (_, port), ThreadPoolExecutor(busy + 1) as pool:
+        inside = []
+        for number in range(1, busy + 1):
+            inside.append(pool.submit(ask, port, images[0]))
+            wait_until(lambda number=number: len(computed) == number)
+        left = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        for connection in left:
+            connection.sendall(raw(images[0]))
+        wait_until(lambda: figure(port, "toolkit_queue_requests") == busy + 20)
+        stays = pool.submit(ask, port, images[0])
+        wait_until(lambda: figure(port, "toolkit_queue_requests") == busy + 21)
+        for connection in left:
+            connection.close()
+        wait_until(lambda: figure(port, "toolkit_abandoned_total") == 20)
+        assert figure(port, "toolkit_queue_requests") == busy + 1  # their places are free again
+        go_on.set()
+        assert [answer.result().status_code for answer in (*inside, stays)] == [200] * (busy + 1)
+    assert sum(computed) == busy + 1
+
+
+def test_a_client_that_only_half_closed_its_connection_is_waited_for(bundle, images, running, slow_engine):
+    with running(create_app(bundle.parent.parent, "litert")) as (_, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(raw(images[0]))
+            connection.shutdown(socket.SHUT_WR)
+            wait_until(lambda: figure(port, "toolkit_queue_requests") == 1)
+            time.sleep(3 * server.LEFT_SECONDS)
+            slow_engine.set()
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["model"]) == (200, "digits")
+        assert figure(port, "toolkit_abandoned_total") == 0
 
 
 def test_a_version_that_loads_holds_up_no_other_version(models_dir, images, running, monkeypatch):

@@ -20,6 +20,9 @@ from toolkit.serving.protocols import open_inference, openapi, operations, pictu
 from toolkit.serving.protocols.routing import json_response
 from toolkit.serving.service import Service
 
+#: The status that is counted and logged where nobody is left to be answered, as nginx writes it.
+CLIENT_LEFT = 499
+
 
 def build_app(table: ModelTable, options: ServerOptions | None = None, host: str = "127.0.0.1") -> Starlette:
     """Build the ASGI application over ``table``; ``host`` is where it speaks gRPC, if it should.
@@ -63,4 +66,4 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         message = f"Malformed request: {request.method} {request.url.path}"
         return json_response(protocol.encode_error(message), error.status_code, error.headers)
-    return Response(status_code=400)  # nobody is left to read it
+    return Response(status_code=CLIENT_LEFT)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 HEADER_SECONDS = 10.0
 #: Connections that wait to be taken.
 BACKLOG = 2048
+#: One who has closed his side of a connection is asked so soon, and looked after so often, whether he is there at all.
+LEFT_SECONDS = 0.25
 #: New versions are looked for so often, so that they are loaded before anyone asks.
 WATCH_SECONDS = 1.0
 
@@ -124,7 +127,11 @@ def _watch(table: ModelTable, ended: threading.Event) -> None:
 
 
 class Connection(AutoHTTPProtocol):
-    """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed."""
+    """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed.
+
+    A client that has hung up looks at first like one that has half closed the connection and waits. An interim
+    response, which every client of HTTP/1.1 passes over, tells them apart: nobody there answers it with a reset.
+    """
 
     # Of each of uvicorn's protocols.
     cycle: Any
@@ -154,7 +161,19 @@ class Connection(AutoHTTPProtocol):
         if not self._is_answering or self.cycle.more_body:
             return False
         self.cycle.keep_alive = False
+        if self.cycle.scope["http_version"] == "1.1":
+            self.loop.call_later(LEFT_SECONDS, self._ask_whether_anyone_is_there)
         return True
+
+    def _ask_whether_anyone_is_there(self, *, again: bool = False) -> None:
+        if not self._is_answering or self.cycle.response_started or self.transport.is_closing():
+            return
+        if not again:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        self.loop.call_later(LEFT_SECONDS, partial(self._ask_whether_anyone_is_there, again=True))
 
     @property
     def _is_answering(self) -> bool:

@@ -114,7 +114,8 @@ class Service:
             elif error.status == 404 and not await to_thread.run_sync(self.table.versions, name):
                 self._lanes.pop(name, lane).close()
             raise
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # by gRPC it is the latter
+            self.metrics.abandoned.labels(name).inc()
             raise
         except Exception as error:
             raise internal_error(error) from None

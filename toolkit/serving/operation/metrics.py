@@ -31,6 +31,9 @@ class Metrics:
         )  # fmt: skip
         self.pictures = Counter("toolkit_pictures", "Pictures answered.", ["model"], registry=registry)
         self.refused = Counter("toolkit_refused", "Requests refused with 429.", ["model"], registry=registry)
+        self.abandoned = Counter(
+            "toolkit_abandoned", "Requests given up because their client hung up.", ["model"], registry=registry
+        )
         self.batches = Histogram(
             "toolkit_batch_pictures", "Pictures that the engine was given at once.", ["model"],
             registry=registry, buckets=(1, 2, 4, 8, 16, 32),
