@@ -61,7 +61,8 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
     scheme = "http" if options.tls_cert is None else "https"
     base = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     for name in table.names():
-        _load(table, name, base)
+        for version in [share.version for share in table.shares(name)] or [None]:
+            _load(table, name, version, base)
     try:
         listener.listen(BACKLOG)
     except OSError as error:
@@ -110,9 +111,9 @@ def _work(place: tuple[str, str], host: str, listener: socket.socket, options: S
     serve_on(listener, ModelTable(*place), host, options)
 
 
-def _load(table: ModelTable, name: str, base: str) -> None:
+def _load(table: ModelTable, name: str, wanted: int | None, base: str) -> None:
     try:
-        version, predictor = table.get(name)
+        version, predictor = table.get(name, wanted)
     except RequestError:
         return  # the shelf has logged why, and the bundle's status says it
     log.info("%s version %d on %s: POST %s/v1/models/%s:predict", name, version, predictor.engine_name, base, name)
