@@ -1,5 +1,7 @@
 """The server under load and abuse, over real connections, in this process."""
 
+import base64
+import contextlib
 import io
 import json
 import os
@@ -7,9 +9,11 @@ import re
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from pathlib import Path
@@ -17,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
@@ -160,6 +165,29 @@ def test_all_pixels_of_a_request_are_counted_before_any_is_decoded(bundle, image
         assert httpx.post(url, content=png(2, 20_000), timeout=60).status_code == 200
 
 
+def claims(width: int, height: int) -> bytes:
+    """A PNG of few bytes whose header claims this size."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))]
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*chunks, (b"IEND", b"")):
+        png += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return png + bytes(300 - len(png))
+
+
+@pytest.mark.parametrize("side", [20_000, 60_000, 2**31 - 1])
+def test_a_small_picture_that_claims_to_be_huge_costs_nothing(bundle, side):
+    with TestClient(create_app(bundle.parent.parent, "litert")) as client:
+        assert client.post(PREDICT, content=claims(32, 32)).status_code == 400  # loaded, and its modules imported
+        for path in (PREDICT, "/v1/models/digits:predict"):
+            picture = claims(side, side)
+            body = json.dumps({"instances": [{"b64": base64.b64encode(picture).decode()}]}).encode()
+            start = time.process_time()
+            answer = client.post(path, content=picture if path == PREDICT else body)
+            assert time.process_time() - start < 0.05
+            assert answer.status_code in (400, 413)
+            assert "\n" not in answer.json()["error"]
+
+
 def talk(port: int, sent: bytes, *, half_close: bool = False, seconds: float = 10.0) -> bytes:
     """Send bytes and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -196,6 +224,8 @@ def test_odd_connections_cost_little_and_are_answered_where_anyone_listens(bundl
                 read += connection.recv(65536)
             connection.sendall(b"GET /hea")  # the second request never ends
             assert connection.recv(65536) == b""
+        with contextlib.suppress(ConnectionError):  # headers that are a flood
+            assert talk(port, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * (8 << 20)).partition(b" ")[2][:3] != b"200"
         assert b" 413 " in talk(port, raw(b"x", Content_Length=10**12))
         assert b" 400 " in talk(port, b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n")
         assert b" 400 " in talk(port, raw(b"", Content_Length="-5"))

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: A request's headers must have come after so many seconds.
 HEADER_SECONDS = 10.0
+#: A request's headers must not have more bytes, nor what comes before them.
+MAX_HEADER_BYTES = 64 << 10
 #: Connections that wait to be taken.
 BACKLOG = 2048
 #: One who has closed his side of a connection is asked so soon, and looked after so often, whether he is there at all.
@@ -128,7 +130,8 @@ def _watch(table: ModelTable, ended: threading.Event) -> None:
 
 
 class Connection(AutoHTTPProtocol):
-    """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed.
+    """uvicorn's connection, which in addition gives up on headers that never end or are too long, and answers one half
+    closed.
 
     A client that has hung up looks at first like one that has half closed the connection and waits. An interim
     response, which every client of HTTP/1.1 passes over, tells them apart: nobody there answers it with a reset.
@@ -140,6 +143,7 @@ class Connection(AutoHTTPProtocol):
     transport: Any
 
     _timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -149,6 +153,9 @@ class Connection(AutoHTTPProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes, and go on waiting while they are not a request's whole headers."""
         super().data_received(data)
+        self._header_bytes = 0 if self._is_answering else self._header_bytes + len(data)
+        if self._header_bytes > MAX_HEADER_BYTES:  # one of uvicorn's protocols has no bound
+            self.transport.close()
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
