@@ -232,21 +232,20 @@ def fuzz(server: "Server", name: str, version: int, number: int) -> dict[str, An
     """Have schemathesis send about so many requests, drawn from the server's own description, to a bundle there is."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/openapi.json") as reply:
         document = json.load(reply)
+    if shutil.which("schemathesis") is None:
+        raise SystemExit("--fuzz needs schemathesis: pip install schemathesis")
     known = {"name": [name, "nobody"], "version": [version, 10**9], "label": ["stable"]}
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     for parameter in itertools.chain(*(operation.get("parameters", ()) for operation in operations)):
         if parameter["in"] == "path":
             parameter["schema"] = {"enum": known[parameter["name"]]}
     before = server.megabytes()
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(document, file)
-        file.flush()
-        told = subprocess.run(
-            ["schemathesis", "run", file.name, "--url", f"http://127.0.0.1:{server.port}", "--seed", "1", "--no-color",
-             "--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "--continue-on-failure",
-             "--max-examples", str(max(1, number // len(operations)))],
-            capture_output=True, text=True,
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "openapi.json").write_text(json.dumps(document))
+        command = ["schemathesis", "run", "openapi.json", "--url", f"http://127.0.0.1:{server.port}", "--seed", "1"]
+        command += ["--no-color", "--checks", "not_a_server_error", "--continue-on-failure"]
+        command += ["--phases", "coverage,fuzzing", "--max-examples", str(max(1, number // len(operations)))]
+        told = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
     counts: Counter[str] = Counter()
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as reply:
         for code, count in re.findall(r'toolkit_requests_total{code="(\d+)".*} (\S+)', reply.read().decode()):
