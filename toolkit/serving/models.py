@@ -179,10 +179,11 @@ class ModelTable:
         Raises:
             RequestError: as ``get``.
         """
-        wanted = [share.version for share in self.shares(name)] if version is None else []
+        shares = self.shares(name) if version is None else []
+        wanted: list[int | None] = [share.version for share in shares] or [version]
         outcomes: list[Outcome] = []
         problems: list[RequestError] = []
-        for each in wanted or [version]:  # all of them, for loading begins with being asked
+        for each in wanted:  # all of them, for loading begins with being asked
             try:
                 outcomes.append(self._answering(name, each)[1])
             except RequestError as error:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 #: Two in a row that live shorter than this died of something that the next one may die of too: that one has to wait.
 SHORT_LIFE = 5.0
 
-_PRELOADED = ["toolkit.serving.operation.preloaded"]
+_PRELOADED = ["toolkit.serving.server", "toolkit.inference.predictor", "toolkit.serving.operation.preloaded"]
 _CANNOT_START = 3
 
 #: Answers on a bound socket until told to end: called with the place of the bundles, the host, the socket, the options.
