@@ -2,25 +2,32 @@
 
     python benchmarks/serving.py saved_models/flowers --images data/flowers --base ../older-tree
     python benchmarks/serving.py saved_models/flowers --images data/flowers --seconds 2
+    python benchmarks/serving.py saved_models/flowers --images data/flowers --requests 20000 --swaps 100 --fuzz 10000
 
 In one run, by turns: pictures decoded and answered offline, each server under as many clients as never pause
-(closed loop), and the new one at 70 % of what it then carried and at three times that (open loop). Every answer is
+(closed loop), and the new ones at 70 % of what each then carried and at three times that (open loop). Every answer is
 compared with the offline one. Each server is a process of its own; its clients are this one, over loopback.
+
+With ``--requests``, ``--swaps`` or ``--fuzz`` the server is made to endure these instead, and its memory is looked at:
+so many requests; so many new versions under load; so many requests of nonsense by schemathesis.
 """
 
 import argparse
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +62,7 @@ class Outcome(NamedTuple):
     seconds: float
     picture: int
     body: bytes
+    version: str = ""
 
 
 def main() -> None:
@@ -68,9 +76,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=1, help="of the closed loops, by turns; medians are told")
+    parser.add_argument("--requests", type=int, default=0, help="answer so many, and tell the memory on the way")
+    parser.add_argument("--swaps", type=int, default=0, help="publish so many versions under load, and tell the memory")
+    parser.add_argument("--fuzz", type=int, default=0, help="send about so many requests of nonsense")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
-    report = measure(arguments)
+    report = endure(arguments) if arguments.requests or arguments.swaps or arguments.fuzz else measure(arguments)
     print(json.dumps(report, indent=1))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,12 +119,151 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     report["of_offline"] = round(rate / report["offline"]["per_s"], 3)
     if arguments.base:
         report["of_base"] = round(rate / median(rows["base"], "per_s"), 3)
-    tree, workers = kinds[best]
-    with Server(tree, arguments.bundle, offline["facts"]["engine"], workers) as server:
-        for name, share in (("at_70_percent", 0.7), ("at_300_percent", 3.0)):
-            outcomes, facts = asyncio.run(open_loop(server, requests, share * rate, arguments.seconds))
-            report[name] = facts | compared(outcomes, offline["answers"])
+    for kind, (tree, workers) in kinds.items():
+        if kind == "base":
+            continue
+        with Server(tree, arguments.bundle, offline["facts"]["engine"], workers) as server:
+            for name, share in (("at_70_percent", 0.7), ("at_300_percent", 3.0)):
+                asked = share * median(rows[kind], "per_s")
+                outcomes, facts = asyncio.run(open_loop(server, requests, asked, arguments.seconds))
+                report.setdefault(name, {})[kind] = facts | compared(outcomes, offline["answers"])
     return report
+
+
+def endure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Answer many requests, see many versions come and go, be sent nonsense: failures, and memory by and by."""
+    paths = sorted(arguments.images.rglob("*.jpg"))[: arguments.num_images]
+    numbers = [int(path.name) for path in arguments.bundle.iterdir() if path.name.isdecimal()]
+    version = arguments.bundle / str(max(numbers))
+    offline = run_offline(version, arguments.engine, 0.01, paths)
+    engine, expected = offline["facts"]["engine"], offline["answers"]
+    requests = [as_request(arguments.bundle.name, path.read_bytes()) for path in paths]
+    given = [
+        f"--{name} {getattr(arguments, name)}" for name in ("requests", "swaps", "fuzz") if getattr(arguments, name)
+    ]
+    report: dict[str, Any] = {
+        "command": f"python benchmarks/serving.py {arguments.bundle.name} --engine {engine} {' '.join(given)}",
+        "processor": processor(),
+        "clients": arguments.clients,
+    }
+    if arguments.requests:
+        with Server(ROOT, arguments.bundle, engine, arguments.workers[0]) as server:
+            report["requests"] = asyncio.run(many(server, requests, expected, arguments.requests, arguments.clients))
+    if arguments.swaps:
+        with tempfile.TemporaryDirectory() as scratch:
+            bundle = Path(scratch, arguments.bundle.name)
+            shutil.copytree(version, bundle / "1")
+            with Server(ROOT, bundle, engine, 1) as server:
+                report["swaps"] = asyncio.run(swap(server, bundle, requests, expected, arguments.swaps))
+    if arguments.fuzz:
+        with Server(ROOT, arguments.bundle, engine, arguments.workers[0]) as server:
+            report["fuzz"] = fuzz(server, arguments.bundle.name, max(numbers), arguments.fuzz)
+    return report
+
+
+async def many(
+    server: "Server", requests: list[bytes], expected: list[list[float]], number: int, clients: int
+) -> dict[str, Any]:
+    """Answer so many requests in ten parts, after one to warm up, and look at the memory after each."""
+    sizes, worst, statuses = [], Counter(), Counter()
+    for _ in range(11):
+        left = itertools.count()
+        outcomes: list[Outcome] = []
+
+        async def client(left: Any = left, outcomes: list[Outcome] = outcomes) -> None:
+            connection = Connection(server.port)
+            while (turn := next(left)) < max(1, number // 10):
+                outcomes.append(await connection.ask(requests[turn % len(requests)], turn % len(requests)))
+            connection.close()
+
+        await asyncio.gather(*[client() for _ in range(clients)])
+        sizes.append(server.megabytes())
+        statuses.update(str(outcome.status) for outcome in outcomes)
+        facts = compared(outcomes, expected)
+        worst = Counter(
+            max_difference=max(worst["max_difference"], facts["max_difference"]),
+            other_first_class=worst["other_first_class"] + facts["other_first_class"],
+        )
+    return {"statuses": dict(statuses)} | dict(worst) | flatness(sizes)
+
+
+async def swap(
+    server: "Server", bundle: Path, requests: list[bytes], expected: list[list[float]], number: int
+) -> dict[str, Any]:
+    """Publish so many versions under load, each when the one before answers; the one before that is removed."""
+    outcomes: list[Outcome] = []
+    sizes, seconds, statuses = [], [], Counter()
+    is_over = False
+    others, largest = 0, 0.0
+
+    async def client(first: int) -> None:
+        connection = Connection(server.port)
+        for turn in itertools.count(first):
+            if is_over:
+                return connection.close()
+            outcomes.append(await connection.ask(requests[turn % len(requests)], turn % len(requests)))
+
+    clients = [asyncio.create_task(client(first)) for first in range(4)]
+    for new in range(2, number + 2):
+        staging = bundle / f".staging-{new}"
+        await asyncio.to_thread(shutil.copytree, bundle / "1" if new == 2 else bundle / str(new - 1), staging)
+        staging.rename(bundle / str(new))
+        if new > 2:
+            shutil.rmtree(bundle / str(new - 2))
+        start = time.perf_counter()
+        while not outcomes or outcomes[-1].version != str(new):
+            if time.perf_counter() - start > 120:
+                raise SystemExit(f"version {new} does not answer")
+            await asyncio.sleep(0.02)
+        seconds.append(time.perf_counter() - start)
+        await asyncio.sleep(0.5)  # what was dropped is given back
+        sizes.append(server.megabytes())
+        statuses.update(str(outcome.status) for outcome in outcomes)
+        facts = compared(outcomes, expected)
+        largest, others = max(largest, facts["max_difference"]), others + facts["other_first_class"]
+        del outcomes[:-1]
+    is_over = True
+    await asyncio.gather(*clients)
+    took = {"median_s": round(statistics.median(seconds), 2), "longest_s": round(max(seconds), 2)}
+    return {"statuses": dict(statuses), "max_difference": largest, "other_first_class": others} | took | flatness(sizes)
+
+
+def fuzz(server: "Server", name: str, version: int, number: int) -> dict[str, Any]:
+    """Have schemathesis send about so many requests, drawn from the server's own description, to a bundle there is."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/openapi.json") as reply:
+        document = json.load(reply)
+    if shutil.which("schemathesis") is None:
+        raise SystemExit("--fuzz needs schemathesis: pip install schemathesis")
+    known = {"name": [name, "nobody"], "version": [version, 10**9], "label": ["stable"]}
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    for parameter in itertools.chain(*(operation.get("parameters", ()) for operation in operations)):
+        if parameter["in"] == "path":
+            parameter["schema"] = {"enum": known[parameter["name"]]}
+    before = server.megabytes()
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "openapi.json").write_text(json.dumps(document))
+        command = ["schemathesis", "run", "openapi.json", "--url", f"http://127.0.0.1:{server.port}", "--seed", "1"]
+        command += ["--no-color", "--checks", "not_a_server_error", "--continue-on-failure"]
+        command += ["--phases", "coverage,fuzzing", "--max-examples", str(max(1, number // len(operations)))]
+        told = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+    counts: Counter[str] = Counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as reply:
+        for code, count in re.findall(r'toolkit_requests_total{code="(\d+)".*} (\S+)', reply.read().decode()):
+            counts[code] += int(float(count))
+    if told.returncode:
+        print(told.stdout, told.stderr, file=sys.stderr)
+    return {
+        "requests": sum(counts.values()),
+        "statuses": dict(sorted(counts.items())),
+        "server_errors": counts["500"],
+        "passed": told.returncode == 0,
+        "megabytes": [before, server.megabytes()],
+    }
+
+
+def flatness(sizes: list[float]) -> dict[str, Any]:
+    change = round(100 * (sizes[-1] / sizes[0] - 1), 1)
+    return {"megabytes": sizes[:: max(1, len(sizes) // 10)], "last_megabytes": sizes[-1], "change_percent": change}
 
 
 def run_offline(version: Path, engine: str, seconds: float, paths: list[Path]) -> dict[str, Any]:
@@ -159,6 +309,17 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Processor time so far of the process and all below it."""
+        return sum(self._ticks().values()) / os.sysconf("SC_CLK_TCK")
+
+    def megabytes(self) -> float:
+        """Memory of the process and all below it, what they share counted once."""
+        kilobytes = 0
+        for pid in self._ticks():
+            with contextlib.suppress(OSError):
+                kilobytes += int(re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1])
+        return round(kilobytes / 1024, 1)
+
+    def _ticks(self) -> dict[int, int]:
         ticks, parents = {}, {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -170,7 +331,7 @@ class Server:
         own = {self._process.pid}
         while more := {pid for pid, parent in parents.items() if parent in own} - own:
             own |= more
-        return sum(ticks.get(pid, 0) for pid in own) / os.sysconf("SC_CLK_TCK")
+        return {pid: ticks.get(pid, 0) for pid in own}
 
 
 class Connection:
@@ -193,7 +354,10 @@ class Connection:
         except (OSError, asyncio.IncompleteReadError):
             self.close()
             return Outcome(0, time.perf_counter() - start, picture, b"")
-        return Outcome(int(head[9:12]), time.perf_counter() - start, picture, body)
+        version = head.lower().partition(b"x-model-version:")[2].split(maxsplit=1)
+        return Outcome(
+            int(head[9:12]), time.perf_counter() - start, picture, body, version[0].decode() if version else ""
+        )
 
     def close(self) -> None:
         if self._streams is not None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from toolkit.api.bundles.versions import prune_bundles as prune_bundles
     from toolkit.api.bundles.versions import recommend_engine as recommend_engine
     from toolkit.api.bundles.versions import roll_back_version as roll_back_version
+    from toolkit.api.bundles.versions import share_traffic as share_traffic
     from toolkit.api.bundles.versions import verify_version as verify_version
     from toolkit.api.doctor import doctor as doctor
     from toolkit.api.explaining import explain as explain
@@ -75,7 +76,7 @@ _NAMES = {
     "toolkit.api.bundles.hub": "pull push",
     "toolkit.api.bundles.runtimes": "benchmark demo evaluate export serve verify",
     "toolkit.api.bundles.versions": "answer_examples list_bundles promote_version prune_bundles recommend_engine "
-    "roll_back_version verify_version",
+    "roll_back_version share_traffic verify_version",
     "toolkit.api.doctor": "doctor",
     "toolkit.api.explaining": "explain",
     "toolkit.api.networks": "check convert_weights download_weights list_weights models samples verify_weights",

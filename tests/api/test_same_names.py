@@ -20,6 +20,7 @@ NAMED = {
     "bundles verify": "verify_version",
     "bundles promote": "promote_version",
     "bundles rollback": "roll_back_version",
+    "bundles share": "share_traffic",
     "import": "import_model",
     "bundles examples": "answer_examples",
     "bundles recommend": "recommend_engine",

@@ -8,6 +8,7 @@ import pytest
 
 from toolkit.bundle import (
     MANIFEST,
+    TRAFFIC,
     VERSION_LABELS,
     complete_versions,
     labelled_version,
@@ -16,8 +17,10 @@ from toolkit.bundle import (
     move_label,
     move_label_back,
     prune_versions,
+    read_traffic,
     read_version_labels,
     remove_label,
+    share_traffic,
 )
 from toolkit.errors import UserError
 
@@ -128,3 +131,48 @@ def test_a_path_names_a_bundle_or_a_version_of_it(pets, tmp_path, monkeypatch):
         locate_version(tmp_path / "copy")
     with pytest.raises(UserError, match="no such bundle"):
         locate_version(tmp_path / "nowhere")
+
+
+def test_requests_are_shared_out_and_stable_answers_the_rest(pets):
+    assert read_traffic(pets) == []
+    for version, label in ((4, "stable"), (5, "canary"), (3, "old")):
+        with pytest.raises(UserError, match="no version is labelled"):
+            share_traffic(pets, 0.1, label="canary")
+        move_label(pets, label, version)
+        if label == "canary":
+            break
+    assert share_traffic(pets, 0.1)["traffic"] == [
+        {"label": "canary", "version": 5, "share": 0.1},
+        {"label": "stable", "version": 4, "share": 0.9},
+    ]
+    move_label(pets, "old", 3)
+    with pytest.raises(UserError, match=r"more than 1 together, got canary 0\.1, old 0\.95"):
+        share_traffic(pets, 0.95, label="old")
+    share_traffic(pets, 0.4, label="old")
+    assert [tuple(each) for each in read_traffic(pets)] == [("canary", 5, 0.1), ("old", 3, 0.4), ("stable", 4, 0.5)]
+    with pytest.raises(UserError, match="stable answers the requests that name no version; end that first"):
+        remove_label(pets, "stable")
+    remove_label(pets, "old")  # and its share
+    move_label(pets, "old", 3)
+    assert share_traffic(pets)["traffic"][-1] == {"label": "stable", "version": 4, "share": 0.9}
+    move_label(pets, "canary", 3)
+    assert read_traffic(pets)[0] == ("canary", 3, 0.1)
+    assert share_traffic(pets, 0)["traffic"][-1]["share"] == 1
+    assert share_traffic(pets, end=True)["traffic"] == []
+    assert remove_label(pets, "stable") == 4
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), float("inf")])
+def test_shares_that_are_none(pets, share):
+    move_label(pets, "stable", 4)
+    move_label(pets, "canary", 5)
+    with pytest.raises(UserError, match="a share must be from 0 to 1"):
+        share_traffic(pets, share)
+    with pytest.raises(UserError, match="stable answers what is left"):
+        share_traffic(pets, 0.5, label="stable")
+    with pytest.raises(UserError, match="one version; give the bundle"):
+        share_traffic(pets / "4", 0.5)
+    for damaged in ("[", '{"canary": 2}', '{"canary": "x"}', '{"canary": true}', "[0.1]"):
+        (pets / TRAFFIC).write_text(damaged)
+        with pytest.raises(UserError, match="damaged; expected labels with their shares"):
+            read_traffic(pets)

@@ -69,6 +69,13 @@ def test_versions_are_promoted_rolled_back_and_pruned(home):
     assert told == f"{digits}/2: stable from now on, in place of 1\n"
     assert listed(home) == {1: ("whole",), 2: ("whole", "canary", "stable")}
     assert done(run("bundles", "rollback", digits, cwd=home)) == f"{digits}/1: stable again, in place of 2\n"
+    told = done(run("bundles", "share", digits, "0.125", cwd=home))
+    assert (
+        told
+        == f"{digits}: of the requests that name no version, canary (version 2) 12.5 %, stable (version 1) 87.5 %\n"
+    )
+    told = done(run("bundles", "share", digits, "--end", cwd=home))
+    assert told == f"{digits}: the highest version answers requests that name none\n"
     told = done(run("bundles", "rollback", digits, "--label", "canary", "--remove", cwd=home))
     assert told == f"{digits}/2: canary no more\n"
     told = done(run("bundles", "prune", digits, "--keep", "1", cwd=home))

@@ -134,6 +134,19 @@ def test_versions_are_bounded_bundle_by_bundle(root, loads):
     assert loads.keys == ["b/1 auto", "a/1 auto", "a/2 auto", "a/10 auto", "a/2 auto"]
 
 
+def test_versions_that_are_kept_are_not_dropped_for_others(root, loads):
+    publish(root, "a/3")
+    some = Shelf(root, max_versions=2)
+    some.keep("a", [1, 2])
+    for version in (1, 2, 3, 10, 1, 2, 10):
+        some.get("a", version)
+    assert loads.keys == ["a/1 auto", "a/2 auto", "a/3 auto", "a/10 auto"]
+    assert some.loaded() == {"a": [1, 2, 10]}
+    some.keep("a", [])
+    some.get("a", 3)
+    assert some.loaded() == {"a": [3, 10]}
+
+
 def test_what_was_slow_to_load_is_not_what_is_dropped(root, loads):
     """Else a busy server would load it again and again."""
     both = Shelf(root, max_versions=1)

@@ -1,24 +1,32 @@
 """The server under load and abuse, over real connections, in this process."""
 
+import base64
+import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
 from toolkit.inference import Predictor, shelf
+from toolkit.machine import num_threads
 from toolkit.serving import ServerOptions, create_app, server
 
 PREDICT = "/predict/digits"
@@ -157,6 +165,29 @@ def test_all_pixels_of_a_request_are_counted_before_any_is_decoded(bundle, image
         assert httpx.post(url, content=png(2, 20_000), timeout=60).status_code == 200
 
 
+def claims(width: int, height: int) -> bytes:
+    """A PNG of few bytes whose header claims this size."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))]
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*chunks, (b"IEND", b"")):
+        png += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return png + bytes(300 - len(png))
+
+
+@pytest.mark.parametrize("side", [20_000, 60_000, 2**31 - 1])
+def test_a_small_picture_that_claims_to_be_huge_costs_nothing(bundle, side):
+    with TestClient(create_app(bundle.parent.parent, "litert")) as client:
+        assert client.post(PREDICT, content=claims(32, 32)).status_code == 400  # loaded, and its modules imported
+        for path in (PREDICT, "/v1/models/digits:predict"):
+            picture = claims(side, side)
+            body = json.dumps({"instances": [{"b64": base64.b64encode(picture).decode()}]}).encode()
+            start = time.process_time()
+            answer = client.post(path, content=picture if path == PREDICT else body)
+            assert time.process_time() - start < 0.05
+            assert answer.status_code in (400, 413)
+            assert "\n" not in answer.json()["error"]
+
+
 def talk(port: int, sent: bytes, *, half_close: bool = False, seconds: float = 10.0) -> bytes:
     """Send bytes and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -193,6 +224,8 @@ def test_odd_connections_cost_little_and_are_answered_where_anyone_listens(bundl
                 read += connection.recv(65536)
             connection.sendall(b"GET /hea")  # the second request never ends
             assert connection.recv(65536) == b""
+        with contextlib.suppress(ConnectionError):  # headers that are a flood
+            assert talk(port, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * (8 << 20)).partition(b" ")[2][:3] != b"200"
         assert b" 413 " in talk(port, raw(b"x", Content_Length=10**12))
         assert b" 400 " in talk(port, b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n")
         assert b" 400 " in talk(port, raw(b"", Content_Length="-5"))
@@ -232,6 +265,62 @@ def test_a_client_that_goes_away_is_no_failure(bundle, images, running, caplog):
             connection.sendall(raw(images[0])[:-50])
         assert ask(port, images[0]).status_code == 200
     assert "Traceback" not in caplog.text
+
+
+def figure(port: int, name: str) -> float:
+    """One of the server's figures about the bundle; 0 before there is any."""
+    page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    found = re.search(rf'^{name}{{model="digits"[^}}]*}} (\S+)$', page, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_nothing_is_computed_for_clients_that_hung_up(bundle, images, running, monkeypatch):
+    go_on, answer_decoded, computed = threading.Event(), Predictor.answer_decoded, []
+    monkeypatch.setattr(
+        Predictor,
+        "answer_decoded",
+        lambda self, pictures: (computed.append(len(pictures)), go_on.wait(30), answer_decoded(self, pictures))[-1],
+    )
+    busy = max(2, num_threads())  # batches that are in the engine at once
+    with running(create_app(bundle.parent.parent, "litert")) as (_, port), ThreadPoolExecutor(busy + 1) as pool:
+        inside = []
+        for number in range(1, busy + 1):
+            inside.append(pool.submit(ask, port, images[0]))
+            wait_until(lambda number=number: len(computed) == number)
+        left = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        for connection in left:
+            connection.sendall(raw(images[0]))
+        wait_until(lambda: figure(port, "toolkit_queue_requests") == busy + 20)
+        stays = pool.submit(ask, port, images[0])
+        wait_until(lambda: figure(port, "toolkit_queue_requests") == busy + 21)
+        for connection in left:
+            connection.close()
+        wait_until(lambda: figure(port, "toolkit_abandoned_total") == 20)
+        assert figure(port, "toolkit_queue_requests") == busy + 1  # their places are free again
+        go_on.set()
+        assert [answer.result().status_code for answer in (*inside, stays)] == [200] * (busy + 1)
+    assert sum(computed) == busy + 1
+
+
+def test_a_client_that_only_half_closed_its_connection_is_waited_for(bundle, images, running, slow_engine):
+    with running(create_app(bundle.parent.parent, "litert")) as (_, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(raw(images[0]))
+            connection.shutdown(socket.SHUT_WR)
+            wait_until(lambda: figure(port, "toolkit_queue_requests") == 1)
+            time.sleep(3 * server.LEFT_SECONDS)
+            slow_engine.set()
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["model"]) == (200, "digits")
+        assert figure(port, "toolkit_abandoned_total") == 0
 
 
 def test_a_version_that_loads_holds_up_no_other_version(models_dir, images, running, monkeypatch):

@@ -1,17 +1,18 @@
 """Labels of a bundle's versions, such as ``stable``: moved on and back in one step, and what may be removed.
 
 They stand in a file beside the versions, ``{"stable": [4, 3], "canary": [5]}``: each label's version, then those it had
-before, the last one first. TensorFlow Serving leaves the file alone.
+before, the last one first. In another, ``{"canary": 0.1}``, stands how many of the requests that name no version are
+answered by a label's; ``stable`` answers the rest. TensorFlow Serving leaves the files alone.
 """
 
 import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.bundle.manifest import MANIFEST, read_manifest, verify_files
 from toolkit.bundle.versions import complete_versions, find_bundle, list_bundles
@@ -20,11 +21,26 @@ from toolkit.files import remove_folder, write_file, writing
 from toolkit.progress import step
 
 VERSION_LABELS = "version_labels.json"
+TRAFFIC = "version_traffic.json"
 
 STABLE, CANARY = "stable", "canary"
 
 _MOST_BEFORE = 20  # versions that a label remembers
 _NAME = re.compile(r"(?!\d+$)[\w.-]{1,64}", re.ASCII)
+
+
+class Share(NamedTuple):
+    """A label's share of the requests that name no version.
+
+    Attributes:
+        label: such as ``canary``.
+        version: that it means.
+        share: of all such requests, in 0…1.
+    """
+
+    label: str
+    version: int
+    share: float
 
 
 def read_version_labels(directory: str | Path) -> dict[str, int]:
@@ -117,6 +133,66 @@ def roll_back(bundle: str | Path, label: str = STABLE, *, remove: bool = False) 
     return {"bundle": str(directory / str(version)), "label": label, "before": before}
 
 
+def share_traffic(
+    bundle: str | Path, share: float | None = None, label: str = CANARY, *, end: bool = False
+) -> dict[str, Any]:
+    """Have a label's version answer a share of the requests that name no version, and ``stable`` the rest.
+
+    Args:
+        bundle: ``NAME``, not one version of it.
+        share: in 0…1; with 0 ``stable`` answers all of them. By default nothing is changed.
+        label: any but ``stable``.
+        end: have the highest version answer them again, as it does where nothing is shared.
+
+    Returns:
+        ``{"bundle", "traffic"}``: its directory, and ``{"label", "version", "share"}`` for each label that answers such
+        requests, ``stable`` last; none where the highest version does.
+
+    Raises:
+        UserError: no such share or label, no version is stable, or the file is damaged.
+        WriteError: the file cannot be written.
+    """
+    directory = _whole_bundle(bundle)
+    if share is not None and end:
+        raise UserError("expected a share or --end, got both")
+    if share is not None and not 0 <= share <= 1:
+        raise UserError(f"a share must be from 0 to 1, such as 0.1 for one request in ten; got {share}")
+    if label == STABLE:
+        raise UserError(f"{STABLE} answers what is left; give the share of another label, such as {CANARY}")
+    with _locked(directory):
+        if end:
+            with writing(directory / TRAFFIC):
+                (directory / TRAFFIC).unlink(missing_ok=True)
+        elif share is not None:
+            labels = _read(directory)
+            for needed in (label, STABLE):
+                _versions_of(directory, labels, needed)
+            shares = _read_shares(directory) | {label: share}
+            if sum(shares.values()) > 1:
+                told = ", ".join(f"{name} {part:g}" for name, part in shares.items())
+                raise UserError(f"{directory}: shares must not be more than 1 together, got {told}")
+            write_file(directory / TRAFFIC, json.dumps(shares) + "\n")
+        return {"bundle": str(directory), "traffic": [each._asdict() for each in read_traffic(directory)]}
+
+
+def read_traffic(directory: str | Path) -> list[Share]:
+    """Read which versions answer the requests that name none, ``stable`` last; empty where the highest does.
+
+    Args:
+        directory: the bundle's.
+
+    Raises:
+        UserError: a file is damaged or cannot be read, or no version is stable.
+    """
+    directory = Path(directory)
+    if not (directory / TRAFFIC).exists():
+        return []
+    labels = _read(directory)
+    shares = {label: share for label, share in _read_shares(directory).items() if label in labels}
+    shares[STABLE] = max(0.0, 1 - sum(shares.values()))
+    return [Share(label, _versions_of(directory, labels, label)[0], share) for label, share in shares.items()]
+
+
 def prune(bundle: str | Path, keep: int = 3, *, dry_run: bool = False) -> dict[str, list[str]]:
     """Remove a bundle's old versions, see ``prune_versions``.
 
@@ -188,15 +264,23 @@ def move_label_back(directory: Path, label: str) -> tuple[int, int]:
 
 
 def remove_label(directory: Path, label: str) -> int:
-    """Take a label away, and give the version that it meant.
+    """Take a label away with its share of the requests, and give the version that it meant.
 
     Raises:
-        UserError: there is no such label.
-        WriteError: the file cannot be written.
+        UserError: there is no such label, or it is ``stable`` and answers requests that name no version.
+        WriteError: a file cannot be written.
     """
     with _locked(directory):
-        labels = _read(directory)
+        labels, shares = _read(directory), _read_shares(directory)
         version = _versions_of(directory, labels, label)[0]
+        if label == STABLE and (directory / TRAFFIC).exists():
+            raise UserError(
+                f"{directory}: {STABLE} answers the requests that name no version; end that first, with "
+                f"toolkit bundles share {directory} --end"
+            )
+        if label in shares:
+            del shares[label]
+            write_file(directory / TRAFFIC, json.dumps(shares) + "\n")
         _write(directory, {name: versions for name, versions in labels.items() if name != label})
         return version
 
@@ -241,7 +325,15 @@ def _versions_of(directory: Path, labels: dict[str, list[int]], label: str) -> l
 
 
 def _read(directory: Path) -> dict[str, list[int]]:
-    path = directory / VERSION_LABELS
+    expected = 'labels with their versions, such as {"stable": [4, 3]}'
+    return _read_document(directory / VERSION_LABELS, _is_history, expected)
+
+
+def _read_shares(directory: Path) -> dict[str, float]:
+    return _read_document(directory / TRAFFIC, _is_share, 'labels with their shares, such as {"canary": 0.1}')
+
+
+def _read_document(path: Path, is_value: Callable[[object], bool], expected: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -250,13 +342,17 @@ def _read(directory: Path) -> dict[str, list[int]]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or not all(_is_history(versions) for versions in document.values()):
-        raise UserError(f'{path}: damaged; expected labels with their versions, such as {{"stable": [4, 3]}}')
+    if not isinstance(document, dict) or not all(map(is_value, document.values())):
+        raise UserError(f"{path}: damaged; expected {expected}")
     return document
 
 
 def _is_history(versions: object) -> bool:
     return isinstance(versions, list) and bool(versions) and all(type(number) is int for number in versions)
+
+
+def _is_share(share: object) -> bool:
+    return type(share) in (int, float) and 0 <= share <= 1  # type: ignore[operator]
 
 
 def _write(directory: Path, labels: dict[str, list[int]]) -> None:

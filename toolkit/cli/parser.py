@@ -326,7 +326,7 @@ def _add_bundles(commands) -> None:
     parser = _command(
         commands,
         "bundles",
-        "list, verify, label and prune bundles' versions, and set the engine that one recommends",
+        "list, verify, label and prune bundles' versions, share requests out, and set the engine that one recommends",
         json=False,
     )
     parser.set_defaults(handler="manage_bundles")
@@ -350,6 +350,14 @@ def _add_bundles(commands) -> None:
         add_bundle(action)
         action.add_argument("--label", default="stable", metavar="L", help="default stable; canary, or any other name")
     rollback.add_argument("--remove", action="store_true", help="take the label away instead")
+    shares = "have a label's version answer a share of a server's requests that name no version, and stable the rest"
+    share = _action(actions, "share", shares)
+    add_bundle(share)
+    share.add_argument(
+        "share", nargs="?", type=float, metavar="SHARE", help="from 0 to 1; without it, tell who answers"
+    )
+    share.add_argument("--label", default="canary", metavar="L", help="default canary")
+    share.add_argument("--end", action="store_true", help="have the highest version answer them again")
     prune = _action(actions, "prune", "remove a bundle's old versions, but none with a label or to roll back to")
     add_bundle(prune)
     prune.add_argument("--keep", type=positive, default=3, metavar="N", help="highest versions (default 3)")

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class Shelf:
         self._shared = shared
         self._slots: dict[Key, _Slot] = {}
         self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
+        self._kept: dict[str, frozenset[int]] = {}
         self._has_dropped = False
         self._lock = threading.Lock()
 
@@ -175,6 +177,11 @@ class Shelf:
             slots = {version: self._slots.get((name, version, engine)) for version in versions}
             return {version: slot.error if slot else "" for version, slot in slots.items()}
 
+    def keep(self, name: str, versions: Iterable[int]) -> None:
+        """Keep these versions of a bundle in memory, once loaded, however many others are asked for."""
+        with self._lock:
+            self._kept[name] = frozenset(versions)
+
     def loaded(self, engine: str = "auto") -> dict[str, list[int]]:
         """List the versions in memory of each bundle that has any, ascending."""
         with self._lock:
@@ -206,17 +213,22 @@ class Shelf:
         finally:
             with self._lock:  # together, so that whoever waited finds no more than are kept
                 slot.settle(outcome)
-                self._trim(key[0])
+                self._trim(key)
         with self._lock:
             has_dropped, self._has_dropped = self._has_dropped, False
         if has_dropped:
             threading.Thread(target=_return_memory, name="return memory", daemon=True).start()
 
-    def _trim(self, name: str) -> None:
-        of_bundle = [slot for (bundle, _, _), slot in self._slots.items() if bundle == name]
-        for slots, limit in ((of_bundle, self._max_versions), (self._slots.values(), self._max_loaded)):
-            loaded = sorted((slot for slot in slots if slot.is_loaded), key=lambda slot: slot.last_used)
-            for slot in loaded[:-limit] if limit else []:
+    def _trim(self, new: Key) -> None:
+        """Drop what is more than is kept, now that ``new`` is loaded."""
+        of_bundle = {key: slot for key, slot in self._slots.items() if key[0] == new[0]}
+        for slots, limit in ((of_bundle, self._max_versions), (self._slots, self._max_loaded)):
+            loaded = {key: slot for key, slot in slots.items() if slot.is_loaded}
+            spare = [
+                slot for key, slot in loaded.items() if key != new and key[1] not in self._kept.get(key[0], frozenset())
+            ]
+            excess = len(loaded) - limit if limit else 0
+            for slot in sorted(spare, key=lambda slot: slot.last_used)[: max(0, excess)]:
                 log.info("%s: unloaded, the least recently used of more than %d", slot.version_dir, limit)
                 slot.outcome = None
                 self._has_dropped = True

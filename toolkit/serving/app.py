@@ -12,13 +12,17 @@ from starlette.responses import Response
 
 from toolkit.serving import protocol
 from toolkit.serving.models import ModelTable
-from toolkit.serving.operation.middleware import EveryRequest
+from toolkit.serving.operation.middleware import VERSION_HEADER, EveryRequest
 from toolkit.serving.operation.security import ApiKeys
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
 from toolkit.serving.protocols import open_inference, openapi, operations, pictures, tf_serving
 from toolkit.serving.protocols.routing import json_response
 from toolkit.serving.service import Service
+from toolkit.serving.traffic import KEY_HEADER
+
+#: The status that is counted and logged where nobody is left to be answered, as nginx writes it.
+CLIENT_LEFT = 499
 
 
 def build_app(table: ModelTable, options: ServerOptions | None = None, host: str = "127.0.0.1") -> Starlette:
@@ -43,8 +47,13 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
 
     middleware = [Middleware(EveryRequest, metrics=service.metrics, keys=keys, log_requests=options.access_log)]
     if options.cors:
-        headers, methods = ["Authorization", "X-API-Key", "Content-Type"], ["GET", "POST"]
-        let_in = Middleware(CORSMiddleware, allow_origins=options.cors, allow_methods=methods, allow_headers=headers)
+        let_in = Middleware(
+            CORSMiddleware,
+            allow_origins=options.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type", KEY_HEADER],
+            expose_headers=["X-Request-ID", VERSION_HEADER],
+        )
         middleware.insert(0, let_in)
     errors = (RequestError, HTTPException, ClientDisconnect)  # any other is the middleware's
     return Starlette(
@@ -63,4 +72,4 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         message = f"Malformed request: {request.method} {request.url.path}"
         return json_response(protocol.encode_error(message), error.status_code, error.headers)
-    return Response(status_code=400)  # nobody is left to read it
+    return Response(status_code=CLIENT_LEFT)

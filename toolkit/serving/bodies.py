@@ -1,4 +1,7 @@
-"""Request bodies: read with bounds on their bytes, on all bodies' bytes together, and on the time they take."""
+"""Request bodies: read with bounds on their bytes, on all bodies' bytes together, and on the time they take.
+
+Nothing is computed for a client that has hung up.
+"""
 
 import asyncio
 import threading
@@ -6,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
@@ -64,10 +67,11 @@ class Bodies:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Body]:
-        """Read a request's body, and count it until the context ends.
+        """Read a request's body, and count it until the context ends; what is done there ends if the client hangs up.
 
         Raises:
             RequestError: too large, too slow, of an unknown encoding, or too many bytes are held already.
+            ClientDisconnect: nobody waits for the answer any more.
         """
         encoding = request.headers.get("content-encoding", "").strip().lower().replace("identity", "")
         if encoding and encoding not in _WINDOW_BITS:
@@ -75,7 +79,8 @@ class Bodies:
         body = Body(encoding, self)
         with self._released(body):
             body.raw = await self._receive(request, body)
-            yield body
+            async with _while_connected(request):
+                yield body
 
     @asynccontextmanager
     async def hold(self, content: bytes) -> AsyncIterator[Body]:
@@ -131,6 +136,33 @@ class Bodies:
                 raise RequestError(problem, 429, retry_after=1)
             self._held += num_bytes
             body.reserved += num_bytes
+
+
+@asynccontextmanager
+async def _while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancel what is awaited in the context as soon as the client of a request, read to its end, hangs up."""
+    working = asyncio.current_task()
+    assert working is not None
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+        if has_left:  # at the last moment: the cancellation is still to come
+            await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if not has_left or working.uncancel():  # or it is told to end by somebody else, too
+            raise
+        raise ClientDisconnect from None
+    finally:
+        watching.cancel()
 
 
 def _too_large(limit: int, when: str = "") -> RequestError:

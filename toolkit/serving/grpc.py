@@ -24,6 +24,7 @@ from toolkit.serving.operation.security import ApiKeys
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import SIGNATURES, RequestError
 from toolkit.serving.service import Service, internal_error
+from toolkit.serving.traffic import KEY_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ _CODES = {
 }
 _MAX_DETAILS = 1000  # characters of an error: it travels in a header
 _KEY_NEEDED = "an API key is needed: send it as the metadata authorization: Bearer KEY or x-api-key: KEY"
+
+#: Answers a request message, given its bytes and the metadata, too.
+_Call = Callable[[Any, bytes, dict[str, str]], Awaitable[Any]]
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +70,7 @@ async def grpc_server(service: Service, keys: ApiKeys | None, host: str) -> Asyn
         maximum_concurrent_rpcs=4 * options.max_queue,  # of all bundles; each has a queue of its own
     )
     calls = _Calls(service)
-    methods: dict[str, dict[str, Callable[[Any, bytes], Awaitable[Any]]]] = {
+    methods: dict[str, dict[str, _Call]] = {
         _PREDICTION: {"Predict": calls.predict, "GetModelMetadata": calls.metadata},
         _MODELS: {"GetModelStatus": calls.status},
     }
@@ -94,9 +98,7 @@ def _credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
     return grpc.ssl_server_credentials([((options.tls_key or options.tls_cert).read_bytes(), chain)])
 
 
-def _handler(
-    method: str, function: Callable[[Any, bytes], Awaitable[Any]], service: Service, keys: ApiKeys | None
-) -> grpc.RpcMethodHandler:
+def _handler(method: str, function: _Call, service: Service, keys: ApiKeys | None) -> grpc.RpcMethodHandler:
     """Wrap a function from request to response message: a key is asked for, errors become statuses."""
     request_type = message_type(f"{method}Request")
 
@@ -107,7 +109,7 @@ def _handler(
             request = request_type.FromString(content)
         except DecodeError:
             raise RequestError(f"the request is not a {method}Request") from None
-        return await function(request, content)
+        return await function(request, content, metadata)
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext) -> bytes:
         start, requests = time.perf_counter(), service.metrics.requests
@@ -138,12 +140,12 @@ class _Calls:
         self._service = service
         self._table = service.table
 
-    async def predict(self, request: Any, content: bytes) -> Any:
+    async def predict(self, request: Any, content: bytes, given: dict[str, str]) -> Any:
         signature = protocol.known_signature(request.model_spec.signature_name)
         (key, _) = SIGNATURES[signature]
         if set(request.inputs) != {key}:
-            given = ", ".join(map(repr, sorted(request.inputs))) or "none"
-            raise RequestError(f"inputs must be equal to: {key!r}, got {given}")
+            found = ", ".join(map(repr, sorted(request.inputs))) or "none"
+            raise RequestError(f"inputs must be equal to: {key!r}, got {found}")
         max_pictures = self._service.options.max_pictures
 
         def parse(_: bytes, predictor: Predictor) -> Question:
@@ -151,7 +153,7 @@ class _Calls:
             return _read_question(signature, request.inputs[key], size, max_pictures)
 
         name, version = await self._target(request.model_spec)
-        reply = await self._service.answer_content(name, version, content, parse)
+        reply = await self._service.answer_content(name, version, content, parse, key=given.get(KEY_HEADER, ""))
         outputs = reply.outputs()
         wanted = list(request.output_filter) or list(outputs)
         if unknown := [output for output in wanted if output not in outputs]:
@@ -162,7 +164,7 @@ class _Calls:
             _write_tensor(response.outputs[output], outputs[output])
         return response
 
-    async def metadata(self, request: Any, _: bytes) -> Any:
+    async def metadata(self, request: Any, *_: Any) -> Any:
         fields = list(request.metadata_field)
         if not fields:
             raise RequestError("GetModelMetadataRequest must specify at least one metadata_field: signature_def")
@@ -178,7 +180,7 @@ class _Calls:
         response.metadata["signature_def"].value = signatures.SerializeToString()
         return response
 
-    async def status(self, request: Any, _: bytes) -> Any:
+    async def status(self, request: Any, *_: Any) -> Any:
         statuses = await to_thread.run_sync(self._table.statuses, *await self._target(request.model_spec))
         return json_format.ParseDict(protocol.status_of(statuses), message_type("GetModelStatusResponse")())
 

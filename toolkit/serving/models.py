@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import Manifest, labelled_version, read_manifest, require_bundles
+from toolkit.bundle import Manifest, Share, labelled_version, read_manifest, require_bundles
 from toolkit.data import ImageError
 from toolkit.data.pixels.decode import image_errors, open_image
 from toolkit.errors import UserError
@@ -18,6 +18,7 @@ from toolkit.inference.predictor import Answer, Decoded
 from toolkit.inference.shelf import Outcome, Shelf, UnknownBundle
 from toolkit.serving import protocol
 from toolkit.serving.protocol import PredictRequest, RequestError
+from toolkit.serving.traffic import Traffic, chosen, position_of
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class ModelTable:
         self.directory = Path(directory).resolve()
         self.engine = engine
         self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS, shared=True)
+        self._traffic: dict[str, Traffic] = {}
+        self._answered: dict[tuple[str, str], int] = {}  # by bundle and label: the version that answered last
 
     def labelled(self, name: str, label: str) -> int:
         """Look up the version that a label means now, see ``toolkit.bundle.labels``.
@@ -75,14 +78,64 @@ class ModelTable:
             if not isinstance(predictor, str):
                 return number, predictor
 
-    def answering(self, name: str, version: int | None = None) -> tuple[int, Outcome]:
-        """Do as ``get`` without waiting, see ``Shelf.answering``."""
+    def answering(self, name: str, version: int | None = None, position: float | None = None) -> tuple[int, Outcome]:
+        """Do as ``get`` without waiting, see ``Shelf.answering``.
+
+        Where requests that name no version are shared out, the one of the label that ``position`` is for; while that is
+        loaded, or where it cannot be, the one that the label meant before, or another label's.
+
+        Args:
+            name: the bundle's.
+            version: by default the one that answers requests which name none.
+            position: of the request, see ``traffic.position_of``; by default at random.
+        """
+        shares = self.shares(name) if version is None else []
+        if not shares:
+            return self._answering(name, version)
+        return self._shared(name, chosen(shares, position_of(name, "") if position is None else position))
+
+    def _answering(self, name: str, version: int | None) -> tuple[int, Outcome]:
         try:
             return self._shelf.answering(name, version, self.engine)
         except UnknownBundle:
             raise protocol.not_found(name, version) from None
         except UserError as error:
             raise RequestError(str(error), 503) from None
+
+    def _shared(self, name: str, shares: list[Share]) -> tuple[int, Outcome]:
+        wanted = shares[0]
+        loading: tuple[int, Outcome] | None = None
+        problem: RequestError | None = None
+        before = self._answered.get((name, wanted.label))
+        for version in dict.fromkeys([wanted.version, before, *(share.version for share in shares)]):
+            if version is None or (version == before != wanted.version and version not in self.loaded().get(name, ())):
+                continue
+            try:
+                number, outcome = self._answering(name, version)
+            except RequestError as error:
+                problem = problem or error
+                continue
+            if outcome.done() and not isinstance(outcome.result(), str):
+                if number == wanted.version:
+                    self._answered[name, wanted.label] = number
+                return number, outcome
+            loading = loading or (number, outcome)
+        if loading is None:
+            assert problem is not None
+            raise problem
+        return loading
+
+    def shares(self, name: str) -> list[Share]:
+        """Give the labels whose versions answer requests that name none; empty where the highest version does."""
+        traffic = self._traffic.get(name)
+        if traffic is None:
+            found = self._shelf.versions(name)
+            if not found:
+                return []
+            traffic = self._traffic[name] = Traffic(next(iter(found.values())).parent)
+        shares = traffic.shares()
+        self._shelf.keep(name, [share.version for share in shares])
+        return shares
 
     def manifest(self, name: str, version: int | None = None) -> tuple[int, Manifest]:
         """Read a version's manifest, by default that of the highest which has not failed to load.
@@ -91,6 +144,8 @@ class ModelTable:
             RequestError: not found, or its manifest is damaged.
         """
         found, errors = self._shelf.bundles().get(name, {}), self._shelf.errors(name, self.engine)
+        if version is None and (shares := self.shares(name)):
+            version = shares[-1].version  # that of ``stable``
         wanted = [number for number in found if version in (None, number)]
         if not wanted:
             raise protocol.not_found(name, version)
@@ -124,8 +179,18 @@ class ModelTable:
         Raises:
             RequestError: as ``get``.
         """
-        _, outcome = self.answering(name, version)
-        return outcome.done() and not isinstance(outcome.result(), str)
+        shares = self.shares(name) if version is None else []
+        wanted: list[int | None] = [share.version for share in shares] or [version]
+        outcomes: list[Outcome] = []
+        problems: list[RequestError] = []
+        for each in wanted:  # all of them, for loading begins with being asked
+            try:
+                outcomes.append(self._answering(name, each)[1])
+            except RequestError as error:
+                problems.append(error)
+        if not outcomes:
+            raise problems[0]
+        return any(outcome.done() and not isinstance(outcome.result(), str) for outcome in outcomes)
 
     def readiness(self) -> tuple[bool, dict[str, str]]:
         """Tell whether all is loaded, and of each bundle ``ready``, ``loading`` or why it cannot be loaded.

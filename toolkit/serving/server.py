@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -27,8 +28,12 @@ log = logging.getLogger(__name__)
 
 #: A request's headers must have come after so many seconds.
 HEADER_SECONDS = 10.0
+#: A request's headers must not have more bytes, nor what comes before them.
+MAX_HEADER_BYTES = 64 << 10
 #: Connections that wait to be taken.
 BACKLOG = 2048
+#: One who has closed his side of a connection is asked so soon, and looked after so often, whether he is there at all.
+LEFT_SECONDS = 0.25
 #: New versions are looked for so often, so that they are loaded before anyone asks.
 WATCH_SECONDS = 1.0
 
@@ -58,7 +63,9 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
     scheme = "http" if options.tls_cert is None else "https"
     base = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     for name in table.names():
-        _load(table, name, base)
+        versions: list[int | None] = [share.version for share in table.shares(name)] or [None]
+        for version in versions:
+            _load(table, name, version, base)
     try:
         listener.listen(BACKLOG)
     except OSError as error:
@@ -107,9 +114,9 @@ def _work(place: tuple[str, str], host: str, listener: socket.socket, options: S
     serve_on(listener, ModelTable(*place), host, options)
 
 
-def _load(table: ModelTable, name: str, base: str) -> None:
+def _load(table: ModelTable, name: str, wanted: int | None, base: str) -> None:
     try:
-        version, predictor = table.get(name)
+        version, predictor = table.get(name, wanted)
     except RequestError:
         return  # the shelf has logged why, and the bundle's status says it
     log.info("%s version %d on %s: POST %s/v1/models/%s:predict", name, version, predictor.engine_name, base, name)
@@ -124,7 +131,12 @@ def _watch(table: ModelTable, ended: threading.Event) -> None:
 
 
 class Connection(AutoHTTPProtocol):
-    """uvicorn's connection, which in addition gives up on headers that never end, and answers one half closed."""
+    """uvicorn's connection, which in addition gives up on headers that never end or are too long, and answers one half
+    closed.
+
+    A client that has hung up looks at first like one that has half closed the connection and waits. An interim
+    response, which every client of HTTP/1.1 passes over, tells them apart: nobody there answers it with a reset.
+    """
 
     # Of each of uvicorn's protocols.
     cycle: Any
@@ -132,6 +144,7 @@ class Connection(AutoHTTPProtocol):
     transport: Any
 
     _timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -141,6 +154,9 @@ class Connection(AutoHTTPProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes, and go on waiting while they are not a request's whole headers."""
         super().data_received(data)
+        self._header_bytes = 0 if self._is_answering else self._header_bytes + len(data)
+        if self._header_bytes > MAX_HEADER_BYTES:  # one of uvicorn's protocols has no bound
+            self.transport.close()
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,7 +170,19 @@ class Connection(AutoHTTPProtocol):
         if not self._is_answering or self.cycle.more_body:
             return False
         self.cycle.keep_alive = False
+        if self.cycle.scope["http_version"] == "1.1":
+            self.loop.call_later(LEFT_SECONDS, self._ask_whether_anyone_is_there)
         return True
+
+    def _ask_whether_anyone_is_there(self, *, again: bool = False) -> None:
+        if not self._is_answering or self.cycle.response_started or self.transport.is_closing():
+            return
+        if not again:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        self.loop.call_later(LEFT_SECONDS, partial(self._ask_whether_anyone_is_there, again=True))
 
     @property
     def _is_answering(self) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from anyio import to_thread
@@ -25,6 +25,7 @@ from toolkit.serving.operation.metrics import Metrics
 from toolkit.serving.operation.middleware import INTERNAL
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
+from toolkit.serving.traffic import KEY_HEADER, position_of
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +62,18 @@ class Reply:
         return ranked(self.predictor, self.answers)
 
 
+class _Target(NamedTuple):
+    """What a request is for: a version, or None and a place among those that name none; and how it is read."""
+
+    version: int | None
+    position: float
+    parse: Parse
+
+
 @dataclass(frozen=True)
 class _Prepared:
     version: int
+    is_newest: bool  # asked for by no number, label or share
     predictor: Predictor
     question: Question
     counts: list[int]  # of pixels
@@ -88,33 +98,44 @@ class Service:
         """
         lane = await self._lane(name, version)
         request.state.model = name
-        return await self._guarded(lane, version, parse, self._bodies.read(request))
+        target = _Target(version, position_of(name, request.headers.get(KEY_HEADER, "")), parse)
+        reply = await self._guarded(lane, target, self._bodies.read(request))
+        request.state.version = reply.version
+        return reply
 
-    async def answer_content(self, name: str, version: int | None, content: bytes, parse: Parse) -> Reply:
-        """Answer a request that has come by another way than HTTP; ``parse`` may know its ``content`` already.
+    async def answer_content(
+        self, name: str, version: int | None, content: bytes, parse: Parse, *, key: str = ""
+    ) -> Reply:
+        """Answer a request that has come by another way than HTTP.
+
+        Args:
+            name: the bundle's.
+            version: that is meant, if one is.
+            content: the request, whose bytes are counted.
+            parse: may know what is in it already.
+            key: of ``KEY_HEADER``.
 
         Raises:
             RequestError: with the status and the words for it.
         """
         lane = await self._lane(name, version)
-        return await self._guarded(lane, version, parse, self._bodies.hold(content))
+        return await self._guarded(lane, _Target(version, position_of(name, key), parse), self._bodies.hold(content))
 
-    async def _guarded(
-        self, lane: Lane, version: int | None, parse: Parse, reading: AbstractAsyncContextManager[Body]
-    ) -> Reply:
+    async def _guarded(self, lane: Lane, target: _Target, reading: AbstractAsyncContextManager[Body]) -> Reply:
         name, start = lane.name, time.perf_counter()
         try:
             lane.refuse_if_full()  # before its body is read
             async with reading as body:
                 self._observe(name, "body", start)
-                return await self._answer(lane, version, body, parse)
+                return await self._answer(lane, target, body)
         except RequestError as error:
             if error.status == 429:
                 self.metrics.refused.labels(name).inc()
             elif error.status == 404 and not await to_thread.run_sync(self.table.versions, name):
                 self._lanes.pop(name, lane).close()
             raise
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # by gRPC it is the latter
+            self.metrics.abandoned.labels(name).inc()
             raise
         except Exception as error:
             raise internal_error(error) from None
@@ -137,41 +158,49 @@ class Service:
             self._lanes.setdefault(name, Lane(name, self.options.max_queue))
         return self._lanes[name]
 
-    async def _answer(self, lane: Lane, version: int | None, body: Body, parse: Parse) -> Reply:
-        start = time.perf_counter()
+    async def _answer(self, lane: Lane, target: _Target, body: Body) -> Reply:
+        begin = start = time.perf_counter()
         async with lane.place():
             while True:
                 async with lane.turns:
                     start = self._observe(lane.name, "queue", start)
-                    prepared = await lane.run(partial(self._prepare, lane.name, version, body, parse))
+                    prepared = await lane.run(partial(self._prepare, lane.name, target, body))
                     if not isinstance(prepared, Future):
-                        return await self._reply(lane, version, prepared, start)
+                        return await self._reply(lane, prepared, begin, start)
                 # Without a turn, for those who ask for a version that is loaded need not wait. Shielded, for one who
                 # gives up must not cancel what all wait for.
                 await asyncio.shield(asyncio.wrap_future(prepared))
                 start = time.perf_counter()
 
-    def _prepare(self, name: str, version: int | None, body: Body, parse: Parse) -> _Prepared | Outcome:
+    def _prepare(self, name: str, target: _Target, body: Body) -> _Prepared | Outcome:
         """Find the version, read the request, count its pixels; or give what has to be waited for."""
-        number, outcome = self.table.answering(name, version)
+        number, outcome = self.table.answering(name, target.version, target.position)
         if not outcome.done():
             return outcome
         predictor = outcome.result()
         if isinstance(predictor, str):  # failed just now; asked again, the table knows
             return outcome
-        question = parse(body.unpack(), predictor)
+        question = target.parse(body.unpack(), predictor)
         counts = count_pixels(question, self.options.max_pixels)
-        prepared = _Prepared(number, predictor, question, counts)
+        is_newest = target.version is None and not self.table.shares(name)
+        prepared = _Prepared(number, is_newest, predictor, question, counts)
         if len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
             return replace(prepared, decoded=decode_picture(predictor, question, 0))
         return prepared
 
-    async def _reply(self, lane: Lane, version: int | None, prepared: _Prepared, start: float) -> Reply:
-        question = prepared.question
-        if version is None:
+    async def _reply(self, lane: Lane, prepared: _Prepared, begin: float, start: float) -> Reply:
+        question, version = prepared.question, str(prepared.version)
+        if prepared.is_newest:
             self.metrics.version.labels(lane.name).set(prepared.version)
         work = self._features if question.signature == "features" else self._classified
-        answers: list[Any] = await work(lane, prepared, start)
+        try:
+            answers: list[Any] = await work(lane, prepared, start)
+        except RequestError:
+            raise
+        except Exception:
+            self.metrics.failures.labels(lane.name, version).inc()
+            raise
+        self.metrics.answers.labels(lane.name, version).observe(time.perf_counter() - begin)
         self.metrics.pictures.labels(lane.name).inc(len(question))
         return Reply(prepared.version, prepared.predictor, question, answers)
 

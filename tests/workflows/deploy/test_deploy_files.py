@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -209,3 +210,8 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(bundle, bund
     with pytest.raises(UserError, match="checksum differs"):
         export_tf_serving(bundle_copy, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_manifest_that_is_there_to_begin_with_is_one():
+    app = Path(__file__).parents[3] / "apps" / "kserve" / "inferenceservice.yaml"
+    jsonschema.validate(yaml.safe_load(app.read_text()), KSERVE)

@@ -104,6 +104,26 @@ def roll_back_version(bundle: str | os.PathLike[str], *, label: str = "stable", 
 
 
 @call
+def share_traffic(
+    bundle: str | os.PathLike[str], share: float | None = None, *, label: str = "canary", end: bool = False
+) -> dict[str, Any]:
+    """Have a label's version answer a share of the requests that name no version, and ``stable`` the rest.
+
+    Args:
+        bundle: ``saved_models/NAME``.
+        share: from 0 to 1; with 0 ``stable`` answers all of them. By default nothing is changed.
+        label: ``"canary"``, or any other name but ``"stable"``.
+        end: have the highest version answer them again, as it does where nothing is shared.
+
+    Returns:
+        ``{"bundle", "traffic"}``: each label that answers such requests, with its version and its share.
+    """
+    from toolkit.bundle import share_traffic as share_requests
+
+    return share_requests(Path(bundle), share, label, end=end)
+
+
+@call
 def prune_bundles(bundle: str | os.PathLike[str], *, keep: int = 3, dry_run: bool = False) -> dict[str, Any]:
     """Remove a bundle's old versions, but none with a label or to roll back to.
 

@@ -17,6 +17,7 @@ def manage_bundles(arguments: Namespace) -> None:
         "prune": _prune,
         "recommend": _recommend,
         "rollback": _roll_back,
+        "share": _share,
         "verify": _verify,
     }
     actions[arguments.action](arguments)
@@ -92,6 +93,18 @@ def _roll_back(arguments: Namespace) -> None:
     if version_dir is None:
         return print(f"{arguments.bundle / str(before)}: {label} no more")
     return print(f"{version_dir}: {label} again, in place of {before}")
+
+
+def _share(arguments: Namespace) -> None:
+    from toolkit.api.bundles.versions import share_traffic as call
+
+    result = call(**given(arguments, call))
+    if arguments.json:
+        return print_json(result)
+    if not result["traffic"]:
+        return print(f"{result['bundle']}: the highest version answers requests that name none")
+    told = [f"{each['label']} (version {each['version']}) {100 * each['share']:g} %" for each in result["traffic"]]
+    return print(f"{result['bundle']}: of the requests that name no version, {', '.join(told)}")
 
 
 def _prune(arguments: Namespace) -> None:

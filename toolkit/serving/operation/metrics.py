@@ -29,8 +29,19 @@ class Metrics:
             "(with waiting for other requests' pictures).",
             ["model", "stage"], registry=registry, buckets=_SECONDS,
         )  # fmt: skip
+        self.answers = Histogram(
+            "toolkit_answer_seconds", "From a place in the queue to the answer, by the version that answered.",
+            ["model", "version"], registry=registry, buckets=_SECONDS,
+        )  # fmt: skip
+        self.failures = Counter(
+            "toolkit_failures", "Requests that a version's network failed to answer.", ["model", "version"],
+            registry=registry,
+        )  # fmt: skip
         self.pictures = Counter("toolkit_pictures", "Pictures answered.", ["model"], registry=registry)
         self.refused = Counter("toolkit_refused", "Requests refused with 429.", ["model"], registry=registry)
+        self.abandoned = Counter(
+            "toolkit_abandoned", "Requests given up because their client hung up.", ["model"], registry=registry
+        )
         self.batches = Histogram(
             "toolkit_batch_pictures", "Pictures that the engine was given at once.", ["model"],
             registry=registry, buckets=(1, 2, 4, 8, 16, 32),

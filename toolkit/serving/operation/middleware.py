@@ -22,6 +22,9 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/re
 #: Of a body that is refused so much is read and thrown away, so that its sender gets to read the answer.
 DISCARDED_BYTES = 8 << 20
 
+#: The answer's header that says which version of the bundle it is from, in every protocol.
+VERSION_HEADER = "x-model-version"
+
 INTERNAL = "internal error; the server's log has the details"
 
 _KEY_NEEDED = "an API key is needed: send it as Authorization: Bearer KEY or as X-API-Key: KEY"
@@ -52,7 +55,10 @@ class EveryRequest:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                answered = MutableHeaders(scope=message)
+                answered["x-request-id"] = request_id
+                if version := scope.get("state", {}).get("version"):
+                    answered[VERSION_HEADER] = str(version)
                 if status >= 400:
                     await body.discard()
             await send(message)

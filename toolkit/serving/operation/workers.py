@@ -26,11 +26,10 @@ from toolkit.serving.options import ServerOptions
 
 log = logging.getLogger(__name__)
 
-#: A process that lives shorter than this died of something that the next one may die of too: that one has to wait.
+#: Two in a row that live shorter than this died of something that the next one may die of too: that one has to wait.
 SHORT_LIFE = 5.0
 
-#: Not OpenVINO: importing it starts threads and processes of its own.
-_PRELOADED = ["toolkit.serving.server", "toolkit.inference.predictor", "ai_edge_litert.interpreter"]
+_PRELOADED = ["toolkit.serving.server", "toolkit.inference.predictor", "toolkit.serving.operation.preloaded"]
 _CANNOT_START = 3
 
 #: Answers on a bound socket until told to end: called with the place of the bundles, the host, the socket, the options.
@@ -67,6 +66,7 @@ class _Workers:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
         self._running: dict[int, Any] = {}  # by sentinel: index, process, time of its start
+        self._died_young: set[int] = set()  # by index: the one before
         self._is_ending = threading.Event()
 
     def run(self) -> None:
@@ -96,8 +96,12 @@ class _Workers:
             self._end()
             raise UserError("a process of the server could not start; the line above says why")
         log.error("%s ended with status %s; starting it anew", process.name, process.exitcode)
-        if time.monotonic() - start < SHORT_LIFE:
+        if time.monotonic() - start >= SHORT_LIFE:
+            self._died_young.discard(index)
+        elif index in self._died_young:
             self._is_ending.wait(1)
+        else:
+            self._died_young.add(index)
         self._start(index)
 
     def _end(self) -> None:

@@ -11,6 +11,7 @@ import toolkit
 from toolkit.serving.protocol import SIGNATURES
 from toolkit.serving.protocols.routing import json_document
 from toolkit.serving.service import Service
+from toolkit.serving.traffic import KEY_HEADER
 
 _Schema = dict[str, Any]
 
@@ -59,6 +60,8 @@ def describe(*, has_keys: bool) -> _Schema:
         paths[path] = _post(
             f"predict{suffix}", summary, bodies, path, [_query("top", 5), _query("probabilities", False)]
         )
+    for path in ("/v1/models/{name}:predict", "/v2/models/{name}/infer", "/predict/{name}"):  # which name no version
+        paths[path]["post"]["parameters"].append(_TRAFFIC_KEY)
     document: _Schema = {
         "openapi": "3.1.0",
         "info": {"title": "toolkit", "version": toolkit.__version__, "description": "Classifiers of pictures."},
@@ -139,6 +142,13 @@ _V2_BODY: _Schema = {
         "parameters": {"type": "object"},
     },
     "required": ["inputs"],
+}
+_TRAFFIC_KEY: _Schema = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Requests with the same value are answered by the same label's version, where labels share them.",
+    "schema": _STRING,
 }
 _ERRORS = {
     "400": "The request is not as it must be; the message says where.",
