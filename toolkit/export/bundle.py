@@ -52,7 +52,15 @@ from toolkit.export.parity import (
 from toolkit.lazy import keras
 from toolkit.machine import processor
 from toolkit.metrics import rejection_curve, top_k_accuracy
-from toolkit.network import as_classifier, as_float32, feature_tensor, split_rescaling, weights_digest
+from toolkit.network import (
+    as_classifier,
+    as_float32,
+    feature_tensor,
+    rounded_to_half,
+    save_in_half,
+    split_rescaling,
+    weights_digest,
+)
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.heads.novelty import CONFIDENCE, REFUSED, Novelty
@@ -96,6 +104,7 @@ class BundleOptions:
             that taught it: engines are compared on them, and the manifest's scores start from these; empty where
             nothing could be measured.
         force: write the bundle even if its engines disagree, and every file; the manifest then says so.
+        half: round the weights to half precision and store them in it; everything else follows from the rounded ones.
     """
 
     calibration: Subset | None = None
@@ -117,6 +126,7 @@ class BundleOptions:
     ground: float | None = None
     out_of_fold: Mapping[str, float] | None = None
     force: bool = False
+    half: bool = False
 
 
 def export_bundle(
@@ -289,10 +299,13 @@ def draft_bundle(
     model = as_float32(as_classifier(model))
     _require_match(model, labels, preprocessing)
     model, preprocessing = split_rescaling(model, preprocessing)
+    reference = options.reference
+    if options.half:
+        model = rounded_to_half(model)
+        given, seen, reference = model, preprocessing, None  # what it answered before is another network's
     directory = Path(directory)
     with next_version(directory) as staging:
         pictures = options.pictures or HeldOutPictures(options.evaluation, preprocessing)
-        reference = options.reference
         if reference is None:
             reference = pictures.answers(KerasEngine(given, seen), "classifying held-out pictures")
         place = one_line(str(directory))
@@ -346,10 +359,11 @@ def _write_forms(
         shutil.copyfile(file, staging / place)
     if KERAS_FILE not in options.copied:
         with step("writing the SavedModel"):
-            write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
+            write_saved_model(model, staging, labels=labels, preprocessing=preprocessing, half=options.half)
             write_warmup(staging, preprocessing)
             # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
-            keras.Model(model.inputs, model.outputs[0], name=model.name).save(staging / KERAS_FILE)
+            alone = keras.Model(model.inputs, model.outputs[0], name=model.name)
+            save_in_half(alone, staging / KERAS_FILE) if options.half else alone.save(staging / KERAS_FILE)
     if options.novelty is not None:
         options.novelty.write(staging / NOVELTY_FILE)
     files: dict[str, bytes] = dict(options.files)

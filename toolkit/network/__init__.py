@@ -22,6 +22,7 @@ from toolkit.network.graph import (
     sources,
     weights_digest,
 )
+from toolkit.network.half import in_half, rounded_to_half, save_in_half
 
 __all__ = [
     "NOVELTY",
@@ -35,10 +36,13 @@ __all__ = [
     "feature_tensor",
     "flatten",
     "head_of",
+    "in_half",
     "inputs_of",
     "load_network",
     "origin",
     "probabilities_of",
+    "rounded_to_half",
+    "save_in_half",
     "shrinks",
     "sources",
     "split_rescaling",
