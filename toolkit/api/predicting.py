@@ -121,7 +121,7 @@ class Request:
             self._require_served()
             return
         for bundle in self._bundles:
-            find_bundle(bundle)
+            find_bundle(bundle, shipped=True)
 
     @property
     def _bundles(self) -> list[Any]:

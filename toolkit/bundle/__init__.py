@@ -60,6 +60,7 @@ from toolkit.bundle.pictures import (
     write_pictures,
 )
 from toolkit.bundle.versions import (
+    SHIPPED,
     complete_versions,
     find_bundle,
     list_bundles,
@@ -67,6 +68,7 @@ from toolkit.bundle.versions import (
     next_version,
     publish,
     require_bundles,
+    shipped_bundle,
     staging_dir,
 )
 
@@ -85,6 +87,7 @@ __all__ = [
     "PICTURES",
     "SAVED_MODEL",
     "SCHEMA_VERSION",
+    "SHIPPED",
     "STABLE",
     "VERSION_LABELS",
     "WARMUP",
@@ -123,6 +126,7 @@ __all__ = [
     "same_network",
     "set_recommended",
     "sha256_of",
+    "shipped_bundle",
     "staging_dir",
     "verify_files",
     "write_examples",

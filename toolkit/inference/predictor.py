@@ -154,7 +154,7 @@ class Predictor:
                 no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
         """
         require_engine(engine)
-        version_dir = find_bundle(bundle)
+        version_dir = find_bundle(bundle, shipped=True)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
         _require_choice_of_crops(version_dir, manifest, crops, scales)
@@ -190,7 +190,7 @@ class Predictor:
         """
         if len(bundles) == 1:
             return cls.load(bundles[0], engine, crops=crops, scales=scales)
-        version_dirs = [find_bundle(bundle) for bundle in bundles]
+        version_dirs = [find_bundle(bundle, shipped=True) for bundle in bundles]
         manifests = [read_manifest(version_dir) for version_dir in version_dirs]
         require_same_labels(version_dirs, manifests)
         if repeated := same_network(version_dirs, manifests):
