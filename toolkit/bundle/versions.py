@@ -12,7 +12,7 @@ from toolkit.files import remove_abandoned, staging_path, writing
 
 _STAGING = ".staging-"
 #: Names of the bundles that come with the project.
-SHIPPED = ("resnet20-cifar10",)
+SHIPPED = ("lenet5-mnist", "resnet20-cifar10")
 
 
 def shipped_bundle(name: str | os.PathLike[str]) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.bundle import read_manifest
+from toolkit.bundle import read_manifest, shipped_bundle
 from toolkit.demo.classifier import Classifier
 from toolkit.demo.markup import teach as parts
 from toolkit.demo.tabs.teach import Teaching
@@ -35,6 +35,15 @@ def ask(tab):
         return answer
 
     return ask
+
+
+def test_networks_that_see_colour_come_before_grey_ones(tmp_path):
+    for name in ("lenet5-mnist", "resnet20-cifar10"):
+        (tmp_path / name).symlink_to(shipped_bundle(name))
+    school = School(Limits())
+    opened = Teaching(Classifier(tmp_path), school).ask({"do": "open", "secret": school.open("page")})
+    school.shut()
+    assert [network["name"] for network in opened["networks"]] == ["resnet20-cifar10/1", "lenet5-mnist/1"]
 
 
 def _when_over(ask):

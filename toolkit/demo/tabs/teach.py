@@ -266,8 +266,9 @@ class Teaching:
             for bundle, manifest in self._classifier.manifests().items()
             if not manifest.members and (self._classifier.directory(bundle) / KERAS_FILE).is_file()
         }
-        by_size = sorted(found, key=lambda bundle: -found[bundle].preprocessing.size[0])
-        return {bundle: parts.advice(found[bundle]) for bundle in by_size}
+        seen = {bundle: manifest.preprocessing for bundle, manifest in found.items()}
+        ordered = sorted(found, key=lambda bundle: (-seen[bundle].size[0], seen[bundle].channel_order == "grey"))
+        return {bundle: parts.advice(found[bundle]) for bundle in ordered}
 
     def _backbone(self, name: str) -> str:
         known = list(self._backbones())
