@@ -3,10 +3,14 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError
 from toolkit.files import scratch_folder
 from toolkit.lazy import keras, lazy_module
+
+if TYPE_CHECKING:
+    import numpy
 
 np = lazy_module("numpy")
 
@@ -32,7 +36,7 @@ def rounded_to_half(model: "keras.Model") -> "keras.Model":
     return copy
 
 
-def in_half(values: "np.ndarray") -> "np.ndarray":
+def in_half(values: "numpy.ndarray") -> "numpy.ndarray":
     """Give float32 values in half precision where that holds each exactly, and others as they are."""
     if values.dtype != np.float32:
         return values
