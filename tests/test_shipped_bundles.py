@@ -1,5 +1,6 @@
 """The bundles in ``saved_models``: whole, small, as good as they say, and found by their names."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,6 +69,15 @@ def test_readme_says_what_was_measured(version, name):
     assert f"{100 * metrics['top1_litert-int8']:.2f} %" in cells
     megabytes = sum(path.stat().st_size for path in version.rglob("*") if path.is_file()) / 1e6
     assert f"{megabytes:.1f} MB" in cells
+
+
+def test_readme_says_what_was_measured_of_fine_tuning():
+    text = (ROOT / "saved_models" / "README.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "backbones.json").read_text())["rows"]
+    assert len(rows) == 4
+    for row in rows:
+        shares = [f"{row[side]:.1f} %" for side in ("resnet20", "fresh", "googlenet")]
+        assert " | ".join([f"| {row['set']}", str(row["classes"]), str(row["train"]), *shares]) in text
 
 
 def test_its_command_is_one_of_this_version(version, name):
