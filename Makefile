@@ -1,4 +1,5 @@
-# `make demo`: from nothing to a trained, quantized classifier in a web page. `make test`: the tests.
+# `make demo`: from nothing to classified photographs and a trained, quantized classifier in a web page.
+# `make test`: the tests.
 # Every step makes a file, so a second run does only what is missing.
 
 PYTHON ?= python3
@@ -7,12 +8,20 @@ BIN := $(VENV)/bin
 PORT ?= 7860
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
+# Comes with the project; see saved_models/README.md.
+SHIPPED := saved_models/resnet20-cifar10
+SEEN := runs/photographs/examples.txt
+UNKNOWN := runs/photographs/unknown.txt
+
 BUNDLE := saved_models/digits
 MANIFEST := $(BUNDLE)/1/assets.extra/manifest.json
 # What was measured is kept, and printed again by the next run.
 SPEED := runs/digits/benchmark.txt
 ANSWERS := runs/digits/examples.txt
 
+SEEN_COMMAND = $(BIN)/toolkit bundles examples $(SHIPPED) --engine recommended
+PHOTOGRAPHS_COMMAND = $(BIN)/toolkit samples photographs data/photographs
+UNKNOWN_COMMAND = $(BIN)/toolkit predict $(SHIPPED) data/photographs --engine recommended
 SAMPLES_COMMAND = $(BIN)/toolkit samples digits data/digits
 TRAIN_COMMAND = $(BIN)/toolkit train data/digits --model lenet5 --out runs/digits --resume --export $(BUNDLE) \
 	--examples 10 --set run.epochs=40 --set run.batch_size=16
@@ -23,13 +32,33 @@ DEMO_COMMAND = $(BIN)/toolkit demo saved_models
 # A heading, then the command that does the same without make.
 say = @echo "== $(1)"; echo "   $(strip $(2))"
 
-.PHONY: demo digits docs test test-slow lint format clean
+.PHONY: demo photographs digits docs test test-slow lint format clean
 
-demo: digits
+demo: photographs digits
 	$(call say,the web page: drop a picture in or draw a digit,$(DEMO_COMMAND))
 	@PORT=$(PORT) $(DEMO_COMMAND)
 
-# Everything the demo shows, without opening the page.
+# What a network that comes with the project says to photographs.
+photographs: $(SEEN) $(UNKNOWN)
+	$(call say,what a network of ten classes says to photographs of them beside their true labels,$(SEEN_COMMAND))
+	@cat $(SEEN)
+	$(call say,and to photographs of other things: some of them it refuses,$(UNKNOWN_COMMAND))
+	@cat $(UNKNOWN)
+
+$(SEEN): | $(VENV)/installed-all
+	@mkdir -p $(@D)
+	@$(SEEN_COMMAND) > $@.part && mv $@.part $@
+
+$(UNKNOWN): | data/photographs
+	@mkdir -p $(@D)
+	@$(UNKNOWN_COMMAND) > $@.part && mv $@.part $@
+
+data/photographs: | $(VENV)/installed-all
+	$(call say,writing photographs that come with scikit-learn and Gradio,$(PHOTOGRAPHS_COMMAND))
+	@mkdir -p data
+	@$(PHOTOGRAPHS_COMMAND)
+
+# Everything else the demo shows, without opening the page.
 digits: $(SPEED) $(ANSWERS)
 	$(call say,how fast each engine is on this machine and what it costs in accuracy,$(SPEED_COMMAND))
 	@cat $(SPEED)
@@ -87,4 +116,4 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) data/digits runs/digits $(BUNDLE)
+	rm -rf $(VENV) data/digits data/photographs runs/digits runs/photographs $(BUNDLE)

@@ -17,7 +17,8 @@ case $1 in
   samples) mkdir -p "$3" ;;
   train) cd saved_models/digits/1/assets.extra && touch manifest.json ;;
   benchmark) [ -e broken ] && exit 2; echo "the table of engines" ;;
-  bundles) echo "the table of answers" ;;
+  bundles) echo "the table of answers of $3" ;;
+  predict) echo "the table of photographs" ;;
 esac
 """
 
@@ -48,16 +49,23 @@ def make(tmp_path):
 
 def test_a_second_demo_prints_the_results_of_the_first_and_opens_the_page(make):
     first, calls = make("demo")
-    assert [call.split()[1] for call in calls] == ["samples", "train", "benchmark", "bundles", "demo"]
+    commands = ["bundles", "samples", "predict", "samples", "train", "benchmark", "bundles", "demo"]
+    assert [call.split()[1] for call in calls] == commands
     second, calls = make("demo", "PORT=7999")
     assert calls == ["7999 demo saved_models"]
     for output in (first, second):
-        assert output.count("the table of engines") == output.count("the table of answers") == 1
+        for table in (
+            "engines",
+            "answers of saved_models/resnet20-cifar10",
+            "photographs",
+            "answers of saved_models/digits",
+        ):
+            assert output.count(f"the table of {table}\n") == 1
     # Every heading says what follows; the line after it, how to see the same without make.
     lines = first.splitlines()
     after = [lines[number + 1].split()[:2] for number, line in enumerate(lines) if line.startswith("== ")]
-    told = [[".venv/bin/toolkit", name] for name in ("samples", "train", "benchmark", "bundles", "demo")]
-    assert after == told
+    told = ["samples", "bundles", "predict", "samples", "train", "benchmark", "bundles", "demo"]
+    assert after == [[".venv/bin/toolkit", name] for name in told]
 
 
 def test_a_step_that_failed_is_missing_still(make, tmp_path):
@@ -67,3 +75,15 @@ def test_a_step_that_failed_is_missing_still(make, tmp_path):
     output, calls = make("digits")
     assert [call.split()[1] for call in calls] == ["benchmark", "bundles"]
     assert "the table of engines" in output
+
+
+def test_clean_leaves_the_bundles_that_come_with_the_project(make, tmp_path):
+    shipped = tmp_path / "saved_models/resnet20-cifar10/1/saved_model.pb"
+    shipped.parent.mkdir(parents=True)
+    shipped.touch()
+    for name in ("data/photographs", "runs/photographs", "data/mine", "runs/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    make("clean")
+    assert shipped.exists()
+    assert not (tmp_path / "saved_models/digits").exists()
+    assert [path.name for part in ("data", "runs") for path in (tmp_path / part).iterdir()] == ["mine", "mine"]

@@ -15,6 +15,7 @@ from toolkit.bundle import (
     EXAMPLE_LABELS,
     KERAS_FILE,
     MANIFEST,
+    OLDER_PICTURES,
     PICTURES,
     SCHEMA_VERSION,
     EnsembleMember,
@@ -281,21 +282,31 @@ def test_pictures_are_noted_by_the_beginning_of_their_sha256(tmp_path):
     for file in files:
         file.write_text(file.name)
     digests = picture_digests(files)
-    assert digests == [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
+    assert digests == [hashlib.sha256(file.read_bytes()).hexdigest()[:10] for file in files]
     version_dir = write_version(tmp_path / "pets" / "1")
     assert read_pictures(version_dir, read_manifest(version_dir)) is None  # an older bundle
     write_pictures(version_dir, {"train": digests[:2], "test": digests[2:]})
-    assert json.loads((version_dir / PICTURES).read_text()) == {
-        "train": sorted(digests[:2]),
-        "val": [],
-        "test": digests[2:],
-    }
     write_manifest(version_dir, MANIFEST_VALUES)
     manifest = read_manifest(version_dir)
-    assert read_pictures(version_dir, manifest) == {"train": set(digests[:2]), "val": set(), "test": {digests[2]}}
+    noted = {"train": set(digests[:2]), "val": set(), "test": {digests[2]}}
+    assert read_pictures(version_dir, manifest) == noted
     (version_dir / PICTURES).write_text("{")
-    with pytest.raises(UserError, match=r"pictures\.json: checksum"):
+    with pytest.raises(UserError, match=r"pictures\.npz: checksum"):
         read_pictures(version_dir, manifest)
+    (version_dir / PICTURES).unlink()
+    older = {name: [f"{digest}123456" for digest in own] for name, own in noted.items()}
+    (version_dir / OLDER_PICTURES).write_text(json.dumps(older))
+    write_manifest(version_dir, MANIFEST_VALUES)
+    assert read_pictures(version_dir, read_manifest(version_dir)) == noted
+
+
+def test_many_pictures_take_few_bytes_each(tmp_path):
+    digests = sorted({hashlib.sha256(str(number).encode()).hexdigest()[:10] for number in range(20_000)} | {"0" * 10})
+    version_dir = write_version(tmp_path / "pets" / "1")
+    write_pictures(version_dir, {"train": digests})
+    write_manifest(version_dir, MANIFEST_VALUES)
+    assert read_pictures(version_dir, read_manifest(version_dir))["train"] == set(digests)
+    assert (version_dir / PICTURES).stat().st_size < 3.7 * len(digests)
 
 
 def test_what_taught_one_of_several_bundles_taught_all():

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 from toolkit import Predictor
-from toolkit.bundle import WARMUP
+from toolkit.bundle import KERAS_FILE, WARMUP, read_manifest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
+from toolkit.network import load_network
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,24 @@ def test_tensorflow_alone_answers_jpeg_bytes_as_the_predictor_does(bundle, jpegs
     predictor = Predictor.load(bundle)
     np.testing.assert_allclose(probabilities, predictor.probabilities(paths), atol=1e-4)
     assert best == [row[0].label for row in predictor.predict(paths)]
+
+
+def test_network_is_written_once_for_all_signatures(bundle):
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    document = SavedModel.FromString((bundle / "saved_model.pb").read_bytes())
+    functions = document.meta_graphs[0].graph_def.library.function
+    convolutions = [sum(node.op == "Conv2D" for node in function.node_def) for function in functions]
+    assert sorted(convolutions)[-2:] == [0, 2]  # LeNet-5 has two
+
+
+def test_bundle_in_half_precision_is_smaller_and_its_engines_agree(bundle, export_digits, lenet):
+    half = export_digits(half=True)
+    manifest, whole = read_manifest(half), read_manifest(bundle)
+    assert max(manifest.parity[name] for name in ("savedmodel", "litert")) < 1e-4
+    assert manifest.weights_digest != whole.weights_digest
+    assert manifest.metrics["top1"] == pytest.approx(whole.metrics["top1"], abs=0.005)
+    kernel = load_network(half / KERAS_FILE).get_layer("head_logits").kernel.numpy()
+    np.testing.assert_array_equal(kernel, lenet.get_layer("head_logits").kernel.numpy().astype(np.float16))
+    for file in (KERAS_FILE, "variables/variables.data-00000-of-00001"):
+        assert (half / file).stat().st_size < 0.6 * (bundle / file).stat().st_size

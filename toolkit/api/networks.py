@@ -136,10 +136,10 @@ def convert_weights(
 
 @call
 def samples(name: str, directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Write bundled real pictures as an image folder.
+    """Write bundled real pictures into a folder.
 
     Args:
-        name: ``"digits"``: 1,797 handwritten digits.
+        name: ``"digits"``: 1,797 handwritten digits, a folder a class; ``"photographs"``: two or five to look at.
         directory: a new folder.
 
     Returns:

@@ -122,7 +122,10 @@ class Request:
             self._require_served()
             return
         for bundle in self._bundles:
-            (parse_address if is_address(bundle) else find_bundle)(bundle)
+            if is_address(bundle):
+                parse_address(bundle)
+            else:
+                find_bundle(bundle, shipped=True)
 
     @property
     def _bundles(self) -> list[Any]:

@@ -114,7 +114,13 @@ class Finetuned(Result):
             return Page((directory / "report.html").read_text(encoding="utf-8"))
 
     def export(
-        self, out: str | Path, *, examples: int = 0, force: bool = False, formats: Sequence[str] = FORMATS
+        self,
+        out: str | Path,
+        *,
+        examples: int = 0,
+        force: bool = False,
+        formats: Sequence[str] = FORMATS,
+        half: bool = False,
     ) -> Path:
         """Write the network as a bundle's next version, if its engines agree.
 
@@ -123,6 +129,7 @@ class Finetuned(Result):
             examples: held-out pictures to ship in the bundle for the demo.
             force: write it even if its engines disagree.
             formats: files of the bundle, see ``toolkit.finetune``.
+            half: round the weights to half precision, see ``toolkit.finetune``.
 
         Returns:
             The version's folder, ``saved_models/NAME/1``. The result's ``"bundle"`` and ``"metrics"`` tell of it, too.
@@ -134,11 +141,11 @@ class Finetuned(Result):
         from toolkit.workflows import ExportOptions
         from toolkit.workflows.steps import require_writable
 
-        chosen = ExportOptions(Path(out), examples, force, tuple(formats))
+        chosen = ExportOptions(Path(out), examples, force, tuple(formats), half)
         require_writable(chosen.directory)
         with bars_for_people():
             self.update(self._fitted.deliver(chosen))
-        self.options |= {"out": out, "examples": examples, "force": force, "formats": formats}
+        self.options |= {"out": out, "examples": examples, "force": force, "formats": formats, "half": half}
         assert self.place is not None
         write_options(self.place, self.command, self.options)
         return Path(self["bundle"])
@@ -178,13 +185,19 @@ class Trained(Result):
         return Page((Path(self["run"]) / "report.html").read_text(encoding="utf-8"))
 
     def export(
-        self, out: str | Path, *, examples: int = 0, force: bool = False, formats: Sequence[str] = FORMATS
+        self,
+        out: str | Path,
+        *,
+        examples: int = 0,
+        force: bool = False,
+        formats: Sequence[str] = FORMATS,
+        half: bool = False,
     ) -> Path:
         """Write the network as a bundle's next version, see ``Finetuned.export``."""
         from toolkit.api.shown import bars_for_people
         from toolkit.workflows import ExportOptions, TrainOptions, train_folder
 
-        chosen = ExportOptions(Path(out), examples, force, tuple(formats))
+        chosen = ExportOptions(Path(out), examples, force, tuple(formats), half)
         with bars_for_people():
             self.update(train_folder(out=self["run"], options=TrainOptions(resume=True), export=chosen))
         return Path(self["bundle"])
@@ -211,7 +224,7 @@ class Trained(Result):
         found["split_folders"] = noted.source.named_splits
         if exported := noted.export_options():
             found |= {"export": exported.directory, "examples": exported.num_examples}
-            found |= {"force": exported.force, "formats": exported.formats}
+            found |= {"force": exported.force, "formats": exported.formats, "half": exported.half}
         return found
 
     def _lines(self) -> list[str]:

@@ -34,6 +34,7 @@ def train(
     examples: int = 0,
     force: bool = False,
     formats: Sequence[str] = FORMATS,
+    half: bool = False,
     skip_bad: bool = False,
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
@@ -62,6 +63,7 @@ def train(
         examples: held-out pictures to ship in the bundle for the demo.
         force: write the bundle even if its engines disagree.
         formats: files of the bundle, see ``toolkit.finetune``.
+        half: round the weights to half precision, see ``toolkit.finetune``.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         split_folders: see ``toolkit.finetune``.
         join_classes: see ``toolkit.finetune``.
@@ -98,7 +100,7 @@ def train(
                 callbacks=tuple(callbacks),
                 hosts=hosts,
             ),
-            export=None if export is None else ExportOptions(Path(export), examples, force, tuple(formats)),
+            export=None if export is None else ExportOptions(Path(export), examples, force, tuple(formats), half),
             epoch_report=on_epoch,
         )
     )

@@ -46,6 +46,7 @@ def finetune(
     examples: int = 0,
     force: bool = False,
     formats: Sequence[str] = FORMATS,
+    half: bool = False,
     skip_bad: bool = False,
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
@@ -85,6 +86,7 @@ def finetune(
         examples: held-out pictures to ship in the bundle for the demo.
         force: write the bundle even if its engines disagree.
         formats: files of the bundle: the SavedModel always, ``"litert"``, and quantized ones by their method.
+        half: round the weights to half precision, which halves the bundle; it computes in float32 as before.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         split_folders: folders by the splits that they are, or ``"none"``; by default their names tell.
         join_classes: make one class of those whose names differ in case, blanks or Unicode form only.
@@ -132,7 +134,7 @@ def finetune(
         preprocessing=read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing,
         curve=out is None,
     )
-    export = None if out is None else ExportOptions(Path(out), examples, force, tuple(formats))
+    export = None if out is None else ExportOptions(Path(out), examples, force, tuple(formats), half)
     fit = _journey(names, max_ms, max_mb)
     source = source_of(data, split_folders, join_classes)
     fitted = fit(source, weights=weights, export=export, options=options, on_epoch=on_epoch)

@@ -33,6 +33,7 @@ from toolkit.bundle.manifest import (
     LABELS,
     MANIFEST,
     NOVELTY_FILE,
+    OLDER_PICTURES,
     PICTURES,
     SAVED_MODEL,
     SCHEMA_VERSION,
@@ -63,6 +64,7 @@ from toolkit.bundle.pictures import (
     write_pictures,
 )
 from toolkit.bundle.versions import (
+    SHIPPED,
     complete_versions,
     find_bundle,
     list_bundles,
@@ -70,6 +72,7 @@ from toolkit.bundle.versions import (
     next_version,
     publish,
     require_bundles,
+    shipped_bundle,
     staging_dir,
 )
 
@@ -84,9 +87,11 @@ __all__ = [
     "LABELS",
     "MANIFEST",
     "NOVELTY_FILE",
+    "OLDER_PICTURES",
     "PICTURES",
     "SAVED_MODEL",
     "SCHEMA_VERSION",
+    "SHIPPED",
     "STABLE",
     "TRAFFIC",
     "VERSION_LABELS",
@@ -129,6 +134,7 @@ __all__ = [
     "set_recommended",
     "sha256_of",
     "share_traffic",
+    "shipped_bundle",
     "staging_dir",
     "verify_files",
     "write_examples",

@@ -6,14 +6,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.bundle.manifest import EXAMPLE_LABELS, EXAMPLES, PICTURES, Manifest, sha256_of, verify_files
+from toolkit.bundle.manifest import (
+    EXAMPLE_LABELS,
+    EXAMPLES,
+    OLDER_PICTURES,
+    PICTURES,
+    Manifest,
+    sha256_of,
+    verify_files,
+)
+from toolkit.lazy import lazy_module
 from toolkit.machine import num_threads
 from toolkit.progress import step
+
+np = lazy_module("numpy")
 
 #: Digests of the pictures that a bundle was made with, by subset: those that taught it, those that chose among its
 #: settings, and those that it was measured on.
 Pictures = Mapping[str, frozenset[str]]
 _CHUNK = 64  # files per task
+#: Hex digits that a digest keeps: among 60,000 known pictures another one is taken for one of them once in 18 million.
+_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -59,11 +72,16 @@ def write_examples(version_dir: Path, examples: Sequence[Example]) -> None:
 
 
 def write_pictures(version_dir: Path, pictures: Mapping[str, Iterable[str]]) -> None:
-    """Note the digests of the pictures a bundle was made with by subset, see ``picture_digests``."""
-    import json
+    """Note the digests of the pictures a bundle was made with by subset, see ``picture_digests``.
 
-    subsets = {subset: sorted(pictures.get(subset, ())) for subset in ("train", "val", "test")}
-    (version_dir / PICTURES).write_text(json.dumps(subsets) + "\n", encoding="utf-8")
+    In order, their differences are small numbers: byte by byte they take 3.3 bytes a picture of 60,000, for 20 as text.
+    """
+    subsets = {}
+    for subset in ("train", "val", "test"):
+        numbers = np.array(sorted({int(digest, 16) for digest in pictures.get(subset, ())}), "<u8")
+        differences = np.diff(numbers, prepend=np.zeros(1, "<u8"))
+        subsets[subset] = np.ascontiguousarray(differences.view(np.uint8).reshape(-1, 8).T)
+    np.savez_compressed(version_dir / PICTURES, **subsets)
 
 
 def read_pictures(version_dir: Path, manifest: Manifest) -> Pictures | None:
@@ -74,11 +92,16 @@ def read_pictures(version_dir: Path, manifest: Manifest) -> Pictures | None:
     """
     import json
 
+    if OLDER_PICTURES in manifest.files:
+        verify_files(version_dir, manifest, (OLDER_PICTURES,))
+        older = json.loads((version_dir / OLDER_PICTURES).read_bytes())
+        return {subset: frozenset(digest[:_DIGITS] for digest in digests) for subset, digests in older.items()}
     if PICTURES not in manifest.files:
         return None
     verify_files(version_dir, manifest, (PICTURES,))
-    subsets = json.loads((version_dir / PICTURES).read_bytes())
-    return {subset: frozenset(digests) for subset, digests in subsets.items()}
+    with np.load(version_dir / PICTURES) as subsets:
+        numbers = {name: np.ascontiguousarray(own.T).view("<u8")[:, 0].cumsum() for name, own in subsets.items()}
+    return {name: frozenset(f"{number:0{_DIGITS}x}" for number in own.tolist()) for name, own in numbers.items()}
 
 
 def join_pictures(pictures: Sequence[Pictures | None]) -> Pictures | None:
@@ -94,11 +117,11 @@ def join_pictures(pictures: Sequence[Pictures | None]) -> Pictures | None:
 
 
 def picture_digests(paths: Sequence[str | Path]) -> list[str]:
-    """Compute the first 16 hex digits of the sha256 of each file, by which a picture is known again."""
+    """Compute the first hex digits of the sha256 of each file, by which a picture is known again."""
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     digests: list[str] = []
     with step("recognising pictures", len(paths)) as told, ThreadPoolExecutor(num_threads()) as pool:
-        for found in pool.map(lambda chunk: [sha256_of(Path(path))[:16] for path in chunk], chunks):
+        for found in pool.map(lambda chunk: [sha256_of(Path(path))[:_DIGITS] for path in chunk], chunks):
             digests += found
             told(len(digests))
     return digests

@@ -11,20 +11,37 @@ from toolkit.errors import UserError, WriteError
 from toolkit.files import remove_abandoned, staging_path, writing
 
 _STAGING = ".staging-"
+#: Names of the bundles that come with the project.
+SHIPPED = ("lenet5-mnist", "resnet20-cifar10")
 
 
-def find_bundle(path: str | os.PathLike[str]) -> Path:
+def shipped_bundle(name: str | os.PathLike[str]) -> Path | None:
+    """Find a bundle that comes with the project, in a checkout or where it is installed; None for any other name."""
+    if os.fspath(name) not in SHIPPED:
+        return None
+    package = Path(__file__).parents[1]
+    found = [root / "saved_models" / name for root in (package, package.parent)]
+    return next((directory for directory in found if complete_versions(directory)), None)
+
+
+def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
     """Find the version directory that ``path`` means: itself, or the highest complete version below it.
+
+    With ``shipped``, the name of a bundle that comes with the project means that one where nothing else is at ``path``:
+    for whoever reads it only.
 
     Raises:
         UserError: nothing there that holds a manifest.
     """
     path = Path(path)
+    if shipped and not path.exists():
+        path = shipped_bundle(path) or path
     if not path.exists():
         if path.parts[:1] == ("hf:",):  # of two slashes, a path has kept one
             address = f"hf://{'/'.join(path.parts[1:])}"
             raise UserError(f"{address}: an address; `toolkit pull {address} saved_models/NAME` brings the bundle here")
-        raise UserError(f"{path}: no such bundle")
+        known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else ""
+        raise UserError(f"{path}: no such bundle{known}")
     if (path / MANIFEST).is_file():
         return path
     versions = complete_versions(path)

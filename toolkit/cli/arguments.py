@@ -87,6 +87,8 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
         const=("savedmodel", "litert"),
         help="write no int8 file, which takes the most time",
     )
+    halved = "round the weights to half precision, which halves the bundle; it computes in float32 as before"
+    parser.add_argument("--half", action="store_true", help=halved)
 
 
 def add_skip_bad(parser: argparse.ArgumentParser) -> None:

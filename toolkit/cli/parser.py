@@ -99,8 +99,8 @@ def _add_networks(commands) -> None:
     convert.add_argument("--model", required=True, metavar="M", help="the network the weights are for")
     convert.add_argument("--deepen", metavar="M", help="write them for this deeper network, which answers the same")
 
-    parser = _command(commands, "samples", "write bundled real pictures as an image folder")
-    parser.add_argument("name", metavar="NAME", help="{samples}: 1,797 handwritten digits")
+    parser = _command(commands, "samples", "write bundled real pictures into a folder")
+    parser.add_argument("name", metavar="NAME", help="{samples}: 1,797 handwritten digits, or a few photographs")
     parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
 
     parser = _command(commands, "check", "examine a folder of pictures: corrupt, duplicate, leaking, imbalanced")

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from toolkit.bundle import find_bundle, read_manifest
+from toolkit.bundle import find_bundle, read_manifest, shipped_bundle
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.explain.explainer import Explainer
@@ -52,9 +52,9 @@ def open_explainer(
         with step(f"opening {name}"):
             model = open_network(name, preprocessing=preprocessing)
         return Explainer(model, preprocessing_of(model), names)
-    if not Path(name).exists():
+    if not Path(name).exists() and not shipped_bundle(name):
         raise UserError(f"{name}: no such bundle, file or network (`toolkit models` lists networks)")
-    version_dir = find_bundle(name)
+    version_dir = find_bundle(name, shipped=True)
     manifest = read_manifest(version_dir)
     file, _ = network_in(version_dir)
     with step(f"opening {file}"):

@@ -53,7 +53,14 @@ from toolkit.factory import save_network
 from toolkit.lazy import keras
 from toolkit.machine import processor
 from toolkit.metrics import rejection_curve, top_k_accuracy
-from toolkit.network import as_classifier, as_float32, feature_tensor, split_rescaling, weights_digest
+from toolkit.network import (
+    as_classifier,
+    as_float32,
+    feature_tensor,
+    rounded_to_half,
+    split_rescaling,
+    weights_digest,
+)
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
 from toolkit.transfer.heads.novelty import CONFIDENCE, REFUSED, Novelty
@@ -98,6 +105,7 @@ class BundleOptions:
             nothing could be measured.
         licence: of the published weights that training began with, for the manifest.
         force: write the bundle even if its engines disagree, and every file; the manifest then says so.
+        half: round the weights to half precision and store them in it; everything else follows from the rounded ones.
     """
 
     calibration: Subset | None = None
@@ -120,6 +128,7 @@ class BundleOptions:
     out_of_fold: Mapping[str, float] | None = None
     licence: str = ""
     force: bool = False
+    half: bool = False
 
 
 def export_bundle(
@@ -293,10 +302,13 @@ def draft_bundle(
     model = as_float32(as_classifier(model))
     _require_match(model, labels, preprocessing)
     model, preprocessing = split_rescaling(model, preprocessing)
+    reference = options.reference
+    if options.half:
+        model = rounded_to_half(model)
+        given, seen, reference = model, preprocessing, None  # what it answered before is another network's
     directory = Path(directory)
     with next_version(directory) as staging:
         pictures = options.pictures or HeldOutPictures(options.evaluation, preprocessing)
-        reference = options.reference
         if reference is None:
             reference = pictures.answers(KerasEngine(given, seen), "classifying held-out pictures")
         place = one_line(str(directory))
@@ -350,12 +362,12 @@ def _write_forms(
         shutil.copyfile(file, staging / place)
     if KERAS_FILE not in options.copied:
         with step("writing the SavedModel"):
-            write_saved_model(model, staging, labels=labels, preprocessing=preprocessing)
+            write_saved_model(model, staging, labels=labels, preprocessing=preprocessing, half=options.half)
             write_warmup(staging, preprocessing)
             # The network alone: an optimizer's state would double the file, and ours could not be opened elsewhere.
             network = keras.Model(model.inputs, model.outputs[0], name=model.name)
             network.preprocessing = preprocessing
-            save_network(network, staging / KERAS_FILE)
+            save_network(network, staging / KERAS_FILE, half=options.half)
     if options.novelty is not None:
         options.novelty.write(staging / NOVELTY_FILE)
     files: dict[str, bytes] = dict(options.files)

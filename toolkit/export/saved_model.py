@@ -1,7 +1,7 @@
 """The SavedModel part of a bundle: three signatures, labels as an asset, warm-up requests."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from toolkit.bundle import LABELS, WARMUP
 from toolkit.data.pixels import graph
 from toolkit.files import plain_path
 from toolkit.lazy import keras
-from toolkit.network import answers_novelty, feature_tensor
+from toolkit.network import answers_novelty, feature_tensor, in_half
 from toolkit.spec import Preprocessing
 
 #: Labels in an answer at most.
@@ -21,7 +21,12 @@ TOP_K = 5
 
 
 def write_saved_model(
-    model: "keras.Model", directory: Path, *, labels: tuple[str, ...], preprocessing: Preprocessing
+    model: "keras.Model",
+    directory: Path,
+    *,
+    labels: tuple[str, ...],
+    preprocessing: Preprocessing,
+    half: bool = False,
 ) -> None:
     """Write ``model`` as a SavedModel that decodes, preprocesses, and answers with labels.
 
@@ -33,17 +38,23 @@ def write_saved_model(
 
     TIFF, AVIF and HEIC, which the host decodes, are an error in it that names the formats it reads.
 
-    The model is in float32, and the directory holds no SavedModel yet.
+    The model is in float32, and the directory holds no SavedModel yet. With ``half``, weights that half precision holds
+    exactly are stored in it; it computes in float32 all the same.
     """
-    run = runner(model, preprocessing)
+    weights = [variable.value for variable in model.variables]
+    if half:
+        weights = [tf.Variable(in_half(value.numpy()), trainable=False) for value in weights]
+    pixels_spec = tf.TensorSpec([None, *preprocessing.size, 3], tf.uint8)
+    # Functions of their own, so that each is traced and written once for all signatures that call it.
+    network = runner(model, preprocessing, weights if half else None)
+    run = tf.function(network, input_signature=[pixels_spec], autograph=False)
 
-    # A function of its own, so that it is traced once for the two signatures that start from bytes.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def decode(image_bytes):
         return tf.map_fn(
             lambda data: graph.decode_pixels(data, preprocessing),
             image_bytes,
-            fn_output_signature=tf.TensorSpec([*preprocessing.size, 3], tf.uint8),
+            fn_output_signature=tf.TensorSpec(pixels_spec.shape[1:], tf.uint8),
         )
 
     def classify(pixels):
@@ -57,21 +68,35 @@ def write_saved_model(
         features=lambda image_bytes: run(decode(image_bytes))["features"],
     )
     module = tf.Module()
-    module.tracked_variables = [variable.value for variable in model.variables]
+    module.tracked_variables = weights
     save_signatures(module, directory, answers, labels=labels, size=preprocessing.size)
 
 
-def runner(model: "keras.Model", preprocessing: Preprocessing) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def runner(
+    model: "keras.Model", preprocessing: Preprocessing, weights: Sequence[tf.Variable] | None = None
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Make the function from uint8 pixels [N, height, width, 3] to ``logits`` [N, C] and ``features`` [N, D].
 
-    And to ``novelty`` [N, 1] where the network answers it.
+    And to ``novelty`` [N, 1] where the network answers it. ``weights``, of any precision, stand for the network's own.
     """
     classifier = keras.Model(model.input, model.outputs[0])
     outputs = {"logits": model.outputs[0], "features": feature_tensor(classifier)}
     if answers_novelty(model):
         outputs["novelty"] = model.outputs[1]
     with_features = keras.Model(model.input, outputs)
-    return lambda pixels: with_features(graph.normalize(pixels, preprocessing), training=False)
+    if weights is None:
+        return lambda pixels: with_features(graph.normalize(pixels, preprocessing), training=False)
+    stored = {id(own): weight for own, weight in zip(model.variables, weights, strict=True)}
+
+    def run(pixels):
+        trainable, others = (
+            [tf.cast(stored[id(own)], own.dtype) for own in part]
+            for part in (with_features.trainable_variables, with_features.non_trainable_variables)
+        )
+        inputs = graph.normalize(pixels, preprocessing)
+        return with_features.stateless_call(trainable, others, inputs, training=False)[0]
+
+    return run
 
 
 @dataclass(frozen=True)

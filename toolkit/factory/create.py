@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.bundle import SHIPPED, shipped_bundle
 from toolkit.catalogue import model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.factory.fill import fill
@@ -123,6 +124,8 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     if isinstance(weights, str) and weights in info.weights:
         return info.weights[weights]
     path = Path(weights)
+    if not path.exists():
+        path = shipped_bundle(path) or path
     if path.is_dir():
         network_in(path)
         return path
@@ -133,9 +136,11 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     if not isinstance(weights, str) or path.suffix or path.parent != Path():
         raise UserError(f"no weights file at {path}")
     tags = ", ".join(sorted(info.weights)) or "none"
+    shipped = [name for name in SHIPPED if name.startswith(f"{info.name}-")]
+    own = f"; the project's own: {', '.join(shipped)}" if shipped else ""
     note = f" ({info.weights_note})" if info.weights_note else ""
     raise UserError(
-        f"unknown weights {weights!r} for {info.name}; tags: {tags}{note}; or give the path of a weights file"
+        f"unknown weights {weights!r} for {info.name}; tags: {tags}{note}{own}; or give the path of a weights file"
     )
 
 

@@ -10,6 +10,7 @@ from toolkit.errors import UserError
 from toolkit.factory.source import METADATA_KEY
 from toolkit.files import replacing
 from toolkit.lazy import keras
+from toolkit.network import save_in_half
 from toolkit.spec import Preprocessing
 from toolkit.weights.readers.keras_file import NOTE
 
@@ -39,15 +40,19 @@ def save_weights(model: "keras.Model", path: str | os.PathLike[str], *, variant:
     return path
 
 
-def save_network(model: "keras.Model", path: str | os.PathLike[str]) -> None:
+def save_network(model: "keras.Model", path: str | os.PathLike[str], *, half: bool = False) -> None:
     """Write a whole model as a ``.keras`` file that tells its preprocessing, in an entry which Keras passes over.
 
     Args:
         model: any ``keras.Model``; ``preprocessing_of`` it is written beside.
         path: ends in ``.keras``.
+        half: store weights in half precision where that holds them exactly, see ``toolkit.network.half``.
     """
     with replacing(path) as partial:
-        model.save(partial)
+        if half:
+            save_in_half(model, partial)
+        else:
+            model.save(partial)
         with zipfile.ZipFile(partial, "a") as archive:
             archive.writestr(zipfile.ZipInfo(NOTE), _note(model))  # of 1980: the same network, the same entry
 

@@ -39,7 +39,7 @@ def benchmark_bundle(bundle: str | Path, *, batch_sizes: Sequence[int] = BATCH_S
         "top1_delta"}``; ``top1_delta`` is the change of top-1 against float measured at export, a fraction, 0 for float
         engines and ``None`` where it was not measured.
     """
-    version_dir = find_bundle(bundle)
+    version_dir = find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     verify_files(version_dir, manifest)
     engines: dict[str, Engine] = {}
@@ -87,7 +87,7 @@ def verify_bundle(bundle: str | Path, images: Sequence[str | Path]) -> dict[str,
     Raises:
         UserError: not a bundle, or a picture that an engine or the byte signature cannot read.
     """
-    version_dir = find_bundle(bundle)
+    version_dir = find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     pixels = load_pixels(images, manifest.preprocessing)  # before minutes of loading networks
     verify_files(version_dir, manifest)
@@ -134,7 +134,7 @@ def verify_version(bundle: str | Path) -> dict[str, Any]:
     """
     from toolkit.export.parity import FLOAT_TOLERANCE, noise  # which brings all that writes bundles
 
-    version_dir = find_bundle(bundle)
+    version_dir = find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     report: dict[str, Any] = {"bundle": str(version_dir), "files": 0, "pictures": 0, "rows": [], "objections": []}
     for name in track(tuple(manifest.files), "comparing files with their checksums"):

@@ -23,7 +23,7 @@ def answer_examples(bundle: str | Path, engine: str = "auto") -> dict[str, Any]:
     Raises:
         UserError: the bundle brings none, or cannot be opened.
     """
-    version_dir = find_bundle(bundle)
+    version_dir = find_bundle(bundle, shipped=True)
     examples = read_examples(version_dir)
     if not examples:
         raise UserError(f"{version_dir}: brings no example pictures; export it with --examples N")

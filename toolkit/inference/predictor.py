@@ -411,7 +411,7 @@ class Predictor:
 
 
 def _located(bundle: str | os.PathLike[str]) -> Path:
-    return fetch_bundle(os.fspath(bundle)) if is_address(bundle) else find_bundle(bundle)
+    return fetch_bundle(os.fspath(bundle)) if is_address(bundle) else find_bundle(bundle, shipped=True)
 
 
 def _require_choice_of_crops(version_dir: Path, manifest: Manifest, crops: int, scales: Sequence[int]) -> None:

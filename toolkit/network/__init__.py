@@ -22,6 +22,7 @@ from toolkit.network.graph import (
     sources,
     weights_digest,
 )
+from toolkit.network.half import in_half, rounded_to_half, save_in_half
 from toolkit.network.stages import name_stages, stage_of
 
 __all__ = [
@@ -36,11 +37,14 @@ __all__ = [
     "feature_tensor",
     "flatten",
     "head_of",
+    "in_half",
     "inputs_of",
     "load_network",
     "name_stages",
     "origin",
     "probabilities_of",
+    "rounded_to_half",
+    "save_in_half",
     "shrinks",
     "sources",
     "split_rescaling",

@@ -16,6 +16,7 @@ from toolkit.bundle import (
     EXAMPLES,
     FLOAT_LITERT,
     KERAS_FILE,
+    OLDER_PICTURES,
     PICTURES,
     SAVED_MODEL,
     Manifest,
@@ -59,7 +60,7 @@ COMPRESSION_METHODS = (
 NUM_REPORTED = 2000
 #: Files that a version takes over from the one it was made of, where that has them: pictures for the demo with their
 #: true labels, and which pictures taught the network.
-_CARRIED = (EXAMPLES, EXAMPLE_LABELS, PICTURES)
+_CARRIED = (EXAMPLES, EXAMPLE_LABELS, PICTURES, OLDER_PICTURES)
 #: Beginnings of the places of a network's forms in float.
 _FLOAT_FORMS = (*SAVED_MODEL, KERAS_FILE, FLOAT_LITERT)
 

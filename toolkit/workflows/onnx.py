@@ -57,7 +57,7 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     from toolkit.engines.onnx_graph import OPSET, to_onnx
     from toolkit.engines.runtimes import KerasEngine
 
-    version_dir = find_bundle(bundle)
+    version_dir = find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     preprocessing = manifest.preprocessing
     model = load_network(require_network(version_dir, manifest))

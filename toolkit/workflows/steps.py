@@ -40,12 +40,14 @@ class ExportOptions:
             a bundle is passed on, and the pictures may be private.
         force: write it even if its engines disagree.
         formats: of ``FORMATS``, what to write. Without LiteRT files only TensorFlow runs the bundle.
+        half: round the weights to half precision, which halves the SavedModel and the Keras file.
     """
 
     directory: Path
     num_examples: int = 0
     force: bool = False
     formats: tuple[str, ...] = ("savedmodel", "litert", "int8")
+    half: bool = False
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -118,6 +120,7 @@ def import_network(
         num_examples=export.num_examples,
         out_of_fold={},
         force=export.force,
+        half=export.half,
     )
     path = export_bundle(
         model, export.directory, labels=names, preprocessing=preprocessing_of(model), **dict(vars(options))
@@ -217,7 +220,8 @@ def export_held_out(
         options["out_of_fold"] = {key: value for key, value in (out_of_fold or {}).items() if key in shown}
     options.setdefault("litert", "litert" in export.formats)
     options.setdefault("methods", tuple(method for method in METHODS if method in export.formats))
-    chosen = BundleOptions(split.train, subset, num_examples=export.num_examples, force=export.force, **options)
+    options |= {"num_examples": export.num_examples, "force": export.force, "half": export.half}
+    chosen = BundleOptions(split.train, subset, **options)
     with draft_bundle(model, export.directory, folder.class_names, preprocessing, chosen) as draft:
         subsets = {"train": split.train, "val": split.val, "test": split.test}
         write_pictures(draft.path, {subset: picture_digests(own.paths) for subset, own in subsets.items()})

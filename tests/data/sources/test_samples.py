@@ -3,11 +3,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 
 from toolkit.data.sources.samples import write_samples
 from toolkit.errors import UserError
@@ -22,6 +23,18 @@ def test_all_1797_digits_are_written_as_their_class_says(digits):
         pixels = np.asarray(Image.open(paths[index]))
         np.testing.assert_array_equal(pixels, np.rint(source.images[index] * 255 / 16))
     assert sorted(path.name for path in digits.iterdir()) == list("0123456789")
+
+
+def test_photographs_come_whole_with_their_sources(tmp_path):
+    num_written = write_samples("photographs", tmp_path / "photographs")
+    pictures = {path.name: path for path in (tmp_path / "photographs").glob("*.jpg")}
+    assert {"china.jpg", "flower.jpg"} <= set(pictures)
+    assert num_written == len(pictures)
+    assert pictures["china.jpg"].read_bytes() == Path(load_sample_images().filenames[0]).read_bytes()
+    for path in pictures.values():
+        Image.open(path).convert("RGB").load()
+    sources = (tmp_path / "photographs" / "SOURCES.txt").read_text().splitlines()
+    assert sorted(line.split(":")[0] for line in sources) == sorted(pictures)
 
 
 def test_empty_folder_is_filled_and_its_parents_are_made(tmp_path):
@@ -45,7 +58,7 @@ def test_folder_with_something_in_it_is_refused_and_untouched(tmp_path, content)
 
 
 def test_unknown_samples_are_named(tmp_path):
-    with pytest.raises(UserError, match="unknown samples 'letters'; known: digits"):
+    with pytest.raises(UserError, match="unknown samples 'letters'; known: digits, photographs"):
         write_samples("letters", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

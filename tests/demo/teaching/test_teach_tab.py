@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from gradio import EventData
 
+from toolkit.bundle import shipped_bundle
 from toolkit.catalogue import model_info
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
@@ -44,6 +45,15 @@ def ask(tab):
 
     ask.secret = secret
     return ask
+
+
+def test_networks_that_see_colour_come_before_grey_ones(tmp_path):
+    for name in ("lenet5-mnist", "resnet20-cifar10"):
+        (tmp_path / name).symlink_to(shipped_bundle(name))
+    school = School(Limits())
+    opened = Teaching(Classifier(tmp_path), school).ask({"do": "open", "secret": school.open("page")})
+    school.shut()
+    assert [network["name"] for network in opened["networks"]] == ["resnet20-cifar10/1", "lenet5-mnist/1"]
 
 
 def _when_over(ask):

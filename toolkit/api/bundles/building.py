@@ -161,6 +161,7 @@ def import_model(
     examples: int = 0,
     force: bool = False,
     formats: Sequence[str] = FORMATS,
+    half: bool = False,
     skip_bad: bool = False,
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
@@ -179,6 +180,7 @@ def import_model(
         examples: pictures to ship in the bundle for the demo.
         force: write the bundle even if its engines disagree.
         formats: files of the bundle, see ``toolkit.finetune``.
+        half: round the weights to half precision, see ``toolkit.finetune``.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         split_folders: see ``toolkit.finetune``.
         join_classes: see ``toolkit.finetune``.
@@ -191,7 +193,7 @@ def import_model(
     """
     from toolkit.workflows.steps import ExportOptions, import_network
 
-    chosen = ExportOptions(Path(out), examples, force, tuple(formats))
+    chosen = ExportOptions(Path(out), examples, force, tuple(formats), half)
     return Imported(
         import_network(
             Path(file),

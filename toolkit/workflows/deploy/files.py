@@ -51,7 +51,7 @@ def export_tf_serving(bundle: str | Path, directory: str | Path) -> dict[str, An
         UserError: not a numbered version of a bundle, it is damaged, or ``directory`` is not empty.
         WriteError: it cannot be written.
     """
-    version_dir, directory = find_bundle(bundle).resolve(), Path(directory)
+    version_dir, directory = find_bundle(bundle, shipped=True).resolve(), Path(directory)
     if not version_dir.name.isdecimal():
         raise UserError(f"{version_dir}: not a numbered version of a bundle; servers look for NAME/VERSION")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
