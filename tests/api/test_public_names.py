@@ -14,8 +14,8 @@ import toolkit
 CALLS = """
     answer_examples benchmark check compress convert_weights demo doctor download_weights ensemble evaluate explain
     export finetune gradcheck import_model list_bundles list_cache list_weights models predict promote_version
-    prune_bundles prune_cache pull push recommend_engine roll_back_version samples serve share_traffic train tune verify verify_cache
-    verify_version verify_weights
+    prune_bundles prune_cache pull push recommend_engine roll_back_version samples serve share_traffic train tune
+    verify verify_cache verify_version verify_weights
 """
 OTHERS = """
     AsyncClient Client ImageFolder Predictor Preprocessing Source UserError __version__ create_model list_models
