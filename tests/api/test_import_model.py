@@ -58,7 +58,8 @@ def test_pictures_calibrate_an_int8_file(theirs, make_folder, tmp_path):
     ("file", "labels", "message"),
     [
         ("gone.keras", "labels.txt", "gone.keras: no such file"),
-        ("model.onnx", "labels.txt", "expected a whole model that Keras saved"),
+        ("model.onnx", "labels.txt", "model.onnx: is no ONNX file, or is cut off"),
+        ("model.pt", "labels.txt", "model.pt: expected a .keras or .h5 file .* torch.onnx.export"),
         ("model.keras", "gone.txt", "gone.txt: no such file"),
         ("model.keras", "empty.txt", "expected class names, one a line"),
         ("model.keras", "two.txt", "the network has 3 outputs, but 2 labels were given"),
@@ -67,6 +68,7 @@ def test_pictures_calibrate_an_int8_file(theirs, make_folder, tmp_path):
 def test_mistakes_are_told(theirs, file, labels, message, tmp_path):
     home, _ = theirs
     (home / "model.onnx").write_bytes(b"onnx")
+    (home / "model.pt").write_bytes(b"PK")
     (home / "empty.txt").write_text("\n")
     (home / "two.txt").write_text("ant\nbee\n")
     with pytest.raises(UserError, match=message):

@@ -302,9 +302,9 @@ def _add_bundles(commands) -> None:
     add_export(parser)
     add_skip_bad(parser)
 
-    parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained with Keras")
+    parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained")
     parser.set_defaults(handler="import_model")
-    kinds = "a .keras or .h5 file of a whole model, such as Teachable Machine's keras_model.h5"
+    kinds = "a .keras or .h5 file of a whole model, an .onnx or .tflite file, or a SavedModel's folder"
     parser.add_argument("file", type=Path, metavar="FILE", help=kinds)
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     parser.add_argument("--labels", required=True, type=Path, metavar="FILE", help="class names in order, one a line")

@@ -89,20 +89,20 @@ def import_network(
     data: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
 ) -> dict[str, Any]:
-    """Make a bundle of a network that Keras saved, see ``toolkit.import_model``.
+    """Make a bundle of anyone's network, see ``toolkit.import_model``.
 
     Its accuracy is not noted: nobody knows which of the pictures taught it.
     """
     from toolkit.export import BundleOptions, export_bundle
-    from toolkit.factory import is_network_file, open_network, preprocessing_of, read_preprocessing
+    from toolkit.factory import KINDS, is_network_file, open_network, preprocessing_of, read_preprocessing
 
     require_writable(export.directory)
     if not file.exists():
         raise UserError(no_such_file(str(file)))
     if not is_network_file(file):
         raise UserError(
-            f"{file}: expected a whole model that Keras saved, .keras or .h5; ONNX and LiteRT files and SavedModels "
-            "hold no layers to write the other forms from, so save it with model.save('model.keras') where it was made"
+            f"{file}: expected {KINDS}; from torch: "
+            "torch.onnx.export(model.eval(), torch.zeros(1, 3, 224, 224), 'model.onnx')"
         )
     names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
     folder = None if data is None else scan(data, skip_bad, names)

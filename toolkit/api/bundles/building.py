@@ -164,11 +164,12 @@ def import_model(
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
 ) -> Imported:
-    """Make a bundle of a classifier that somebody else trained with Keras.
+    """Make a bundle of a classifier that somebody else trained, with Keras, torch or another framework.
 
     Args:
-        file: a ``.keras`` or ``.h5`` file of a whole model, such as Teachable Machine's ``keras_model.h5``. It may
-            answer logits, probabilities, or one sigmoid.
+        file: a ``.keras`` or ``.h5`` file of a whole model, an ``.onnx`` or ``.tflite`` file, or a SavedModel's folder,
+            such as Teachable Machine's. It may answer logits, probabilities, or one sigmoid. What is not Keras' is
+            built anew in Keras and compared with the file.
         out: the bundle, ``saved_models/NAME``.
         labels: class names in the order of the outputs: a file, one a line, numbered or not; or a list.
         preprocessing: what it was trained with, see ``toolkit.finetune``; by default as its layers tell.
