@@ -1,7 +1,7 @@
 """Networks that are in no table: opened from anyone's file, with a new classifier and their preprocessing.
 
-Keras' own applications and Teachable Machine's networks are known by the names of their layers, and so is what they were
-trained on; networks that scale their input themselves tell it; for others it must be given.
+Keras' own applications and Teachable Machine's networks are known by the names of their layers, and so is what they
+were trained on; networks that scale their input themselves tell it; for others it must be given.
 """
 
 import json
@@ -109,12 +109,17 @@ def open_network(
         network, seen = model, as_it_is
         model, found = split_rescaling(network, seen)
         if model is network:
-            seen = found = _looked_up(path, model, names).resized((height, width))
+            seen = found = as_it_is if _scales_itself(names) else _looked_up(path, model, names).resized(as_it_is.size)
     if graph is not None:
         pixels = np.random.default_rng(0).integers(0, 256, (_NUM_COMPARED, height, width, 3), np.uint8)
         check_answers(path, graph, normalize(pixels, seen))
     model.preprocessing = found
     return model
+
+
+def _scales_itself(names: Collection[str]) -> bool:
+    """Tell by the names in a file that it had a layer of Keras which scales the input; converters fold it away."""
+    return any(re.fullmatch(r"(rescaling|normalization)(_\d+)?", name) for name in names)
 
 
 def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Preprocessing:

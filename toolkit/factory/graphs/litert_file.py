@@ -103,7 +103,7 @@ class _Tensor:
         if array.size != math.prod(self.shape):
             raise UnreadableError(f"reads {self.name!r} of {self.shape}, which is not whole")
         array = array.reshape(self.shape)
-        if self.scale is None or self.kind not in ("int8", "uint8", "int16", "int32"):
+        if self.scale is None or self.kind not in ("int8", "uint8", "int16", "int32", "int64"):
             return array.astype(np.float32) if self.kind == "float16" else array
         along = [1] * array.ndim
         if self.scale.size > 1:

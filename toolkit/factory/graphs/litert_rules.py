@@ -307,7 +307,7 @@ def _local_response(builder: Builder, operator: Operator) -> Value:
 
 _MAX_CHANNELS = 1 << 16
 
-#: By the operator's name in the schema: ``rule(builder, operator)`` makes its value, or those of one that answers several.
+#: By the operator's name in the schema: ``rule(builder, operator)`` makes its value, or several.
 RULES: dict[str, Rule] = {
     "ADD": _arithmetic("add"),
     "ADD_N": _sum,
