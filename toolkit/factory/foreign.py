@@ -125,7 +125,9 @@ def _scales_itself(names: Collection[str]) -> bool:
 def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Preprocessing:
     """The preprocessing of a network that the names of its layers, or ``others`` of its file, tell."""
     given = {layer.name for layer in model.layers}.union(others)
-    names = given | {re.sub(r"_?\d+$", "", name) for name in given}  # as Keras and Teachable Machine number them
+    # As Teachable Machine numbers them, and Keras once more.
+    once = {re.sub(r"_?\d+$", "", name) for name in given}
+    names = given | once | {re.sub(r"_?\d+$", "", name) for name in once}
     if len(model.operations) == len(model.layers):  # operations at its input may prepare pictures themselves
         for layer, preprocessing in _APPLICATIONS:
             if layer in names:

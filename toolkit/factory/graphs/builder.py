@@ -63,7 +63,7 @@ class Builder:
             sides = "×".join(str(size) for size in output.shape[1:]) or "nothing"
             raise UnreadableError(f"answers {sides} a picture, and a classifier answers one number for each class")
         answers = self.vectors(self.reshaped(output, (0, math.prod(output.shape[1:]))))
-        return keras.Model(self._inputs, answers, name=_plain_name(name) or "network")
+        return keras.Model(self._inputs[0], answers, name=_plain_name(name) or "network")
 
     # Axes
 
@@ -348,16 +348,19 @@ class Builder:
         found = self.layer(f"{kind}Pooling2D", maps, size, strides=strides, padding=padding)
         return Value(found, self.map_axes, nonnegative=value.nonnegative)
 
-    def reduced(self, value: Value, kind: str, axes: Sequence[int], *, keep: bool) -> Value:
+    def reduced(self, value: Value, kind: str, over: Sequence[int], *, keep: bool) -> Value:
         """Reduce maps over height and width: ``kind`` is ``"Max"`` or ``"Average"``."""
-        chosen = sorted(axis % value.rank for axis in axes)
-        if value.rank != 4 or chosen != sorted(self.map_axes[1:3]):
-            if [value.shape[axis] for axis in chosen] == [1] * len(chosen) and 0 not in chosen:
-                kept = [1 if axis in chosen else size for axis, size in enumerate(value.shape)]
-                left = [size for axis, size in enumerate(value.shape) if axis not in chosen]
-                return self.reshaped(value, kept if keep else left)
-            raise UnreadableError(f"reduces axes {[*axes]} of {value.rank}, other than height and width of maps")
-        return self._global(self.maps(value), f"Global{kind}", keep=keep, nonnegative=value.nonnegative)
+        chosen = sorted(axis % value.rank for axis in over)
+        if value.rank == 4 and len(chosen) == 2 and 0 not in chosen:
+            (channels,) = {1, 2, 3}.difference(chosen)
+            axes = (0, chosen[0], chosen[1], channels)
+            found = self._global(self.arranged(value, axes), f"Global{kind}", keep=keep, nonnegative=value.nonnegative)
+            return replace(found, axes=axes) if keep else found
+        if [value.shape[axis] for axis in chosen] == [1] * len(chosen) and 0 not in chosen:
+            kept = [1 if axis in chosen else size for axis, size in enumerate(value.shape)]
+            left = [size for axis, size in enumerate(value.shape) if axis not in chosen]
+            return self.reshaped(value, kept if keep else left)
+        raise UnreadableError(f"reduces axes {[*over]} of {value.rank}, other than height and width of maps")
 
     def merged(self, kind: str, values: Sequence[Value]) -> Value:
         """Add, subtract, multiply values, or take the larger or smaller of them."""

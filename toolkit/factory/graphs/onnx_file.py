@@ -23,7 +23,7 @@ OLDEST_OPSET = 7
 _INSTALL = "pip install 'toolkit[onnx]'"
 #: Operators that are reckoned out where all they are given stands in the file, as sizes of maps do.
 _FOLDED = {
-    *("Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Equal", "Expand"),
+    *("Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand"),
     *("Flatten", "Floor", "Gather", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceProd", "Reshape"),
     *("Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
 }
@@ -263,6 +263,12 @@ class _Reader:
         kind = f"{domain}.{node.op_type}" if domain else node.op_type
         if kind in _FOLDED and not any(isinstance(each, Value) for each in inputs):
             return dict(zip(node.output, [self._folded(node, inputs)], strict=True))
+        if kind == "DequantizeLinear" and not isinstance(inputs[0], Value):
+            return {
+                node.output[0]: _dequantized(
+                    inputs, next((each.i for each in node.attribute if each.name == "axis"), 1)
+                )
+            }
         if kind == "Shape":
             return {node.output[0]: self._shape(node, inputs[0])}
         if kind in _NO_PROBABILITIES:
@@ -323,6 +329,14 @@ class _Reader:
         # torch repeats a block's name in the names of what is in it.
         kept = [part for part, inner in zip(parts, [*parts[1:], ""], strict=True) if not inner.startswith(f"{part}.")]
         return "_".join(kept)
+
+
+def _dequantized(inputs: list[Any], axis: int) -> "np.ndarray":
+    """The numbers that rounded weights stand for."""
+    array, scale, *rest = inputs
+    zero = rest[0] if rest and rest[0] is not None else np.zeros_like(scale)
+    along = [-1 if place == axis % array.ndim else 1 for place in range(array.ndim)] if scale.size > 1 else ()
+    return (array.astype(np.float32) - zero.reshape(along).astype(np.float32)) * scale.reshape(along)
 
 
 def _session(path: Path, given: Any, output: str, axes: tuple[int, ...], batch: int) -> Callable[..., "np.ndarray"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.graph_file import GraphFile
-from toolkit.lazy import lazy_module
+from toolkit.lazy import keras, lazy_module
 from toolkit.progress import step
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def check_answers(path: Path, file: GraphFile, inputs: "np.ndarray") -> float:
             theirs = file.answers(inputs)
         except Exception as error:  # each runtime has exceptions of its own
             raise UserError(f"{path}: {file.runtime} cannot run it ({first_line(error)})") from None
-        ours = np.asarray(file.network.predict(inputs, verbose=0, batch_size=len(inputs)))
+        ours = keras.ops.convert_to_numpy(file.network(inputs, training=False))
     if theirs.shape != ours.shape:
         raise UserError(f"{path}: {file.runtime} answers {theirs.shape[1:]}, and its network here {ours.shape[1:]}")
     differences = np.abs(ours - theirs).max(axis=1) / max(_LEAST, float(np.abs(theirs).max()))

@@ -115,7 +115,7 @@ def _signature(path: Path, graph: Any) -> tuple[str, str, str]:
     if given.dtype not in (types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_UINT8):
         kind = types_pb2.DataType.Name(given.dtype).removeprefix("DT_").lower()
         raise UserError(
-            f"{path}: signature {name!r} takes {kind}, and a picture's numbers are expected (float32, or uint8 pixels); "
+            f"{path}: signature {name!r} takes {kind}, and pictures are float32 or uint8; "
             "save the network without what decodes pictures"
         )
     return name, key, answer
