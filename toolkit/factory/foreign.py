@@ -82,7 +82,7 @@ def open_network(
     path = Path(path)
     if not path.exists():
         raise UserError(f"no network at {path}; give {KINDS}")
-    graph = open_graph(path, preprocessing and preprocessing.size) if is_graph(path) else None
+    graph = open_graph(path, None if preprocessing is None else preprocessing.size) if is_graph(path) else None
     if graph is None:
         read_tensors(path)  # a damaged file is found out where it can do no harm
         given, names = load_network(path), frozenset[str]()

@@ -223,7 +223,7 @@ class Builder:
         if (factors == 1).all() and (offsets == 0).all():
             return value
         kind, again = value.made_by or ("", None)
-        if kind == _LINEAR:  # a bias is often an operation of its own
+        if kind == _LINEAR and again is not None:  # a bias is often an operation of its own
             return again(factors, offsets)
         if factors.size == offsets.size == 1:
             return self.each(value, "Rescaling", float(factors), float(offsets))

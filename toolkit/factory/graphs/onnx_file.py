@@ -285,7 +285,7 @@ class _Reader:
         found = rules[kind](self._builder, asked)
         return dict(zip(node.output, found if isinstance(found, list) else [found], strict=False))
 
-    def _shape(self, node: Any, value: Value) -> "np.ndarray":
+    def _shape(self, node: Any, value: Any) -> "np.ndarray":
         bounds = {each.name: each.i for each in node.attribute}
         return np.array((self._batch, *value.shape[1:])[bounds.get("start", 0) : bounds.get("end")], np.int64)
 

@@ -111,7 +111,7 @@ def _signature(path: Path, graph: Any) -> tuple[str, str, str]:
                 f"{path}: signature {name!r} has {len(ends)} {what}s ({', '.join(sorted(ends)) or 'none'}), and a "
                 "classifier takes one picture and answers one vector; save it with one of each"
             )
-    (key, given), (answer, _) = *signature.inputs.items(), *signature.outputs.items()
+    ((key, given),), (answer,) = signature.inputs.items(), signature.outputs
     if given.dtype not in (types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_UINT8):
         kind = types_pb2.DataType.Name(given.dtype).removeprefix("DT_").lower()
         raise UserError(
