@@ -1,5 +1,8 @@
 """Somebody else's classifier, from the file that Keras saved, as a bundle."""
 
+import base64
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import toolkit
 from toolkit.bundle import read_manifest
 from toolkit.engines import FLOAT_ENGINES
 from toolkit.errors import UserError
+from toolkit.metrics import softmax
+from toolkit.spec import IMAGENET
 
 SIZE = (24, 24)
 
@@ -102,7 +107,8 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
     ("file", "labels", "message"),
     [
         ("gone.keras", "labels.txt", "gone.keras: no such file"),
-        ("model.onnx", "labels.txt", "expected a whole model that Keras saved"),
+        ("model.onnx", "labels.txt", "model.onnx: is no ONNX file, or is cut off"),
+        ("model.pt", "labels.txt", "model.pt: expected a .keras or .h5 file .* torch.onnx.export"),
         ("model.keras", "gone.txt", "gone.txt: no such file"),
         ("model.keras", "empty.txt", "expected class names, one a line"),
         ("model.keras", "two.txt", "the network has 3 outputs, but 2 labels were given"),
@@ -111,8 +117,60 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
 def test_mistakes_are_told(theirs, file, labels, message, tmp_path):
     home, _ = theirs
     (home / "model.onnx").write_bytes(b"onnx")
+    (home / "model.pt").write_bytes(b"PK")
     (home / "empty.txt").write_text("\n")
     (home / "two.txt").write_text("ant\nbee\n")
     with pytest.raises(UserError, match=message):
         toolkit.import_model(home / file, labels=home / labels, out=tmp_path / "saved_models" / "mine")
     assert not (tmp_path / "saved_models" / "mine").exists()
+
+
+@pytest.mark.slow
+def test_an_onnx_file_becomes_a_bundle_that_is_served_verified_and_compressed(make_folder, tmp_path):
+    """A network as torch writes it, channels first."""
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from starlette.testclient import TestClient
+
+    from toolkit.serving import create_app
+
+    rng = np.random.default_rng(0)
+    shapes = {"conv.weight": (8, 3, 3, 3), "conv.bias": (8,), "fc.weight": (2, 8), "fc.bias": (2,)}
+    arrays = [onnx.numpy_helper.from_array(rng.normal(0, 0.5, shapes[name]).astype("f"), name) for name in shapes]
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Conv", ["x", "conv.weight", "conv.bias"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        *(node("Relu", ["a"], ["b"]), node("GlobalAveragePool", ["b"], ["c"]), node("Flatten", ["c"], ["d"])),
+        node("Gemm", ["d", "fc.weight", "fc.bias"], ["logits"], transB=1),
+    ]
+    ends = value("x", 1, ["n", 3, *SIZE]), value("logits", 1, ["n", 2])
+    graph = onnx.helper.make_graph(nodes, "torch", ends[:1], ends[1:], arrays)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "theirs.onnx")
+    photos = make_folder(tmp_path / "photos", {"ant": 12, "bee": 12})
+    place = tmp_path / "saved_models" / "theirs"
+    whole = replace(IMAGENET, crop_fraction=1.0)  # so that arrays of the network's size are taken as they are
+    result = toolkit.import_model(
+        tmp_path / "theirs.onnx", labels=["ant", "bee"], preprocessing=whole, data=photos, out=place, examples=2
+    )
+    assert {"savedmodel", "litert", "litert-int8"} <= set(result["parity"])
+    assert read_manifest(place / "1").preprocessing == whole.resized(SIZE)
+
+    pixels = rng.integers(0, 256, (5, *SIZE, 3), np.uint8)
+    factor, offset = IMAGENET.affine()
+    inputs = (pixels * np.float32(factor) + np.float32(offset)).transpose(0, 3, 1, 2)
+    session = onnxruntime.InferenceSession(str(tmp_path / "theirs.onnx"))
+    expected = softmax(session.run(None, {"x": inputs})[0])
+    for engine in FLOAT_ENGINES:
+        found = toolkit.Predictor.load(place, engine).probabilities(pixels)
+        np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=engine)
+
+    assert toolkit.verify_version(place)
+    with TestClient(create_app(place.parent)) as client:
+        picture = (photos / "ant" / "000.png").read_bytes()
+        body = {"instances": [{"b64": base64.b64encode(picture).decode()}]}
+        answer = client.post("/v1/models/theirs:predict", json=body)
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()["predictions"][0]["top_labels"]) == {"ant", "bee"}
+    compressed = toolkit.compress(place, method="int8", data=photos, force=True)
+    assert compressed["bundle"].endswith("2")

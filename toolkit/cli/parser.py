@@ -307,8 +307,8 @@ def _add_bundles(commands) -> None:
     parser = _command(commands, "import", "make a bundle of a classifier that somebody else trained")
     parser.set_defaults(handler="import_model")
     kinds = (
-        "a .keras or .h5 file of a whole model, such as Teachable Machine's keras_model.h5; or a network, see `toolkit "
-        "models`, with --weights"
+        "a .keras or .h5 file of a whole model, an .onnx or .tflite file, or a SavedModel's folder; or a network, see "
+        "`toolkit models`, with --weights"
     )
     parser.add_argument("file", type=Path, metavar="FILE|NETWORK", help=kinds)
     published = "of a NETWORK: a tag, see `toolkit weights list`, or a file of weights"

@@ -1,12 +1,13 @@
 """From a name to a ready network: a builder joined with its head and its weights."""
 
 from toolkit.factory.create import create_model, load_weights, locate_weights, preprocessing_of
-from toolkit.factory.foreign import is_network_file, open_network, read_preprocessing
+from toolkit.factory.foreign import KINDS, is_network_file, open_network, read_preprocessing
 from toolkit.factory.keras_applications import is_application, open_application, require_application
 from toolkit.factory.licence import licence_of
 from toolkit.factory.save import save_network, save_weights
 
 __all__ = [
+    "KINDS",
     "create_model",
     "is_application",
     "is_network_file",

@@ -1,26 +1,38 @@
-"""Networks that are in no table: opened from the file that Keras saved, with a new classifier and their preprocessing.
+"""Networks that are in no table: opened from anyone's file, with a new classifier and their preprocessing.
 
-Files of this package tell it. Keras' own applications are known by the names of their layers, and so is what they were
-trained on; networks that scale their input themselves tell it; for others it must be given.
+Files of this package tell it. Keras' own applications and Teachable Machine's networks are known by the names of their
+layers, and so is what they were trained on; networks that scale their input themselves tell it; for others it must be
+given.
 """
 
 import json
 import os
+import re
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError
+from toolkit.factory.graphs import check_answers, is_graph, open_graph
 from toolkit.factory.source import noted_preprocessing
-from toolkit.lazy import keras
+from toolkit.lazy import keras, lazy_module
 from toolkit.network import as_classifier, load_network, name_stages, split_rescaling, with_new_head
 from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode
 from toolkit.weights.naming import CAFFE, INCEPTION
 from toolkit.weights.readers import read_tensors
 
-SUFFIXES = (".keras", ".h5", ".hdf5")
+np = lazy_module("numpy")
 
-# A layer that only these of keras.applications have, and the preprocess_input of their module; the first that is there.
+SUFFIXES = (".keras", ".h5", ".hdf5")
+#: What is read, for messages.
+KINDS = "a .keras or .h5 file of a whole model, an .onnx or .tflite file, or a SavedModel's folder"
+
+# A layer that only these networks have, and what turns a picture into their input: the preprocess_input of the module
+# in keras.applications; the first that is there.
 _APPLICATIONS: tuple[tuple[str, Preprocessing], ...] = (
+    ("dense_Dense", replace(INCEPTION, crop_fraction=1.0)),  # Teachable Machine, whose MobileNet sees the whole centre
     ("conv2_block1_preact_bn", INCEPTION),  # ResNet v2
     ("conv2_block1_0_conv", CAFFE),  # ResNet
     ("conv2_block1_0_bn", IMAGENET),  # DenseNet
@@ -34,6 +46,8 @@ _APPLICATIONS: tuple[tuple[str, Preprocessing], ...] = (
 )
 
 
+#: Pictures of noise that a network is compared with its file on.
+_NUM_COMPARED = 4
 #: Fields of a preprocessing for a network of one channel, where nothing else is said.
 _GREY: dict[str, Any] = {"channel_order": "grey", "mean": (0.0,), "std": (1.0,)}
 
@@ -46,16 +60,17 @@ _CHOICES = {
 
 def is_network_file(name: str | os.PathLike[str]) -> bool:
     """Tell the path of a saved network from the name of a registered one."""
-    return Path(name).suffix in SUFFIXES and not str(name).endswith(".weights.h5")
+    return is_graph(name) or (Path(name).suffix in SUFFIXES and not str(name).endswith(".weights.h5"))
 
 
 def open_network(
     path: str | os.PathLike[str], *, num_classes: int | None = None, preprocessing: Preprocessing | None = None
 ) -> "keras.Model":
-    """Open a network that Keras saved, flat and answering logits; ``preprocessing_of`` it tells what it takes.
+    """Open anyone's network, flat and answering logits; ``preprocessing_of`` it tells what it takes.
 
     Args:
-        path: a ``.keras`` or ``.h5`` file of a whole model.
+        path: a ``.keras`` or ``.h5`` file of a whole model, an ``.onnx`` or ``.tflite`` file, or a SavedModel's folder.
+            Other than Keras' are built anew in Keras, and their answers to noise compared.
         num_classes: of a new, untrained classifier in place of its own; by default it keeps its own.
         preprocessing: what it was trained with, up to layers in it that scale their input; by default what the file
             or the run around it tells, else looked up.
@@ -65,14 +80,20 @@ def open_network(
         stand stages to unfreeze, see ``toolkit.network.name_stages``.
 
     Raises:
-        UserError: see ``toolkit.network.load_network`` and ``as_classifier``; or nothing tells the preprocessing.
+        UserError: see ``toolkit.network.load_network``, ``as_classifier`` and ``toolkit.factory.graphs.open_graph``; or
+            nothing tells the preprocessing.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"no network at {path}; give a .keras file or an .h5 file of a whole model")
-    file = read_tensors(path)  # a damaged file is found out where it can do no harm
-    preprocessing = preprocessing or noted_preprocessing(file)
-    given = load_network(path)
+        raise UserError(f"no network at {path}; give {KINDS}")
+    graph = open_graph(path, None if preprocessing is None else preprocessing.size) if is_graph(path) else None
+    if graph is None:
+        file = read_tensors(path)  # a damaged file is found out where it can do no harm
+        preprocessing = preprocessing or noted_preprocessing(file)
+        given, names = load_network(path), frozenset[str]()
+    else:
+        given, names = graph.network, graph.names
+        preprocessing = preprocessing or graph.preprocessing
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
     height, width, channels = model.input_shape[1:]
     if height is None or width is None:
@@ -87,29 +108,42 @@ def open_network(
                 f"{path} takes pictures of {channels} channels, and the preprocessing gives {preprocessing.channels}; "
                 f'say "channel_order": "{order}" in it'
             )
-        model, found = split_rescaling(model, preprocessing)
+        seen = preprocessing
+        model, found = split_rescaling(model, seen)
     else:
-        network = model
-        model, found = split_rescaling(network, as_it_is)
+        network, seen = model, as_it_is
+        model, found = split_rescaling(network, seen)
         if model is network:
-            found = _looked_up(path, model).resized((height, width))
+            seen = found = as_it_is if _scales_itself(names) else _looked_up(path, model, names).resized(as_it_is.size)
+    if graph is not None:
+        pixels = np.random.default_rng(0).integers(0, 256, (_NUM_COMPARED, height, width, 3), np.uint8)
+        check_answers(path, graph, normalize(pixels, seen))
     if num_classes is not None:
         model = name_stages(model)
     model.preprocessing = found
     return model
 
 
-def _looked_up(path: Path, model: "keras.Model") -> Preprocessing:
-    names = {layer.name for layer in model.layers}
+def _scales_itself(names: Collection[str]) -> bool:
+    """Tell by the names in a file that it had a layer of Keras which scales the input; converters fold it away."""
+    return any(re.fullmatch(r"(rescaling|normalization)(_\d+)?", name) for name in names)
+
+
+def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Preprocessing:
+    """The preprocessing of a network that the names of its layers, or ``others`` of its file, tell."""
+    given = {layer.name for layer in model.layers}.union(others)
+    # As Teachable Machine numbers them, and Keras once more.
+    once = {re.sub(r"_?\d+$", "", name) for name in given}
+    names = given | once | {re.sub(r"_?\d+$", "", name) for name in once}
     if len(model.operations) == len(model.layers):  # operations at its input may prepare pictures themselves
         for layer, preprocessing in _APPLICATIONS:
             if layer in names:
                 return preprocessing
     grey = ', "channel_order": "grey"' if model.input_shape[-1] == 1 else ""
     raise UserError(
-        f"{path} does not say which pictures it was trained on; give a preprocessing, "
-        f"such as --preprocessing '{{\"scale\": 0.00392156862745098{grey}}}' for 0…1, "
-        "or put a Rescaling layer at its input"
+        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing imagenet for a "
+        f"network of torchvision, '{{\"scale\": 0.00392156862745098{grey}}}' for 0…1, or put a Rescaling layer at its "
+        "input"
     )
 
 

@@ -172,13 +172,11 @@ def feature_tensor(model: "keras.Model") -> Any:
         UserError: the network ends in neither.
     """
     last = model.layers[-1]
-    averaged = isinstance(last, keras.layers.GlobalAveragePooling2D) and (
-        last.name == "head_logits" or _gives_class_maps(model.layers[-2])
-    )
-    if averaged:
-        return keras.layers.GlobalAveragePooling2D(dtype=last.dtype_policy, name="head_features")(
-            model.layers[-2].input
-        )
+    if isinstance(last, keras.layers.GlobalAveragePooling2D):
+        # SqueezeNet's class maps are rectified before they are averaged.
+        maps = model.layers[-3 if isinstance(model.layers[-2], keras.layers.ReLU) else -2]
+        if last.name == "head_logits" or _gives_class_maps(maps):
+            return keras.layers.GlobalAveragePooling2D(dtype=last.dtype_policy, name="head_features")(maps.input)
     if not isinstance(last, keras.layers.Dense) or len(last.input.shape) != 2:
         raise UserError(
             f"{model.name!r} ends in {type(last).__name__} {last.name!r}; expected a classifier: put a "

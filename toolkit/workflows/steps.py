@@ -94,7 +94,7 @@ def import_network(
     data: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
 ) -> dict[str, Any]:
-    """Make a bundle of a network that Keras saved, or of one with published weights, see ``toolkit.import_model``.
+    """Make a bundle of anyone's network, or of one with published weights, see ``toolkit.import_model``.
 
     Its accuracy is not noted: nobody knows which of the pictures taught it.
     """
@@ -137,16 +137,15 @@ def _require_published(name: Path, labels: Sequence[str], preprocessing: str | P
 
 
 def _require_network_file(file: Path, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
-    from toolkit.factory import is_network_file
+    from toolkit.factory import KINDS, is_network_file
 
     if not file.exists():
         hint = f"; the network {file} needs --weights" if str(file) in list_models() else ""
         raise UserError(no_such_file(str(file)) + hint)
     if not is_network_file(file):
         raise UserError(
-            f"{file}: expected a whole model that Keras saved, .keras or .h5; ONNX and LiteRT files and SavedModels "
-            "hold no layers to write the other forms from, so save it with model.save('model.keras') where it was "
-            "made; a file of weights alone goes to --weights, behind the name of its network"
+            f"{file}: expected {KINDS}; from torch: torch.onnx.export(model.eval(), torch.zeros(1, 3, 224, 224), "
+            "'model.onnx'); a file of weights alone goes to --weights, behind the name of its network"
         )
 
 

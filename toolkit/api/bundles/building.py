@@ -166,11 +166,12 @@ def import_model(
     split_folders: str | Mapping[str, str] | None = None,
     join_classes: bool = False,
 ) -> Imported:
-    """Make a bundle of a classifier that somebody else trained.
+    """Make a bundle of a classifier that somebody else trained, with Keras, torch or another framework.
 
     Args:
-        file: a ``.keras`` or ``.h5`` file of a whole model, such as Teachable Machine's ``keras_model.h5``. It may
-            answer logits, probabilities, or one sigmoid. Or a network, see ``toolkit.list_models``, with ``weights``.
+        file: a ``.keras`` or ``.h5`` file of a whole model, an ``.onnx`` or ``.tflite`` file, or a SavedModel's folder,
+            such as Teachable Machine's. It may answer logits, probabilities, or one sigmoid. What is not Keras' is
+            built anew in Keras and compared with the file. Or a network, see ``toolkit.list_models``, with ``weights``.
         out: the bundle, ``saved_models/NAME``.
         labels: class names in the order of the outputs: a file, one a line, numbered or not; or a list.
         weights: of a network: a tag, see ``toolkit.model_info(name).weights``, or a file.

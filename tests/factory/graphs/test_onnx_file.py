@@ -1,0 +1,141 @@
+"""ONNX files that are damaged, hostile, or no classifiers: one line that says what to do."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from toolkit.errors import UserError
+from toolkit.factory import open_network, preprocessing_of
+from toolkit.factory.graphs import open_graph
+from toolkit.spec import IMAGENET
+
+KERNEL = np.random.default_rng(0).normal(0, 0.5, (4, 3, 3, 3)).astype(np.float32)
+INTS = {
+    name: np.array(values, np.int64)
+    for name, values in {"huge": [1 << 40], "pads": [0, 0, 9**9, 0, 0, 0, 0, 0]}.items()
+}
+
+
+def model(*middle, shape=(None, 3, 8, 8), opset=17, elem=1, outputs=("y",), inputs=("x",), end=True):
+    """A convolution, further nodes from ``a`` on to ``b``, and an average."""
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Conv", ["x", "conv.weight"], ["a"], name="conv"), *middle]
+    if end:
+        nodes += [helper.make_node("GlobalAveragePool", ["b" if middle else "a"], ["p"])]
+        nodes += [helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("Identity", ["f"], ["y"])]
+    constants = {"conv.weight": KERNEL, **INTS}
+    graph = helper.make_graph(
+        nodes,
+        "theirs",
+        [value(name, elem, shape) for name in inputs],
+        [value(name, 1, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def node(kind, inputs=("a",), outputs=("b",), **attributes):
+    return helper.make_node(kind, inputs, outputs, name=kind.lower(), **attributes)
+
+
+def message(tmp_path, document, size=None):
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(document if isinstance(document, bytes) else document.SerializeToString())
+    with pytest.raises(UserError) as caught:
+        open_graph(path, size)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def external(location, **entries):
+    document = model()
+    tensor = document.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return document
+
+
+REFUSED = {
+    "cut off": (model().SerializeToString()[:-40], "is no ONNX file, or is cut off"),
+    "empty": (b"", "is no ONNX file, or holds an empty graph"),
+    "text": (b"<!doctype html><html>", "is no ONNX file"),
+    "old": (model(opset=6), "is of opset 6, and 7 to"),
+    "unknown": (
+        model(node("Einsum", equation="bchw->bchw")),
+        "'einsum' (Einsum) has no rule here; leave it out",
+    ),
+    "foreign": (model(node("FusedConv", domain="com.microsoft")), "(FusedConv) has no rule here"),
+    "a class's number": (model(node("ArgMax")), "answers which class is likeliest"),
+    "attention": (model(node("MatMul", ("a", "a"))), "as attention does"),
+    "a circle": (
+        model(node("Add", ("a", "c"), ("b",)), node("Relu", ("b",), ("c",))),
+        "has a circle, or",
+    ),
+    "twice": (
+        model(node("Relu", outputs=("b",)), node("Relu", outputs=("b",))),
+        "gives 'b', which is given",
+    ),
+    "two pictures": (model(inputs=("x", "x2")), "has 2 inputs (x, x2)"),
+    "two answers": (model(outputs=("y", "p")), "has 2 outputs (y, p)"),
+    "maps": (model(node("Relu", outputs=("y",)), end=False), "answers 4×6×6 a picture"),
+    "integers": (model(elem=7), "takes int64"),
+    "vectors": (model(shape=(None, 3)), "takes ?×3, and pictures have four axes"),
+    "channels": (model(shape=(None, 5, 8, 8)), "pictures have 1 or 3 channels"),
+    "any size": (model(shape=(None, 3, None, None)), "takes pictures of any size (?×3×?×?)"),
+    "a huge picture": (model(shape=(None, 3, 10**6, 10**6)), "a side has 1 to 2048 pixels"),
+    "a huge constant": (
+        model(node("ConstantOfShape", ("huge",), ("c",)), node("Add", ("a", "c"))),
+        "makes a constant of 1,099,511,627,776 numbers",
+    ),
+    "a huge border": (model(node("Pad", ("a", "pads"))), "more than there is memory for"),
+    "a strange attribute": (model(node("MaxPool", kernel_shape=[0, 0])), "'maxpool' (MaxPool)"),
+    "training": (
+        model(node("BatchNormalization", ("a", *["conv.weight"] * 4), training_mode=1)),
+        "model.eval()",
+    ),
+    "elsewhere": (external("../weights.bin"), "'../weights.bin', outside of the file's folder"),
+    "everywhere": (external("/etc/passwd"), "'/etc/passwd', outside of the file's folder"),
+    "nowhere": (external("weights.bin"), "weights.bin, which is not beside it"),
+    "beyond": (external("theirs.onnx", offset=10**6), "is not whole in theirs.onnx"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_told(tmp_path, name):
+    document, words = REFUSED[name]
+    assert words in message(tmp_path, document)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    (tmp_path / "secret.bin").write_bytes(KERNEL.tobytes())
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    assert "outside of the file's folder" in message(tmp_path / "theirs", external("weights.bin"))
+
+
+def test_weights_beside_the_file(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(bytes(64) + KERNEL.tobytes())
+    (tmp_path / "theirs.onnx").write_bytes(external("weights.bin", offset=64, length=KERNEL.nbytes).SerializeToString())
+    found = open_graph(tmp_path / "theirs.onnx", None).network.get_layer("conv").get_weights()[0]
+    np.testing.assert_array_equal(found, KERNEL.transpose(2, 3, 1, 0))
+
+
+def test_a_network_of_any_size_takes_the_preprocessings(tmp_path):
+    onnx.save(model(shape=(None, 3, None, None)), tmp_path / "theirs.onnx")
+    network = open_network(tmp_path / "theirs.onnx", preprocessing=IMAGENET.resized((10, 12)))
+    assert network.input_shape == (None, 10, 12, 3)
+    assert preprocessing_of(network).affine() == IMAGENET.affine()
+    onnx.save(model(), tmp_path / "theirs.onnx")
+    with pytest.raises(UserError, match="give a preprocessing: --preprocessing imagenet for a network of torchvision"):
+        open_network(tmp_path / "theirs.onnx")
+
+
+def test_without_onnx_the_command_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "needs onnxruntime, which is not installed: pip install 'toolkit[onnx]'" in message(tmp_path, model())

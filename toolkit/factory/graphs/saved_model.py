@@ -1,0 +1,201 @@
+"""SavedModels: a signature from pictures to answers, converted to LiteRT by TensorFlow and read as such.
+
+A SavedModel is a program. Before TensorFlow loads it, its graph is looked through: only operations that classifiers are
+made of may be in what the signature runs, and nothing that runs while it is loaded.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UserError, first_line
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile
+from toolkit.factory.graphs.litert_file import read_litert
+from toolkit.files import plain_path
+from toolkit.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_module("numpy")
+
+_DEFAULT = "serving_default"
+_INIT = "__saved_model_init_op"
+#: Operations that may be in a signature: none reads or writes a file, or runs code.
+_ALLOWED = {
+    # calls, constants, variables
+    *("Const", "Identity", "IdentityN", "NoOp", "PartitionedCall", "Placeholder", "PlaceholderWithDefault"),
+    *("ReadVariableOp", "StatefulPartitionedCall", "StopGradient", "VarHandleOp", "_Arg", "_Retval"),
+    # shapes
+    *("BroadcastTo", "Cast", "ConcatV2", "ExpandDims", "Fill", "GatherV2", "MirrorPad", "Pack", "Pad", "PadV2", "Prod"),
+    *("Rank", "Reshape", "ReverseV2", "Shape", "Slice", "Split", "SplitV", "Squeeze", "StridedSlice", "Tile"),
+    *("Transpose", "Unpack"),
+    # numbers
+    *("Abs", "Add", "AddN", "AddV2", "Div", "Elu", "Erf", "Exp", "FloorDiv", "LeakyRelu", "Log", "LogSoftmax", "Max"),
+    *("Maximum", "Mean", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Reciprocal", "Relu", "Relu6", "Rsqrt", "Selu"),
+    *("Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Square", "SquaredDifference", "Sub", "Sum", "Tanh"),
+    # maps
+    *("AvgPool", "BatchMatMul", "BatchMatMulV2", "BiasAdd", "Conv2D", "DepthwiseConv2dNative", "FusedBatchNorm"),
+    *("FusedBatchNormV2", "FusedBatchNormV3", "LRN", "MatMul", "MaxPool", "MaxPoolV2"),
+    *("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"),
+}
+
+
+def open_saved_model(path: Path, size: tuple[int, int] | None) -> GraphFile:
+    """Build the network of a SavedModel in Keras.
+
+    Args:
+        path: its folder.
+        size: height and width, for a network that takes any; None where they are not known.
+
+    Raises:
+        UserError: it is damaged, has no signature from pictures to answers, or an operation that is not allowed or has
+            no rule; the message says what to do.
+    """
+    graph = _graph(path)
+    name, key, answer = _signature(path, graph)
+    _require_harmless(path, graph, name)
+    import tensorflow as tf
+
+    try:
+        with plain_path(path) as place:
+            loaded = tf.saved_model.load(str(place))
+        signature = loaded.signatures[name]
+        spec = _spec(path, signature.structured_input_signature[1][key], size)
+        function = tf.function(lambda pictures: signature(**{key: pictures})[answer], input_signature=[spec])
+        concrete = function.get_concrete_function()
+        content = tf.lite.TFLiteConverter.from_concrete_functions([concrete], loaded).convert()
+    except UserError:
+        raise
+    except Exception as error:  # TensorFlow has many for what is damaged
+        reason = first_line(error)[:200]
+        raise UserError(f"{path}: TensorFlow cannot load and convert it ({reason}); save it again") from None
+    found = read_litert(path, content, path.resolve().name)
+    return GraphFile(found.network, found.names | _names(graph), _running(loaded, concrete), "TensorFlow")
+
+
+def _graph(path: Path) -> Any:
+    """The file of the graph, without anything being loaded."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    document = saved_model_pb2.SavedModel()
+    try:
+        document.ParseFromString((path / "saved_model.pb").read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: saved_model.pb cannot be read ({error.strerror})") from None
+    except Exception:  # Protobuf's own
+        raise UserError(f"{path}: saved_model.pb is cut off or damaged; save or download it again") from None
+    graphs = [graph for graph in document.meta_graphs if "serve" in graph.meta_info_def.tags]
+    if not graphs:
+        raise UserError(f"{path}: saved_model.pb holds no graph for serving; save or download it again")
+    if not graphs[0].HasField("object_graph_def"):
+        raise UserError(f"{path}: was saved by TensorFlow 1; save it again with TensorFlow 2, or convert it to LiteRT")
+    return graphs[0]
+
+
+def _signature(path: Path, graph: Any) -> tuple[str, str, str]:
+    """Names of the signature, its input and its answer."""
+    from tensorflow.core.framework import types_pb2
+
+    known = {name: each for name, each in graph.signature_def.items() if name != _INIT}
+    name = _DEFAULT if _DEFAULT in known or len(known) != 1 else next(iter(known))
+    if name not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        raise UserError(
+            f"{path}: has no signature {_DEFAULT!r} (it has: {listed}); save it with one: model.export(FOLDER)"
+        )
+    signature = known[name]
+    for what, ends in (("input", signature.inputs), ("output", signature.outputs)):
+        if len(ends) != 1:
+            raise UserError(
+                f"{path}: signature {name!r} has {len(ends)} {what}s ({', '.join(sorted(ends)) or 'none'}), and a "
+                "classifier takes one picture and answers one vector; save it with one of each"
+            )
+    ((key, given),), (answer,) = signature.inputs.items(), signature.outputs
+    if given.dtype not in (types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_UINT8):
+        kind = types_pb2.DataType.Name(given.dtype).removeprefix("DT_").lower()
+        raise UserError(
+            f"{path}: signature {name!r} takes {kind}, and pictures are float32 or uint8; "
+            "save the network without what decodes pictures"
+        )
+    return name, key, answer
+
+
+def _require_harmless(path: Path, graph: Any, signature: str) -> None:
+    """Refuse a SavedModel that does anything else than reckon: operations run as TensorFlow says, not as a file may."""
+    resources = [node for node in graph.object_graph_def.nodes if node.WhichOneof("kind") == "resource"]
+    if resources:
+        raise UserError(
+            f"{path}: holds a table or another resource, which is set up by operations while it is loaded; save the "
+            "network without it"
+        )
+    nodes = {node.name: node for node in graph.graph_def.node}
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    ends = graph.signature_def[signature].outputs.values()
+    pending, seen = [nodes[name] for name in (_source(end.name) for end in ends) if name in nodes], set()
+    called: set[str] = set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.op not in _ALLOWED:
+            raise UserError(
+                f"{path}: its signature runs the operation {node.op} ({node.name!r}), which is not among those of "
+                "classifiers, and nothing else is run; save the network without it"
+            )
+        pending += [nodes[name] for name in map(_source, node.input) if name in nodes]
+        for attribute in node.attr.values():
+            for name in [attribute.func.name, *(each.name for each in attribute.list.func)]:
+                if name in functions and name not in called:
+                    called.add(name)
+                    pending += functions[name]
+
+
+def _source(name: str) -> str:
+    return name.removeprefix("^").partition(":")[0]
+
+
+def _names(graph: Any) -> frozenset[str]:
+    """Parts of the names in the graph."""
+    nodes = [*graph.graph_def.node, *(node for each in graph.graph_def.library.function for node in each.node_def)]
+    return frozenset(part for node in nodes for part in node.name.split("/"))
+
+
+def _spec(path: Path, given: Any, size: tuple[int, int] | None) -> Any:
+    """The signature's input for one picture, or as many as it always takes."""
+    import tensorflow as tf
+
+    shape = given.shape.as_list() if given.shape.rank is not None else []
+    listed = "×".join(str(each or "?") for each in shape) or "any shape"
+    if len(shape) != 4 or shape[3] not in (1, 3):
+        raise UserError(f"{path}: takes {listed}, and pictures are batch×height×width×channels, 1 or 3 of these")
+    batch, height, width, channels = shape
+    if not height or not width:
+        if size is None:
+            raise UserError(
+                f"{path}: takes pictures of any size ({listed}); give a preprocessing that has one, such as "
+                "--preprocessing '{\"size\": [224, 224], …}', or save it for one size"
+            )
+        height, width = height or size[0], width or size[1]
+    if max(height, width) > MAX_SIDE:
+        raise UserError(f"{path}: takes pictures of {height}×{width}; a side has at most {MAX_SIDE} pixels")
+    return tf.TensorSpec([batch or 1, height, width, channels], given.dtype, name="pictures")
+
+
+def _running(loaded: Any, concrete: Any) -> Callable[["np.ndarray"], "np.ndarray"]:
+    """The function that asks TensorFlow what the signature answers."""
+
+    def answers(inputs: "np.ndarray", kept: Any = loaded) -> "np.ndarray":  # its variables live as long as it does
+        import tensorflow as tf
+
+        spec = concrete.inputs[0]
+        batch = spec.shape[0]
+        found = []
+        for start in range(0, len(inputs), batch):
+            part = inputs[start : start + batch]
+            filled = np.concatenate([part, *[part[-1:]] * (batch - len(part))])
+            found.append(concrete(tf.cast(filled, spec.dtype)).numpy())
+        return np.concatenate(found)[: len(inputs)].reshape(len(inputs), -1).astype(np.float32)
+
+    return answers
