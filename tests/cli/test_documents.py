@@ -77,7 +77,9 @@ JOURNEYS = (
         )
     ),
 )
-DOCUMENTS = tuple(document for journey in JOURNEYS for document in journey)
+#: Pages about what is not here: somebody else's networks, a hub.
+ABOUT_OTHERS = ("docs/elsewhere.md", "docs/hub.md")
+DOCUMENTS = (*(document for journey in JOURNEYS for document in journey), *ABOUT_OTHERS)
 LINES = [line for document in DOCUMENTS for line in shell_lines(document)]
 TOOLKIT_LINES = [line for line in LINES if line.startswith("toolkit ")]
 
