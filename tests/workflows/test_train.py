@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toolkit.bundle import read_manifest
 from toolkit.errors import UserError
 from toolkit.network import load_network
 from toolkit.workflows import ExportOptions, TrainOptions, train
@@ -257,6 +258,17 @@ def test_held_out_pictures_are_decoded_once_for_all_that_follows_training(few, t
     train_folder(few, "softmax_regression", out=tmp_path / "run", options=options, export=export)
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert sorted(held_out_decoded) == sorted(str(few / name) for name in splits["val"] + splits["test"])
+
+
+def test_a_network_that_is_far_too_sure_is_exported(two, tmp_path):
+    """After the first steps at a high rate, logits differ by hundreds; softmax alone knows nothing of the smaller ones."""
+    model = load_network(two / "model.keras")
+    model.layers[-1].set_weights([1000 * values for values in model.layers[-1].get_weights()])
+    model.save(two / "model.keras")
+    go_on(two, export=ExportOptions(tmp_path / "sure", formats=("savedmodel",)))
+    manifest = read_manifest(tmp_path / "sure" / "1")
+    assert manifest.temperature > 10
+    assert manifest.parity["savedmodel"] < 1e-5
 
 
 def test_every_long_step_is_told(few, tmp_path, told):

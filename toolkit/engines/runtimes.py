@@ -66,9 +66,16 @@ class KerasEngine(Engine):
             self._call = tf.function(self._call, input_signature=[spec])
 
     def answers(self, pixels: np.ndarray) -> Answers:
+        given, *others = self._outputs(pixels)
+        return Answers(self._probabilities(given), *(other[:, 0] for other in others))
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute what a network that answers logits gives before softmax, float32 (n, classes)."""
+        return self._outputs(pixels)[0]
+
+    def _outputs(self, pixels: np.ndarray) -> list[np.ndarray]:
         answers = self._call(normalize(pixels, self._preprocessing))
-        logits, *others = map(keras.ops.convert_to_numpy, answers if self._has_novelty else [answers])
-        return Answers(self._probabilities(logits), *(other[:, 0] for other in others))
+        return [keras.ops.convert_to_numpy(answer) for answer in (answers if self._has_novelty else [answers])]
 
 
 class SavedModelEngine(Engine):

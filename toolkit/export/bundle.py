@@ -310,7 +310,7 @@ def draft_bundle(
     with next_version(directory) as staging:
         pictures = options.pictures or HeldOutPictures(options.evaluation, preprocessing)
         if reference is None:
-            reference = pictures.answers(KerasEngine(given, seen), "classifying held-out pictures")
+            reference = pictures.answers(KerasEngine(given, seen).probabilities, "classifying held-out pictures")
         place = one_line(str(directory))
         if options.out_of_fold is not None:
             log.info("writing %s", place)

@@ -1,7 +1,7 @@
 """The gate before publication: every engine answers the same pictures once, and the answers are compared."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,9 +110,9 @@ class HeldOutPictures:
                 yield start, pixels
                 told(start + len(pixels))
 
-    def answers(self, engine: Engine, label: str) -> np.ndarray:
-        """Probabilities that one engine gives for all pictures, float32 (pictures, classes)."""
-        return np.concatenate([engine.probabilities(pixels) for _, pixels in self.batches(label)])
+    def answers(self, ask: Callable[[np.ndarray], np.ndarray], label: str) -> np.ndarray:
+        """What ``ask``, such as an engine's ``probabilities``, gives for the pixels of all pictures, (pictures, …)."""
+        return np.concatenate([ask(pixels) for _, pixels in self.batches(label)])
 
     def _batch(self, start: int) -> np.ndarray:
         number = start // _BATCH_SIZE

@@ -273,7 +273,7 @@ def _write_report(
     if len(subset):
         engine = KerasEngine(as_float32(result.model), preprocessing)
         known["pictures"] = HeldOutPictures(subset, preprocessing)
-        known["reference"] = known["pictures"].answers(engine, "classifying held-out pictures")
+        known["reference"] = known["pictures"].answers(engine.probabilities, "classifying held-out pictures")
         shown = [own for own in shown if own.name != name]
         shown.append(HeldOut(name, subset, known["reference"]))
     told = Told(result.steps)

@@ -117,19 +117,19 @@ def train_folder(
         engine = KerasEngine(as_float32(model), preprocessing)
         name, subset = split.held_out
         pictures = HeldOutPictures(subset, preprocessing)
-        probabilities = pictures.answers(engine, "predicting held-out pictures")
+        logits = pictures.answers(engine.logits, "predicting held-out pictures")
         with step("writing the report"):
-            metrics = write_report(probabilities, split, preprocessing, folder.class_names, run, title=info.title)
+            metrics = write_report(softmax(logits), split, preprocessing, folder.class_names, run, title=info.title)
         tracking.finish(metrics)
         result: dict[str, Any] = {"run": str(run.path), "metrics": metrics}
         if export is None and finished and command.bundle and Path(command.bundle).exists():
             return result | {"bundle": command.bundle}  # this network's already
         export = export or command.export_options()
         if export:
-            validation = probabilities
+            validation = logits
             if name != "val":
-                validation = HeldOutPictures(split.val, preprocessing).answers(engine, "calibrating")
-            calibration = _calibrate(model, validation, np.asarray(split.val.labels), probabilities)
+                validation = HeldOutPictures(split.val, preprocessing).answers(engine.logits, "calibrating")
+            calibration = _calibrate(model, validation, np.asarray(split.val.labels), logits)
             licence = licence_of(info.name, command.weights) if command.weights else ""
             path, _ = export_held_out(
                 model, folder, split, preprocessing, export, pictures=pictures, licence=licence, **calibration
@@ -146,7 +146,7 @@ def _calibrate(
 
     Args:
         model: its last layer is changed.
-        validation: the network's probabilities for the validation pictures, until now.
+        validation: the network's logits for the validation pictures, until now.
         labels: of those.
         held_out: the same for the held-out pictures.
 
@@ -155,14 +155,9 @@ def _calibrate(
     """
     from toolkit.transfer.finetune import calibrate
 
-    temperature, reject_below = calibrate(model, _logits(validation), labels)
-    reference = softmax(_logits(held_out) / np.float32(temperature))
+    temperature, reject_below = calibrate(model, validation, labels)
+    reference = softmax(held_out / np.float32(temperature))
     return {"temperature": temperature, "reject_below": reject_below, "reference": reference}
-
-
-def _logits(probabilities: np.ndarray) -> np.ndarray:
-    """Logits of these probabilities, of those there are: softmax takes no notice of a constant."""
-    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
 @dataclass(frozen=True)
