@@ -261,7 +261,7 @@ def test_held_out_pictures_are_decoded_once_for_all_that_follows_training(few, t
 
 
 def test_a_network_that_is_far_too_sure_is_exported(two, tmp_path):
-    """After the first steps at a high rate, logits differ by hundreds; softmax alone knows nothing of the smaller ones."""
+    """As after the first steps at a high rate: logits differ by hundreds, and most probabilities are nought."""
     model = load_network(two / "model.keras")
     model.layers[-1].set_weights([1000 * values for values in model.layers[-1].get_weights()])
     model.save(two / "model.keras")
