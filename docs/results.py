@@ -20,6 +20,7 @@ from toolkit.report.page import plot_style
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results"
 PICTURES = Path(__file__).parent / "pictures"
+SHIPPED = ROOT / "saved_models"
 EXPERIMENTS = runpy.run_path(str(ROOT / "benchmarks" / "papers.py"))["EXPERIMENTS"]
 
 # Seen on white and on black.
@@ -689,6 +690,12 @@ def recipes() -> tuple[list[str], list[Chart]]:
             pictures = record.get("test_pictures", record.get("n"))
             command = f"`{record['command']}`" if "command" in record else "`make demo`"
             rows.append([name, pictures, round(float(error), 2), record.get("cpu_seconds"), record["date"], command])
+    for folder in sorted(path for path in SHIPPED.glob("*/1") if path.parent.with_suffix(".toml").exists()):
+        manifest = json.loads((folder / "assets.extra/manifest.json").read_text(encoding="utf-8"))
+        name, metrics = folder.parent.name, manifest["metrics"]
+        first = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
+        error = round(100 * (1 - metrics["top1"]), 2)
+        rows.append([f"the bundle `{name}`", metrics["n"], error, None, None, f"`{first.removeprefix('# ')}`"])
     header = ["run", "test pictures", "test error %", "processor seconds", "recorded", "command"]
     return [*page, *table(header, rows)], []
 
