@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError
 from toolkit.factory.graphs import check_answers, is_graph, open_graph
 from toolkit.factory.source import noted_preprocessing
@@ -117,6 +116,8 @@ def open_network(
             seen = found = as_it_is if _scales_itself(names) else _looked_up(path, model, names).resized(as_it_is.size)
     if graph is not None:
         pixels = np.random.default_rng(0).integers(0, 256, (_NUM_COMPARED, height, width, 3), np.uint8)
+        from toolkit.data.pixels.decode import normalize  # which imports Pillow
+
         check_answers(path, graph, normalize(pixels, seen))
     if num_classes is not None:
         model = name_stages(model)

@@ -12,7 +12,7 @@ from toolkit.files import replacing
 from toolkit.lazy import keras
 from toolkit.network import save_in_half
 from toolkit.spec import Preprocessing
-from toolkit.weights.readers.keras_file import NOTE
+from toolkit.weights.readers.tensor_file import NOTE
 
 SUFFIXES = (".safetensors", ".weights.h5")
 
@@ -41,7 +41,7 @@ def save_weights(model: "keras.Model", path: str | os.PathLike[str], *, variant:
 
 
 def save_network(model: "keras.Model", path: str | os.PathLike[str], *, half: bool = False) -> None:
-    """Write a whole model as a ``.keras`` file that tells its preprocessing, in an entry which Keras passes over.
+    """Write a whole model as a ``.keras`` file that tells its preprocessing, in a comment which Keras passes over.
 
     Args:
         model: any ``keras.Model``; ``preprocessing_of`` it is written beside.
@@ -54,7 +54,7 @@ def save_network(model: "keras.Model", path: str | os.PathLike[str], *, half: bo
         else:
             model.save(partial)
         with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(zipfile.ZipInfo(NOTE), _note(model))  # of 1980: the same network, the same entry
+            archive.comment = NOTE + _note(model).encode()
 
 
 def _note(model: "keras.Model", variant: dict[str, Any] | None = None) -> str:

@@ -18,16 +18,14 @@ import ml_dtypes
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.tensor_file import TensorFile, map_file, open_archive
+from toolkit.weights.readers.tensor_file import NOTE, TensorFile, map_file, open_archive
 
 #: The largest sum of arrays that is read from an HDF5 file.
 MAX_BYTES = 4 << 30
 #: How long finding the arrays may take. ResNet-152's 777 take a second.
 TIMEOUT_SECONDS = 60.0
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-#: Entry of an archive in which this package tells what Keras does not; Keras passes over it.
-NOTE = "toolkit.json"
-_MAX_CONFIG_BYTES, _MAX_NOTE_BYTES = 16 << 20, 1 << 20
+_MAX_CONFIG_BYTES = 16 << 20
 _WORKER = Path(__file__).with_name("hdf5_worker.py")
 
 
@@ -37,8 +35,8 @@ def read_keras(path: Path) -> TensorFile:
     layers = _layers(json.loads(bytes(archive.view(CONFIG, max_bytes=_MAX_CONFIG_BYTES))))
     start, stop = archive.span(WEIGHTS)
     tensors, metadata = arrays_within(path, archive.data, kind="weights.h5", start=start, stop=stop)
-    if NOTE in archive.entries:
-        metadata["toolkit"] = bytes(archive.view(NOTE, max_bytes=_MAX_NOTE_BYTES)).decode("utf-8", "replace")
+    if archive.comment.startswith(NOTE):
+        metadata["toolkit"] = archive.comment.removeprefix(NOTE).decode("utf-8", "replace")
     return TensorFile(path, "keras", tensors, metadata, layers)
 
 

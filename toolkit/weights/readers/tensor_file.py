@@ -15,6 +15,10 @@ from toolkit.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+#: Beginning of a ``.keras`` archive's comment in which this package tells what Keras does not. An entry would have
+#: Keras unpack the archive onto the disk each time it is opened.
+NOTE = b"toolkit "
+
 _LOCAL_HEADER = 30
 
 
@@ -29,7 +33,7 @@ class TensorFile:
             ``"conv1/0"``, ``"conv1/1"``; torch and safetensors files name them, ``"conv1.weight"``. Read-only views
             of the mapped file wherever its bytes can serve as they lie: do not shorten the file while they are in use.
         metadata: text that came with the arrays: all of a safetensors header's, and ``"toolkit"``, a root
-            attribute of an HDF5 file or an entry ``toolkit.json`` of a ``.keras`` archive.
+            attribute of an HDF5 file or the comment of a ``.keras`` archive.
         layers: settings of each layer in the configuration of a whole model, ``.keras`` or ``.h5``, input to output,
             lists as tuples: they tell networks apart whose arrays are alike, such as ResNet v1 and v1.5. Empty for
             other formats.
@@ -54,6 +58,7 @@ class Archive:
 
     data: memoryview
     entries: dict[str, zipfile.ZipInfo]
+    comment: bytes = b""
 
     def view(self, name: str, max_bytes: int | None = None) -> memoryview:
         """The bytes of an entry, where they lie in the file."""
@@ -85,6 +90,6 @@ def open_archive(path: Path) -> Archive:
     """The directory of a zip archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return Archive(map_file(path), {entry.filename: entry for entry in archive.infolist()})
+            return Archive(map_file(path), {entry.filename: entry for entry in archive.infolist()}, archive.comment)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError("is a zip archive cut short or damaged; download or save it again") from error
