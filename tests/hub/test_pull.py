@@ -2,12 +2,13 @@
 
 import errno
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 
-from toolkit import Predictor, UserError
+from toolkit import Predictor, UserError, machine
 from toolkit.cli import main
 from toolkit.hub.pull import fetch_bundle, pull_bundle
 
@@ -120,6 +121,14 @@ def test_manifest_that_names_nothing_is_no_bundle(pushed, tmp_path):
     with_manifest(pushed, files={})
     with pytest.raises(UserError, match=r"names no saved_model\.pb"):
         pull_bundle("hf://user/digits@v1", tmp_path / "mine")
+
+
+def test_commit_is_no_path_to_a_bundle_elsewhere(pushed, plain_bundle):
+    elsewhere = os.path.relpath(plain_bundle, machine.cache_dir() / "bundles/user/digits")
+    pushed.commits[elsewhere] = pushed.files("v1")
+    pushed.refs["v1"] = elsewhere
+    with pytest.raises(UserError, match="does not answer as a hub does"):
+        fetch_bundle("hf://user/digits@v1")
 
 
 def test_graph_that_writes_files_is_refused(pushed, tmp_path):

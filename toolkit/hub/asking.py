@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -76,8 +77,8 @@ def find_commit(hub: "HfApi", address: HubAddress) -> str:
     import huggingface_hub
 
     url = huggingface_hub.hf_hub_url(address.repository, MANIFEST, revision=address.revision, endpoint=hub.endpoint)
-    commit = hub.get_hf_file_metadata(url=url).commit_hash
-    if not commit:
+    commit = hub.get_hf_file_metadata(url=url).commit_hash or ""
+    if not re.fullmatch("[0-9a-f]{40}", commit):  # it becomes a folder's name
         raise UserError(f"{address}: {hub.endpoint} does not answer as a hub does; HF_ENDPOINT names another")
     return commit
 
