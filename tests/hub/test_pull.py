@@ -155,9 +155,10 @@ def test_hub_that_fails_or_is_not_there(hub, pushed, tmp_path, monkeypatch):
     hub.failing = 503
     with pytest.raises(UserError, match="answers with status 503; try again later"):
         pull_bundle("hf://user/digits@v1", tmp_path / "mine")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"the connection to http://127\.0\.0\.1:1 failed"):
-        pull_bundle("hf://user/digits@v1", tmp_path / "mine")
+    for endpoint in ("http://127.0.0.1:1", "http://user:secret@127.0.0.1:1"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(UserError, match=r"the connection to http://127\.0\.0\.1:1 failed"):
+            pull_bundle("hf://user/digits@v1", tmp_path / "mine")
 
 
 def test_full_disk_is_named(pushed, tmp_path, monkeypatch):
