@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: A request's headers must have come after so many seconds.
 HEADER_SECONDS = 10.0
-#: A request's headers must not have more bytes, nor what comes before them.
+#: A request's headers must not have more bytes, nor what a connection begins with in their place.
 MAX_HEADER_BYTES = 64 << 10
 #: Connections that wait to be taken.
 BACKLOG = 2048
