@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import toolkit
+from toolkit.bundle import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 SERVING = ROOT / "apps" / "serving"
@@ -69,14 +71,28 @@ def test_image_has_what_serving_needs_and_no_tensorflow(bundle):
     assert done.returncode == 0, done.stderr
 
 
+def let_into_the_image() -> set[str]:
+    return {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+
+
+def test_image_is_built_from_what_is_let_into_it(tmp_path, monkeypatch):
+    from hatchling.build import build_wheel
+
+    for name in let_into_the_image():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / build_wheel(str(tmp_path))).is_file()
+
+
 def test_image_runs_without_rights_and_is_asked_if_it_is_alive():
     dockerfile = (SERVING / "Dockerfile").read_text()
     assert re.search(r"^USER [1-9]\d+$", dockerfile, re.MULTILINE)  # a number: Kubernetes cannot look names up
     assert "/healthz" in dockerfile[dockerfile.index("HEALTHCHECK") :]
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-\w+$", dockerfile, re.MULTILINE)
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
-    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert {source for line in copied for source in line.split()} == let_in
+    assert {source for line in copied for source in line.split()} == let_into_the_image()
 
 
 def test_citation_names_this_version():
@@ -123,3 +139,4 @@ def test_wheel_is_the_same_bytes_whenever_it_is_built(tmp_path, monkeypatch):
         [points] = [name for name in names if name.endswith("entry_points.txt")]
         assert "toolkit = toolkit.cli:main" in archive.read(points).decode()
     assert not [name for name in names if "__pycache__" in name]
+    assert {f"toolkit/saved_models/{name}/1/saved_model.pb" for name in SHIPPED} <= set(names)

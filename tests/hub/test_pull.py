@@ -2,12 +2,13 @@
 
 import errno
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 
-from toolkit import Predictor, UserError
+from toolkit import Predictor, UserError, machine
 from toolkit.cli import main
 from toolkit.hub.pull import fetch_bundle, pull_bundle
 
@@ -122,6 +123,14 @@ def test_manifest_that_names_nothing_is_no_bundle(pushed, tmp_path):
         pull_bundle("hf://user/digits@v1", tmp_path / "mine")
 
 
+def test_commit_is_no_path_to_a_bundle_elsewhere(pushed, plain_bundle):
+    elsewhere = os.path.relpath(plain_bundle, machine.cache_dir() / "bundles/user/digits")
+    pushed.commits[elsewhere] = pushed.files("v1")
+    pushed.refs["v1"] = elsewhere
+    with pytest.raises(UserError, match="does not answer as a hub does"):
+        fetch_bundle("hf://user/digits@v1")
+
+
 def test_graph_that_writes_files_is_refused(pushed, tmp_path):
     import hashlib
 
@@ -146,9 +155,10 @@ def test_hub_that_fails_or_is_not_there(hub, pushed, tmp_path, monkeypatch):
     hub.failing = 503
     with pytest.raises(UserError, match="answers with status 503; try again later"):
         pull_bundle("hf://user/digits@v1", tmp_path / "mine")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"the connection to http://127\.0\.0\.1:1 failed"):
-        pull_bundle("hf://user/digits@v1", tmp_path / "mine")
+    for endpoint in ("http://127.0.0.1:1", "http://user:secret@127.0.0.1:1"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(UserError, match=r"the connection to http://127\.0\.0\.1:1 failed"):
+            pull_bundle("hf://user/digits@v1", tmp_path / "mine")
 
 
 def test_full_disk_is_named(pushed, tmp_path, monkeypatch):

@@ -232,6 +232,24 @@ def test_odd_connections_cost_little_and_are_answered_where_anyone_listens(bundl
         assert ask(port, images[0]).status_code == 200
 
 
+def test_whoever_sends_all_of_a_body_that_is_too_large_reads_why_and_may_go_on(bundle, running):
+    options = ServerOptions(max_body_bytes=1000)
+    with (
+        running(create_app(bundle.parent.parent, "litert", options), options) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=30) as connection,
+    ):
+        for sent, status in (
+            (raw(bytes(20 << 20), Connection="keep-alive"), 413),
+            (b"GET /healthz HTTP/1.1\r\n\r\n", 200),
+        ):
+            connection.sendall(sent)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, answer.read() != b"") == (status, True)
+        with pytest.raises(ConnectionError):  # headers that are a flood
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * (64 << 20))
+
+
 def test_keep_alive_is_as_long_as_told(bundle, running):
     options = ServerOptions(keep_alive=1)
     with running(create_app(bundle.parent.parent, "litert", options), options) as (_, port):

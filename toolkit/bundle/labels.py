@@ -330,7 +330,9 @@ def _read(directory: Path) -> dict[str, list[int]]:
 
 
 def _read_shares(directory: Path) -> dict[str, float]:
-    return _read_document(directory / TRAFFIC, _is_share, 'labels with their shares, such as {"canary": 0.1}')
+    shares = _read_document(directory / TRAFFIC, _is_share, 'labels with their shares, such as {"canary": 0.1}')
+    shares.pop(STABLE, None)  # written by hand; it has what the others leave
+    return shares
 
 
 def _read_document(path: Path, is_value: Callable[[object], bool], expected: str) -> dict[str, Any]:
@@ -352,7 +354,7 @@ def _is_history(versions: object) -> bool:
 
 
 def _is_share(share: object) -> bool:
-    return type(share) in (int, float) and 0 <= share <= 1  # type: ignore[operator]
+    return isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1
 
 
 def _write(directory: Path, labels: dict[str, list[int]]) -> None:

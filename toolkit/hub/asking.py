@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -76,19 +77,19 @@ def find_commit(hub: "HfApi", address: HubAddress) -> str:
     import huggingface_hub
 
     url = huggingface_hub.hf_hub_url(address.repository, MANIFEST, revision=address.revision, endpoint=hub.endpoint)
-    commit = hub.get_hf_file_metadata(url=url).commit_hash
-    if not commit:
-        raise UserError(f"{address}: {hub.endpoint} does not answer as a hub does; HF_ENDPOINT names another")
+    commit = hub.get_hf_file_metadata(url=url).commit_hash or ""
+    if not re.fullmatch("[0-9a-f]{40}", commit):  # it becomes a folder's name
+        raise UserError(f"{address}: {_shown(hub.endpoint)} does not answer as a hub does; HF_ENDPOINT names another")
     return commit
 
 
 def _in_words(error: Exception, hub: "HfApi", address: HubAddress, for_writing: bool) -> UserError:
     from huggingface_hub import errors
 
-    endpoint, status = hub.endpoint, getattr(getattr(error, "response", None), "status_code", 0)
+    endpoint, status = _shown(hub.endpoint), getattr(getattr(error, "response", None), "status_code", 0)
     broken = f"{address}: the connection to {endpoint} failed"
     if isinstance(error, errors.LocalEntryNotFoundError):  # what was asked for comes from nowhere
-        return UnreachableError(f"{broken} ({first_line(error.__cause__ or error)})")
+        return UnreachableError(f"{broken} ({_shown(first_line(error.__cause__ or error))})")
     if isinstance(error, errors.GatedRepoError):
         return UserError(f"{address}: its owner asks for consent first; give it at {endpoint}/{address.repository}")
     if isinstance(error, errors.RevisionNotFoundError):
@@ -103,8 +104,8 @@ def _in_words(error: Exception, hub: "HfApi", address: HubAddress, for_writing: 
     if status == 429 or status >= 500:
         return UnreachableError(f"{address}: {endpoint} answers with status {status}; try again later")
     if type(error).__module__.startswith(("httpx", "httpcore")):
-        return UnreachableError(f"{broken} ({first_line(error)})")
-    return UserError(f"{address}: {first_line(error)}")
+        return UnreachableError(f"{broken} ({_shown(first_line(error))})")
+    return UserError(f"{address}: {_shown(first_line(error))}")
 
 
 def _absent(endpoint: str, for_writing: bool) -> str:
@@ -116,3 +117,12 @@ def _absent(endpoint: str, for_writing: bool) -> str:
     if for_writing:
         return f"{endpoint} lets in only who is logged in; set HF_TOKEN, or run `hf auth login`"
     return f"no such repository at {endpoint}; if it is private, set HF_TOKEN, or run `hf auth login`"
+
+
+def _shown(text: str) -> str:
+    """Leave out of addresses what lets one in: a password before the host, a signature behind the path.
+
+    >>> _shown("403 for url 'https://me:secret@hub.example/user/name?Signature=secret'")
+    "403 for url 'https://hub.example/user/name'"
+    """
+    return re.sub(r"(https?://)(?:[^/@\s]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?", r"\1\2", text)

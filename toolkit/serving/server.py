@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: A request's headers must have come after so many seconds.
 HEADER_SECONDS = 10.0
-#: A request's headers must not have more bytes, nor what comes before them.
+#: A request's headers must not have more bytes, nor what a connection begins with in their place.
 MAX_HEADER_BYTES = 64 << 10
 #: Connections that wait to be taken.
 BACKLOG = 2048
@@ -141,7 +141,10 @@ class Connection(AutoHTTPProtocol):
     # Of each of uvicorn's protocols.
     cycle: Any
     loop: asyncio.AbstractEventLoop
+    scope: Any
     transport: Any
+    #: Requests that came before one was answered; only one of the protocols reads ahead.
+    pipeline: Any = ()
 
     _timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
@@ -153,8 +156,9 @@ class Connection(AutoHTTPProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and go on waiting while they are not a request's whole headers."""
+        began_before = self._has_begun
         super().data_received(data)
-        self._header_bytes = 0 if self._is_answering else self._header_bytes + len(data)
+        self._header_bytes = self._header_bytes + len(data) if began_before and self._has_begun else 0
         if self._header_bytes > MAX_HEADER_BYTES:  # one of uvicorn's protocols has no bound
             self.transport.close()
         self._wait_for_headers()
@@ -170,7 +174,7 @@ class Connection(AutoHTTPProtocol):
         if not self._is_answering or self.cycle.more_body:
             return False
         self.cycle.keep_alive = False
-        if self.cycle.scope["http_version"] == "1.1":
+        if self.cycle.scope["http_version"] == "1.1" and not self.pipeline:  # or it might be amid the answer before
             self.loop.call_later(LEFT_SECONDS, self._ask_whether_anyone_is_there)
         return True
 
@@ -183,6 +187,11 @@ class Connection(AutoHTTPProtocol):
             self.transport.abort()
             return
         self.loop.call_later(LEFT_SECONDS, partial(self._ask_whether_anyone_is_there, again=True))
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether what came last is a part of a request's headers, rather than of a body, even a refused one's."""
+        return self.cycle is None or self.scope is not self.cycle.scope
 
     @property
     def _is_answering(self) -> bool:
