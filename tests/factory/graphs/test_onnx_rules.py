@@ -123,6 +123,10 @@ CASES = {
         *(CONV, ("Slice", [ints(0, 0), ints(SIDE, SIDE), ints(2, 3), ints(2, 2)], {})),
         *(("Pad", [ints(0, 2, 0, 1, 0, 2, 0, 1)], {}), ("Conv", [(8, 12, 3, 3)], {})),
     ],
+    "a bias and a gate behind a transposition": [
+        *(CONV, ("Transpose", [], {"perm": [0, 2, 3, 1]}), ("Add", [(8,)], {}), ("Sigmoid", [], {})),
+        *(("Transpose", [], {"perm": [0, 2, 1, 3]}), ("Mul", ["t2"], {}), ("Transpose", [], {"perm": [0, 3, 1, 2]})),
+    ],
     "channels last within": [
         *(CONV, ("Transpose", [], {"perm": [0, 2, 3, 1]}), ("LayerNormalization", [(8,), (8,)], {"axis": -1})),
         *(("MatMul", [(8, 8)], {}), ("Add", [(8,)], {}), ("Transpose", [], {"perm": [0, 3, 1, 2]})),

@@ -224,7 +224,7 @@ class Builder:
             return value
         kind, again = value.made_by or ("", None)
         if kind == _LINEAR and again is not None:  # a bias is often an operation of its own
-            return again(factors, offsets)
+            return replace(again(factors, offsets), axes=value.axes)  # which may have been turned round since
         if factors.size == offsets.size == 1:
             return self.each(value, "Rescaling", float(factors), float(offsets))
         # Keras' only stock layer of a factor and an offset a channel, and converters fold it into convolutions.
@@ -371,7 +371,7 @@ class Builder:
         if kind == "multiply" and len(values) == 2:
             for gate, other in (values, values[::-1]):
                 name, source = gate.made_by or ("", None)
-                if name in _GATED and source is other.tensor:
+                if name in _GATED and source is other.tensor and gate.axes == other.axes:
                     return self.activation(other, _GATED[name])
         values, axes = self._alike(values)
         tensor = self.layer(_MERGES[kind], [value.tensor for value in values])
@@ -383,6 +383,8 @@ class Builder:
         if len(values) == 1:
             return values[0]
         axis %= values[0].rank
+        if axis == 0:
+            raise UnreadableError("joins different pictures: its first axis is the batch's")
         first = values[0]
         if all(value.scaling is not None and value.tensor is first.tensor for value in values) and (
             {value.axes for value in values} == {first.axes} and first.axes[-1] == axis
