@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.core.protobuf import saved_model_pb2
 
 from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
@@ -121,6 +122,10 @@ class Program(tf.Module):
         tf.io.write_file(self.place, "written")
         return {"y": tf.reduce_mean(x, [1, 2])}
 
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+    def averaging(self, x):
+        return {"y": tf.reduce_mean(x, [1, 2])}
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decoding(self, x):
         return {"y": tf.ones([1, 3])}
@@ -163,6 +168,30 @@ def test_a_saved_model_that_is_another_program_is_not_loaded(tmp_path, monkeypat
     with pytest.raises(UserError, match=words):
         open_graph(tmp_path / "theirs", None)
     assert not (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize(
+    ("tampered", "words"),
+    [("signature", "runs the operation WriteFile"), ("restoring", "or another resource, which is")],
+)
+def test_a_saved_model_whose_objects_call_other_functions_is_not_loaded(tmp_path, monkeypatch, tampered, words):
+    """TensorFlow calls what the tree of objects names, also to restore them, and not what the signatures list."""
+    program = Program(tmp_path / "written")
+    signatures = {"serving_default": program.averaging, "other": program.writing}
+    tf.saved_model.save(program, str(tmp_path / "theirs"), signatures=signatures)
+    file, document = tmp_path / "theirs" / "saved_model.pb", saved_model_pb2.SavedModel()
+    document.ParseFromString(file.read_bytes())
+    objects = document.meta_graphs[0].object_graph_def.nodes
+    (table,) = [child.node_id for child in objects[0].children if child.local_name == "signatures"]
+    numbers = {child.local_name: child.node_id for child in objects[table].children}
+    if tampered == "signature":
+        objects[numbers["serving_default"]].CopyFrom(objects[numbers["other"]])
+    else:
+        objects[0].saveable_objects["anything"].restore_function = numbers["other"]
+    file.write_bytes(document.SerializeToString())
+    monkeypatch.setattr(tf.saved_model, "load", None)
+    with pytest.raises(UserError, match=words):
+        open_graph(tmp_path / "theirs", None)
 
 
 def test_a_damaged_saved_model_is_told(theirs, tmp_path):
