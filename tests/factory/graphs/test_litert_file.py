@@ -110,6 +110,31 @@ def test_a_file_cut_off_is_told(theirs, tmp_path, num_bytes):
         open_graph(tmp_path / "model.tflite", None)
 
 
+def test_a_file_for_several_pictures_at_once(tmp_path):
+    own = keras.Sequential([keras.Input((8, 8, 3), batch_size=4), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()])
+    (tmp_path / "theirs.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(own).convert())
+    file = open_graph(tmp_path / "theirs.tflite", None)
+    assert check_answers(tmp_path / "theirs.tflite", file, RNG.normal(0, 1, (6, 8, 8, 3)).astype(np.float32)) < 1e-5
+
+
+def test_an_operator_that_answers_nothing_is_told(tmp_path):
+    class Counting(tf.Module):
+        def __init__(self):
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, 3])])
+        def answer(self, x):
+            self.count.assign_add(1.0)
+            return tf.reduce_mean(x, [1, 2]) + self.count
+
+    own = Counting()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([own.answer.get_concrete_function()], own)
+    converter.experimental_enable_resource_variables = True
+    (tmp_path / "theirs.tflite").write_bytes(converter.convert())
+    with pytest.raises(UserError, match=r"operator \w+ of .* has no rule here"):
+        open_graph(tmp_path / "theirs.tflite", None)
+
+
 class Program(tf.Module):
     """Functions that are no classifiers."""
 

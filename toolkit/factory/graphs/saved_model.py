@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
 from toolkit.factory.graphs.litert_file import read_litert
 from toolkit.files import plain_path
 from toolkit.lazy import lazy_module
@@ -197,12 +197,6 @@ def _running(loaded: Any, concrete: Any) -> Callable[["np.ndarray"], "np.ndarray
         import tensorflow as tf
 
         spec = concrete.inputs[0]
-        batch = spec.shape[0]
-        found = []
-        for start in range(0, len(inputs), batch):
-            part = inputs[start : start + batch]
-            filled = np.concatenate([part, *[part[-1:]] * (batch - len(part))])
-            found.append(concrete(tf.cast(filled, spec.dtype)).numpy())
-        return np.concatenate(found)[: len(inputs)].reshape(len(inputs), -1).astype(np.float32)
+        return in_batches(lambda part: concrete(tf.cast(part, spec.dtype)).numpy(), inputs, spec.shape[0])
 
     return answers
