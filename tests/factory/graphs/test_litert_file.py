@@ -197,7 +197,11 @@ def test_a_saved_model_that_is_another_program_is_not_loaded(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("tampered", "words"),
-    [("signature", "runs the operation WriteFile"), ("restoring", "or another resource, which is")],
+    [
+        ("signature", "runs the operation WriteFile"),
+        ("restoring", "or another resource, which is"),
+        ("constant", "holds constants of 1,099,511,627,7.. numbers"),
+    ],
 )
 def test_a_saved_model_whose_objects_call_other_functions_is_not_loaded(tmp_path, monkeypatch, tampered, words):
     """TensorFlow calls what the tree of objects names, also to restore them, and not what the signatures list."""
@@ -211,6 +215,11 @@ def test_a_saved_model_whose_objects_call_other_functions_is_not_loaded(tmp_path
     numbers = {child.local_name: child.node_id for child in objects[table].children}
     if tampered == "signature":
         objects[numbers["serving_default"]].CopyFrom(objects[numbers["other"]])
+    elif tampered == "constant":  # a number stands in the file, and the shape beside it
+        for function in document.meta_graphs[0].graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "Const":
+                    node.attr["value"].tensor.tensor_shape.dim.add(size=1 << 39)
     else:
         objects[0].saveable_objects["anything"].restore_function = numbers["other"]
     file.write_bytes(document.SerializeToString())

@@ -17,7 +17,7 @@ else:
 #: Numbers in a map at most, of as many pictures as the file takes at once: 1 GiB.
 MAX_NUMBERS = 1 << 28
 #: Numbers in all weights and constants at most.
-_MAX_HELD = 1 << 29
+MAX_HELD = 1 << 29
 #: What Keras adds to a variance, unless told otherwise.
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
@@ -165,7 +165,7 @@ class Builder:
     def hold(self, numbers: int) -> None:
         """Count numbers that weights or constants will keep in memory: what a file repeats, it need not contain."""
         self._held += numbers
-        if not 0 <= numbers <= self._held <= _MAX_HELD:
+        if not 0 <= numbers <= self._held <= MAX_HELD:
             raise UnreadableError(f"makes a constant of {numbers:,} numbers, more than there is memory for")
 
     def _require_room(self, sizes: Sequence[int]) -> None:

@@ -4,11 +4,13 @@ A SavedModel is a program. Before TensorFlow loads it, its graph is looked throu
 made of may be in what the signature runs, and nothing that runs while it is loaded.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
+from toolkit.factory.graphs.builder import MAX_HELD
 from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
 from toolkit.factory.graphs.litert_file import read_litert
 from toolkit.files import plain_path
@@ -142,6 +144,7 @@ def _require_harmless(path: Path, graph: Any, signature: str) -> None:
     if not pending or not functions.keys() >= set(pending):
         raise UserError(f"{path}: lacks the function of its signature {signature!r}; save or download it again")
     called: set[str] = set()
+    numbers = 0
     while pending:
         name = pending.pop()
         if name in called:
@@ -152,6 +155,13 @@ def _require_harmless(path: Path, graph: Any, signature: str) -> None:
                 raise UserError(
                     f"{path}: its signature runs the operation {node.op} ({node.name!r}), which is not among those of "
                     "classifiers, and nothing else is run; save the network without it"
+                )
+            if node.op == "Const":
+                numbers += math.prod(abs(dim.size) for dim in node.attr["value"].tensor.tensor_shape.dim)
+            if numbers > MAX_HELD:
+                raise UserError(
+                    f"{path}: its signature holds constants of {numbers:,} numbers, more than there is memory for; "
+                    "save the network without them"
                 )
             for attribute in node.attr.values():
                 pending += [attribute.func.name, *(each.name for each in attribute.list.func)]
