@@ -16,8 +16,8 @@ else:
 
 #: Numbers in a map at most, of as many pictures as the file takes at once: 1 GiB.
 MAX_NUMBERS = 1 << 28
-#: Numbers in all weights and constants at most.
-MAX_HELD = 1 << 29
+#: Numbers in all weights and constants at most: 4 GiB. A bias or a factor of its own makes weights once more.
+MAX_HELD = 1 << 30
 #: What Keras adds to a variance, unless told otherwise.
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
