@@ -38,7 +38,7 @@ class Chart:
     name: str
     alt: str
     figures: Any
-    draw: "Callable[[Any], None]"
+    draw: Callable[[Any], None]
     size: tuple[float, float] = (7.5, 3.6)
 
     @property
@@ -108,7 +108,7 @@ def picture(chart: Chart) -> list[str]:
 # Drawing
 
 
-def dots(names: Sequence[str], series: dict[str, Values], label: str, *, log: bool = False) -> "Callable[[Any], None]":
+def dots(names: Sequence[str], series: dict[str, Values], label: str, *, log: bool = False) -> Callable[[Any], None]:
     """Draw values of a few kinds beside the names of rows, each kind named where it is first seen."""
 
     def draw(figure: Any) -> None:
@@ -364,7 +364,7 @@ def _seen(depths: dict[str, list[Any]]) -> list[str]:
     return [f"Seen in these runs: {'; '.join(found)}.", ""] if found else []
 
 
-def _norms(norms: dict[str, list[list[float]]]) -> "Callable[[Any], None]":
+def _norms(norms: dict[str, list[list[float]]]) -> Callable[[Any], None]:
     places = [[place / max(len(first) - 1, 1) for place in range(len(first))] for first, _ in norms.values()]
 
     def draw(figure: Any) -> None:
@@ -482,7 +482,7 @@ class Measured:
     record: str
     title: str
     words: str
-    rows: "Callable[[Record], list[Record]]"
+    rows: Callable[[Record], list[Record]]
     columns: dict[str, str]
     drawn: tuple[str, ...]
     axis: str

@@ -103,8 +103,10 @@ def import_network(
 
     require_writable(export.directory)
     names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
-    require = _require_published if weights is not None else _require_network_file
-    require(file, names, preprocessing)
+    if weights is None:
+        _require_network_file(file)
+    else:
+        _require_published(str(file), names, preprocessing)
     folder = None if data is None else scan(data, skip_bad, names)
     with step("opening the network"):
         model = _opened(file, weights, preprocessing)
@@ -129,14 +131,14 @@ def import_network(
     return {"bundle": str(path), "model": manifest.model, "labels": list(names), "parity": manifest.parity}
 
 
-def _require_published(name: Path, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
+def _require_published(name: str, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
     if preprocessing is not None:
         raise UserError("--preprocessing is for a FILE; published weights bring their own")
-    model_info(str(name))
+    model_info(name)
     require_order_of_ids(labels)
 
 
-def _require_network_file(file: Path, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
+def _require_network_file(file: Path) -> None:
     from toolkit.factory import KINDS, is_network_file
 
     if not file.exists():

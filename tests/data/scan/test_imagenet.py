@@ -9,7 +9,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from toolkit.data import scan_folder
-from toolkit.data.scan.imagenet import require_order_of_ids
+from toolkit.data.scan.imagenet import called_by_id, require_order_of_ids
+from toolkit.data.sources.listing import ListedFile, Listing
 from toolkit.data.sources.source import Source
 from toolkit.errors import UserError
 
@@ -64,6 +65,12 @@ def test_folders_of_synsets_are_the_classes_that_begin_with_them(validation, tmp
     assert {path[:9]: name for path, name in named(found).items()} == {name[:9]: name for name in NAMES}
     with pytest.raises(UserError, match="class 'n01440764' is none of the classes a, b; labels that begin with"):
         scan_folder(tmp_path / "sorted", class_names=("a", "b"))
+
+
+def test_a_class_in_two_folders_is_one():
+    files = tuple(ListedFile(f"{label}/1.jpg", label) for label in (NAMES[0][:9], NAMES[0]))
+    listing = called_by_id(Listing(Path("val"), files, (NAMES[0][:9], NAMES[0])), NAMES)
+    assert listing.labels == (NAMES[0],)
 
 
 def test_mistakes_are_told(validation, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.core.protobuf import saved_model_pb2
 
 from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
@@ -109,6 +110,31 @@ def test_a_file_cut_off_is_told(theirs, tmp_path, num_bytes):
         open_graph(tmp_path / "model.tflite", None)
 
 
+def test_a_file_for_several_pictures_at_once(tmp_path):
+    own = keras.Sequential([keras.Input((8, 8, 3), batch_size=4), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()])
+    (tmp_path / "theirs.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(own).convert())
+    file = open_graph(tmp_path / "theirs.tflite", None)
+    assert check_answers(tmp_path / "theirs.tflite", file, RNG.normal(0, 1, (6, 8, 8, 3)).astype(np.float32)) < 1e-5
+
+
+def test_an_operator_that_answers_nothing_is_told(tmp_path):
+    class Counting(tf.Module):
+        def __init__(self):
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, 3])])
+        def answer(self, x):
+            self.count.assign_add(1.0)
+            return tf.reduce_mean(x, [1, 2]) + self.count
+
+    own = Counting()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([own.answer.get_concrete_function()], own)
+    converter.experimental_enable_resource_variables = True
+    (tmp_path / "theirs.tflite").write_bytes(converter.convert())
+    with pytest.raises(UserError, match=r"operator \w+ of .* has no rule here"):
+        open_graph(tmp_path / "theirs.tflite", None)
+
+
 class Program(tf.Module):
     """Functions that are no classifiers."""
 
@@ -119,6 +145,10 @@ class Program(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
     def writing(self, x):
         tf.io.write_file(self.place, "written")
+        return {"y": tf.reduce_mean(x, [1, 2])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+    def averaging(self, x):
         return {"y": tf.reduce_mean(x, [1, 2])}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -163,6 +193,39 @@ def test_a_saved_model_that_is_another_program_is_not_loaded(tmp_path, monkeypat
     with pytest.raises(UserError, match=words):
         open_graph(tmp_path / "theirs", None)
     assert not (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize(
+    ("tampered", "words"),
+    [
+        ("signature", "runs the operation WriteFile"),
+        ("restoring", "or another resource, which is"),
+        ("constant", "holds constants of 1,099,511,627,7.. numbers"),
+    ],
+)
+def test_a_saved_model_whose_objects_call_other_functions_is_not_loaded(tmp_path, monkeypatch, tampered, words):
+    """TensorFlow calls what the tree of objects names, also to restore them, and not what the signatures list."""
+    program = Program(tmp_path / "written")
+    signatures = {"serving_default": program.averaging, "other": program.writing}
+    tf.saved_model.save(program, str(tmp_path / "theirs"), signatures=signatures)
+    file, document = tmp_path / "theirs" / "saved_model.pb", saved_model_pb2.SavedModel()
+    document.ParseFromString(file.read_bytes())
+    objects = document.meta_graphs[0].object_graph_def.nodes
+    (table,) = [child.node_id for child in objects[0].children if child.local_name == "signatures"]
+    numbers = {child.local_name: child.node_id for child in objects[table].children}
+    if tampered == "signature":
+        objects[numbers["serving_default"]].CopyFrom(objects[numbers["other"]])
+    elif tampered == "constant":  # a number stands in the file, and the shape beside it
+        for function in document.meta_graphs[0].graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "Const":
+                    node.attr["value"].tensor.tensor_shape.dim.add(size=1 << 39)
+    else:
+        objects[0].saveable_objects["anything"].restore_function = numbers["other"]
+    file.write_bytes(document.SerializeToString())
+    monkeypatch.setattr(tf.saved_model, "load", None)
+    with pytest.raises(UserError, match=words):
+        open_graph(tmp_path / "theirs", None)
 
 
 def test_a_damaged_saved_model_is_told(theirs, tmp_path):

@@ -9,13 +9,13 @@ from onnx import helper, numpy_helper
 
 from toolkit.errors import UserError
 from toolkit.factory import open_network, preprocessing_of
-from toolkit.factory.graphs import open_graph
+from toolkit.factory.graphs import builder, check_answers, open_graph
 from toolkit.spec import IMAGENET
 
 KERNEL = np.random.default_rng(0).normal(0, 0.5, (4, 3, 3, 3)).astype(np.float32)
 INTS = {
     name: np.array(values, np.int64)
-    for name, values in {"huge": [1 << 40], "pads": [0, 0, 9**9, 0, 0, 0, 0, 0]}.items()
+    for name, values in {"huge": [1 << 40], "places": [3] * 16, "pads": [0, 0, 9**9, 0, 0, 0, 0, 0]}.items()
 }
 
 
@@ -26,7 +26,7 @@ def model(*middle, shape=(None, 3, 8, 8), opset=17, elem=1, outputs=("y",), inpu
     if end:
         nodes += [helper.make_node("GlobalAveragePool", ["b" if middle else "a"], ["p"])]
         nodes += [helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("Identity", ["f"], ["y"])]
-    constants = {"conv.weight": KERNEL, **INTS}
+    constants = {"conv.weight": KERNEL, "factor": KERNEL[:, :1, :1, 0], **INTS}
     graph = helper.make_graph(
         nodes,
         "theirs",
@@ -93,6 +93,7 @@ REFUSED = {
         model(node("ConstantOfShape", ("huge",), ("c",)), node("Add", ("a", "c"))),
         "makes a constant of 1,099,511,627,776 numbers",
     ),
+    "many pictures": (model(shape=(1 << 30, 3, 8, 8)), "for 1,073,741,824 pictures at once, more than there is"),
     "a huge border": (model(node("Pad", ("a", "pads"))), "more than there is memory for"),
     "a strange attribute": (model(node("MaxPool", kernel_shape=[0, 0])), "'maxpool' (MaxPool)"),
     "training": (
@@ -102,6 +103,12 @@ REFUSED = {
     "elsewhere": (external("../weights.bin"), "'../weights.bin', outside of the file's folder"),
     "everywhere": (external("/etc/passwd"), "'/etc/passwd', outside of the file's folder"),
     "nowhere": (external("weights.bin"), "weights.bin, which is not beside it"),
+    "a constant elsewhere": (
+        model(
+            node("Constant", (), ("c",), value=external("../weights.bin").graph.initializer[0]), node("Add", ("a", "c"))
+        ),
+        "'../weights.bin', outside of the file's folder",
+    ),
     "beyond": (external("theirs.onnx", offset=10**6), "is not whole in theirs.onnx"),
 }
 
@@ -124,6 +131,45 @@ def test_weights_beside_the_file(tmp_path):
     (tmp_path / "theirs.onnx").write_bytes(external("weights.bin", offset=64, length=KERNEL.nbytes).SerializeToString())
     found = open_graph(tmp_path / "theirs.onnx", None).network.get_layer("conv").get_weights()[0]
     np.testing.assert_array_equal(found, KERNEL.transpose(2, 3, 1, 0))
+
+
+DOUBLED = ["conv.weight" + "d" * number for number in range(15)]
+REPEATED = {
+    "a constant doubled": [
+        *(node("Concat", [name, name], [f"{name}d"], axis=0) for name in DOUBLED),
+        node("Add", ("a", f"{DOUBLED[-1]}d")),
+    ],
+    "channels picked": [
+        node("Gather", ("a", "places"), ("b0",), axis=1),
+        *(node("Gather", (f"b{n}", "places"), (f"b{n + 1}",), axis=1) for n in range(9)),
+        node("Identity", ("b9",)),
+    ],
+    "a convolution scaled": [
+        *(node("Mul", ("a" * n, "factor"), ("a" * (n + 1),)) for n in range(1, 9)),
+        node("Identity", ("a" * 9,)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_what_a_file_repeats_counts_each_time(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(builder, "MAX_HELD", 900)
+    assert "numbers, more than there is memory for" in message(tmp_path, model(*REPEATED[name]))
+
+
+def test_what_the_answer_does_not_need_is_neither_read_nor_run(tmp_path):
+    elsewhere = external("../weights.bin").graph.initializer[0]
+    document = model(node("Constant", (), ("c",), value=elsewhere), node("Strange", ("c",), ("d",)), node("Relu"))
+    onnx.save(document, tmp_path / "theirs.onnx")
+    file = open_graph(tmp_path / "theirs.onnx", None)
+    assert check_answers(tmp_path / "theirs.onnx", file, np.ones((2, 8, 8, 3), np.float32)) < 1e-5
+
+
+def test_outputs_may_be_left_out(tmp_path):
+    document = model(node("Dropout", outputs=("d", "")), node("MaxPool", ("d",), ("b", ""), kernel_shape=[2, 2]))
+    onnx.save(document, tmp_path / "theirs.onnx")
+    file = open_graph(tmp_path / "theirs.onnx", None)
+    assert check_answers(tmp_path / "theirs.onnx", file, np.ones((2, 8, 8, 3), np.float32)) < 1e-5
 
 
 def test_a_network_of_any_size_takes_the_preprocessings(tmp_path):

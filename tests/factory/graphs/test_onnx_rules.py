@@ -123,6 +123,10 @@ CASES = {
         *(CONV, ("Slice", [ints(0, 0), ints(SIDE, SIDE), ints(2, 3), ints(2, 2)], {})),
         *(("Pad", [ints(0, 2, 0, 1, 0, 2, 0, 1)], {}), ("Conv", [(8, 12, 3, 3)], {})),
     ],
+    "a bias and a gate behind a transposition": [
+        *(CONV, ("Transpose", [], {"perm": [0, 2, 3, 1]}), ("Add", [(8,)], {}), ("Sigmoid", [], {})),
+        *(("Transpose", [], {"perm": [0, 2, 1, 3]}), ("Mul", ["t2"], {}), ("Transpose", [], {"perm": [0, 3, 1, 2]})),
+    ],
     "channels last within": [
         *(CONV, ("Transpose", [], {"perm": [0, 2, 3, 1]}), ("LayerNormalization", [(8,), (8,)], {"axis": -1})),
         *(("MatMul", [(8, 8)], {}), ("Add", [(8,)], {}), ("Transpose", [], {"perm": [0, 3, 1, 2]})),
@@ -181,6 +185,12 @@ def test_a_fixed_batch_becomes_any(tmp_path, batch):
     assert file.network.input_shape == (None, SIDE, SIDE, 3)
 
 
+def test_all_axes_of_size_one_are_dropped(tmp_path):
+    """Of a file for one picture that of the batch too; here it stays."""
+    steps = [CONV, ("GlobalAveragePool", [], {}), ("Squeeze", [], {})]
+    assert opened(write(tmp_path / "theirs.onnx", steps, shape=(1, 3, SIDE, SIDE))).network.output_shape == (None, 8)
+
+
 @pytest.mark.parametrize("kind", ["GoogLeNet's", "channels turned round"])
 def test_what_prepares_pictures_goes_into_the_preprocessing(tmp_path, kind):
     parts = []
@@ -223,6 +233,17 @@ def test_pictures_with_their_channels_last(tmp_path):
     assert [type(layer).__name__ for layer in network.layers[1:]] == (
         ["Conv2D", "ReLU", "GlobalAveragePooling2D", "Dense", "Activation"]
     )
+
+
+@pytest.mark.parametrize("opset", [10, 13, 17, 21])
+def test_weights_that_the_file_rounds_itself(tmp_path, opset):
+    """As torch writes a network that was trained for rounding."""
+    scale = [np.float32(0.02), np.int8(0)]
+    steps = [
+        *(("QuantizeLinear", [weights(8, 3, 3, 3), *scale], {"alone": True}), ("DequantizeLinear", scale, {})),
+        ("Conv", ["x", "t1"], {"alone": True}),
+    ]
+    assert not opened(write(tmp_path / "theirs.onnx", [*steps, *END], opset=opset)).quantized
 
 
 def test_rounded_weights_and_ranges(tmp_path):

@@ -87,7 +87,7 @@ def called_by_id(listing: Listing, class_names: Sequence[str]) -> Listing:
     if not name_of:
         return listing
     files = tuple(replace(file, label=name_of.get(file.label, file.label)) for file in listing.files)
-    return replace(listing, files=files, labels=tuple(sorted(name_of.get(label, label) for label in listing.labels)))
+    return replace(listing, files=files, labels=tuple(sorted({name_of.get(label, label) for label in listing.labels})))
 
 
 def require_order_of_ids(class_names: Sequence[str]) -> None:

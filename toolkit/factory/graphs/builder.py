@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 else:
     np = lazy_module("numpy")
 
-#: Numbers in one picture's map at most: 1 GiB.
+#: Numbers in a map at most, of as many pictures as the file takes at once: 1 GiB.
 MAX_NUMBERS = 1 << 28
+#: Numbers in all weights and constants at most: 4 GiB. A bias or a factor of its own makes weights once more.
+MAX_HELD = 1 << 30
 #: What Keras adds to a variance, unless told otherwise.
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
@@ -38,19 +40,24 @@ class Builder:
 
     Attributes:
         map_axes: the file's axes of maps in Keras' order: batch, height, width, channels.
+        batch: how many pictures the file takes at once.
         wish: the name for the next layers.
     """
 
-    def __init__(self, map_axes: tuple[int, int, int, int]) -> None:
+    def __init__(self, map_axes: tuple[int, int, int, int], batch: int) -> None:
         self.map_axes = map_axes
+        self.batch = batch
         self.wish = ""
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}  # behind the names of layers, the last by each wish
+        self._held = 0
         self._inputs: list[Any] = []
 
     # The network's ends
 
     def picture(self, shape: tuple[int, int, int], axes: tuple[int, int, int, int]) -> Value:
         """Begin with pictures of ``shape``, height, width and channels, which are the file's ``axes``."""
+        self._require_room(shape)
         self._taken.add("input")
         tensor = keras.Input(shape, name="input")
         self._inputs.append(tensor)
@@ -153,6 +160,19 @@ class Builder:
             return tensor
         return self.layer("Flatten", tensor) if len(shape) == 1 else self.layer("Reshape", tensor, tuple(shape))
 
+    # Memory
+
+    def hold(self, numbers: int) -> None:
+        """Count numbers that weights or constants will keep in memory: what a file repeats, it need not contain."""
+        self._held += numbers
+        if not 0 <= numbers <= self._held <= MAX_HELD:
+            raise UnreadableError(f"makes a constant of {numbers:,} numbers, more than there is memory for")
+
+    def _require_room(self, sizes: Sequence[int]) -> None:
+        if self.batch * math.prod(sizes) > MAX_NUMBERS:
+            pictures = f" for {self.batch:,} pictures at once" if self.batch > 1 else ""
+            raise UnreadableError(f"makes maps of {_times(sizes)} numbers{pictures}, more than there is memory for")
+
     # Layers
 
     def layer(self, kind: str, inputs: Any, *arguments: Any, weights: Sequence[Any] = (), **options: Any) -> Any:
@@ -162,9 +182,9 @@ class Builder:
 
     def called(self, layer: Any, inputs: Any, weights: Sequence[Any] = ()) -> Any:
         """Call a layer."""
+        self.hold(sum(np.size(array) for array in weights))
         answer = layer(inputs)
-        if math.prod(answer.shape[1:]) > MAX_NUMBERS:
-            raise UnreadableError(f"makes maps of {_times(answer.shape[1:])} numbers, more than there is memory for")
+        self._require_room(answer.shape[1:])
         if weights:
             layer.set_weights([np.asarray(array, np.float32) for array in weights])
         return answer
@@ -224,7 +244,7 @@ class Builder:
             return value
         kind, again = value.made_by or ("", None)
         if kind == _LINEAR and again is not None:  # a bias is often an operation of its own
-            return again(factors, offsets)
+            return replace(again(factors, offsets), axes=value.axes)  # which may have been turned round since
         if factors.size == offsets.size == 1:
             return self.each(value, "Rescaling", float(factors), float(offsets))
         # Keras' only stock layer of a factor and an offset a channel, and converters fold it into convolutions.
@@ -371,7 +391,7 @@ class Builder:
         if kind == "multiply" and len(values) == 2:
             for gate, other in (values, values[::-1]):
                 name, source = gate.made_by or ("", None)
-                if name in _GATED and source is other.tensor:
+                if name in _GATED and source is other.tensor and gate.axes == other.axes:
                     return self.activation(other, _GATED[name])
         values, axes = self._alike(values)
         tensor = self.layer(_MERGES[kind], [value.tensor for value in values])
@@ -383,6 +403,8 @@ class Builder:
         if len(values) == 1:
             return values[0]
         axis %= values[0].rank
+        if axis == 0:
+            raise UnreadableError("joins different pictures: its first axis is the batch's")
         first = values[0]
         if all(value.scaling is not None and value.tensor is first.tensor for value in values) and (
             {value.axes for value in values} == {first.axes} and first.axes[-1] == axis
@@ -443,6 +465,8 @@ class Builder:
         return tensor
 
     def _picked(self, maps: Any, channels: Sequence[int | None]) -> Any:
+        self._require_room((*maps.shape[1:3], len(channels)))
+        self.hold(maps.shape[-1] * len(channels))
         kernel = np.zeros((1, 1, maps.shape[-1], len(channels)), np.float32)
         for place, channel in enumerate(channels):
             if channel is not None:
@@ -455,8 +479,7 @@ class Builder:
         if pads == NO_PADS:
             return maps
         height, width = (size + sum(own) for size, own in zip(maps.shape[1:3], pads, strict=True))
-        if height * width * maps.shape[3] > MAX_NUMBERS:
-            raise UnreadableError(f"makes maps of {height}×{width}×{maps.shape[3]}, more than there is memory for")
+        self._require_room((height, width, maps.shape[3]))
         wish, self.wish = self.wish, f"{self.wish}_pad"
         found = self.layer("ZeroPadding2D", maps, pads)
         self.wish = wish
@@ -492,10 +515,11 @@ class Builder:
 
     def name(self, kind: str) -> str:
         wish = _plain_name(self.wish) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
-        name, number = wish, 1
+        name, number = wish, self._numbers.get(wish, 1)
         while name in self._taken:
             number += 1
             name = f"{wish}_{number}"
+        self._numbers[wish] = number
         self._taken.add(name)
         return name
 

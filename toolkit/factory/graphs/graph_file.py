@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+else:
+    np = lazy_module("numpy")
 
 #: The side of pictures at most; one of noise goes through the network to compare it with the file.
 MAX_SIDE = 2048
@@ -34,3 +37,22 @@ class GraphFile:
     runtime: str
     quantized: bool = False
     preprocessing: Preprocessing | None = None
+
+
+def in_batches(ask: Callable[["np.ndarray"], "np.ndarray"], inputs: "np.ndarray", batch: int) -> "np.ndarray":
+    """Ask a runtime for as many inputs at once as its file takes, the last again where there are too few.
+
+    Args:
+        ask: answers ``batch`` of them.
+        inputs: any number.
+        batch: 1 where the file takes any number.
+
+    Returns:
+        float32 (n, classes).
+    """
+    found = []
+    for start in range(0, len(inputs), batch):
+        part = inputs[start : start + batch]
+        filled = np.concatenate([part, *[part[-1:]] * (batch - len(part))])
+        found.append(np.reshape(ask(filled), (batch, -1)))
+    return np.concatenate(found)[: len(inputs)].astype(np.float32)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import Builder
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
@@ -127,16 +127,23 @@ class _Reader:
         self._input = self._only("input", self._graph.inputs)
         self._values: dict[int, Any] = {}
 
-    def network(self, name: str) -> "Any":
+    def network(self, name: str) -> Any:
         """Build the network."""
+        try:
+            return self._built(name)
+        except UnreadableError as error:
+            raise UserError(f"{self._path}: {error}") from None
+
+    def _built(self, name: str) -> Any:
         shape = self._picture()
         output = self._only("output", self._graph.outputs)
-        builder = Builder(map_axes=(0, 1, 2, 3))
+        builder = Builder(map_axes=(0, 1, 2, 3), batch=max(1, self._input.shape[0]))
         self._values[self._number("inputs")] = builder.picture(shape, (0, 1, 2, 3))
-        for operator in self._graph.operators:
+        for operator in self._graph.operators or ():
             kind = self._kinds[operator.opcodeIndex] or "?"
             known = self._custom[operator.opcodeIndex] if kind == "CUSTOM" else kind
-            told = f"operator {known} of {self.tensors[operator.outputs[0]].name[:80]!r}"
+            made = [self.tensors[number].name for number in operator.outputs] if operator.outputs is not None else []
+            told = f"operator {known} of {', '.join(made)[:80]!r}"
             try:
                 self._values |= self._answers(builder, operator, kind)
             except UnreadableError as error:
@@ -146,10 +153,7 @@ class _Reader:
         found = self._values.get(self._number("outputs"))
         if not isinstance(found, Value):
             raise UserError(f"{self._path}: its answer {output.name!r} does not depend on the picture")
-        try:
-            return builder.network(found, name)
-        except UnreadableError as error:
-            raise UserError(f"{self._path}: {error}") from None
+        return builder.network(found, name)
 
     def preprocessing(self) -> Preprocessing | None:
         """What makes the network's input of pixels, where the file takes pixels."""
@@ -196,13 +200,13 @@ class _Reader:
     def _answers(self, builder: Builder, operator: Any, kind: str) -> dict[int, Any]:
         from toolkit.factory.graphs.litert_rules import RULES, Operator
 
-        inputs = [self._given(number) for number in operator.inputs]
-        outputs = [self.tensors[number] for number in operator.outputs]
-        reads_size = any(each is None and number >= 0 for each, number in zip(inputs, operator.inputs, strict=True))
+        given, made = ([] if each is None else [*each] for each in (operator.inputs, operator.outputs))
+        inputs, outputs = [self._given(number) for number in given], [self.tensors[number] for number in made]
+        reads_size = any(each is None and number >= 0 for each, number in zip(inputs, given, strict=True))
         if kind == "SHAPE" or (kind in _OF_SIZES and reads_size):
-            return dict.fromkeys(operator.outputs)
+            return dict.fromkeys(made)
         if kind in ("DEQUANTIZE", "CAST") and not isinstance(inputs[0], Value):
-            return {operator.outputs[0]: inputs[0]}
+            return {made[0]: inputs[0]}
         if kind in _NO_PROBABILITIES:
             raise UnreadableError("answers which class is likeliest, and not how likely each is; convert without it")
         if kind not in RULES:
@@ -212,7 +216,7 @@ class _Reader:
         builder.wish = _layer_name(outputs[0].name)
         asked = Operator(inputs, operator.builtinOptions, [each.shape for each in outputs], outputs[0].begins_at_zero)
         found = RULES[kind](builder, asked)
-        return dict(zip(operator.outputs, found if isinstance(found, list) else [found], strict=False))
+        return dict(zip(made, found if isinstance(found, list) else [found], strict=False))
 
     def _given(self, number: int) -> Any:
         if number < 0:  # left out
@@ -236,7 +240,7 @@ def _layer_name(tensor: str) -> str:
 
 
 def _interpreter(content: bytes) -> Callable[["np.ndarray"], "np.ndarray"]:
-    """The function that asks LiteRT what the file answers, a picture at a time."""
+    """The function that asks LiteRT what the file answers."""
 
     def answers(inputs: "np.ndarray") -> "np.ndarray":
         from ai_edge_litert.interpreter import Interpreter
@@ -244,12 +248,13 @@ def _interpreter(content: bytes) -> Callable[["np.ndarray"], "np.ndarray"]:
         interpreter = Interpreter(model_content=content)
         interpreter.allocate_tensors()
         (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-        found = []
-        for picture in inputs:
-            interpreter.set_tensor(given["index"], _rounded(picture[None], given))
+
+        def ask(pictures: "np.ndarray") -> "np.ndarray":
+            interpreter.set_tensor(given["index"], _rounded(pictures, given))
             interpreter.invoke()
-            found.append(_unrounded(interpreter.get_tensor(answer["index"]), answer).ravel())
-        return np.stack(found)
+            return _unrounded(interpreter.get_tensor(answer["index"]), answer)
+
+        return in_batches(ask, inputs, int(given["shape"][0]))
 
     return answers
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
-from toolkit.factory.graphs.builder import MAX_NUMBERS, Builder
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile
+from toolkit.factory.graphs.builder import Builder
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
@@ -23,8 +23,22 @@ OLDEST_OPSET = 7
 _INSTALL = "pip install 'toolkit[onnx]'"
 #: Operators that are reckoned out where all they are given stands in the file, as sizes of maps do.
 _FOLDED = {
-    *("Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand"),
-    *("Flatten", "Floor", "Gather", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceProd", "Reshape"),
+    *("Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Equal", "Expand"),
+    *(
+        "Flatten",
+        "Floor",
+        "Gather",
+        "Identity",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Pow",
+        "QuantizeLinear",
+        "ReduceProd",
+        "Reshape",
+    ),
     *("Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
 }
 #: The same, and what they answer is of the shape that their inputs have together.
@@ -49,13 +63,12 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
     constants = _constants(path, document)
     (given,) = _ends(path, document, "input", [each for each in document.graph.input if each.name not in constants])
     shape, axes, batch = _picture(path, given, size)
-    builder = Builder(map_axes=(0, 2, 3, 1))
-    values: dict[str, Any] = {**constants, given.name: builder.picture(shape, axes)}
-    reader = _Reader(path, document, builder, values, opset, batch)
-    reader.run()
-    output = reader.output()
+    builder = Builder(map_axes=(0, 2, 3, 1), batch=batch)
     try:
-        network = builder.network(output, path.stem)
+        values: dict[str, Any] = {**constants, given.name: builder.picture(shape, axes)}
+        reader = _Reader(path, document, builder, values, opset)
+        reader.run()
+        network = builder.network(reader.output(), path.stem)
     except UnreadableError as error:
         raise UserError(f"{path}: {error}") from None
     kind = given.type.tensor_type.elem_type
@@ -63,7 +76,7 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
     return GraphFile(
         network,
         names=frozenset(reader.names()),
-        answers=_session(path, given, reader.output_name, axes, batch),
+        answers=_session(document, given, reader.output_name, axes, batch),
         runtime="ONNX Runtime",
         quantized=reader.quantized,
         preprocessing=_of_pixels(shape) if takes_pixels else None,
@@ -92,6 +105,7 @@ def _parsed(path: Path) -> Any:
         if isinstance(error, OSError):
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         raise UserError(f"{path}: is no ONNX file, or is cut off; export or download it again") from None
+    del document.functions[:]  # of operators that have no rule
     if not document.graph.node:
         raise UserError(f"{path}: is no ONNX file, or holds an empty graph; export or download it again")
     return document
@@ -113,8 +127,7 @@ def _constants(path: Path, document: Any) -> dict[str, "np.ndarray"]:
     found = {}
     for tensor in document.graph.initializer:
         try:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                _fetch(path, tensor)
+            _fetch(path, tensor)
             found[tensor.name] = onnx.numpy_helper.to_array(tensor)
         except UserError:
             raise
@@ -124,7 +137,9 @@ def _constants(path: Path, document: Any) -> dict[str, "np.ndarray"]:
 
 
 def _fetch(path: Path, tensor: Any) -> None:
-    """Put into a tensor what lies in a file beside the network's."""
+    """Put into a tensor what lies in a file beside the network's, where it does."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     folder, place = path.parent.resolve(), (path.parent / location).resolve()
@@ -135,8 +150,11 @@ def _fetch(path: Path, tensor: Any) -> None:
         )
     if not place.is_file():
         raise UserError(f"{path}: its weights are in {location}, which is not beside it; put both into one folder")
-    offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-    needed = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        needed = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: weight {tensor.name!r} is damaged ({first_line(error)})") from None
     if min(offset, needed) < 0 or length not in (-1, needed) or offset + needed > place.stat().st_size:
         raise UserError(f"{path}: weight {tensor.name!r} of {list(tensor.dims)} is not whole in {location}")
     with place.open("rb") as file:
@@ -190,15 +208,12 @@ def _kind_name(kind: int) -> str:
 class _Reader:
     """A file's operators, built one after another."""
 
-    def __init__(
-        self, path: Path, document: Any, builder: Builder, values: dict[str, Any], opset: int, batch: int
-    ) -> None:
+    def __init__(self, path: Path, document: Any, builder: Builder, values: dict[str, Any], opset: int) -> None:
         self._path = path
         self._graph = document.graph
         self._builder = builder
         self._values = values
         self._opset = opset
-        self._batch = batch
         self._weights = {tensor.name for tensor in document.graph.initializer}
         self.quantized = False
         self.output_name = ""
@@ -210,10 +225,15 @@ class _Reader:
                 yield from name.split("/")
 
     def run(self) -> None:
-        """Build what the outputs need."""
+        """Build what the outputs need, and leave nothing else in the graph."""
         from toolkit.factory.graphs.onnx_rules import RULES
 
-        for node in self._needed():
+        needed = self._needed()
+        del self._graph.node[:]
+        self._graph.node.extend(needed)
+        for node in self._graph.node:
+            for attribute in node.attribute:
+                _fetch(self._path, attribute.t)
             told = f"operator {node.name or node.output[0]!r} ({node.op_type})"
             try:
                 absent = [name for name in node.input if name and name not in self._values]
@@ -221,7 +241,7 @@ class _Reader:
                     raise UnreadableError(
                         f"reads {absent[0]!r}, which nothing before it gives: the graph has a circle, or is cut off"
                     )
-                again = [name for name in node.output if name in self._values]
+                again = [name for name in node.output if name and name in self._values]
                 if again:
                     raise UnreadableError(f"gives {again[0]!r}, which is given already")
                 self._values |= self._answers(node, RULES)
@@ -251,7 +271,7 @@ class _Reader:
         wanted, found = {each.name for each in self._graph.output}, []
         for node in reversed(self._graph.node):
             if wanted.intersection(node.output):
-                wanted.update(node.input)
+                wanted.update(filter(None, node.input))
                 found.append(node)
         return found[::-1]
 
@@ -263,12 +283,6 @@ class _Reader:
         kind = f"{domain}.{node.op_type}" if domain else node.op_type
         if kind in _FOLDED and not any(isinstance(each, Value) for each in inputs):
             return dict(zip(node.output, [self._folded(node, inputs)], strict=True))
-        if kind == "DequantizeLinear" and not isinstance(inputs[0], Value):
-            return {
-                node.output[0]: _dequantized(
-                    inputs, next((each.i for each in node.attribute if each.name == "axis"), 1)
-                )
-            }
         if kind == "Shape":
             return {node.output[0]: self._shape(node, inputs[0])}
         if kind in _NO_PROBABILITIES:
@@ -281,13 +295,13 @@ class _Reader:
         attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         self.quantized |= kind == "QuantizeLinear"
         self._builder.wish = self._wish(node)
-        asked = Node(kind, inputs, attributes, self._opset, self._batch, len(node.output))
+        asked = Node(kind, inputs, attributes, self._opset, self._builder.batch, len(node.output))
         found = rules[kind](self._builder, asked)
         return dict(zip(node.output, found if isinstance(found, list) else [found], strict=False))
 
     def _shape(self, node: Any, value: Any) -> "np.ndarray":
         bounds = {each.name: each.i for each in node.attribute}
-        return np.array((self._batch, *value.shape[1:])[bounds.get("start", 0) : bounds.get("end")], np.int64)
+        return np.array((self._builder.batch, *value.shape[1:])[bounds.get("start", 0) : bounds.get("end")], np.int64)
 
     def _folded(self, node: Any, inputs: list["np.ndarray | None"]) -> "np.ndarray":
         arrays = [each for each in inputs if each is not None]
@@ -301,8 +315,7 @@ class _Reader:
             numbers = math.prod(int(size) for size in arrays[0])
         elif node.op_type == "Gather":
             numbers = arrays[0].size * max(1, arrays[1].size)
-        if not 0 <= numbers <= MAX_NUMBERS:
-            raise UnreadableError(f"makes a constant of {numbers:,} numbers, more than there is memory for")
+        self._builder.hold(numbers)
         from onnx.reference import ReferenceEvaluator
 
         helper = onnx.helper
@@ -314,7 +327,9 @@ class _Reader:
             [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
             [helper.make_tensor_value_info(node.output[0], 0, None)],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)])
+        # The evaluator has no older form of this one, which only took fewer kinds of numbers.
+        opset = max(self._opset, 19) if node.op_type == "DequantizeLinear" else self._opset
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         (found,) = ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True)))
         return np.asarray(found)
 
@@ -331,29 +346,20 @@ class _Reader:
         return "_".join(kept)
 
 
-def _dequantized(inputs: list[Any], axis: int) -> "np.ndarray":
-    """The numbers that rounded weights stand for."""
-    array, scale, *rest = inputs
-    zero = rest[0] if rest and rest[0] is not None else np.zeros_like(scale)
-    along = [-1 if place == axis % array.ndim else 1 for place in range(array.ndim)] if scale.size > 1 else ()
-    return (array.astype(np.float32) - zero.reshape(along).astype(np.float32)) * scale.reshape(along)
-
-
-def _session(path: Path, given: Any, output: str, axes: tuple[int, ...], batch: int) -> Callable[..., "np.ndarray"]:
-    """The function that asks ONNX Runtime what the file answers."""
+def _session(
+    document: Any, given: Any, output: str, axes: tuple[int, ...], batch: int
+) -> Callable[["np.ndarray"], "np.ndarray"]:
+    """The function that asks ONNX Runtime what the operators that were understood answer."""
 
     def answers(inputs: "np.ndarray") -> "np.ndarray":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        content = document.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         kind = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
         pictures = np.transpose(inputs, np.argsort(axes)).astype(kind)
-        # As many at once as the file takes, the last again where there are too few.
-        parts = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
-        filled = [np.concatenate([part, *[part[-1:]] * (batch - len(part))]) for part in parts]
-        found = [session.run([output], {given.name: part})[0] for part in filled]
-        return np.concatenate(found)[: len(inputs)].reshape(len(inputs), -1).astype(np.float32)
+        return in_batches(lambda part: session.run([output], {given.name: part})[0], pictures, batch)
 
     return answers

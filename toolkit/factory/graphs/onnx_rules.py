@@ -54,6 +54,8 @@ class Node:
         if self.opset < since:
             return self.attributes.get(name)
         found = self.constant(place)
+        if np.size(found) > _MAX_CHANNELS:
+            raise UnreadableError(f"is given {np.size(found):,} numbers, where a few are expected")
         return None if found is None else found.tolist()
 
 
@@ -304,7 +306,7 @@ def _flatten(builder: Builder, node: Node) -> Value:
 
 
 def _reshape(builder: Builder, node: Node) -> Value:
-    value, target = node.value(), [int(size) for size in np.ravel(node.constant(1))]
+    value, target = node.value(), [int(size) for size in np.ravel(node.setting("", 1, since=0))]
     shape = (node.batch, *value.shape[1:])
     if not node.attributes.get("allowzero", 0):
         target = [shape[place] if size == 0 and place < len(shape) else size for place, size in enumerate(target)]
@@ -342,7 +344,7 @@ def _concat(builder: Builder, node: Node) -> Value:
 
 
 def _gather(builder: Builder, node: Node) -> Value:
-    places = node.constant(1)
+    places = node.setting("", 1, since=0)
     if np.ndim(places) > 1:
         raise UnreadableError("takes parts by a table of several axes, which is no layer")
     chosen = [int(place) for place in np.ravel(places)]

@@ -4,12 +4,14 @@ A SavedModel is a program. Before TensorFlow loads it, its graph is looked throu
 made of may be in what the signature runs, and nothing that runs while it is loaded.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile
+from toolkit.factory.graphs.builder import MAX_HELD
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
 from toolkit.factory.graphs.litert_file import read_litert
 from toolkit.files import plain_path
 from toolkit.lazy import lazy_module
@@ -88,7 +90,7 @@ def _graph(path: Path) -> Any:
     graphs = [graph for graph in document.meta_graphs if "serve" in graph.meta_info_def.tags]
     if not graphs:
         raise UserError(f"{path}: saved_model.pb holds no graph for serving; save or download it again")
-    if not graphs[0].HasField("object_graph_def"):
+    if not graphs[0].object_graph_def.nodes:
         raise UserError(f"{path}: was saved by TensorFlow 1; save it again with TensorFlow 2, or convert it to LiteRT")
     return graphs[0]
 
@@ -123,37 +125,52 @@ def _signature(path: Path, graph: Any) -> tuple[str, str, str]:
 
 def _require_harmless(path: Path, graph: Any, signature: str) -> None:
     """Refuse a SavedModel that does anything else than reckon: operations run as TensorFlow says, not as a file may."""
-    resources = [node for node in graph.object_graph_def.nodes if node.WhichOneof("kind") == "resource"]
-    if resources:
+    objects = graph.object_graph_def.nodes
+    if any(each.WhichOneof("kind") == "resource" or each.saveable_objects for each in objects):
         raise UserError(
             f"{path}: holds a table or another resource, which is set up by operations while it is loaded; save the "
             "network without it"
         )
-    nodes = {node.name: node for node in graph.graph_def.node}
-    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
-    ends = graph.signature_def[signature].outputs.values()
-    pending, seen = [nodes[name] for name in (_source(end.name) for end in ends) if name in nodes], set()
+    # What TensorFlow calls is the function in the tree of objects, whatever the list of signatures says.
+    found = [
+        child
+        for table in _children(objects, objects[0], "signatures")
+        for child in _children(objects, table, signature)
+    ]
+    pending = [each.bare_concrete_function.concrete_function_name for each in found]
+    functions: dict[str, list[Any]] = {}
+    for function in graph.graph_def.library.function:
+        functions.setdefault(function.signature.name, []).extend(function.node_def)
+    if not pending or not functions.keys() >= set(pending):
+        raise UserError(f"{path}: lacks the function of its signature {signature!r}; save or download it again")
     called: set[str] = set()
+    numbers = 0
     while pending:
-        node = pending.pop()
-        if id(node) in seen:
+        name = pending.pop()
+        if name in called:
             continue
-        seen.add(id(node))
-        if node.op not in _ALLOWED:
-            raise UserError(
-                f"{path}: its signature runs the operation {node.op} ({node.name!r}), which is not among those of "
-                "classifiers, and nothing else is run; save the network without it"
-            )
-        pending += [nodes[name] for name in map(_source, node.input) if name in nodes]
-        for attribute in node.attr.values():
-            for name in [attribute.func.name, *(each.name for each in attribute.list.func)]:
-                if name in functions and name not in called:
-                    called.add(name)
-                    pending += functions[name]
+        called.add(name)
+        for node in functions.get(name, ()):
+            if node.op not in _ALLOWED:
+                raise UserError(
+                    f"{path}: its signature runs the operation {node.op} ({node.name!r}), which is not among those of "
+                    "classifiers, and nothing else is run; save the network without it"
+                )
+            if node.op == "Const":
+                numbers += math.prod(abs(dim.size) for dim in node.attr["value"].tensor.tensor_shape.dim)
+            if numbers > MAX_HELD:
+                raise UserError(
+                    f"{path}: its signature holds constants of {numbers:,} numbers, more than there is memory for; "
+                    "save the network without them"
+                )
+            for attribute in node.attr.values():
+                pending += [attribute.func.name, *(each.name for each in attribute.list.func)]
 
 
-def _source(name: str) -> str:
-    return name.removeprefix("^").partition(":")[0]
+def _children(objects: Any, parent: Any, name: str) -> list[Any]:
+    """What stands under a name in an object of the file."""
+    numbers = [child.node_id for child in parent.children if child.local_name == name]
+    return [objects[number] for number in numbers if 0 <= number < len(objects)]
 
 
 def _names(graph: Any) -> frozenset[str]:
@@ -190,12 +207,6 @@ def _running(loaded: Any, concrete: Any) -> Callable[["np.ndarray"], "np.ndarray
         import tensorflow as tf
 
         spec = concrete.inputs[0]
-        batch = spec.shape[0]
-        found = []
-        for start in range(0, len(inputs), batch):
-            part = inputs[start : start + batch]
-            filled = np.concatenate([part, *[part[-1:]] * (batch - len(part))])
-            found.append(concrete(tf.cast(filled, spec.dtype)).numpy())
-        return np.concatenate(found)[: len(inputs)].reshape(len(inputs), -1).astype(np.float32)
+        return in_batches(lambda part: concrete(tf.cast(part, spec.dtype)).numpy(), inputs, spec.shape[0])
 
     return answers
