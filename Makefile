@@ -42,7 +42,7 @@ demo: photographs digits
 photographs: $(SEEN) $(UNKNOWN)
 	$(call say,what a network of ten classes says to photographs of them beside their true labels,$(SEEN_COMMAND))
 	@cat $(SEEN)
-	$(call say,and to photographs of other things: some of them it refuses,$(UNKNOWN_COMMAND))
+	$(call say,and to photographs of other things: what they are most like or none of these,$(UNKNOWN_COMMAND))
 	@cat $(UNKNOWN)
 
 $(SEEN): | $(VENV)/installed-all

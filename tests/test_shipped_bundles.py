@@ -80,6 +80,16 @@ def test_readme_says_what_was_measured_of_fine_tuning():
         assert " | ".join([f"| {row['set']}", str(row["classes"]), str(row["train"]), *shares]) in text
 
 
+def test_readme_says_what_it_answers_to_photographs(tmp_path):
+    toolkit.samples("photographs", tmp_path / "photographs")
+    predictions = toolkit.predict("resnet20-cifar10", tmp_path / "photographs")
+    labels = {Path(row["path"]).stem: label for row, label in zip(predictions, predictions.labels, strict=True)}
+    assert labels.pop("lion") is None
+    text = " ".join((ROOT / "saved_models" / "README.md").read_text(encoding="utf-8").split())
+    named = "a cheetah a {cheetah1}, a flower a {flower}, a pagoda a {china} and a tower a {tower}; a lion is below"
+    assert named.format(**labels) in text
+
+
 def test_its_command_is_one_of_this_version(version, name):
     file = ROOT / "saved_models" / f"{name}.toml"
     command, _, data = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(" train ")

@@ -40,11 +40,12 @@ def test_a_new_picture_is_shown_under_heat_with_the_classes_to_choose_from(page,
     assert all(other["__type__"] == "update" for other in others)  # made when they are opened
 
 
-def test_the_picture_that_was_classified_is_taken_over_once(page, sent, seven):
-    classified = sent(seven)
-    assert page.take_over(None, classified, "digits/1") == classified["path"]
-    assert page.take_over(sent(seven), classified, "digits/1")["__type__"] == "update"
-    assert page.take_over(None, None, "digits/1")["__type__"] == "update"
+def test_the_picture_that_was_classified_is_taken_over_once_with_its_network(page, sent, seven):
+    classified, skipped = sent(seven), {"__type__": "update"}
+    assert page.take_over(None, "digits/2", classified, "digits/1") == (classified["path"], "digits/1")
+    assert page.take_over(None, "digits/1", classified, "digits/1") == (classified["path"], skipped)
+    assert page.take_over(sent(seven), "digits/2", classified, "digits/1") == (skipped, skipped)
+    assert page.take_over(None, "digits/2", None, "digits/1") == (skipped, skipped)
     assert "data-state" in page.first("heat", classified, "digits/1", None)[5]
     assert page.first("heat", classified, "digits/1", "7")[5]["__type__"] == "update"
 

@@ -31,7 +31,7 @@ def build_page(classifier: Classifier, quota: Quota, school: School | None) -> g
                     teaching = teach.Teaching(classifier, school, quota)
                     frame = teach.build(teaching)
             with gr.Tab("Look inside", id="inside") as tab:
-                looking = inside.build(classifier, tab, picture)
+                looking = inside.build(classifier, tab, picture, classifying)
             with gr.Tab("Networks", id="networks") as tab:
                 networks.build(classifier, tab)
         if school is not None:

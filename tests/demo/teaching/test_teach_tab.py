@@ -47,7 +47,8 @@ def ask(tab):
     return ask
 
 
-def test_networks_that_see_colour_come_before_grey_ones(tmp_path):
+def test_networks_that_see_colour_come_before_grey_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
     for name in ("lenet5-mnist", "resnet20-cifar10"):
         (tmp_path / name).symlink_to(shipped_bundle(name))
     starts = find_starts(Classifier(tmp_path))

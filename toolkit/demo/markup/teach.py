@@ -10,7 +10,7 @@ from toolkit.demo.teaching.limits import MEGABYTE, Limits
 
 #: From this much more probable on, another class than the picture's own puts its label in doubt.
 DOUBT = 0.5
-_KINDS = {"photographs": "photographs", "small": "small pictures in colour", "drawings": "letters and drawings"}
+_KINDS = {"photographs": "photographs", "small": "small pictures", "drawings": "letters and drawings"}
 _MAX_MATRIX = 20  # classes
 _NAMED = 3  # classes by which a network is known
 

@@ -56,8 +56,8 @@ def build(classifier: Classifier, quota: Quota) -> tuple[gr.Image, gr.Dropdown]:
         with gr.Column(min_width=300):
             answer = gr.HTML(markup.nothing_yet(), js_on_load=_OFFER_JS, elem_id="answer")
             with gr.Row(elem_id="controls"):
-                bundle = gr.Dropdown(bundles, value=bundles[0], label="Network", elem_id="bundle", min_width=150)
-                engine = gr.Dropdown(engines, value="auto", label="Engine", elem_id="engine", min_width=150)
+                bundle = gr.Dropdown(bundles, value=bundles[0], label="Network", elem_id="bundle", min_width=200)
+                engine = gr.Dropdown(engines, value="auto", label="Engine", elem_id="engine", min_width=200)
                 ten = gr.Checkbox(label=f"Average {CROPS} crops", elem_id="crops", min_width=110)
             about = gr.HTML(elem_id="about")
             limit = gr.HTML(js_on_load=script("threshold.js"), elem_id="threshold")

@@ -45,13 +45,14 @@ _METHODS = {
 _AS_NEEDED = ("as the method needs", "")
 
 
-def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> gr.Dropdown:
+def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image, classifying: gr.Dropdown) -> gr.Dropdown:
     """Lay the tab out and wire it up, and give the list of networks.
 
     Args:
         classifier: has the bundles.
         tab: the tab; when it is opened without a picture of its own, it takes
-        classified: the picture of tab Classify.
+        classified: the picture of tab Classify, and
+        classifying: the network that it was shown to.
     """
     bundles = classifier.bundles()
     page = Inside(classifier)
@@ -102,7 +103,7 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image) -> gr.Dropd
     asked = [view, picture, bundle, *choices]
     everything = [picture, *choices, *panels]
     shared.page().load(page.open, None, [bundle, examples], **AT_ONCE)
-    opened = tab.select(page.take_over, [picture, classified, bundle], picture, **AT_ONCE)
+    opened = tab.select(page.take_over, [picture, bundle, classified, classifying], [picture, bundle], **AT_ONCE)
     opened.then(page.first, [view, picture, bundle, label], everything, **looking)
     change = bundle.change(page.examples, bundle, examples, **AT_ONCE)
     change.then(page.fresh, [view, picture, bundle], everything, **looking)
@@ -161,10 +162,12 @@ class Inside:
         except UserError:  # is told where a picture is looked at
             return ""
 
-    def take_over(self, picture: Any, classified: Any, bundle: str) -> Any:
-        """Start with the picture that was classified, where there is none yet; open the network meanwhile."""
-        threading.Thread(target=self._warm, args=(bundle,), daemon=True).start()
-        return shared.take_over(picture, classified)
+    def take_over(self, picture: Any, bundle: str, classified: Any, classifying: str) -> tuple[Any, Any]:
+        """Start with what was classified, and by which network, where there is no picture yet; open it meanwhile."""
+        is_taken = not picture and bool(classified)
+        chosen = classifying if is_taken else bundle
+        threading.Thread(target=self._warm, args=(chosen,), daemon=True).start()
+        return shared.take_over(picture, classified), gr.skip() if chosen == bundle else chosen
 
     def first(self, view: str, picture: dict[str, Any] | None, bundle: str, label: str | None) -> tuple[Any, ...]:
         """Look at the picture that was taken over, unless that was done."""
