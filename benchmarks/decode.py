@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/decode.py --rounds {arguments.rounds} --threads {arguments.threads}",
         "size": [SIZE, SIZE],
+        "date": date.today().isoformat(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
         "versions": {package: version(package) for package in ("keras", "numpy", "pillow", "tensorflow")},

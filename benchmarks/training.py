@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def main() -> None:
     packages = ("keras", "tensorflow", *(["torch"] if arguments.torch else []))
     report = {
         "command": f"python benchmarks/training.py --rounds {arguments.rounds} --steps {arguments.steps}",
+        "date": date.today().isoformat(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
         "versions": {package: version(package) for package in packages},

@@ -618,6 +618,42 @@ MEASURED = (
         log=True,
     ),
     Measured(
+        "decode",
+        "Decoding",
+        "From a file's bytes to 224 × 224 pixels, a picture at a time in one thread; then the share of twice that a "
+        "second thread gains. Keras' loader does not smooth where it scales down.",
+        lambda record: record["times"],
+        {
+            "pictures": "pictures",
+            "toolkit ms": "ours_cpu_ms",
+            "Keras ms": "keras_cpu_ms",
+            "Pillow ms": "pillow_cpu_ms",
+            "of Keras'": "of_keras",
+            "pictures/s": "images_per_s",
+            "gain per thread": "gain_per_thread",
+        },
+        ("toolkit ms", "Keras ms", "Pillow ms"),
+        "milliseconds of processor time",
+    ),
+    Measured(
+        "training",
+        "Training steps",
+        "Pictures a second of a step here, in plain Keras and, where it was beside, in PyTorch; and the processor time "
+        "of Keras' step over each one's.",
+        lambda record: [row | {"name": f"{row['model']}, {row['side']}, {row['policy']}"} for row in record["rows"]],
+        {
+            "network, package, precision": "name",
+            "pixels": "pixels",
+            "batch": "batch",
+            "pictures/s": "images_per_s",
+            "of Keras": "of_keras",
+            "of Keras in float32": "of_keras_float32",
+        },
+        ("pictures/s",),
+        "pictures a second",
+        log=True,
+    ),
+    Measured(
         "scan",
         "Looking at a folder",
         "Every picture decoded once, then remembered.",

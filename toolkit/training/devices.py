@@ -108,9 +108,8 @@ def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
     ``mixed_bfloat16`` where the hardware computes in bfloat16 (a GPU of compute capability 8 or more, a TPU, an x86
     processor with AMX or AVX-512 BF16), ``mixed_float16``, with loss scaling, on older GPUs, else ``float32``.
 
-    That is where it was measured to be faster (``benchmarks/training.py``): with AVX-512 BF16 alone a step takes 0.6 to
-    0.9 of float32's time (ResNet-50, GoogLeNet, VGG, ResNet-20) and never more (AlexNet), with AMX some 0.65. The same
-    processor takes 2.0 of it when told not to use those instructions.
+    On processors that is where it was measured to be faster: with AVX-512 BF16 alone, a step of ResNet-20 or ResNet-50
+    takes two thirds of float32's time (``benchmarks/results/training.json``).
     """
     if policy != "auto":
         return policy
