@@ -1,4 +1,4 @@
-"""How long it takes to build a network here and in keras.applications, in turn, and the ratios.
+"""Time to build a network here and in keras.applications, in turn, and the ratios.
 
     python benchmarks/build.py resnet152 --out benchmarks/results/build-resnet152.json
 

@@ -119,7 +119,7 @@ def clock(way: Callable[[bytes], Any], pictures: list[bytes], threads: int) -> f
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def as_keras(data: tf.Tensor) -> tf.Tensor:
-    """What `keras.utils.image_dataset_from_directory` does to a file's bytes."""
+    """Decode and resize a file's bytes as `keras.utils.image_dataset_from_directory` does."""
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image = tf.image.resize(image, (SIZE, SIZE), method="bilinear")
     image.set_shape((SIZE, SIZE, 3))
@@ -134,7 +134,7 @@ def as_pillow(data: bytes) -> np.ndarray:
 
 
 def compare(folder: Path, weights: Path | None, most: int) -> dict[str, Any]:
-    """How far the host's pixels are from the served graph's, and the answers to them."""
+    """Measure the difference between the host's pixels and the served graph's, and between the answers to them."""
     model = create_model("googlenet", weights=weights) if weights else None
     preprocessing = preprocessing_of(model) if model else Preprocessing(size=(SIZE, SIZE), crop_fraction=0.875)
     in_graph = tf.function(lambda data: graph.decode_pixels(data, preprocessing))

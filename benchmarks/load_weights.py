@@ -1,4 +1,4 @@
-"""How long it takes to fill a network from a file, beyond building it, and how much memory that needs.
+"""Time and memory to fill a network from a file, beyond building it.
 
     python benchmarks/load_weights.py resnet152 --out benchmarks/results/load-resnet152.json
 

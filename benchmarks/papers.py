@@ -58,7 +58,7 @@ class Together:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained, and how long; ``pictures`` and ``test_pictures`` of 0 are all of the data set's."""
+    """Runs to train, and for how long; ``pictures`` and ``test_pictures`` of 0 are all of the data set's."""
 
     data: str
     epochs: int

@@ -1,4 +1,4 @@
-"""How long `toolkit check` takes on many small pictures, and how much memory: with nothing remembered, and again.
+"""Time and memory of `toolkit check` on many small pictures: with nothing remembered, and again.
 
     python benchmarks/scan.py [FOLDER] --out benchmarks/results/scan.json
 

@@ -1,4 +1,4 @@
-"""How well a network does by its recipe, and how long that takes, imports included.
+"""Test error of a network by its recipe, and the time that takes, imports included.
 
     python benchmarks/train.py lenet5 path/to/mnist --out benchmarks/results/train-lenet5-mnist.json
 

@@ -737,7 +737,7 @@ def recipes() -> tuple[list[str], list[Chart]]:
 
 
 def published() -> tuple[list[str], list[Chart]]:
-    """What it takes to score every published set of weights."""
+    """Published sets of weights, with the commands that score each."""
     page = [
         "## Published weights on ImageNet's validation pictures",
         "",

@@ -17,7 +17,7 @@ from toolkit.serving import ServerOptions
 
 
 class Settings(BaseModel, extra="forbid"):
-    """What ``serve run replicas:build`` takes as ``name=value``.
+    """Arguments of ``serve run replicas:build``, given as ``name=value``.
 
     Attributes:
         directory: holds bundles, on every node.

@@ -17,7 +17,7 @@ def document(name: str) -> dict:
 
 
 def kinds(notebook: dict) -> list[list[str]]:
-    """What each cell shows: the kinds of its outputs."""
+    """Collect the kinds of each cell's outputs."""
     cells = RUN["code_cells"](notebook)
     return [[key for output in cell["outputs"] for key in output.get("data", {"stream": ""})] for cell in cells]
 
