@@ -1,4 +1,4 @@
-"""What int8 costs a fine-tuned network in accuracy, over several divisions of a small folder of photographs.
+"""Accuracy that int8 costs a fine-tuned network, over several divisions of a small folder of photographs.
 
     python benchmarks/compress_divisions.py --photos hymenoptera --weights googlenet_bvlc.caffemodel --out …
 

@@ -111,7 +111,7 @@ class HeldOutPictures:
                 told(start + len(pixels))
 
     def answers(self, ask: Callable[[np.ndarray], np.ndarray], label: str) -> np.ndarray:
-        """Collect what ``ask``, such as an engine's ``probabilities``, gives for the pixels of all pictures, (pictures, …)."""
+        """Collect what ``ask``, such as an engine's ``probabilities``, gives for all pixels, (pictures, …)."""
         return np.concatenate([ask(pixels) for _, pixels in self.batches(label)])
 
     def _batch(self, start: int) -> np.ndarray:

@@ -18,7 +18,7 @@ _LISTED = 200  # labels
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beside the manifest.
+    """Facts for a card beside those in the manifest.
 
     Attributes:
         num_pictures: by subset, how many pictures the bundle was made with; empty where it does not know.

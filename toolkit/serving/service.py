@@ -63,7 +63,7 @@ class Reply:
 
 
 class _Target(NamedTuple):
-    """What a request is for: a version, or None and a place among those that name none; and how it is read."""
+    """Target of a request: a version, or None and a place among those that name none; and how it is read."""
 
     version: int | None
     position: float

@@ -31,7 +31,7 @@ _UNFORESEEN = "the lesson broke off; fewer pictures or a smaller network may hel
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a lesson builds on: the network of a ``bundle``, or a registered ``network`` with a file of ``weights``."""
+    """Base of a lesson: the network of a ``bundle``, or a registered ``network`` with a file of ``weights``."""
 
     bundle: Path | None = None
     network: str = ""

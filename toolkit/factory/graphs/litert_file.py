@@ -156,7 +156,7 @@ class _Reader:
         return builder.network(found, name)
 
     def preprocessing(self) -> Preprocessing | None:
-        """What makes the network's input of pixels, where the file takes pixels."""
+        """Preprocessing that makes the network's input of pixels, where the file takes pixels."""
         given = self._input
         if given.kind not in ("uint8", "int8"):
             return None

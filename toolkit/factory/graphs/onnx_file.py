@@ -92,10 +92,8 @@ def _require_installed(path: Path) -> None:
 
 
 def _of_pixels(shape: tuple[int, int, int]) -> Preprocessing:
-    size, plain = shape[:2], {"resize": "stretch", "scale": 1.0}
-    if shape[2] == 1:
-        return Preprocessing(size, channel_order="grey", mean=(0.0,), std=(1.0,), **plain)  # type: ignore[arg-type]
-    return Preprocessing(size, **plain)  # type: ignore[arg-type]
+    as_it_is = Preprocessing(shape[:2], resize="stretch", scale=1.0)
+    return replace(as_it_is, channel_order="grey", mean=(0.0,), std=(1.0,)) if shape[2] == 1 else as_it_is
 
 
 def _parsed(path: Path) -> Any:

@@ -50,7 +50,7 @@ class Node:
         return default if found is None else found
 
     def setting(self, name: str, place: int, since: int) -> Any:
-        """What was an attribute in older opsets and is an input ``since`` another; None where it is left out."""
+        """Read what was an attribute in older opsets and is an input ``since`` another; None where it is left out."""
         if self.opset < since:
             return self.attributes.get(name)
         found = self.constant(place)
@@ -407,7 +407,7 @@ def _pad(builder: Builder, node: Node) -> Value:
 
 
 def _quantize(builder: Builder, node: Node) -> Value:
-    """What a quantized file rounds; where its range begins at nought, it also cuts off what is below."""
+    """Pass on what a quantized file rounds; where its range begins at nought, it also cuts off what is below."""
     value, zero = node.value(), node.constant(2)
     begins_at_zero = zero is None or bool((zero == np.iinfo(zero.dtype).min).all())
     if begins_at_zero and value.scaling is None and not value.nonnegative:

@@ -168,7 +168,7 @@ def _require_harmless(path: Path, graph: Any, signature: str) -> None:
 
 
 def _children(objects: Any, parent: Any, name: str) -> list[Any]:
-    """What stands under a name in an object of the file."""
+    """Find what stands under a name in an object of the file."""
     numbers = [child.node_id for child in parent.children if child.local_name == name]
     return [objects[number] for number in numbers if 0 <= number < len(objects)]
 
