@@ -140,6 +140,8 @@ def test_keywords_add_to_a_source(tmp_path):
     assert source_of(data, None, False) == data
     assert source_of(data, None, True) == Source(tmp_path, {"fold 1": "train"}, join_classes=True)
     assert source_of(data, {"val": "fold 2"}, False) == Source(tmp_path, {"fold 2": "val"})
+    devkit = Source(tmp_path, devkit=tmp_path / "devkit")
+    assert source_of(devkit, None, True) == Source(tmp_path, devkit=tmp_path / "devkit", join_classes=True)
 
 
 def test_wrong_option_from_python_is_the_same_error():

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +51,13 @@ def source_of(
     """
     if split_folders is None and not join_classes:
         return data
-    from toolkit.data.sources.source import Source, as_source, parse_split_folders
+    from toolkit.data.sources.source import as_source, parse_split_folders
 
     own = as_source(data)
     if isinstance(split_folders, Mapping):
         split_folders = ",".join(f"{split}={folder}" for split, folder in split_folders.items()) or "none"
     folders = own.split_folders if split_folders is None else parse_split_folders(split_folders)
-    return Source(own.path, folders, join_classes or own.join_classes)
+    return replace(own, split_folders=folders, join_classes=join_classes or own.join_classes)
 
 
 def overrides_of(settings: Mapping[str, Any] | Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from gradio.utils import get_upload_folder
 from starlette.responses import PlainTextResponse
 
@@ -122,7 +122,9 @@ class Gate:
         try:
             return await self._app(scope, receive, send)
         finally:
-            taking.__exit__(None, None, None)
+            # The lock may be held for long by whoever makes room. A request that was given up gives back, too.
+            with CancelScope(shield=True):
+                await to_thread.run_sync(taking.__exit__, None, None, None)
 
 
 def _size(folder: str | Path) -> int:

@@ -190,7 +190,7 @@ class Connection(AutoHTTPProtocol):
 
     @property
     def _has_begun(self) -> bool:
-        """Whether what came last is a part of a request's headers, rather than of a body, even a refused one's."""
+        """True if what came last is a part of a request's headers, rather than of a body, even a refused one's."""
         return self.cycle is None or self.scope is not self.cycle.scope
 
     @property

@@ -47,7 +47,7 @@ _NORM_EXAMPLES = 32
 
 
 class _Listeners(NamedTuple):
-    """Who is told of a run's epochs beside its directory."""
+    """The callback and the Keras callbacks that are told of a run's epochs, beside its directory."""
 
     on_epoch: Callable[[Row], None] | None
     callbacks: "Sequence[keras.callbacks.Callback]"

@@ -16,7 +16,7 @@ from toolkit.engines import open_engine
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.lazy import import_openvino
-from toolkit.workflows.deploy import export_tf_serving, files
+from toolkit.workflows.deploy import export_tf_serving, files, model_server
 from toolkit.workflows.deploy.batching import BATCH_SIZES, Batching
 from toolkit.workflows.deploy.files import _compose, _kserve
 
@@ -180,6 +180,27 @@ def test_labels_versions_and_the_recommended_engine_are_served(bundle, tmp_path)
     manifest = Predictor.load(bundle).manifest
     expected = open_engine("openvino-int8", bundle, manifest.preprocessing).probabilities(pixels)
     np.testing.assert_allclose(openvino_answers(tmp_path / "deploy", pixels), expected, atol=1e-4)
+
+
+def as_written(difference):
+    """Stand in for ``model_server._write``: a file whose answers differ so much from those of each engine."""
+    return lambda name, version_dir, manifest, file: file.write_text(name) and difference[name]
+
+
+def test_an_int8_file_that_answers_otherwise_there_gives_way_to_the_float_one(bundle, tmp_path, monkeypatch):
+    """And where that does, too, the files for the other servers are written all the same."""
+    shutil.copytree(bundle, tmp_path / "digits" / "1")
+    set_recommended(tmp_path / "digits" / "1", "openvino-int8")
+    monkeypatch.setattr(files, "time_batches", lambda *a: {1: 1.0})
+    monkeypatch.setattr(model_server, "_write", as_written({"openvino-int8": 0.02, "openvino": 1e-6}))
+    report = export_tf_serving(tmp_path / "digits" / "1", tmp_path / "float")
+    assert report["openvino"] == {"engine": "openvino", "difference": 1e-6}
+    assert (tmp_path / "float/openvino/digits/1/model.xml").read_text() == "openvino"
+    monkeypatch.setattr(model_server, "_write", as_written({"openvino-int8": 0.02, "openvino": float("nan")}))
+    report = export_tf_serving(tmp_path / "digits" / "1", tmp_path / "without")
+    assert report["openvino"] is None
+    assert sorted(report["files"]) == ["batching.config", "compose.yaml", "kserve.yaml", "models.config"]
+    assert "openvino" not in (tmp_path / "without/compose.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +69,29 @@ def export_tf_serving(bundle: str | Path, directory: str | Path) -> dict[str, An
     milliseconds = time_batches(engine, manifest.preprocessing.size)
     shares.append(processor_share())
     batching = choose_batching(milliseconds)
-    name, missing = version_dir.parent.name, why_not(version_dir)
-    texts = {
-        "compose.yaml": _compose(version_dir.parent.parent, batching, with_openvino=not missing),
-        "models.config": _models_config(name, labels),
-        "batching.config": _batching_config(batching, milliseconds, version_dir, min(shares)),
-        "kserve.yaml": _kserve(name, batching, engine_bytes(version_dir, "savedmodel")),
-    }
-    found = None
+    name, missing, found = version_dir.parent.name, why_not(version_dir), None
     with new_folder(directory) as folder:
-        for file, text in texts.items():
-            (folder / file).write_text(text, encoding="utf-8")
+        if not missing:
+            place = folder / "openvino" / name / version_dir.name
+            place.mkdir(parents=True)
+            try:
+                with step("writing the network for OpenVINO Model Server"):
+                    found = write_model(version_dir, manifest, place / "model.xml")
+            except UserError as error:  # which is no reason to lose the files for the others
+                missing = str(error)
+                shutil.rmtree(folder / "openvino")
+        texts = {
+            "compose.yaml": _compose(version_dir.parent.parent, batching, with_openvino=not missing),
+            "models.config": _models_config(name, labels),
+            "batching.config": _batching_config(batching, milliseconds, version_dir, min(shares)),
+            "kserve.yaml": _kserve(name, batching, engine_bytes(version_dir, "savedmodel")),
+        }
         if missing:
             log.info("nothing written for OpenVINO Model Server: %s", missing)
         else:
-            place = folder / "openvino" / name / version_dir.name
-            place.mkdir(parents=True)
-            with step("writing the network for OpenVINO Model Server"):
-                found = write_model(version_dir, manifest, place / "model.xml")
-            (folder / "openvino" / "config.json").write_text(_openvino_config(name), encoding="utf-8")
+            texts["openvino/config.json"] = _openvino_config(name)
+        for file, text in texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {
         "directory": str(directory),
