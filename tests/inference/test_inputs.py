@@ -44,8 +44,9 @@ def test_what_systems_leave_in_folders_is_left_out_and_counted(place, caplog):
     with caplog.at_level("INFO", "toolkit"):
         assert paths("album") == ALBUM
     assert caplog.messages == [
-        "left out: 1 hidden, 1 in @eaDir, 1 in __MACOSX, 1 in hidden folders, 1 named Thumbs.db, "
-        "1 neither files nor folders, 2 not pictures"
+        "left out: 2 not a picture (album/notes.txt …), 1 in a hidden folder (album/.thumbnails/b.jpg), "
+        "1 in @eaDir (album/@eaDir/b.jpg), 1 in __MACOSX (album/__MACOSX/b.jpg), 1 hidden (album/.hidden.jpg), "
+        "1 named Thumbs.db (album/Thumbs.db), 1 neither a file nor a folder (album/pipe.jpg)"
     ]
     assert paths("album/.hidden.jpg") == ["album/.hidden.jpg"]  # named by itself
 

@@ -4,7 +4,6 @@ import glob
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -34,11 +33,12 @@ def find_pictures(given: Sequence[str]) -> list[Input]:
     Raises:
         UserError: none of it is there.
     """
-    left_out: Counter[str] = Counter()
+    left_out: list[tuple[str, str]] = []
     found = [found for name in given for found in _expand(name, left_out)]
     if left_out:
-        parts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
-        log.info("left out: %s", parts)
+        from toolkit.data.sources.listing import describe_ignored
+
+        log.info("left out: %s", describe_ignored(left_out))
     if all(one.reason for one in found):
         raise nothing_answered([f"{one.path}: {one.reason}" for one in found])
     return found
@@ -54,7 +54,7 @@ def nothing_answered(reasons: Sequence[str]) -> UserError:
     return UserError(reasons[0] + (f" (and {others:,} more that cannot be answered)" if others else ""))
 
 
-def _expand(name: str, left_out: Counter[str]) -> Iterator[Input]:
+def _expand(name: str, left_out: list[tuple[str, str]]) -> Iterator[Input]:
     if name == "-":
         for listed in _listed():
             yield from _expand_path(listed, left_out)
@@ -80,21 +80,21 @@ def _listed() -> list[str]:
     return names
 
 
-def _expand_path(path: str, left_out: Counter[str]) -> Iterator[Input]:
+def _expand_path(path: str, left_out: list[tuple[str, str]]) -> Iterator[Input]:
     if not os.path.lexists(path):
         yield Input(path, no_such_file(path).removeprefix(f"{path}: "))
     elif os.path.isdir(path):
-        before = left_out.total()
+        before = len(left_out)
         found = list(_walk(path, left_out))
         yield from found
         if not found:
-            beside = f"; {left_out.total() - before:,} other files are" if left_out.total() > before else ""
+            beside = f"; {len(left_out) - before:,} other files are" if len(left_out) > before else ""
             yield Input(path, f"no pictures in this folder{beside}")
     else:
         yield Input(path)
 
 
-def _walk(directory: str, left_out: Counter[str]) -> Iterator[Input]:
+def _walk(directory: str, left_out: list[tuple[str, str]]) -> Iterator[Input]:
     from toolkit.data.sources.junk import is_junk
 
     problems: list[OSError] = []
@@ -105,16 +105,16 @@ def _walk(directory: str, left_out: Counter[str]) -> Iterator[Input]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        for folder in folders:
-            reason = "in hidden folders" if folder[0] == "." else f"in {folder}" if is_junk(folder) else ""
+        for folder in sorted(folders):
+            reason = "in a hidden folder" if folder[0] == "." else f"in {folder}" if is_junk(folder) else ""
             if reason:
-                left_out[reason] += _count_files(os.path.join(parent, folder))
+                left_out += [(path, reason) for path in _files(os.path.join(parent, folder))]
         folders[:] = sorted(f for f in folders if f[0] != "." and not is_junk(f))
         for file in sorted(files):
             path = os.path.join(parent, file)
             reason = "hidden" if file[0] == "." else _other_than_picture(path)
             if reason:
-                left_out[reason] += 1
+                left_out.append((path, reason))
             else:
                 yield Input(path)
         for error in problems:
@@ -122,8 +122,8 @@ def _walk(directory: str, left_out: Counter[str]) -> Iterator[Input]:
         problems.clear()
 
 
-def _count_files(directory: str) -> int:
-    return sum(len(files) for _, _, files in os.walk(directory))
+def _files(directory: str) -> list[str]:
+    return sorted(os.path.join(parent, file) for parent, _, files in os.walk(directory) for file in files)
 
 
 def _other_than_picture(path: str) -> str:
@@ -135,5 +135,5 @@ def _other_than_picture(path: str) -> str:
     if is_junk(name):
         return f"named {name}"
     if not os.path.isfile(path):
-        return "neither files nor folders"
-    return "not pictures" if why_no_picture(path) == "not a picture" else ""
+        return "neither a file nor a folder"
+    return reason if (reason := why_no_picture(path)) == "not a picture" else ""
