@@ -65,7 +65,13 @@ def training_data(
     from toolkit.data.feed.pipeline import training_batches
 
     batches = training_batches(subset, preprocessing, options)
-    return batches.map(finish).filter(lambda inputs, *rest: keras.ops.shape(inputs)[0] > 0)
+    batches = batches.map(finish).filter(lambda inputs, *rest: keras.ops.shape(inputs)[0] > 0)
+    batches.as_numpy_iterator = _refuse  # MLflow's autolog goes through all of a data set to describe it
+    return batches
+
+
+def _refuse() -> Any:
+    raise ValueError("training batches have no end")
 
 
 def validation_data(

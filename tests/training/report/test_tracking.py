@@ -57,6 +57,21 @@ def test_mlflow_reads_a_run_that_was_resumed_as_one(photos, tmp_path):
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["report.html"]
 
 
+def test_mlflows_autolog_notes_a_run(photos, tmp_path, caplog):
+    """It would describe the pictures by going through all batches, which have no end."""
+    mlflow = pytest.importorskip("mlflow")
+    mlflow.set_tracking_uri((tmp_path / "store").as_uri())
+    mlflow.tensorflow.autolog(log_models=False, silent=True)
+    try:
+        train(photos, "mlflow", 2, track=())
+    finally:
+        mlflow.tensorflow.autolog(disable=True, silent=True)
+    [run] = mlflow.search_runs(output_format="list")
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_loss")
+    mlflow.set_tracking_uri(None)
+    assert len(history) == 2
+
+
 def test_wandb_keeps_a_run_on_this_machine(photos, tmp_path):
     pytest.importorskip("wandb")
     train(photos, "wandb", 1)
