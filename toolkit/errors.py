@@ -69,5 +69,5 @@ def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -
     if close:
         hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
     else:
-        hint = "known: " + ", ".join(sorted(known)[:12])
+        hint = "known: " + ", ".join(sorted(known)[:12]) + (f" … ({len(known)} in all)" if len(known) > 12 else "")
     return f"unknown {kind} {name!r}; {hint}" + (f" ({listing})" if listing else "")

@@ -111,6 +111,7 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
         ("model.pt", "labels.txt", "model.pt: expected a .keras or .h5 file .* torch.onnx.export"),
         ("model.keras", "gone.txt", "gone.txt: no such file"),
         ("model.keras", "empty.txt", "expected class names, one a line"),
+        ("model.keras", "model.keras", "model.keras: not a text; expected class names, one a line"),
         ("model.keras", "two.txt", "the network has 3 outputs, but 2 labels were given"),
     ],
 )

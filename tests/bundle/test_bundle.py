@@ -183,7 +183,9 @@ def test_bundles_are_listed_by_name_with_versions_in_order(tmp_path):
     assert [(name, list(versions)) for name, versions in found.items()] == [("a", [7]), ("b", [1, 2, 10])]
     assert found["b"][10] == tmp_path / "b" / "10"
     assert list_bundles(tmp_path / "b") == {"b": found["b"]}  # one bundle's own directory
-    with pytest.raises(UserError, match="no such folder of bundles"):
+    with pytest.raises(UserError, match="b: no version 3; there is 1, 2, 10"):
+        find_bundle(tmp_path / "b" / "3")
+    with pytest.raises(UserError, match="no such folder; expected a folder of bundles"):
         list_bundles(tmp_path / "nowhere")
 
 

@@ -143,6 +143,9 @@ def test_requests_are_shared_out_and_stable_answers_the_rest(pets):
         {"label": "canary", "version": 5, "share": 0.1},
         {"label": "stable", "version": 4, "share": 0.9},
     ]
+    move_label(pets, "old", 4)
+    with pytest.raises(UserError, match="old and stable both mean version 4, and a share is for two"):
+        share_traffic(pets, 0.1, label="old")
     move_label(pets, "old", 3)
     with pytest.raises(UserError, match=r"more than 1 together, got canary 0\.1, old 0\.95"):
         share_traffic(pets, 0.95, label="old")

@@ -122,6 +122,14 @@ def test_network_that_does_not_fit_the_folder(folder):
     assert_nothing_written(folder)
 
 
+def test_unknown_option_gets_the_usage_of_its_command(folder):
+    result = run("predict", "bundle", folder, "--topk", 3, cwd=folder)
+    assert result.returncode == 2
+    usage, *_, last = result.stderr.splitlines()
+    assert usage.startswith("usage: toolkit predict ")
+    assert last == "toolkit predict: error: unrecognized arguments: --topk 3; did you mean --top-k?"
+
+
 def test_unknown_setting_suggests_the_nearest(folder):
     assert_one_clear_line(train(folder, "--set", "optimizer.lrr=1"), "optimizer.lrr", "did you mean 'optimizer.lr'")
     assert_one_clear_line(train(folder, "--set", "run.epochs=many"), "run.epochs", "'many'")

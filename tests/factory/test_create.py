@@ -179,7 +179,7 @@ def test_h5_of_another_make_is_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weights": "imagenet"}, "unknown weights 'imagenet' for lenet5; tags: none .*; or give the path"),
+        ({"weights": "imagenet"}, "lenet5 has no weights of ImageNet; tags: none .*; or give the path"),
         ({"weights": "nowhere.keras"}, "no weights file at nowhere.keras"),
         ({"weights": Path("imagenet")}, "no weights file at imagenet"),
         ({"input_shape": (15, 32, 1)}, r"at least 16×16, got input_shape=\(15, 32, 1\)"),

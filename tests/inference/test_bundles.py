@@ -27,7 +27,7 @@ def test_accuracy_by_cross_validation_is_not_called_held_out(bundle_copy):
 def test_directory_without_bundles_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="no bundles in it; expected NAME/VERSION/"):
         describe_bundles(tmp_path)
-    with pytest.raises(UserError, match="no such folder of bundles"):
+    with pytest.raises(UserError, match="no such folder; expected a folder of bundles"):
         describe_bundles(tmp_path / "nowhere")
 
 

@@ -62,12 +62,14 @@ def test_class_the_bundle_does_not_know_is_named(predictor, some_digits):
         evaluate_bundle(predictor, some_digits)
 
 
-def test_bad_pictures_stop_it_unless_they_are_skipped(predictor, some_digits):
+def test_bad_pictures_stop_it_unless_they_are_skipped(predictor, some_digits, caplog):
     (some_digits / "7" / "bad.png").write_text("no")
     with pytest.raises(UserError, match=r"bad\.png.*--skip-bad"):
         evaluate_bundle(predictor, some_digits)
     report = evaluate_bundle(predictor, some_digits, skip_bad=True)
     assert (report["n"], report["skipped"]) == (85, 1)
+    [told] = caplog.messages
+    assert told.startswith("left out 7/bad.png: not a picture in a supported format")
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,8 @@ def test_overrides_leave_the_rest_alone():
         ("optimizer.ema_epochs=true", "valid number"),
         ("optimizer.schedule=manual", "needs optimizer.milestones"),
         ("optimizer.milestones=[3, 2]", "must rise"),
+        ("data.fractions=0.9,x", "data.fractions='0.9,x': expected three shares, of training, validation and test"),
+        ("data.fractions=0.9,0.1", "data.fractions=[0.9, 0.1]: expected three shares"),
         ("run.epochs=2.5", "run.epochs=2.5"),
     ],
 )

@@ -167,6 +167,11 @@ def share_traffic(
             labels = _read(directory)
             for needed in (label, STABLE):
                 _versions_of(directory, labels, needed)
+            if labels[label][0] == labels[STABLE][0]:
+                raise UserError(
+                    f"{directory}: {label} and {STABLE} both mean version {labels[label][0]}, and a share is for two; "
+                    f"`toolkit bundles promote {directory}/VERSION --label {label}` names another"
+                )
             shares = _read_shares(directory) | {label: share}
             if sum(shares.values()) > 1:
                 told = ", ".join(f"{name} {part:g}" for name, part in shares.items())
@@ -320,7 +325,10 @@ def prune_versions(directory: Path, keep: int, *, dry_run: bool = False) -> tupl
 
 def _versions_of(directory: Path, labels: dict[str, list[int]], label: str) -> list[int]:
     if label not in labels:
-        raise UserError(f"{directory}: no version is labelled {label}; labels are: {', '.join(labels) or 'none'}")
+        raise UserError(
+            f"{directory}: no version is labelled {label}; labels are: {', '.join(labels) or 'none'}; "
+            f"`toolkit bundles promote {directory}/VERSION --label {label}` gives it"
+        )
     return labels[label]
 
 

@@ -40,6 +40,9 @@ def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
         if path.parts[:1] == ("hf:",):  # of two slashes, a path has kept one
             address = f"hf://{'/'.join(path.parts[1:])}"
             raise UserError(f"{address}: an address; `toolkit pull {address} saved_models/NAME` brings the bundle here")
+        there = complete_versions(path.parent) if path.name.isdecimal() else {}
+        if there:
+            raise UserError(f"{path.parent}: no version {path.name}; there is {', '.join(map(str, sorted(there)))}")
         known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else ""
         raise UserError(f"{path}: no such bundle{known}")
     if (path / MANIFEST).is_file():
@@ -60,7 +63,7 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder of bundles")
+        raise UserError(f"{root}: {'a file' if root.exists() else 'no such folder'}; expected a folder of bundles")
     own = complete_versions(root)
     if own:
         return {root.name: own}

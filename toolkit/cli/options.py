@@ -1,6 +1,7 @@
 """Options of a command: from the command line, and beneath it from a file that ``--config`` names."""
 
 import argparse
+import difflib
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     command = _command_parser(parser, argv)
     if file is not None and command is not parser:
         _take_defaults(command, file)
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # the command's own usage helps, not that of all
+        options = [option for action in command._actions for option in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     if file is None and getattr(arguments, "config", None) is not None:
         raise UserError("write --config in full, with its file behind it")
     return arguments

@@ -139,9 +139,8 @@ def locate_weights(info: ModelInfo, weights: str | os.PathLike[str]) -> Pretrain
     shipped = [name for name in SHIPPED if name.startswith(f"{info.name}-")]
     own = f"; the project's own: {', '.join(shipped)}" if shipped else ""
     note = f" ({info.weights_note})" if info.weights_note else ""
-    raise UserError(
-        f"unknown weights {weights!r} for {info.name}; tags: {tags}{note}{own}; or give the path of a weights file"
-    )
+    what = "has no weights of ImageNet" if weights == "imagenet" else f"has no weights {weights!r}"
+    raise UserError(f"{info.name} {what}; tags: {tags}{note}{own}; or give the path of a weights file")
 
 
 def preprocessing_of(model: "keras.Model") -> Preprocessing:

@@ -56,6 +56,8 @@ def evaluate_bundle(
     folder = data if isinstance(data, ImageFolder) else scan_folder(data, class_names=predictor.labels)
     if not skip_bad:
         folder.require_clean()
+    if folder is not data:  # else whoever scanned it has told
+        folder.tell_left_out()
     known = join_pictures([read_pictures(*bundle) for bundle in predictor.bundles])
     chosen = _choose(folder, known, subset)
     paths = [folder.root / folder.paths[index] for index in chosen.indices]

@@ -61,6 +61,7 @@ class ServerOptions:
                 raise UserError(f"{name} must be 0 seconds or more, got {getattr(self, name)}")
         if self.tls_key is not None and self.tls_cert is None:
             raise UserError(f"{self.tls_key}: a private key alone is no use; name its certificate too")
-        for file in (self.tls_cert, self.tls_key, self.api_keys):
+        for name in ("tls_cert", "tls_key", "api_keys"):
+            file = getattr(self, name)
             if file is not None and not file.is_file():
-                raise UserError(f"{file}: no such file")
+                raise UserError(f"{file}: no such file, given as {name}")

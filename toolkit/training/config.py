@@ -191,6 +191,14 @@ def config_from_json(text: str | bytes) -> TrainConfig:
     return _validate(document)
 
 
+#: Settings that are lists, and what they list.
+_LISTS = {
+    "data.fractions": "three shares, of training, validation and test, such as 0.8,0.1,0.1",
+    "optimizer.milestones": "numbers that rise, such as 0.5,0.75",
+    "optimizer.rates": "a rate for each milestone, such as 0.01,0.001",
+}
+
+
 def apply_overrides(config: TrainConfig, overrides: Iterable[str]) -> TrainConfig:
     """Apply ``group.key=value`` strings, each checked against the key's type.
 
@@ -247,6 +255,10 @@ def _validate(document: Any) -> TrainConfig:
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "unexpected_keyword_argument":
             require_known(key)
+        name = ".".join(map(str, first["loc"][:2]))
+        if name in _LISTS:
+            given = document[first["loc"][0]][first["loc"][1]]
+            raise UserError(f"setting {name}={given!r}: expected {_LISTS[name]}") from None
         raise UserError(f"setting {key}={first['input']!r}: {first['msg']}") from None
     parse(config.data.augment)
     if config.data.balanced and config.data.class_weights:

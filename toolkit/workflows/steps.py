@@ -77,8 +77,7 @@ def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, .
         log.info(remark)
     if not skip_bad:
         folder.require_clean()
-    for path, reason in folder.quarantined + folder.problems:
-        log.warning("left out %s: %s", one_line(path), reason)
+    folder.tell_left_out()
     for note in notes(folder.facts) if folder.facts is not None else ():
         log.warning("%s: %s", one_line(str(data)), note)
     return folder
@@ -171,6 +170,8 @@ def read_labels(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         raise UserError(no_such_file(str(file)))
     names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if not all(name.isprintable() and "\ufffd" not in name for name in names):
+        raise UserError(f"{file}: not a text; expected class names, one a line")
     if names and all(name.startswith(f"{number} ") for number, name in enumerate(names)):
         names = [name.partition(" ")[2].strip() for name in names]
     if len(set(names)) != len(names) or not names:

@@ -1,5 +1,6 @@
 """A data set of pictures and classes, read without trusting it."""
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from toolkit.data.sources.listing import Listing, describe_ignored, join_classes
 from toolkit.data.sources.source import as_source
 from toolkit.errors import UserError, one_line
 from toolkit.machine import cache_dir
+
+log = logging.getLogger("toolkit")
 
 _NAMED = 20  # classes that an error lists
 
@@ -85,6 +88,11 @@ class ImageFolder:
         ]
         left_out = describe_ignored(self.ignored)
         return [*told, *([f"left out: {left_out}"] if left_out else [])]
+
+    def tell_left_out(self) -> None:
+        """Log each picture that is left out, with its reason."""
+        for path, reason in self.quarantined + self.problems:
+            log.warning("left out %s: %s", one_line(path), reason)
 
     def require_clean(self) -> None:
         """Raise a ``UserError`` for the first unreadable picture, if there is any: what to do, how many others."""

@@ -49,7 +49,7 @@ def write_samples(name: str, directory: str | Path) -> int:
     if not directory.name:
         raise UserError(f"{directory}: cannot be replaced in one step; name a new folder")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: exists and is not empty; name a new folder")
+        raise UserError(f"{directory}: {'is not empty' if directory.is_dir() else 'is a file'}; name a new folder")
     with new_folder(directory) as staging:
         return _WRITERS[name](staging)
 
