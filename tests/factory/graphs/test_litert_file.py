@@ -102,6 +102,18 @@ def test_a_saved_model_of_any_size_that_scales_its_pictures(tmp_path):
     np.testing.assert_allclose(answers, own.predict(inputs, verbose=0), atol=1e-5)
 
 
+def test_a_saved_model_that_takes_pixels_tells_so(tmp_path):
+    start = keras.Input((*SIZE, 3), dtype="uint8")
+    x = layers.Conv2D(4, 3)(layers.Lambda(lambda pixels: tf.cast(pixels, tf.float32))(start))
+    own = keras.Model(start, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    own.export(tmp_path / "theirs", verbose=False)
+    model = open_network(tmp_path / "theirs")
+    assert preprocessing_of(model).affine() == ((1.0,) * 3, (0.0,) * 3)
+    pixels = RNG.integers(0, 256, (2, *SIZE, 3), np.uint8)
+    answers = model.predict(pixels.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(answers, own.predict(pixels, verbose=0), rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("num_bytes", [0, 3, 40, 2000, -30])
 def test_a_file_cut_off_is_told(theirs, tmp_path, num_bytes):
     content = (theirs[0] / "model.tflite").read_bytes()[:num_bytes]

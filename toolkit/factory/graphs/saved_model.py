@@ -6,6 +6,7 @@ made of may be in what the signature runs, and nothing that runs while it is loa
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ def open_saved_model(path: Path, size: tuple[int, int] | None) -> GraphFile:
         reason = first_line(error)[:200]
         raise UserError(f"{path}: TensorFlow cannot load and convert it ({reason}); save it again") from None
     found = read_litert(path, content, path.resolve().name)
-    return GraphFile(found.network, found.names | _names(graph), _running(loaded, concrete), "TensorFlow")
+    names, answers = found.names | _names(graph), _running(loaded, concrete)
+    return replace(found, names=names, answers=answers, runtime="TensorFlow")
 
 
 def _graph(path: Path) -> Any:
