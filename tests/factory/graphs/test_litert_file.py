@@ -67,7 +67,7 @@ def test_teachable_machines_exports_answer_alike(theirs, name, tolerance):
     factor, offset = preprocessing_of(model).affine()
     np.testing.assert_allclose(factor, (1 / 127.5,) * 3, rtol=0.01)
     np.testing.assert_allclose(offset, (-1,) * 3, atol=0.02)
-    assert preprocessing_of(model).crop_fraction == 1
+    assert (preprocessing_of(model).resize, preprocessing_of(model).crop_fraction) == ("crop", 1)
     pixels = RNG.integers(0, 256, (4, *SIZE, 3)).astype(np.float32)
     answers = softmax(model.predict(pixels * np.float32(factor) + np.float32(offset), verbose=0))
     np.testing.assert_allclose(answers, own.predict(pixels / 127.5 - 1, verbose=0), atol=tolerance)
@@ -108,7 +108,7 @@ def test_a_saved_model_that_takes_pixels_tells_so(tmp_path):
     own = keras.Model(start, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
     own.export(tmp_path / "theirs", verbose=False)
     model = open_network(tmp_path / "theirs")
-    assert preprocessing_of(model).affine() == ((1.0,) * 3, (0.0,) * 3)
+    assert preprocessing_of(model) == Preprocessing(SIZE, resize="stretch", scale=1.0)
     pixels = RNG.integers(0, 256, (2, *SIZE, 3), np.uint8)
     answers = model.predict(pixels.astype(np.float32), verbose=0)
     np.testing.assert_allclose(answers, own.predict(pixels, verbose=0), rtol=1e-4, atol=1e-3)

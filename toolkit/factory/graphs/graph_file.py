@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
@@ -15,6 +15,8 @@ else:
 
 #: The side of pictures at most; one of noise goes through the network to compare it with the file.
 MAX_SIDE = 2048
+#: Fields of a preprocessing for a network of one channel, where nothing else is said.
+GREY: dict[str, Any] = {"channel_order": "grey", "mean": (0.0,), "std": (1.0,)}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class GraphFile:
     runtime: str
     quantized: bool = False
     preprocessing: Preprocessing | None = None
+
+
+def as_they_are(size: tuple[int, int], channels: int) -> Preprocessing:
+    """Preprocessing of a network that takes pixels: stretched, as Keras' own reader of folders does."""
+    return Preprocessing(size, resize="stretch", scale=1.0, **(GREY if channels == 1 else {}))
 
 
 def in_batches(ask: Callable[["np.ndarray"], "np.ndarray"], inputs: "np.ndarray", batch: int) -> "np.ndarray":

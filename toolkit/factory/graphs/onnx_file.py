@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import Builder
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, as_they_are, in_batches
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,15 +70,14 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
         network = builder.network(reader.output(), path.stem)
     except UnreadableError as error:
         raise UserError(f"{path}: {error}") from None
-    kind = given.type.tensor_type.elem_type
-    takes_pixels = kind == onnx.TensorProto.UINT8
+    takes_pixels = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     return GraphFile(
         network,
         names=frozenset(reader.names()),
         answers=_session(document, given, reader.output_name, axes, batch),
         runtime="ONNX Runtime",
         quantized=reader.quantized,
-        preprocessing=_of_pixels(shape) if takes_pixels else None,
+        preprocessing=as_they_are(shape[:2], shape[2]) if takes_pixels else None,
     )
 
 
@@ -90,11 +87,6 @@ def _require_installed(path: Path) -> None:
             __import__(module)
         except ImportError:
             raise UserError(f"{path}: reading ONNX files needs {module}, which is not installed: {_INSTALL}") from None
-
-
-def _of_pixels(shape: tuple[int, int, int]) -> Preprocessing:
-    as_it_is = Preprocessing(shape[:2], resize="stretch", scale=1.0)
-    return replace(as_it_is, channel_order="grey", mean=(0.0,), std=(1.0,)) if shape[2] == 1 else as_it_is
 
 
 def _parsed(path: Path) -> Any:
