@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -440,8 +440,19 @@ class Builder:
         dropped = tuple(None if own == axis else own if own is None or own < axis else own - 1 for own in found.axes)
         return replace(found, axes=dropped)
 
-    def thinned(self, value: Value, steps: tuple[int, int]) -> Value:
-        """Take every so many rows and columns, from the first on."""
+    def sliced(self, value: Value, parts: Mapping[int, range]) -> Value:
+        """Take parts along axes: any channels, and every so many rows and columns of maps from the first on."""
+        steps = [1, 1]
+        for axis, places in parts.items():
+            size, step = value.shape[axis], places.step
+            if axis and places == range(size):
+                continue
+            if value.rank == 4 and axis in self.map_axes[1:3] and step > 0 and places == range(0, size, step):
+                steps[self.map_axes[1:3].index(axis)] = step
+            else:
+                value = self.picked(value, axis, places)
+        if steps == [1, 1]:
+            return value
         maps = self.layer("MaxPooling2D", self.maps(value), (1, 1), strides=steps)
         return Value(maps, self.map_axes, nonnegative=value.nonnegative)
 

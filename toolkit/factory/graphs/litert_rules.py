@@ -278,19 +278,12 @@ def _strided_slice(builder: Builder, operator: Operator) -> Value:
     begin, end, steps = ([int(number) for number in operator.required(place)] for place in (1, 2, 3))
     if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
         raise UnreadableError("adds or drops axes where it takes parts, which has no rule")
-    thinned = {}
-    for axis, step in enumerate(steps):
-        size = value.shape[axis]
+    parts = {}
+    for axis in range(1, len(steps)):
         start = None if options.beginMask >> axis & 1 else begin[axis]
         stop = None if options.endMask >> axis & 1 else end[axis]
-        places = range(*slice(start, stop, step).indices(size))
-        if axis == 0 or places == range(size):
-            continue
-        if value.rank == 4 and axis in (1, 2) and step > 0 and places == range(0, size, step):
-            thinned[axis] = step
-        else:
-            value = builder.picked(value, axis, places)
-    return builder.thinned(value, (thinned.get(1, 1), thinned.get(2, 1))) if thinned else value
+        parts[axis] = range(*slice(start, stop, steps[axis]).indices(value.shape[axis]))
+    return builder.sliced(value, parts)
 
 
 def _local_response(builder: Builder, operator: Operator) -> Value:

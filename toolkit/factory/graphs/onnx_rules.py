@@ -374,17 +374,12 @@ def _slice(builder: Builder, node: Node) -> Value:
         starts, ends, axes, steps = (node.setting("", place, since=0) for place in (1, 2, 3, 4))
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    thinned = {}
+    parts = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        axis, size = axis % value.rank, value.shape[axis]
-        places = range(*slice(start, None if step < 0 and end < -size else end, step).indices(size))
-        if axis and places == range(size):
-            continue
-        if value.rank == 4 and axis in (2, 3) and step > 0 and places == range(0, size, step):
-            thinned[axis] = step
-        else:
-            value = builder.picked(value, axis, places)
-    return builder.thinned(value, (thinned.get(2, 1), thinned.get(3, 1))) if thinned else value
+        size = value.shape[axis]
+        stop = None if step < 0 and end < -size else end
+        parts[axis % value.rank] = range(*slice(start, stop, step).indices(size))
+    return builder.sliced(value, parts)
 
 
 def _pad(builder: Builder, node: Node) -> Value:
