@@ -263,6 +263,15 @@ class Builder:
             value = Value(self.maps(value), self.map_axes)
         return self.each(self.built(value), "BatchNormalization", epsilon=epsilon, weights=parameters)
 
+    def local_response(self, value: Value, size: int, *, alpha: float, bias: float, power: float) -> Value:
+        """Divide by a power of the neighbouring channels' squares; ``alpha`` stands before their mean."""
+        from toolkit.layers import LocalResponseNormalization  # which brings Keras
+
+        if not math.isclose(power, 0.75, rel_tol=1e-6):
+            raise UnreadableError(f"divides by a power of {power:g}, and 0.75 alone has a rule")
+        layer = LocalResponseNormalization(size, alpha=alpha, bias=bias, name=self.name("LocalResponse"))
+        return Value(self.called(layer, self.maps(value)), self.map_axes)
+
     def convolution(
         self,
         value: Value,

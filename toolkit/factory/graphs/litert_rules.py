@@ -287,15 +287,10 @@ def _strided_slice(builder: Builder, operator: Operator) -> Value:
 
 
 def _local_response(builder: Builder, operator: Operator) -> Value:
-    from toolkit.layers import LocalResponseNormalization  # which brings Keras
-
     options, size = operator.options, 2 * operator.options.radius + 1
-    if not math.isclose(options.beta, 0.75, rel_tol=1e-6):
-        raise UnreadableError(f"divides by a power of {options.beta:g}, and 0.75 alone has a rule")
-    name = builder.name("LocalResponse")
     # LiteRT's alpha stands before each square, and the layer's before their mean.
-    layer = LocalResponseNormalization(size, alpha=options.alpha * size, bias=options.bias, name=name)
-    return Value(builder.called(layer, builder.maps(operator.value())), builder.map_axes)
+    alpha = options.alpha * size
+    return builder.local_response(operator.value(), size, alpha=alpha, bias=options.bias, power=options.beta)
 
 
 _MAX_CHANNELS = 1 << 16

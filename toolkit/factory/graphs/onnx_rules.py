@@ -195,14 +195,10 @@ def _layer_normalization(builder: Builder, node: Node) -> Value:
 
 
 def _local_response(builder: Builder, node: Node) -> Value:
-    from toolkit.layers import LocalResponseNormalization  # which brings Keras
-
-    power = node.attributes.get("beta", 0.75)
-    if not math.isclose(power, 0.75, rel_tol=1e-6):
-        raise UnreadableError(f"divides by a power of {power:g}, and 0.75 alone has a rule")
-    options = {"alpha": node.attributes.get("alpha", 1e-4), "bias": node.attributes.get("bias", 1.0)}
-    layer = LocalResponseNormalization(int(node.attributes["size"]), name=builder.name("LocalResponse"), **options)
-    return Value(builder.called(layer, builder.maps(node.value())), builder.map_axes)
+    alpha, bias, power = (
+        node.attributes.get(name, default) for name, default in (("alpha", 1e-4), ("bias", 1.0), ("beta", 0.75))
+    )
+    return builder.local_response(node.value(), int(node.attributes["size"]), alpha=alpha, bias=bias, power=power)
 
 
 def _arithmetic(kind: str) -> Callable[[Builder, Node], Value]:
