@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.values import Scaling, UnreadableError, Value
+from toolkit.factory.graphs.values import Operands, Scaling, UnreadableError, Value
 from toolkit.lazy import keras, layers, lazy_module
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ else:
 MAX_NUMBERS = 1 << 28
 #: Numbers in all weights and constants at most: 4 GiB. A bias or a factor of its own makes weights once more.
 MAX_HELD = 1 << 30
+#: Channels that an operator adds, or numbers that tell it what to do, at most.
+MAX_CHANNELS = 1 << 16
 #: What Keras adds to a variance, unless told otherwise.
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
@@ -406,6 +408,22 @@ class Builder:
         tensor = self.layer(_MERGES[kind], [value.tensor for value in values])
         same_sign = kind != "subtract" and all(value.nonnegative for value in values)
         return Value(tensor, axes, flat=values[0].flat, nonnegative=same_sign)
+
+    def computed(self, kind: str, given: Operands) -> Value:
+        """Add, subtract, multiply or divide an operator's two inputs; one of them may be a constant."""
+        first, second = given.inputs[:2]
+        leads = isinstance(first, Value)
+        if kind == "divide" and isinstance(second, Value):
+            what = "something computed from the picture, which is no layer"
+            raise UnreadableError(f"divides by {what}" if leads else f"divides a constant by {what}")
+        if isinstance(first, Value) and isinstance(second, Value):
+            return self.merged(kind, [first, second])
+        value, constant = given.value(0 if leads else 1), np.asarray(given.required(1 if leads else 0), np.float64)
+        if kind == "multiply" or kind == "divide":
+            return self.scaled(value, constant if kind == "multiply" else 1 / constant, 0.0)
+        if kind == "subtract":
+            return self.scaled(value, 1.0, -constant) if leads else self.scaled(value, -1.0, constant)
+        return self.scaled(value, 1.0, constant)
 
     def joined(self, values: Sequence[Value], axis: int) -> Value:
         """Put values one behind the other along an axis."""

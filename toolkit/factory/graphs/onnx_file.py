@@ -286,7 +286,7 @@ class _Reader:
         attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         self.quantized |= kind == "QuantizeLinear"
         self._builder.wish = self._wish(node)
-        asked = Node(kind, inputs, attributes, self._opset, self._builder.batch, len(node.output))
+        asked = Node(inputs, attributes, self._opset, self._builder.batch, len(node.output))
         found = rules[kind](self._builder, asked)
         return dict(zip(node.output, found if isinstance(found, list) else [found], strict=False))
 
