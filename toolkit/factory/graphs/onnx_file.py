@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import Builder
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, as_they_are, in_batches
+from toolkit.factory.graphs.graph_file import GraphFile, as_they_are, in_batches, picture_sides
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
 
@@ -179,16 +179,7 @@ def _picture(path: Path, given: Any, size: tuple[int, int] | None) -> tuple[Any,
     if not first and dims[3] not in (1, 3):
         raise UserError(f"{path}: takes {listed}, and pictures have 1 or 3 channels, as second axis or as last")
     axes = (0, 2, 3, 1) if first else (0, 1, 2, 3)
-    height, width = (dims[axis] for axis in axes[1:3])
-    if not height or not width:
-        if size is None:
-            raise UserError(
-                f"{path}: takes pictures of any size ({listed}); give a preprocessing that has one, such as "
-                "--preprocessing '{\"size\": [224, 224], …}', or export it for one size"
-            )
-        height, width = height or size[0], width or size[1]
-    if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
-        raise UserError(f"{path}: takes pictures of {height}×{width}; a side has 1 to {MAX_SIDE} pixels")
+    height, width = picture_sides(path, listed, [dims[axis] for axis in axes[1:3]], size)
     return (height, width, dims[axes[3]]), axes, dims[0] if dims[0] > 0 else 1
 
 
