@@ -58,7 +58,8 @@ _CHOICES = {
 
 def is_network_file(name: str | os.PathLike[str]) -> bool:
     """Tell the path of a saved network from the name of a registered one."""
-    return is_graph(name) or (Path(name).suffix in SUFFIXES and not str(name).endswith(".weights.h5"))
+    lower = str(name).lower()
+    return is_graph(name) or (lower.endswith(SUFFIXES) and not lower.endswith(".weights.h5"))
 
 
 def open_network(
