@@ -31,9 +31,10 @@ def normalized(preprocessing):
     return PIXELS * np.float32(factor) + np.float32(offset)
 
 
-@pytest.mark.parametrize("name", ["mine.keras", "mine.h5"])
+@pytest.mark.parametrize("name", ["mine.keras", "mine.h5", "MINE.KERAS"])
 def test_a_network_that_scales_its_input_tells_its_preprocessing(tmp_path, name):
-    own = save(tmp_path / name, layers.RandomFlip(), layers.Rescaling(1 / 127.5, offset=-1))
+    own = save(tmp_path / name.lower(), layers.RandomFlip(), layers.Rescaling(1 / 127.5, offset=-1))
+    (tmp_path / name.lower()).rename(tmp_path / name)
     model = open_network(tmp_path / name)
     preprocessing = preprocessing_of(model)
     assert (preprocessing.size, preprocessing.channel_order) == (SHAPE[:2], "rgb")
@@ -102,7 +103,7 @@ def test_a_grey_network_is_asked_for_grey_pictures(tmp_path):
 
 
 def test_names_of_files_and_of_networks():
-    assert [is_network_file(name) for name in ("a/mine.keras", "mine.h5", "mine.weights.h5", "resnet50")] == [
+    assert [is_network_file(name) for name in ("a/mine.keras", "MINE.H5", "mine.weights.h5", "resnet50")] == [
         True,
         True,
         False,

@@ -11,10 +11,11 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from toolkit.errors import UserError
 from toolkit.factory.graphs import check_answers, is_graph, open_graph
+from toolkit.factory.graphs.graph_file import GREY, as_they_are
 from toolkit.factory.source import noted_preprocessing
 from toolkit.lazy import keras, lazy_module
 from toolkit.network import as_classifier, load_network, name_stages, split_rescaling, with_new_head
@@ -47,8 +48,6 @@ _APPLICATIONS: tuple[tuple[str, Preprocessing], ...] = (
 
 #: Pictures of noise that a network is compared with its file on.
 _NUM_COMPARED = 4
-#: Fields of a preprocessing for a network of one channel, where nothing else is said.
-_GREY: dict[str, Any] = {"channel_order": "grey", "mean": (0.0,), "std": (1.0,)}
 
 _CHOICES = {
     "resize": get_args(ResizeMode),
@@ -59,7 +58,8 @@ _CHOICES = {
 
 def is_network_file(name: str | os.PathLike[str]) -> bool:
     """Tell the path of a saved network from the name of a registered one."""
-    return is_graph(name) or (Path(name).suffix in SUFFIXES and not str(name).endswith(".weights.h5"))
+    lower = str(name).lower()
+    return is_graph(name) or (lower.endswith(SUFFIXES) and not lower.endswith(".weights.h5"))
 
 
 def open_network(
@@ -92,13 +92,13 @@ def open_network(
         given, names = load_network(path), frozenset[str]()
     else:
         given, names = graph.network, graph.names
-        preprocessing = preprocessing or graph.preprocessing
+        if preprocessing is None and graph.preprocessing is not None:
+            preprocessing = _framed(graph.preprocessing, given, names)
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
     height, width, channels = model.input_shape[1:]
     if height is None or width is None:
         raise UserError(f"{path}: takes pictures of any size; save it with an input_shape of (height, width, 3)")
-    # Keras' own reader of folders stretches pictures, and layers that scale the input follow on it.
-    as_it_is = Preprocessing((height, width), resize="stretch", scale=1.0, **(_GREY if channels == 1 else {}))
+    as_it_is = as_they_are((height, width), channels)
     if preprocessing is not None:
         preprocessing = preprocessing.resized((height, width))
         if preprocessing.channels != channels:
@@ -130,7 +130,13 @@ def _scales_itself(names: Collection[str]) -> bool:
     return any(re.fullmatch(r"(rescaling|normalization)(_\d+)?", name) for name in names)
 
 
-def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Preprocessing:
+def _framed(pixels: Preprocessing, model: "keras.Model", others: Collection[str]) -> Preprocessing:
+    """Frame a file's pixels as its network is known to be trained, whatever form the file has; else leave them."""
+    known = None if _scales_itself(others) else _known(model, others)
+    return pixels if known is None else replace(pixels, resize=known.resize, crop_fraction=known.crop_fraction)
+
+
+def _known(model: "keras.Model", others: Collection[str]) -> Preprocessing | None:
     """The preprocessing of a network that the names of its layers, or ``others`` of its file, tell."""
     given = {layer.name for layer in model.layers}.union(others)
     # As Teachable Machine numbers them, and Keras once more.
@@ -140,6 +146,13 @@ def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Pre
         for layer, preprocessing in _APPLICATIONS:
             if layer in names:
                 return preprocessing
+    return None
+
+
+def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Preprocessing:
+    """The preprocessing that names tell, or an error that asks for it."""
+    if known := _known(model, others):
+        return known
     grey = ', "channel_order": "grey"' if model.input_shape[-1] == 1 else ""
     raise UserError(
         f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing imagenet for a "
@@ -161,7 +174,7 @@ def read_preprocessing(text: str) -> Preprocessing:
         return known[text]
     try:
         values = json.loads(text)
-        defaults = _GREY if isinstance(values, dict) and values.get("channel_order") == "grey" else {}
+        defaults = GREY if isinstance(values, dict) and values.get("channel_order") == "grey" else {}
         preprocessing = Preprocessing.from_dict({"size": (224, 224), **defaults, **values})
         preprocessing.affine()
         for field, allowed in _CHOICES.items():

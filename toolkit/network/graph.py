@@ -43,9 +43,16 @@ def load_network(path: str | Path) -> "keras.Model":
 
 @contextmanager
 def _readable(path: Path) -> Iterator[Path]:
-    """The file itself; of one that Keras 2 wrote as HDF5, a copy with the few settings renamed that Keras 3 refuses."""
+    """The file itself, in lower case if need be; of one that Keras 2 wrote as HDF5, a copy as Keras 3 takes it."""
     import h5py
 
+    if path.suffix != path.suffix.lower():  # by which Keras tells its forms
+        with scratch_folder("toolkit-suffix-") as directory:
+            link = directory / f"network{path.suffix.lower()}"
+            link.symlink_to(path.absolute())
+            with _readable(link) as file:
+                yield file
+        return
     if not h5py.is_hdf5(path):
         yield path
         return

@@ -52,7 +52,7 @@ def test_networks_that_see_colour_come_before_grey_ones(tmp_path, monkeypatch):
     for name in ("lenet5-mnist", "resnet20-cifar10"):
         (tmp_path / name).symlink_to(shipped_bundle(name))
     starts = find_starts(Classifier(tmp_path))
-    assert [start.name for start in starts if not start.is_published] == ["resnet20-cifar10/1", "lenet5-mnist/1"]
+    assert [start.name for start in starts if start.backbone.bundle] == ["resnet20-cifar10/1", "lenet5-mnist/1"]
 
 
 def _when_over(ask):

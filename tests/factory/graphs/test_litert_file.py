@@ -67,7 +67,7 @@ def test_teachable_machines_exports_answer_alike(theirs, name, tolerance):
     factor, offset = preprocessing_of(model).affine()
     np.testing.assert_allclose(factor, (1 / 127.5,) * 3, rtol=0.01)
     np.testing.assert_allclose(offset, (-1,) * 3, atol=0.02)
-    assert preprocessing_of(model).crop_fraction == 1
+    assert (preprocessing_of(model).resize, preprocessing_of(model).crop_fraction) == ("crop", 1)
     pixels = RNG.integers(0, 256, (4, *SIZE, 3)).astype(np.float32)
     answers = softmax(model.predict(pixels * np.float32(factor) + np.float32(offset), verbose=0))
     np.testing.assert_allclose(answers, own.predict(pixels / 127.5 - 1, verbose=0), atol=tolerance)
@@ -100,6 +100,18 @@ def test_a_saved_model_of_any_size_that_scales_its_pictures(tmp_path):
     model = open_network(tmp_path / "theirs", preprocessing=grey)
     answers = softmax(model.predict(inputs, verbose=0))[:, 1:]
     np.testing.assert_allclose(answers, own.predict(inputs, verbose=0), atol=1e-5)
+
+
+def test_a_saved_model_that_takes_pixels_tells_so(tmp_path):
+    start = keras.Input((*SIZE, 3), dtype="uint8")
+    x = layers.Conv2D(4, 3)(layers.Lambda(lambda pixels: tf.cast(pixels, tf.float32))(start))
+    own = keras.Model(start, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    own.export(tmp_path / "theirs", verbose=False)
+    model = open_network(tmp_path / "theirs")
+    assert preprocessing_of(model) == Preprocessing(SIZE, resize="stretch", scale=1.0)
+    pixels = RNG.integers(0, 256, (2, *SIZE, 3), np.uint8)
+    answers = model.predict(pixels.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(answers, own.predict(pixels, verbose=0), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 3, 40, 2000, -30])

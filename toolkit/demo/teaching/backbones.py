@@ -28,7 +28,6 @@ class Start:
         preprocessing: what it sees of a picture.
         num_classes: that it was taught before.
         top1: its accuracy on them, a fraction; None where that is not known.
-        is_published: it is none of the bundles.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Start:
     preprocessing: Preprocessing
     num_classes: int
     top1: float | None
-    is_published: bool = False
 
     @property
     def kind(self) -> str:
@@ -100,5 +98,4 @@ def _published() -> Iterator[Start]:
                 best.preprocessing,
                 best.num_classes,
                 best.top1,
-                is_published=True,
             )

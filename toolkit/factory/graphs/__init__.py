@@ -4,6 +4,6 @@ A file is understood operator by operator, so that whatever is done with a netwo
 compressed, fine-tuned, written in every form. What is built is then held against what the file answers.
 """
 
-from toolkit.factory.graphs.opening import SUFFIXES, check_answers, is_graph, open_graph
+from toolkit.factory.graphs.opening import check_answers, is_graph, open_graph
 
-__all__ = ["SUFFIXES", "check_answers", "is_graph", "open_graph"]
+__all__ = ["check_answers", "is_graph", "open_graph"]

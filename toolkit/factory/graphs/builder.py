@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.values import Scaling, UnreadableError, Value
+from toolkit.factory.graphs.values import Operands, Scaling, UnreadableError, Value
 from toolkit.lazy import keras, layers, lazy_module
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ else:
 MAX_NUMBERS = 1 << 28
 #: Numbers in all weights and constants at most: 4 GiB. A bias or a factor of its own makes weights once more.
 MAX_HELD = 1 << 30
+#: Channels that an operator adds, or numbers that tell it what to do, at most.
+MAX_CHANNELS = 1 << 16
 #: What Keras adds to a variance, unless told otherwise.
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
@@ -263,6 +265,15 @@ class Builder:
             value = Value(self.maps(value), self.map_axes)
         return self.each(self.built(value), "BatchNormalization", epsilon=epsilon, weights=parameters)
 
+    def local_response(self, value: Value, size: int, *, alpha: float, bias: float, power: float) -> Value:
+        """Divide by a power of the neighbouring channels' squares; ``alpha`` stands before their mean."""
+        from toolkit.layers import LocalResponseNormalization  # which brings Keras
+
+        if not math.isclose(power, 0.75, rel_tol=1e-6):
+            raise UnreadableError(f"divides by a power of {power:g}, and 0.75 alone has a rule")
+        layer = LocalResponseNormalization(size, alpha=alpha, bias=bias, name=self.name("LocalResponse"))
+        return Value(self.called(layer, self.maps(value)), self.map_axes)
+
     def convolution(
         self,
         value: Value,
@@ -398,6 +409,22 @@ class Builder:
         same_sign = kind != "subtract" and all(value.nonnegative for value in values)
         return Value(tensor, axes, flat=values[0].flat, nonnegative=same_sign)
 
+    def computed(self, kind: str, given: Operands) -> Value:
+        """Add, subtract, multiply or divide an operator's two inputs; one of them may be a constant."""
+        first, second = given.inputs[:2]
+        leads = isinstance(first, Value)
+        if kind == "divide" and isinstance(second, Value):
+            what = "something computed from the picture, which is no layer"
+            raise UnreadableError(f"divides by {what}" if leads else f"divides a constant by {what}")
+        if isinstance(first, Value) and isinstance(second, Value):
+            return self.merged(kind, [first, second])
+        value, constant = given.value(0 if leads else 1), np.asarray(given.required(1 if leads else 0), np.float64)
+        if kind == "multiply" or kind == "divide":
+            return self.scaled(value, constant if kind == "multiply" else 1 / constant, 0.0)
+        if kind == "subtract":
+            return self.scaled(value, 1.0, -constant) if leads else self.scaled(value, -1.0, constant)
+        return self.scaled(value, 1.0, constant)
+
     def joined(self, values: Sequence[Value], axis: int) -> Value:
         """Put values one behind the other along an axis."""
         if len(values) == 1:
@@ -440,8 +467,19 @@ class Builder:
         dropped = tuple(None if own == axis else own if own is None or own < axis else own - 1 for own in found.axes)
         return replace(found, axes=dropped)
 
-    def thinned(self, value: Value, steps: tuple[int, int]) -> Value:
-        """Take every so many rows and columns, from the first on."""
+    def sliced(self, value: Value, parts: Mapping[int, range]) -> Value:
+        """Take parts along axes: any channels, and every so many rows and columns of maps from the first on."""
+        steps = [1, 1]
+        for axis, places in parts.items():
+            size, step = value.shape[axis], places.step
+            if axis and places == range(size):
+                continue
+            if value.rank == 4 and axis in self.map_axes[1:3] and step > 0 and places == range(0, size, step):
+                steps[self.map_axes[1:3].index(axis)] = step
+            else:
+                value = self.picked(value, axis, places)
+        if steps == [1, 1]:
+            return value
         maps = self.layer("MaxPooling2D", self.maps(value), (1, 1), strides=steps)
         return Value(maps, self.map_axes, nonnegative=value.nonnegative)
 

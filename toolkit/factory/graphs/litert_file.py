@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import Builder
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
+from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, as_they_are, in_batches
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
@@ -161,12 +162,12 @@ class _Reader:
         if given.kind not in ("uint8", "int8"):
             return None
         height, width, channels = self._picture()
-        scale = 1.0 if given.scale is None else float(given.scale[0])
+        pixels = as_they_are((height, width), channels)
+        if given.scale is None:
+            return pixels
         # Signed bytes are pixels less 128.
-        zero = 0.0 if given.scale is None else float(given.zero[0]) + (128 if given.kind == "int8" else 0)
-        own: dict[str, Any] = {"scale": 1.0, "mean": (zero,) * channels, "std": (1 / scale,) * channels}
-        order: Any = "grey" if channels == 1 else "rgb"
-        return Preprocessing((height, width), channel_order=order, **own)
+        zero = float(given.zero[0]) + (128 if given.kind == "int8" else 0)
+        return replace(pixels, mean=(zero,) * channels, std=(1 / float(given.scale[0]),) * channels)
 
     def _number(self, what: str) -> int:
         return int(getattr(self._graph, what)[0])

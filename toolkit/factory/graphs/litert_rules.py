@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.builder import Builder, Pads
-from toolkit.factory.graphs.values import UnreadableError, Value
+from toolkit.factory.graphs.builder import MAX_CHANNELS, Builder, Pads
+from toolkit.factory.graphs.values import Operands, UnreadableError, Value
 from toolkit.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -20,41 +20,18 @@ _SAME = 0  # the schema's Padding
 
 
 @dataclass(frozen=True)
-class Operator:
-    """An operator with what it is given.
+class Operator(Operands):
+    """An operator with what it is given; in place of an input that is only a size stands None.
 
     Attributes:
-        inputs: by place: values, constants as the numbers they stand for, None where one is left out or only a size.
         options: of the schema, None where it has none.
         shapes: of its outputs in the file, that of a batch as 1.
         rectified: the range of its first output, which is rounded, begins at nought: what is below is cut off.
     """
 
-    inputs: Sequence["Value | np.ndarray | None"]
     options: Any
     shapes: Sequence[tuple[int, ...]]
     rectified: bool = False
-
-    def value(self, place: int = 0) -> Value:
-        """An input that is computed from the picture."""
-        found = self.inputs[place] if place < len(self.inputs) else None
-        if not isinstance(found, Value):
-            raise UnreadableError("computes with constants where something of the picture is expected")
-        return found
-
-    def constant(self, place: int) -> Any:
-        """An input that stands in the file; None where it is left out."""
-        found = self.inputs[place] if place < len(self.inputs) else None
-        if isinstance(found, Value):
-            raise UnreadableError(f"computes its input {place + 1} from the picture, where a constant is expected")
-        return found
-
-    def required(self, place: int) -> Any:
-        """An input that stands in the file, and must."""
-        found = self.constant(place)
-        if found is None:
-            raise UnreadableError(f"lacks its input {place + 1}")
-        return found
 
 
 Rule = Callable[[Builder, Operator], Value | list[Value]]
@@ -150,21 +127,7 @@ def _reduction(kind: str) -> Rule:
 
 def _arithmetic(kind: str) -> Rule:
     def rule(builder: Builder, operator: Operator) -> Value:
-        first, second = operator.inputs[:2]
-        if isinstance(first, Value) and isinstance(second, Value):
-            if kind == "divide":
-                raise UnreadableError("divides by something computed from the picture, which is no layer")
-            return _fused(builder, operator, builder.merged(kind, [first, second]))
-        leads = isinstance(first, Value)
-        value, constant = operator.value(0 if leads else 1), operator.required(1 if leads else 0).astype(np.float64)
-        if kind == "divide" and not leads:
-            raise UnreadableError("divides a constant by something computed from the picture, which is no layer")
-        if kind == "multiply" or kind == "divide":
-            found = builder.scaled(value, constant if kind == "multiply" else 1 / constant, 0.0)
-        elif kind == "add":
-            found = builder.scaled(value, 1.0, constant)
-        else:
-            found = builder.scaled(value, 1.0, -constant) if leads else builder.scaled(value, -1.0, constant)
+        found = builder.computed(kind, operator)
         if found.scaling is not None and not getattr(operator.options, "fusedActivationFunction", 0):
             return found
         return _fused(builder, operator, found)
@@ -251,7 +214,7 @@ def _pad(builder: Builder, operator: Operator) -> Value:
         raise UnreadableError(f"puts a border around {value.rank} axes, other than those of maps")
     if both[3] != (0, 0):  # shortcuts without parameters
         before, after = both[3]
-        if max(before, after) > _MAX_CHANNELS:
+        if max(before, after) > MAX_CHANNELS:
             raise UnreadableError(f"adds {before} and {after} channels")
         value = builder.picked(value, 3, [*[None] * before, *range(value.shape[3]), *[None] * after])
     return builder.bordered(value, (both[1], both[2]))
@@ -278,34 +241,20 @@ def _strided_slice(builder: Builder, operator: Operator) -> Value:
     begin, end, steps = ([int(number) for number in operator.required(place)] for place in (1, 2, 3))
     if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
         raise UnreadableError("adds or drops axes where it takes parts, which has no rule")
-    thinned = {}
-    for axis, step in enumerate(steps):
-        size = value.shape[axis]
+    parts = {}
+    for axis in range(1, len(steps)):
         start = None if options.beginMask >> axis & 1 else begin[axis]
         stop = None if options.endMask >> axis & 1 else end[axis]
-        places = range(*slice(start, stop, step).indices(size))
-        if axis == 0 or places == range(size):
-            continue
-        if value.rank == 4 and axis in (1, 2) and step > 0 and places == range(0, size, step):
-            thinned[axis] = step
-        else:
-            value = builder.picked(value, axis, places)
-    return builder.thinned(value, (thinned.get(1, 1), thinned.get(2, 1))) if thinned else value
+        parts[axis] = range(*slice(start, stop, steps[axis]).indices(value.shape[axis]))
+    return builder.sliced(value, parts)
 
 
 def _local_response(builder: Builder, operator: Operator) -> Value:
-    from toolkit.layers import LocalResponseNormalization  # which brings Keras
-
     options, size = operator.options, 2 * operator.options.radius + 1
-    if not math.isclose(options.beta, 0.75, rel_tol=1e-6):
-        raise UnreadableError(f"divides by a power of {options.beta:g}, and 0.75 alone has a rule")
-    name = builder.name("LocalResponse")
     # LiteRT's alpha stands before each square, and the layer's before their mean.
-    layer = LocalResponseNormalization(size, alpha=options.alpha * size, bias=options.bias, name=name)
-    return Value(builder.called(layer, builder.maps(operator.value())), builder.map_axes)
+    alpha = options.alpha * size
+    return builder.local_response(operator.value(), size, alpha=alpha, bias=options.bias, power=options.beta)
 
-
-_MAX_CHANNELS = 1 << 16
 
 #: By the operator's name in the schema: ``rule(builder, operator)`` makes its value, or several.
 RULES: dict[str, Rule] = {

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import Builder
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
+from toolkit.factory.graphs.graph_file import GraphFile, as_they_are, in_batches, picture_sides
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
-from toolkit.spec import Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,15 +70,14 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
         network = builder.network(reader.output(), path.stem)
     except UnreadableError as error:
         raise UserError(f"{path}: {error}") from None
-    kind = given.type.tensor_type.elem_type
-    takes_pixels = kind == onnx.TensorProto.UINT8
+    takes_pixels = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     return GraphFile(
         network,
         names=frozenset(reader.names()),
         answers=_session(document, given, reader.output_name, axes, batch),
         runtime="ONNX Runtime",
         quantized=reader.quantized,
-        preprocessing=_of_pixels(shape) if takes_pixels else None,
+        preprocessing=as_they_are(shape[:2], shape[2]) if takes_pixels else None,
     )
 
 
@@ -90,11 +87,6 @@ def _require_installed(path: Path) -> None:
             __import__(module)
         except ImportError:
             raise UserError(f"{path}: reading ONNX files needs {module}, which is not installed: {_INSTALL}") from None
-
-
-def _of_pixels(shape: tuple[int, int, int]) -> Preprocessing:
-    as_it_is = Preprocessing(shape[:2], resize="stretch", scale=1.0)
-    return replace(as_it_is, channel_order="grey", mean=(0.0,), std=(1.0,)) if shape[2] == 1 else as_it_is
 
 
 def _parsed(path: Path) -> Any:
@@ -187,16 +179,7 @@ def _picture(path: Path, given: Any, size: tuple[int, int] | None) -> tuple[Any,
     if not first and dims[3] not in (1, 3):
         raise UserError(f"{path}: takes {listed}, and pictures have 1 or 3 channels, as second axis or as last")
     axes = (0, 2, 3, 1) if first else (0, 1, 2, 3)
-    height, width = (dims[axis] for axis in axes[1:3])
-    if not height or not width:
-        if size is None:
-            raise UserError(
-                f"{path}: takes pictures of any size ({listed}); give a preprocessing that has one, such as "
-                "--preprocessing '{\"size\": [224, 224], …}', or export it for one size"
-            )
-        height, width = height or size[0], width or size[1]
-    if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
-        raise UserError(f"{path}: takes pictures of {height}×{width}; a side has 1 to {MAX_SIDE} pixels")
+    height, width = picture_sides(path, listed, [dims[axis] for axis in axes[1:3]], size)
     return (height, width, dims[axes[3]]), axes, dims[0] if dims[0] > 0 else 1
 
 
@@ -294,7 +277,7 @@ class _Reader:
         attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         self.quantized |= kind == "QuantizeLinear"
         self._builder.wish = self._wish(node)
-        asked = Node(kind, inputs, attributes, self._opset, self._builder.batch, len(node.output))
+        asked = Node(inputs, attributes, self._opset, self._builder.batch, len(node.output))
         found = rules[kind](self._builder, asked)
         return dict(zip(node.output, found if isinstance(found, list) else [found], strict=False))
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.builder import NO_PADS, Builder, Pads, same_pads
-from toolkit.factory.graphs.values import UnreadableError, Value
+from toolkit.factory.graphs.builder import MAX_CHANNELS, NO_PADS, Builder, Pads, same_pads
+from toolkit.factory.graphs.values import Operands, UnreadableError, Value
 from toolkit.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -16,45 +16,27 @@ else:
 
 
 @dataclass(frozen=True)
-class Node:
+class Node(Operands):
     """An operator with what it is given.
 
     Attributes:
-        kind: its name in ONNX.
-        inputs: by place, None where one is left out.
         attributes: by name; text as str.
         opset: the version of the operators' definitions.
         batch: how many pictures the file takes at once; 1 where any number.
         num_outputs: how many values it answers.
     """
 
-    kind: str
-    inputs: Sequence["Value | np.ndarray | None"]
     attributes: dict[str, Any]
     opset: int
     batch: int = 1
     num_outputs: int = 1
-
-    def value(self, place: int = 0) -> Value:
-        """An input that is computed from the picture."""
-        found = self.inputs[place] if place < len(self.inputs) else None
-        if not isinstance(found, Value):
-            raise UnreadableError("computes with constants where something of the picture is expected")
-        return found
-
-    def constant(self, place: int, default: Any = None) -> Any:
-        """An input that stands in the file, or ``default`` where it is left out."""
-        found = self.inputs[place] if place < len(self.inputs) else None
-        if isinstance(found, Value):
-            raise UnreadableError(f"computes its input {place + 1} from the picture, where a constant is expected")
-        return default if found is None else found
 
     def setting(self, name: str, place: int, since: int) -> Any:
         """Read what was an attribute in older opsets and is an input ``since`` another; None where it is left out."""
         if self.opset < since:
             return self.attributes.get(name)
         found = self.constant(place)
-        if np.size(found) > _MAX_CHANNELS:
+        if np.size(found) > MAX_CHANNELS:
             raise UnreadableError(f"is given {np.size(found):,} numbers, where a few are expected")
         return None if found is None else found.tolist()
 
@@ -195,36 +177,14 @@ def _layer_normalization(builder: Builder, node: Node) -> Value:
 
 
 def _local_response(builder: Builder, node: Node) -> Value:
-    from toolkit.layers import LocalResponseNormalization  # which brings Keras
-
-    power = node.attributes.get("beta", 0.75)
-    if not math.isclose(power, 0.75, rel_tol=1e-6):
-        raise UnreadableError(f"divides by a power of {power:g}, and 0.75 alone has a rule")
-    options = {"alpha": node.attributes.get("alpha", 1e-4), "bias": node.attributes.get("bias", 1.0)}
-    layer = LocalResponseNormalization(int(node.attributes["size"]), name=builder.name("LocalResponse"), **options)
-    return Value(builder.called(layer, builder.maps(node.value())), builder.map_axes)
+    alpha, bias, power = (
+        node.attributes.get(name, default) for name, default in (("alpha", 1e-4), ("bias", 1.0), ("beta", 0.75))
+    )
+    return builder.local_response(node.value(), int(node.attributes["size"]), alpha=alpha, bias=bias, power=power)
 
 
 def _arithmetic(kind: str) -> Callable[[Builder, Node], Value]:
-    def rule(builder: Builder, node: Node) -> Value:
-        first, second = node.inputs
-        if isinstance(first, Value) and isinstance(second, Value):
-            if kind == "divide":
-                raise UnreadableError("divides by something computed from the picture, which is no layer")
-            return builder.merged(kind, [first, second])
-        value = first if isinstance(first, Value) else node.value(1)
-        constant = np.asarray(node.constant(1 if isinstance(first, Value) else 0), np.float64)
-        if kind == "add":
-            return builder.scaled(value, 1.0, constant)
-        if kind == "multiply":
-            return builder.scaled(value, constant, 0.0)
-        if kind == "subtract":
-            return builder.scaled(value, 1.0, -constant) if value is first else builder.scaled(value, -1.0, constant)
-        if value is not first:
-            raise UnreadableError("divides a constant by something computed from the picture, which is no layer")
-        return builder.scaled(value, 1 / constant, 0.0)
-
-    return rule
+    return lambda builder, node: builder.computed(kind, node)
 
 
 def _several(kind: str) -> Callable[[Builder, Node], Value]:
@@ -374,17 +334,12 @@ def _slice(builder: Builder, node: Node) -> Value:
         starts, ends, axes, steps = (node.setting("", place, since=0) for place in (1, 2, 3, 4))
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    thinned = {}
+    parts = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        axis, size = axis % value.rank, value.shape[axis]
-        places = range(*slice(start, None if step < 0 and end < -size else end, step).indices(size))
-        if axis and places == range(size):
-            continue
-        if value.rank == 4 and axis in (2, 3) and step > 0 and places == range(0, size, step):
-            thinned[axis] = step
-        else:
-            value = builder.picked(value, axis, places)
-    return builder.thinned(value, (thinned.get(2, 1), thinned.get(3, 1))) if thinned else value
+        size = value.shape[axis]
+        stop = None if step < 0 and end < -size else end
+        parts[axis % value.rank] = range(*slice(start, stop, step).indices(size))
+    return builder.sliced(value, parts)
 
 
 def _pad(builder: Builder, node: Node) -> Value:
@@ -400,7 +355,7 @@ def _pad(builder: Builder, node: Node) -> Value:
         raise UnreadableError(f"puts a border around {value.rank} axes, other than those of maps")
     if 1 in both:  # shortcuts without parameters
         before, after = both[1]
-        if min(before, after) < 0 or max(before, after) > _MAX_CHANNELS:
+        if min(before, after) < 0 or max(before, after) > MAX_CHANNELS:
             raise UnreadableError(f"adds {before} and {after} channels")
         value = builder.picked(value, 1, [*[None] * before, *range(value.shape[1]), *[None] * after])
     return builder.bordered(value, (both.get(2, (0, 0)), both.get(3, (0, 0))))
@@ -418,8 +373,6 @@ def _quantize(builder: Builder, node: Node) -> Value:
 def _floats(array: Any) -> Any:
     return None if array is None else np.asarray(array, np.float32)
 
-
-_MAX_CHANNELS = 1 << 16
 
 #: By the operator's name: ``rule(builder, node)`` makes its value, or the values of one that answers several.
 RULES: dict[str, Callable[[Builder, Node], Value | list[Value]]] = {

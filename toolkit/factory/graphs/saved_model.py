@@ -6,12 +6,13 @@ made of may be in what the signature runs, and nothing that runs while it is loa
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import MAX_HELD
-from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, in_batches
+from toolkit.factory.graphs.graph_file import GraphFile, in_batches, picture_sides
 from toolkit.factory.graphs.litert_file import read_litert
 from toolkit.files import plain_path
 from toolkit.lazy import lazy_module
@@ -73,7 +74,8 @@ def open_saved_model(path: Path, size: tuple[int, int] | None) -> GraphFile:
         reason = first_line(error)[:200]
         raise UserError(f"{path}: TensorFlow cannot load and convert it ({reason}); save it again") from None
     found = read_litert(path, content, path.resolve().name)
-    return GraphFile(found.network, found.names | _names(graph), _running(loaded, concrete), "TensorFlow")
+    names, answers = found.names | _names(graph), _running(loaded, concrete)
+    return replace(found, names=names, answers=answers, runtime="TensorFlow")
 
 
 def _graph(path: Path) -> Any:
@@ -188,15 +190,7 @@ def _spec(path: Path, given: Any, size: tuple[int, int] | None) -> Any:
     if len(shape) != 4 or shape[3] not in (1, 3):
         raise UserError(f"{path}: takes {listed}, and pictures are batch×height×width×channels, 1 or 3 of these")
     batch, height, width, channels = shape
-    if not height or not width:
-        if size is None:
-            raise UserError(
-                f"{path}: takes pictures of any size ({listed}); give a preprocessing that has one, such as "
-                "--preprocessing '{\"size\": [224, 224], …}', or save it for one size"
-            )
-        height, width = height or size[0], width or size[1]
-    if max(height, width) > MAX_SIDE:
-        raise UserError(f"{path}: takes pictures of {height}×{width}; a side has at most {MAX_SIDE} pixels")
+    height, width = picture_sides(path, listed, (height, width), size)
     return tf.TensorSpec([batch or 1, height, width, channels], given.dtype, name="pictures")
 
 

@@ -1,6 +1,6 @@
 """Tensors of another framework's graph as a Keras graph holds them, and their axes brought in order."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -97,3 +97,35 @@ class Value:
         """For each of the file's columns, the column of ``tensor`` that it is; of a value that is ``flat``."""
         assert self.flat is not None
         return np.arange(np.prod(self.flat)).reshape(self.flat).transpose(2, 0, 1).ravel()
+
+
+@dataclass(frozen=True)
+class Operands:
+    """An operator's inputs.
+
+    Attributes:
+        inputs: by place: values, arrays that stand in the file, None where one is left out.
+    """
+
+    inputs: Sequence["Value | np.ndarray | None"]
+
+    def value(self, place: int = 0) -> Value:
+        """An input that is computed from the picture."""
+        found = self.inputs[place] if place < len(self.inputs) else None
+        if not isinstance(found, Value):
+            raise UnreadableError("computes with constants where something of the picture is expected")
+        return found
+
+    def constant(self, place: int, default: Any = None) -> Any:
+        """An input that stands in the file, or ``default`` where it is left out."""
+        found = self.inputs[place] if place < len(self.inputs) else None
+        if isinstance(found, Value):
+            raise UnreadableError(f"computes its input {place + 1} from the picture, where a constant is expected")
+        return default if found is None else found
+
+    def required(self, place: int) -> Any:
+        """An input that stands in the file, and must."""
+        found = self.constant(place)
+        if found is None:
+            raise UnreadableError(f"lacks its input {place + 1}")
+        return found
