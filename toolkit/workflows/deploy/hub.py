@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import hub
-from toolkit.files import scratch_folder
 from toolkit.hub.push import ONNX
 from toolkit.workflows.onnx import export_onnx
 
@@ -21,9 +20,9 @@ def push_bundle(
         licence: see there.
         onnx: write ``model.onnx`` too, held against Keras first.
     """
-    with scratch_folder() as scratch:
-        others = {}
-        if onnx:
-            export_onnx(bundle, scratch / ONNX)
-            others[ONNX] = (scratch / ONNX, "the network for ONNX Runtime: `pixels` in, `probabilities` out")
-        return hub.push_bundle(bundle, address, hub.PushOptions(private, licence, others))
+
+    def written(folder: Path) -> dict[str, tuple[Path, str]]:
+        export_onnx(bundle, folder / ONNX)
+        return {ONNX: (folder / ONNX, "the network for ONNX Runtime: `pixels` in, `probabilities` out")}
+
+    return hub.push_bundle(bundle, address, hub.PushOptions(private, licence, written if onnx else None))
