@@ -13,8 +13,8 @@ from safetensors import safe_open
 from toolkit import Predictor, UserError
 from toolkit.bundle import EnsembleMember, read_manifest, write_manifest
 from toolkit.cli import main
-from toolkit.hub import PushOptions, push_bundle
 from toolkit.hub.pull import pull_bundle
+from toolkit.hub.push import PushOptions, push_bundle
 
 CARD, WEIGHTS = "README.md", "model.safetensors"
 
