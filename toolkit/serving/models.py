@@ -137,6 +137,10 @@ class ModelTable:
         self._shelf.keep(name, [share.version for share in shares])
         return shares
 
+    def wanted(self, name: str) -> list[int | None]:
+        """List the versions that requests which name none are answered by: those with shares, or None, the highest."""
+        return [share.version for share in self.shares(name)] or [None]
+
     def manifest(self, name: str, version: int | None = None) -> tuple[int, Manifest]:
         """Read a version's manifest, by default that of the highest which has not failed to load.
 
@@ -179,8 +183,7 @@ class ModelTable:
         Raises:
             RequestError: as ``get``.
         """
-        shares = self.shares(name) if version is None else []
-        wanted: list[int | None] = [share.version for share in shares] or [version]
+        wanted = self.wanted(name) if version is None else [version]
         outcomes: list[Outcome] = []
         problems: list[RequestError] = []
         for each in wanted:  # all of them, for loading begins with being asked
