@@ -73,12 +73,14 @@ class ModelTable:
             RequestError: not found, or found and not loadable.
         """
         while True:
-            number, outcome = self.answering(name, version)
+            number, outcome, _ = self.answering(name, version)
             predictor = outcome.result()
             if not isinstance(predictor, str):
                 return number, predictor
 
-    def answering(self, name: str, version: int | None = None, position: float | None = None) -> tuple[int, Outcome]:
+    def answering(
+        self, name: str, version: int | None = None, position: float | None = None
+    ) -> tuple[int, Outcome, bool]:
         """Do as ``get`` without waiting, see ``Shelf.answering``.
 
         Where requests that name no version are shared out, the one of the label that ``position`` is for; while that is
@@ -88,11 +90,14 @@ class ModelTable:
             name: the bundle's.
             version: by default the one that answers requests which name none.
             position: of the request, see ``traffic.position_of``; by default at random.
+
+        Returns:
+            The version, its outcome, and whether it was asked for as the newest: by no number, label or share.
         """
         shares = self.shares(name) if version is None else []
         if not shares:
-            return self._answering(name, version)
-        return self._shared(name, chosen(shares, position_of(name, "") if position is None else position))
+            return *self._answering(name, version), version is None
+        return *self._shared(name, chosen(shares, position_of(name, "") if position is None else position)), False
 
     def _answering(self, name: str, version: int | None) -> tuple[int, Outcome]:
         try:
