@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from toolkit import machine
-from toolkit.bundle import EXTRA, MANIFEST, SAVED_MODEL, next_version, publish, read_manifest, sha256_of
+from toolkit.bundle import EXTRA, GRAPH, MANIFEST, SAVED_MODEL, next_version, publish, read_manifest, sha256_of
 from toolkit.errors import UserError
 from toolkit.files import new_folder, write_file
 from toolkit.hub.address import HubAddress, parse_address
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolkit")
 
-GRAPH = "saved_model.pb"
 #: Places of a bundle's files; nothing else of a repository is brought here.
 PLACES = (*SAVED_MODEL, f"{EXTRA}/")
 # Operations of a TensorFlow graph that reach beyond it, those of `saved_model_cli scan` and calls of Python. A graph
