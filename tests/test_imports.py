@@ -40,6 +40,10 @@ def test_factory_imports_no_framework_before_it_builds():
     assert _modules_after(code).isdisjoint(HEAVY)
 
 
+def test_bundles_are_opened_without_what_moves_them_to_and_from_the_hub():
+    assert _modules_after("import toolkit.inference").isdisjoint({"toolkit.hub.pull", "toolkit.hub.push"})
+
+
 def test_openvino_is_imported_without_what_tells_others_of_it():
     modules = _modules_after("from toolkit.lazy import import_openvino\nimport_openvino().Core()")
     assert "openvino" in modules

@@ -51,6 +51,22 @@ def estimated_share(right: float, count: int) -> tuple[float, float]:
     return share, math.sqrt(share * (1 - share) / (count + 4))
 
 
+def confidence_interval(share: float, count: int, error: float | None = None) -> tuple[float, float]:
+    """Compute the bounds between which a share lies at 95 % confidence, in 0…1.
+
+    Args:
+        share: found in a sample, in 0…1.
+        count: among how many.
+        error: the share's standard error where it is known; by default both are estimated, see ``estimated_share``.
+
+    >>> [round(bound, 3) for bound in confidence_interval(0.9, 100)]
+    [0.823, 0.946]
+    """
+    if error is None:
+        share, error = estimated_share(share * count, count)
+    return max(0.0, share - 1.96 * error), min(1.0, share + 1.96 * error)
+
+
 def accuracy_report(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:
     """Top-1 and top-5, how many examples and classes there are, and recall by class, fractions in 0…1.
 

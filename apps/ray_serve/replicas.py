@@ -7,6 +7,8 @@ into batches, as ``toolkit serve`` does; Ray Serve spreads the requests, holds b
 starts a replica anew that dies.
 """
 
+from contextlib import suppress
+
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 from ray import serve
 from ray.serve import Application
@@ -67,8 +69,7 @@ def _loaded(settings: Settings) -> Starlette:
 
     table = ModelTable(settings.directory, settings.engine)
     for name in table.names():
-        try:
-            table.get(name)
-        except RequestError:
-            continue  # the log says why, and so does the bundle's status
+        for version in table.wanted(name):
+            with suppress(RequestError):  # the log says why, and so does the bundle's status
+                table.get(name, version)
     return build_app(table, ServerOptions(max_queue=2 * settings.busy))

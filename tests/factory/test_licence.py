@@ -7,7 +7,8 @@ import pytest
 
 from toolkit import model_info
 from toolkit.bundle import read_manifest, write_manifest
-from toolkit.factory import licence_of
+from toolkit.factory import licence, licence_of
+from toolkit.weights.download import hash_file
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,11 @@ def test_licence_of_a_file_is_known_by_its_digest(tmp_path, monkeypatch):
     weights = model_info("vgg16").weights
     digest = f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
     monkeypatch.setitem(weights, "mine", replace(weights["imagenet"], digest=digest, licence="MIT"))
+    monkeypatch.setitem(weights, "more", replace(weights["imagenet"], digest=f"sha256:{'0' * 64}"))
+    read = []
+    monkeypatch.setattr(licence, "hash_file", lambda *each: read.append(each) or hash_file(*each))
     assert licence_of("vgg16", file) == "MIT"
+    assert len(read) == len(set(read))  # once by an algorithm, however many weights are published
     file.write_bytes(b"others")
     assert licence_of("vgg16", file) == ""
 

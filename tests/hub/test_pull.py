@@ -171,6 +171,15 @@ def test_full_disk_is_named(pushed, tmp_path, monkeypatch):
     assert listed(tmp_path) == []
 
 
+def test_mistake_of_ours_is_not_taken_for_the_hubs(pushed, tmp_path, monkeypatch):
+    monkeypatch.setattr("toolkit.hub.pull.sha256_of", {}.__getitem__)
+    with pytest.raises(KeyError):
+        pull_bundle("hf://user/digits@v1", tmp_path / "mine")
+    with pytest.raises(KeyError):
+        fetch_bundle("hf://user/digits@v1")
+    assert listed(tmp_path / "mine") == []
+
+
 @pytest.mark.parametrize("variable", ["TOOLKIT_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_nothing_is_asked_for(hub, pushed, tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from toolkit import Predictor, UserError
 from toolkit.bundle import EnsembleMember, read_manifest, write_manifest
 from toolkit.cli import main
-from toolkit.hub import PushOptions, push_bundle
 from toolkit.hub.pull import pull_bundle
+from toolkit.hub.push import PushOptions, push_bundle
 
 CARD, WEIGHTS = "README.md", "model.safetensors"
 
@@ -42,8 +42,10 @@ def test_push_comes_back_to_the_byte_and_answers(pushed_digits, hub, bundle, tmp
     pulled = pull_bundle("hf://user/digits@v1", tmp_path / "mine")["bundle"]
     answers = [Predictor.load(place, engine="litert").probabilities(jpegs[:2]) for place in (bundle, pulled)]
     np.testing.assert_array_equal(*answers)
+    asked_for = []
     with pytest.raises(UserError, match=r"hf://user/digits@v1: is there already; name another tag"):
-        push_bundle(bundle, "hf://user/digits")
+        push_bundle(bundle, "hf://user/digits", PushOptions(others=asked_for.append))
+    assert asked_for == []
 
 
 def test_weights_are_the_networks_by_name(pushed_digits, lenet, tmp_path):
@@ -96,8 +98,10 @@ def test_push_without_a_token_or_with_another_is_one_line(hub, bundle, monkeypat
 
 def test_damaged_bundle_is_not_pushed(hub, token, plain_bundle):
     (plain_bundle / "assets/labels.txt").write_text("zero\n")
+    asked_for = []
     with pytest.raises(UserError, match=r"labels\.txt: checksum differs from the manifest"):
-        push_bundle(plain_bundle, "hf://user/digits")
+        push_bundle(plain_bundle, "hf://user/digits", PushOptions(others=asked_for.append))
+    assert asked_for == []
     assert hub.repositories == {}
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from toolkit.bundle import move_label, share_traffic
+from toolkit.serving.models import ModelTable
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "ray_serve"
 MARK = "TOOLKIT_TEST_RUN"
@@ -67,6 +71,20 @@ def replicas(mark: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def test_a_replica_loads_all_versions_that_have_a_share(models_dir, monkeypatch):
+    monkeypatch.syspath_prepend(APP)
+    import replicas as app
+
+    shutil.copytree(models_dir / "digits" / "1", models_dir / "digits" / "2")
+    move_label(models_dir / "digits", "stable", 1)
+    move_label(models_dir / "digits", "canary", 2)
+    share_traffic(models_dir / "digits", 0.25)
+    asked_for = []
+    monkeypatch.setattr(ModelTable, "get", lambda table, *which: asked_for.append(which))
+    app._loaded(app.Settings(directory=str(models_dir)))
+    assert sorted(asked_for) == [("digits", 1), ("digits", 2)]
 
 
 def test_a_replica_killed_under_load_costs_only_its_own_requests(served, images, b64):

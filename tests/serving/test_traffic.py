@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from toolkit.bundle import INT8_LITERT, TRAFFIC, move_label, move_label_back, share_traffic
 from toolkit.inference import shelf
 from toolkit.serving import ServerOptions, create_app
+from toolkit.serving.models import ModelTable
 
 PREDICT = "/predict/digits"
 
@@ -39,6 +40,13 @@ def versions_of(client, picture, number=200, key=None) -> Counter:
         return answer.headers["x-model-version"]
 
     return Counter(map(ask, range(number)))
+
+
+def test_versions_of_all_labels_with_a_share_are_wanted(shared):
+    table = ModelTable(shared.parent)
+    assert table.wanted("digits") == [2, 1]
+    share_traffic(shared, end=True)
+    assert table.wanted("digits") == [None]
 
 
 def test_a_share_by_chance_or_by_a_key(shared, images, b64):

@@ -114,7 +114,7 @@ class Request:
     def check(self) -> None:
         """Refuse bundles that are none, before pictures are looked for."""
         from toolkit.bundle import find_bundle
-        from toolkit.hub import is_address, parse_address
+        from toolkit.hub.address import is_address, parse_address
 
         if self.top_k < 1:
             raise UserError(f"top_k must be at least 1, got {self.top_k}")

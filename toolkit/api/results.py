@@ -269,12 +269,11 @@ class Evaluated(Result):
         return [self._title(), f"measured on {self['pictures']}"]
 
     def _body(self) -> str:
-        from toolkit.metrics import estimated_share
+        from toolkit.metrics import confidence_interval
         from toolkit.report.page import beside, headline, table
 
-        centre, error = estimated_share(self["top1"] * self["n"], self["n"])
-        low, high = max(0.0, centre - 1.96 * error), min(1.0, centre + 1.96 * error)
-        shown = headline(self["top1"], "Accuracy", low, high, html.escape(self["pictures"]))
+        interval = confidence_interval(self["top1"], self["n"])
+        shown = headline(self["top1"], "Accuracy", *interval, html.escape(self["pictures"]))
         tables = [table("Classes", ["class", "recall %"], [list(row) for row in self["per_class"].items()])]
         if self["confusions"]:
             tables.append(table("Most frequent mistakes", ["is", "was called", "times"], self["confusions"]))

@@ -24,8 +24,10 @@ OLDER_PICTURES = f"{EXTRA}/pictures.json"  # of bundles written until now
 KERAS_FILE = f"{EXTRA}/model.keras"
 NOVELTY_FILE = f"{EXTRA}/novelty.npz"
 LABELS = "assets/labels.txt"
+#: The graph of a SavedModel, and so of a bundle.
+GRAPH = "saved_model.pb"
 #: Beginnings of the places of what TensorFlow Serving reads.
-SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/", "assets/", WARMUP)
+SAVED_MODEL = (GRAPH, "fingerprint.pb", "variables/", "assets/", WARMUP)
 
 
 def litert_file(kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.bundle import Manifest
 from toolkit.errors import one_line
 from toolkit.hub.address import HubAddress
-from toolkit.metrics import estimated_share
+from toolkit.metrics import confidence_interval
 
 #: SPDX identifiers whose lower-case form the hub knows.
 _KNOWN = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
@@ -63,20 +63,6 @@ def model_card(manifest: Manifest, address: HubAddress, facts: CardFacts) -> str
     return "\n\n".join(parts) + "\n"
 
 
-def interval(share: float, count: int) -> tuple[float, float]:
-    """Compute the bounds between which a share lies at 95 % confidence.
-
-    Args:
-        share: found, in 0…1.
-        count: among how many.
-
-    >>> [round(bound, 3) for bound in interval(0.9, 100)]
-    [0.823, 0.946]
-    """
-    centre, error = estimated_share(share * count, count)
-    return max(0.0, centre - 1.96 * error), min(1.0, centre + 1.96 * error)
-
-
 def _metadata(manifest: Manifest, facts: CardFacts) -> str:
     import yaml
 
@@ -107,10 +93,8 @@ def _scores(manifest: Manifest) -> list[tuple[str, float, tuple[float, float]]]:
         if key not in metrics or not count or (key == "top5" and len(manifest.labels) <= 5):
             continue
         share = float(metrics[key])
-        low, high = interval(share, count)
-        if key == "top1" and error is not None and math.isfinite(error):
-            low, high = max(0.0, share - 1.96 * error), min(1.0, share + 1.96 * error)
-        found.append((title, share, (low, high)))
+        known = error if key == "top1" and error is not None and math.isfinite(error) else None
+        found.append((title, share, confidence_interval(share, count, known)))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from toolkit import machine
-from toolkit.bundle import EXTRA, MANIFEST, SAVED_MODEL, next_version, publish, read_manifest, sha256_of
+from toolkit.bundle import EXTRA, GRAPH, MANIFEST, SAVED_MODEL, next_version, publish, read_manifest, sha256_of
 from toolkit.errors import UserError
 from toolkit.files import new_folder, write_file
 from toolkit.hub.address import HubAddress, parse_address
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolkit")
 
-GRAPH = "saved_model.pb"
 #: Places of a bundle's files; nothing else of a repository is brought here.
 PLACES = (*SAVED_MODEL, f"{EXTRA}/")
 # Operations of a TensorFlow graph that reach beyond it, those of `saved_model_cli scan` and calls of Python. A graph
@@ -50,9 +49,9 @@ def pull_bundle(address: str, directory: str | Path) -> dict[str, str]:
     hub = open_hub(where)
     with asking(hub, where):
         commit = find_commit(hub, where)
-        with next_version(directory) as staging:
-            _download(hub, where, commit, staging)
-            return {"bundle": str(publish(staging, directory)), "address": str(where), "commit": commit}
+    with next_version(directory) as staging:
+        _download(hub, where, commit, staging)
+        return {"bundle": str(publish(staging, directory)), "address": str(where), "commit": commit}
 
 
 def fetch_bundle(address: str) -> Path:
@@ -75,12 +74,12 @@ def fetch_bundle(address: str) -> Path:
     try:
         with asking(hub, where):
             commit = find_commit(hub, where)
-            version_dir = root / commit
-            if not (version_dir / MANIFEST).is_file():
-                with new_folder(version_dir, shared=True) as staging:
-                    _download(hub, where, commit, staging)
-            write_file(note, commit)
-            return version_dir
+        version_dir = root / commit
+        if not (version_dir / MANIFEST).is_file():
+            with new_folder(version_dir, shared=True) as staging:
+                _download(hub, where, commit, staging)
+        write_file(note, commit)
+        return version_dir
     except UnreachableError as error:
         if here is None:
             raise
@@ -102,7 +101,11 @@ def _download(hub: "HfApi", address: HubAddress, commit: str, folder: Path) -> N
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     def take(name: str) -> None:
-        hub.hf_hub_download(address.repository, name, revision=commit, local_dir=folder)
+        with asking(hub, address):
+            try:
+                hub.hf_hub_download(address.repository, name, revision=commit, local_dir=folder)
+            except RemoteEntryNotFoundError:
+                raise UserError(f"{address}: lacks {name}, which its manifest names; push the bundle again") from None
 
     take(MANIFEST)
     try:
@@ -115,10 +118,7 @@ def _download(hub: "HfApi", address: HubAddress, commit: str, folder: Path) -> N
     if GRAPH not in files:
         raise UserError(f"{address}: its manifest names no {GRAPH}, which every bundle has; nothing is kept")
     for name in track(sorted(files), f"downloading {address}"):
-        try:
-            take(name)
-        except RemoteEntryNotFoundError:
-            raise UserError(f"{address}: lacks {name}, which its manifest names; push the bundle again") from None
+        take(name)
         if sha256_of(folder / name) != files[name]:
             raise UserError(
                 f"{address}: {name} differs from the manifest's checksum; it was damaged or exchanged there, and "

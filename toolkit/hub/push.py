@@ -1,7 +1,7 @@
 """Bundles brought to the hub, with a model card and their network's weights beside them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,13 @@ class PushOptions:
     Attributes:
         private: whether a repository that is made for it is for its owner alone.
         licence: of the weights, such as ``"Apache-2.0"``; by default as the manifest tells.
-        others: further files to put beside the bundle, by their names there, with what they are for the card.
+        others: writes further files to put beside the bundle into a folder, and gives them by their names there, with
+            what they are for the card; called once the bundle and the address are found good.
     """
 
     private: bool = False
     licence: str | None = None
-    others: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    others: Callable[[Path], Mapping[str, tuple[Path, str]]] | None = None
 
 
 def push_bundle(bundle: str | Path, address: str, options: PushOptions | None = None) -> dict[str, Any]:
@@ -73,11 +74,12 @@ def push_bundle(bundle: str | Path, address: str, options: PushOptions | None = 
         verify_files(version_dir, manifest)
     files = {name: version_dir / name for name in (*manifest.files, MANIFEST)}
     with scratch_folder() as scratch:
-        words = {name: what for name, (_, what) in options.others.items()}
+        others = options.others(scratch) if options.others else {}
+        words = {name: what for name, (_, what) in others.items()}
         if not manifest.members:
             files[WEIGHTS] = _write_weights(version_dir, manifest, scratch)
             words = {WEIGHTS: _WEIGHTS_WORDS, **words}
-        files |= {name: path for name, (path, _) in options.others.items()}
+        files |= {name: path for name, (path, _) in others.items()}
         licence = manifest.licence if options.licence is None else options.licence
         files[CARD] = scratch / CARD
         facts = CardFacts(_num_pictures(version_dir, manifest), licence, words)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bundle import (
+    GRAPH,
     MANIFEST,
     find_bundle,
     read_manifest,
@@ -112,7 +113,7 @@ def _description(version_dir: Path, labels: list[str]) -> dict[str, Any]:
 
 
 def _written(version_dir: Path) -> str:
-    graph = version_dir / "saved_model.pb"  # which nothing changes, as the manifest may be
+    graph = version_dir / GRAPH  # which nothing changes, as the manifest may be
     when = (graph if graph.is_file() else version_dir).stat().st_mtime
     return datetime.datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
 

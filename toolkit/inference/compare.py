@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import Manifest, find_bundle, read_examples, read_manifest, require_network, verify_files
+from toolkit.bundle import GRAPH, Manifest, find_bundle, read_examples, read_manifest, require_network, verify_files
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import GRAPH_FORMATS
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
@@ -204,7 +204,7 @@ def engine_bytes(version_dir: Path, engine: str) -> int:
     file = ENGINES[engine].file
     if file:
         return (version_dir / file).stat().st_size
-    parts = [version_dir / "saved_model.pb", *(version_dir / "variables").iterdir()]
+    parts = [version_dir / GRAPH, *(version_dir / "variables").iterdir()]
     return sum(part.stat().st_size for part in parts)
 
 

@@ -30,7 +30,7 @@ from toolkit.ensemble.crops import Crop, is_plain, plan_crops
 from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
-from toolkit.hub import fetch_bundle, is_address
+from toolkit.hub.address import is_address
 from toolkit.inference.choice import require_engine, resolve_engine
 from toolkit.inference.images import encoded, image_source, iter_images
 from toolkit.progress import step
@@ -411,7 +411,11 @@ class Predictor:
 
 
 def _located(bundle: str | os.PathLike[str]) -> Path:
-    return fetch_bundle(os.fspath(bundle)) if is_address(bundle) else find_bundle(bundle, shipped=True)
+    if not is_address(bundle):
+        return find_bundle(bundle, shipped=True)
+    from toolkit.hub.pull import fetch_bundle
+
+    return fetch_bundle(os.fspath(bundle))
 
 
 def _require_choice_of_crops(version_dir: Path, manifest: Manifest, crops: int, scales: Sequence[int]) -> None:

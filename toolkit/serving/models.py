@@ -73,12 +73,14 @@ class ModelTable:
             RequestError: not found, or found and not loadable.
         """
         while True:
-            number, outcome = self.answering(name, version)
+            number, outcome, _ = self.answering(name, version)
             predictor = outcome.result()
             if not isinstance(predictor, str):
                 return number, predictor
 
-    def answering(self, name: str, version: int | None = None, position: float | None = None) -> tuple[int, Outcome]:
+    def answering(
+        self, name: str, version: int | None = None, position: float | None = None
+    ) -> tuple[int, Outcome, bool]:
         """Do as ``get`` without waiting, see ``Shelf.answering``.
 
         Where requests that name no version are shared out, the one of the label that ``position`` is for; while that is
@@ -88,11 +90,14 @@ class ModelTable:
             name: the bundle's.
             version: by default the one that answers requests which name none.
             position: of the request, see ``traffic.position_of``; by default at random.
+
+        Returns:
+            The version, its outcome, and whether it was asked for as the newest: by no number, label or share.
         """
         shares = self.shares(name) if version is None else []
         if not shares:
-            return self._answering(name, version)
-        return self._shared(name, chosen(shares, position_of(name, "") if position is None else position))
+            return *self._answering(name, version), version is None
+        return *self._shared(name, chosen(shares, position_of(name, "") if position is None else position)), False
 
     def _answering(self, name: str, version: int | None) -> tuple[int, Outcome]:
         try:
@@ -137,6 +142,10 @@ class ModelTable:
         self._shelf.keep(name, [share.version for share in shares])
         return shares
 
+    def wanted(self, name: str) -> list[int | None]:
+        """List the versions that requests which name none are answered by: those with shares, or None, the highest."""
+        return [share.version for share in self.shares(name)] or [None]
+
     def manifest(self, name: str, version: int | None = None) -> tuple[int, Manifest]:
         """Read a version's manifest, by default that of the highest which has not failed to load.
 
@@ -179,8 +188,7 @@ class ModelTable:
         Raises:
             RequestError: as ``get``.
         """
-        shares = self.shares(name) if version is None else []
-        wanted: list[int | None] = [share.version for share in shares] or [version]
+        wanted = self.wanted(name) if version is None else [version]
         outcomes: list[Outcome] = []
         problems: list[RequestError] = []
         for each in wanted:  # all of them, for loading begins with being asked

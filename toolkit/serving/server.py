@@ -63,8 +63,7 @@ def serve_on(listener: socket.socket, table: ModelTable, host: str, options: Ser
     scheme = "http" if options.tls_cert is None else "https"
     base = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     for name in table.names():
-        versions: list[int | None] = [share.version for share in table.shares(name)] or [None]
-        for version in versions:
+        for version in table.wanted(name):
             _load(table, name, version, base)
     try:
         listener.listen(BACKLOG)

@@ -174,7 +174,7 @@ class Service:
 
     def _prepare(self, name: str, target: _Target, body: Body) -> _Prepared | Outcome:
         """Find the version, read the request, count its pixels; or give what has to be waited for."""
-        number, outcome = self.table.answering(name, target.version, target.position)
+        number, outcome, is_newest = self.table.answering(name, target.version, target.position)
         if not outcome.done():
             return outcome
         predictor = outcome.result()
@@ -182,7 +182,6 @@ class Service:
             return outcome
         question = target.parse(body.unpack(), predictor)
         counts = count_pixels(question, self.options.max_pixels)
-        is_newest = target.version is None and not self.table.shares(name)
         prepared = _Prepared(number, is_newest, predictor, question, counts)
         if len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
             return replace(prepared, decoded=decode_picture(predictor, question, 0))

@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
 from toolkit.files import scratch_folder, write_file
-from toolkit.metrics import calibration_error, estimated_share, reliability, top_k_accuracy
+from toolkit.metrics import calibration_error, confidence_interval, reliability, top_k_accuracy
 from toolkit.report import classification, plots
 from toolkit.report.page import (
     Figure,
@@ -125,16 +125,9 @@ def _headlines(held_out: Sequence[HeldOut]) -> list[str]:
             how = "each answered by a classifier that was fitted without it"
         top1 = top_k_accuracy(own.probabilities, np.asarray(own.subset.labels), 1)
         name = "Accuracy, out of fold" if own.name == OUT_OF_FOLD else f"Accuracy, {own.name} pictures"
-        shown.append(headline(top1, name, *_interval(own, top1), f"{len(own.subset):,} pictures, {how}."))
+        interval = confidence_interval(top1, len(own.subset), own.standard_error)
+        shown.append(headline(top1, name, *interval, f"{len(own.subset):,} pictures, {how}."))
     return [f'<div class="headlines">{"".join(shown)}</div>'] if shown else []
-
-
-def _interval(held_out: HeldOut, top1: float) -> tuple[float, float]:
-    """Compute the accuracy's 95 % interval."""
-    centre, error = top1, held_out.standard_error
-    if error is None:
-        centre, error = estimated_share(top1 * len(held_out.subset), len(held_out.subset))
-    return max(0.0, centre - 1.96 * error), min(1.0, centre + 1.96 * error)
 
 
 def _curve(curve: "LearningCurve") -> list[str]:

@@ -95,14 +95,25 @@ def verify_file(path: str | os.PathLike[str], digest: str) -> None:
     algorithm, _, expected = digest.partition(":")
     if len(expected) not in {8, _DIGITS.get(algorithm, 0)} or (len(expected) == 8 and algorithm != "sha256"):
         raise ValueError(f"a digest is a sha256, its first eight digits, a sha1 or an md5, got {digest!r}")
+    found = hash_file(path, algorithm)
+    if not found.startswith(digest):
+        own = found.removeprefix(f"{algorithm}:")
+        raise UserError(f"{path} is damaged or another file: its {algorithm} is {own}, not {_in_words(expected)}")
+
+
+def hash_file(path: str | os.PathLike[str], algorithm: str) -> str:
+    """Compute a file's digest, ``"sha256:…"`` where that is the algorithm.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             # Not for security where a source prints nothing better, and so allowed under FIPS rules.
-            found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+            found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if not found.startswith(expected):
-        raise UserError(f"{path} is damaged or another file: its {algorithm} is {found}, not {_in_words(expected)}")
+    return f"{algorithm}:{found.hexdigest()}"
 
 
 def digest_of(weights: PretrainedWeights, path: Path) -> str:

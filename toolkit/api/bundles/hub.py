@@ -52,6 +52,6 @@ def pull(address: str, directory: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: there is no such bundle, a file of it is damaged, or the hub does not answer; ``TOOLKIT_OFFLINE=1``
             forbids to ask it.
     """
-    from toolkit.hub import pull_bundle
+    from toolkit.hub.pull import pull_bundle
 
     return pull_bundle(address, Path(directory))

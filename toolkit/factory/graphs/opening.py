@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.bundle import MANIFEST
+from toolkit.bundle import GRAPH, MANIFEST
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.graph_file import GraphFile
 from toolkit.lazy import keras, lazy_module
@@ -24,14 +24,13 @@ TOLERANCE = 1e-4
 #: The same, on average over pictures of noise, of a file that computes with rounded numbers.
 QUANTIZED_TOLERANCE = 0.5
 _LEAST = 1e-9  # of a network that answers nought
-_SAVED_MODEL = "saved_model.pb"
 
 
 def is_graph(path: str | os.PathLike[str]) -> bool:
     """Tell if a path is of a kind that ``open_graph`` reads; a bundle's version, a SavedModel too, is not."""
     place = Path(path)
     if place.is_dir():
-        return (place / _SAVED_MODEL).is_file() and not (place / MANIFEST).exists()
+        return (place / GRAPH).is_file() and not (place / MANIFEST).exists()
     return place.suffix.lower() in SUFFIXES
 
 

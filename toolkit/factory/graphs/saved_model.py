@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.bundle import GRAPH
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import MAX_HELD
 from toolkit.factory.graphs.graph_file import GraphFile, in_batches, picture_sides
@@ -84,7 +85,7 @@ def _graph(path: Path) -> Any:
 
     document = saved_model_pb2.SavedModel()
     try:
-        document.ParseFromString((path / "saved_model.pb").read_bytes())
+        document.ParseFromString((path / GRAPH).read_bytes())
     except OSError as error:
         raise UserError(f"{path}: saved_model.pb cannot be read ({error.strerror})") from None
     except Exception:  # Protobuf's own

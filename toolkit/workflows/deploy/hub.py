@@ -3,27 +3,25 @@
 from pathlib import Path
 from typing import Any
 
-from toolkit import hub
-from toolkit.files import scratch_folder
-from toolkit.hub.push import ONNX
+from toolkit.hub import push
 from toolkit.workflows.onnx import export_onnx
 
 
 def push_bundle(
     bundle: Path, address: str, *, private: bool = False, licence: str | None = None, onnx: bool = False
 ) -> dict[str, Any]:
-    """Bring a bundle to the hub, see ``toolkit.hub.push_bundle``.
+    """Bring a bundle to the hub, see ``toolkit.hub.push.push_bundle``.
 
     Args:
         bundle: ``NAME``, or ``NAME/VERSION``.
         address: ``hf://OWNER/NAME``, or with a tag behind ``@``.
-        private: see ``toolkit.hub.PushOptions``.
+        private: see ``toolkit.hub.push.PushOptions``.
         licence: see there.
         onnx: write ``model.onnx`` too, held against Keras first.
     """
-    with scratch_folder() as scratch:
-        others = {}
-        if onnx:
-            export_onnx(bundle, scratch / ONNX)
-            others[ONNX] = (scratch / ONNX, "the network for ONNX Runtime: `pixels` in, `probabilities` out")
-        return hub.push_bundle(bundle, address, hub.PushOptions(private, licence, others))
+
+    def written(folder: Path) -> dict[str, tuple[Path, str]]:
+        export_onnx(bundle, folder / push.ONNX)
+        return {push.ONNX: (folder / push.ONNX, "the network for ONNX Runtime: `pixels` in, `probabilities` out")}
+
+    return push.push_bundle(bundle, address, push.PushOptions(private, licence, written if onnx else None))
