@@ -52,7 +52,7 @@ def test_folder_with_something_in_it_is_refused_and_untouched(tmp_path, content)
     else:
         target.mkdir()
         (target / (".keep" if content == "hidden" else "notes.txt")).write_text("precious")
-    with pytest.raises(UserError, match="(not empty|is a file); name a new folder"):
+    with pytest.raises(UserError, match=r"(not empty|is a file); name a new folder"):
         write_samples("digits", target)
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["precious"]
 
