@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from command import given_command
 from PIL import Image
 from pipeline import SETS, SIZE, write_photographs
 
@@ -64,7 +65,7 @@ def main() -> None:
     if nearness:
         print_table([list(row.values()) for row in nearness], list(nearness[0]))
     report = {
-        "command": f"python benchmarks/decode.py --rounds {arguments.rounds} --threads {arguments.threads}",
+        "command": given_command(),
         "size": [SIZE, SIZE],
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import given_command
 
 from toolkit.cli.output import print_table
 from toolkit.machine import instruction_sets, num_threads, processor
@@ -60,7 +61,7 @@ def main() -> None:
     print_table([list(row.values()) for row in rows], list(rows[0]))
     packages = ("toolkit", "keras", "tensorflow", "torch", *(side for side in sides if side in ("torchvision", "timm")))
     report = {
-        "command": "python benchmarks/peers.py " + " ".join(_given(arguments)),
+        "command": given_command(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
@@ -71,14 +72,6 @@ def main() -> None:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _given(arguments: argparse.Namespace) -> list[str]:
-    lists = ("networks", "policies")
-    single = ("size", "batch", "rounds")
-    return [f"--{name} {' '.join(getattr(arguments, name))}" for name in lists] + [
-        f"--{name} {getattr(arguments, name)}" for name in single
-    ]
 
 
 def available() -> tuple[list[str], dict[str, str]]:

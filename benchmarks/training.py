@@ -26,6 +26,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from command import given_command
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -60,7 +61,7 @@ def main() -> None:
     print_table([[row[column] for column in columns] for row in rows], columns)
     packages = ("keras", "tensorflow", *(["torch"] if arguments.torch else []))
     report = {
-        "command": f"python benchmarks/training.py --rounds {arguments.rounds} --steps {arguments.steps}",
+        "command": given_command(),
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],

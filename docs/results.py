@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results"
 PICTURES = Path(__file__).parent / "pictures"
 SHIPPED = ROOT / "saved_models"
-EXPERIMENTS = runpy.run_path(str(ROOT / "benchmarks" / "papers.py"))["EXPERIMENTS"]
+EXPERIMENTS = runpy.run_path(str(ROOT / "benchmarks" / "experiments.py"))["EXPERIMENTS"]
 
 # Seen on white and on black.
 _COLOURS = ("#2f81f7", "#d9822b", "#2ea043", "#bf4bd1", "#e5534b", "#7d8590", "#1b9aaa", "#b08800")
