@@ -67,6 +67,11 @@ def read(name: str) -> Record | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
+def papers() -> Record:
+    """What the papers print, which is not measured here."""
+    return json.loads((RECORDS / "papers.json").read_text(encoding="utf-8"))
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Lay out rows as Markdown; figures are aligned to the right, and what is missing is a dash."""
     rows = [[_cell(value) for value in row] for row in rows]
@@ -222,8 +227,8 @@ def _number(runs: Sequence[Record], key: str) -> float | None:
 
 def experiment(name: str, title: str, words: str) -> tuple[list[str], Record | None]:
     """Lay out an experiment's table beside the papers' errors; a run that is not done has empty cells."""
-    record, papers = read(name), read("papers") or {}
-    printed, sources = papers["errors"].get(name, {}), papers["sources"]
+    record = read(name)
+    printed, sources = papers()["errors"].get(name, {}), papers()["sources"]
     planned = EXPERIMENTS[name]
     runs = by_name(record)
     together = {row["name"]: row for row in (record or {}).get("together", [])}
@@ -269,7 +274,7 @@ def compared(name: str, record: Record | None) -> Chart | None:
     """Draw measured errors beside the papers'."""
     if not record:
         return None
-    printed = (read("papers") or {})["errors"].get(name, {})
+    printed = papers()["errors"].get(name, {})
     runs = by_name(record)
     measured = {run: _number(done, "test_error") for run, done in runs.items()}
     measured |= {row["name"]: row["test_error"] for row in record["together"]}
@@ -289,9 +294,10 @@ def _averaged(done: Sequence[Record], key: str) -> list[float]:
 
 
 def degradation() -> tuple[list[str], list[Chart]]:
+    steps = papers()["training"]["he2016"]["steps"]
     words = (
         "The claim: a deeper plain network trains worse, not only tests worse, and a residual one does not. All four "
-        "networks have the same schedule; the paper prints errors of the residual ones, after 64,000 steps."
+        f"networks have the same schedule; the paper prints errors of the residual ones, after {steps:,} steps."
     )
     page, record = experiment("degradation", "Degradation and its cure", words)
     runs = by_name(record)
@@ -787,18 +793,20 @@ def _is_whole(row: Record, network: str, weights: tuple[str, str]) -> bool:
 
 
 def sections() -> list[tuple[list[str], list[Chart]]]:
+    lecun, he, huang = (papers()["training"][source] for source in ("lecun1998", "he2016", "huang2016"))
     return [
         degradation(),
         beside_papers(
             "cifar",
             "CIFAR-10 beside the papers",
-            "Shortened schedules of the same length for all; the papers train five to twenty-five times as long.",
+            "Shortened schedules of the same length for all; the papers train longer, He and others for "
+            f"{he['steps']:,} steps, Huang and others for {huang['epochs']} epochs.",
         ),
         beside_papers(
             "mnist",
             "MNIST beside the papers",
-            "The papers train on all 60,000 digits. *shifted* are LeNet-5's distortions: shifts and rotations. The "
-            "ensemble averages the networks of all seeds, ten crops one network's answers to ten views.",
+            f"The papers train on all {lecun['pictures']:,} digits. *shifted* are LeNet-5's distortions: shifts and "
+            "rotations. The ensemble averages the networks of all seeds, ten crops one network's answers to ten views.",
         ),
         recipes(),
         optimizers(),

@@ -50,6 +50,15 @@ def test_figures_of_the_first_classifier_are_those_recorded():
     assert " ".join(recorded) in page.replace("\\ ", "")
 
 
+def test_training_in_bfloat16_takes_what_was_measured():
+    page = " ".join((DOCS / "training.md").read_text(encoding="utf-8").split())
+    rows = json.loads((ROOT / "benchmarks/results/training.json").read_text())["rows"]
+    used = {(row["model"], row["policy"]): row["cpu_ms"] for row in rows if row["side"] == "toolkit"}
+    small, large = (used[model, "mixed_bfloat16"] / used[model, "float32"] for model in ("resnet20", "resnet50"))
+    told = f"a step of ResNet-20 takes {small:.2f} of float32's processor time and one of ResNet-50 {large:.2f}"
+    assert told in page
+
+
 def test_pictures_are_small():
     for picture in (DOCS / "pictures").iterdir():
         assert picture.stat().st_size < 150_000, picture
