@@ -1,10 +1,16 @@
-"""The command that a record notes, so that a reader can give it again."""
+"""The day and the command that a record notes, so that a reader can measure again."""
 
 import shlex
 import sys
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def given() -> dict[str, str]:
+    """Give the part of a record that says when and how it was made."""
+    return {"date": date.today().isoformat(), "command": given_command()}
 
 
 def given_command() -> str:

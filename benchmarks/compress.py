@@ -27,7 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from command import given_command
+from command import given
 
 from toolkit import create_model, model_info
 from toolkit.cli.output import print_table
@@ -96,7 +96,7 @@ def main() -> None:
     )
     report |= {
         "weights": subject.origin,
-        "command": given_command(),
+        **given(),
         "threads": num_threads(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("keras", "tensorflow", "tensorflow-model-optimization", "openvino")},

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command import given_command
+from command import given
 
 from toolkit.cli.output import print_table
 from toolkit.machine import instruction_sets, num_threads, processor
@@ -61,8 +61,7 @@ def main() -> None:
     print_table([list(row.values()) for row in rows], list(rows[0]))
     packages = ("toolkit", "keras", "tensorflow", "torch", *(side for side in sides if side in ("torchvision", "timm")))
     report = {
-        "command": given_command(),
-        "date": time.strftime("%Y-%m-%d"),
+        **given(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
         "versions": {package: version(package) for package in packages if package != "torch" or "torch" in sys.modules},

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command import given_command
+from command import given
 from PIL import Image
 
 from toolkit.cli.output import print_table
@@ -65,7 +65,7 @@ def measure(folder: Path, cache: Path) -> dict[str, Any]:
         )
         findings = json.loads(answer.stdout)
     return {
-        "command": given_command(),
+        **given(),
         "num_pictures": findings["n"],
         "near_duplicate_groups": len(findings["near_duplicates"]),
         "cores": os.cpu_count(),

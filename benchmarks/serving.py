@@ -32,7 +32,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from command import given_command
+from command import given
 
 from toolkit.machine import processor
 
@@ -109,7 +109,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 rows[kind].append(facts | compared(outcomes, offline["answers"]))
     best = max((kind for kind in kinds if kind != "base"), key=lambda kind: median(rows[kind], "per_s"))
     report: dict[str, Any] = {
-        "command": given_command(),
+        **given(),
         "processor": processor(),
         "clients": arguments.clients,
         "offline": {key: median(offline_facts, key) for key in ("per_s", "cpu_ms")}
@@ -141,7 +141,7 @@ def endure(arguments: argparse.Namespace) -> dict[str, Any]:
     engine, expected = offline["facts"]["engine"], offline["answers"]
     requests = [as_request(arguments.bundle.name, path.read_bytes()) for path in paths]
     report: dict[str, Any] = {
-        "command": given_command(),
+        **given(),
         "processor": processor(),
         "clients": arguments.clients,
     }

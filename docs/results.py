@@ -525,6 +525,25 @@ def _compressed(record: Record) -> list[Record]:
 
 MEASURED = (
     Measured(
+        "backbones",
+        "Fine-tuning the ResNet-20 that comes along",
+        "Test accuracy in percent of `toolkit finetune` from `resnet20-cifar10`, beside the same network trained on "
+        "those pictures alone and beside GoogLeNet with ImageNet's weights; one run each.",
+        lambda record: record["rows"],
+        {
+            "set": "set",
+            "classes": "classes",
+            "pictures": "train",
+            "test pictures": "test",
+            "resnet20-cifar10": "resnet20",
+            "standard error": "standard_error",
+            "ResNet-20 from nothing": "fresh",
+            "GoogLeNet from ImageNet": "googlenet",
+        },
+        ("resnet20-cifar10", "ResNet-20 from nothing", "GoogLeNet from ImageNet"),
+        "test accuracy %",
+    ),
+    Measured(
         "unknown",
         "None of these",
         "Pictures of other sets told from those of the bundle's own, on average over all pairs of sets: pictures of "
