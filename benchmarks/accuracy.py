@@ -43,6 +43,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from command import given
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -107,7 +108,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 def write_report(out: Path | None, figures: dict[str, Any]) -> None:
     """Write figures, and what they were measured with."""
     report = {
-        "command": "python " + " ".join(sys.argv),
+        **given(),
         "processor": processor(),
         "versions": {name: version(name) for name in ("scikit-learn", "keras", "openvino", "numpy")},
         **figures,

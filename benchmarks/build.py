@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from command import given
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -63,7 +64,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         )
         rows.append({"build": build, "wall_s": wall, "cpu_s": cpu, "cpu_ratio": cpu_ratio, "wall_ratio": wall_ratio})
     return {
-        "command": f"python benchmarks/build.py {name} --rounds {rounds}",
+        **given(),
         "model": name,
         "rows": rows,
         "versions": {package: version(package) for package in ("keras", "tensorflow")},

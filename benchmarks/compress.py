@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from command import given
 
 from toolkit import create_model, model_info
 from toolkit.cli.output import print_table
@@ -95,7 +96,7 @@ def main() -> None:
     )
     report |= {
         "weights": subject.origin,
-        "command": f"python benchmarks/compress.py {arguments.network}",
+        **given(),
         "threads": num_threads(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("keras", "tensorflow", "tensorflow-model-optimization", "openvino")},

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import SHARES
+from command import given
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -64,7 +65,7 @@ def main() -> None:
     print_table([list(row.values()) for row in rows], list(rows[0]))
     if arguments.out:
         report = {
-            "command": "python " + " ".join(sys.argv),
+            **given(),
             "versions": {name: version(name) for name in ("keras", "tensorflow", "tensorflow-model-optimization")},
             "rows": rows,
         }

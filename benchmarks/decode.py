@@ -22,13 +22,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from command import given
 from PIL import Image
 from pipeline import SETS, SIZE, write_photographs
 
@@ -64,9 +64,8 @@ def main() -> None:
     if nearness:
         print_table([list(row.values()) for row in nearness], list(nearness[0]))
     report = {
-        "command": f"python benchmarks/decode.py --rounds {arguments.rounds} --threads {arguments.threads}",
+        **given(),
         "size": [SIZE, SIZE],
-        "date": date.today().isoformat(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
         "versions": {package: version(package) for package in ("keras", "numpy", "pillow", "tensorflow")},

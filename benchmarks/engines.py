@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from command import given
 from PIL import Image
 
 from toolkit import create_model, model_info
@@ -68,7 +69,7 @@ def measure(model_name: str, batches: list[int], rounds: int, directory: Path) -
                 }
             )
     return {
-        "command": f"python benchmarks/engines.py {model_name}",
+        **given(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "versions": manifest.versions,
         "rows": rows,

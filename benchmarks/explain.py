@@ -14,11 +14,11 @@ cells and a map that is hottest in the centre.
 import argparse
 import importlib.metadata
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import given
 
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.explain import Explainer, Explanation, HeatMap, open_explainer
@@ -46,7 +46,7 @@ def main() -> None:
     tuned = open_explainer(arguments.bundle)
     files = [sorted((arguments.photos / name).glob("*.jpg")) for name in ("ants", "bees")]
     report: dict[str, Any] = {
-        "command": "python " + " ".join(sys.argv),
+        **given(),
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")},
         "halves": {},
         "faithfulness": {},

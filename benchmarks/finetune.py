@@ -40,6 +40,8 @@ from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from command import given  # noqa: E402
+
 NUM_CORES = 2
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
@@ -89,7 +91,7 @@ def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     }
     packages = ("keras", "tensorflow", "openvino", "numpy", "pillow")
     return {
-        "command": "python " + " ".join(sys.argv),
+        **given(),
         "machine": {"processor": processor(), "cores": NUM_CORES},
         "versions": {package: importlib.metadata.version(package) for package in packages},
         "network": arguments.model,

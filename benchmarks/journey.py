@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from command import given
+
 from toolkit.machine import processor
 
 
@@ -56,7 +58,7 @@ def main() -> None:
         print(f"{name:40} {row['seconds']:6.1f} s  {row['processor_seconds']:6.1f} s of processor time")
     if arguments.out:
         machine = {"data": arguments.data.name, "model": arguments.model, "processor": processor()}
-        document = machine | {"commands": rows}
+        document = given() | machine | {"commands": rows}
         arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from command import given
+
 from toolkit.cli.output import print_table
 
 _CHILD = """
@@ -69,7 +71,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
                 runs[file].append(_run(name, file))
         rows = [_row(file, runs[file]) for file in files]
     return {
-        "command": f"python benchmarks/load_weights.py {name} --rounds {rounds}",
+        **given(),
         "model": name,
         "rows": rows,
         "versions": {package: version(package) for package in ("keras", "tensorflow", "safetensors")},

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import given
 
 from toolkit.cli.output import print_table
 from toolkit.machine import instruction_sets, num_threads, processor
@@ -60,8 +61,7 @@ def main() -> None:
     print_table([list(row.values()) for row in rows], list(rows[0]))
     packages = ("toolkit", "keras", "tensorflow", "torch", *(side for side in sides if side in ("torchvision", "timm")))
     report = {
-        "command": "python benchmarks/peers.py " + " ".join(_given(arguments)),
-        "date": time.strftime("%Y-%m-%d"),
+        **given(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
         "versions": {package: version(package) for package in packages if package != "torch" or "torch" in sys.modules},
@@ -71,14 +71,6 @@ def main() -> None:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _given(arguments: argparse.Namespace) -> list[str]:
-    lists = ("networks", "policies")
-    single = ("size", "batch", "rounds")
-    return [f"--{name} {' '.join(getattr(arguments, name))}" for name in lists] + [
-        f"--{name} {getattr(arguments, name)}" for name in single
-    ]
 
 
 def available() -> tuple[list[str], dict[str, str]]:

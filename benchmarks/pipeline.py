@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from command import given
 from PIL import Image
 
 from toolkit.cli.output import print_table
@@ -55,7 +56,7 @@ def main() -> None:
     columns = ["pictures", "epochs", "ours_images_per_s", "keras_images_per_s", "ratio", "cpu_ratio"]
     print_table([[row[column] for column in columns] for row in rows], columns)
     report = {
-        "command": f"python benchmarks/pipeline.py --rounds {arguments.rounds}",
+        **given(),
         "size": [SIZE, SIZE],
         "batch": BATCH,
         "epochs": EPOCHS,

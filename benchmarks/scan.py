@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import given
 from PIL import Image
 
 from toolkit.cli.output import print_table
@@ -64,7 +65,7 @@ def measure(folder: Path, cache: Path) -> dict[str, Any]:
         )
         findings = json.loads(answer.stdout)
     return {
-        "command": "python benchmarks/scan.py",
+        **given(),
         "num_pictures": findings["n"],
         "near_duplicate_groups": len(findings["near_duplicates"]),
         "cores": os.cpu_count(),

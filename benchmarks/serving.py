@@ -32,6 +32,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from command import given
+
 from toolkit.machine import processor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +109,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 rows[kind].append(facts | compared(outcomes, offline["answers"]))
     best = max((kind for kind in kinds if kind != "base"), key=lambda kind: median(rows[kind], "per_s"))
     report: dict[str, Any] = {
-        "command": f"python benchmarks/serving.py {arguments.bundle.name} --engine {offline['facts']['engine']}",
+        **given(),
         "processor": processor(),
         "clients": arguments.clients,
         "offline": {key: median(offline_facts, key) for key in ("per_s", "cpu_ms")}
@@ -138,11 +140,8 @@ def endure(arguments: argparse.Namespace) -> dict[str, Any]:
     offline = run_offline(version, arguments.engine, 0.01, paths)
     engine, expected = offline["facts"]["engine"], offline["answers"]
     requests = [as_request(arguments.bundle.name, path.read_bytes()) for path in paths]
-    given = [
-        f"--{name} {getattr(arguments, name)}" for name in ("requests", "swaps", "fuzz") if getattr(arguments, name)
-    ]
     report: dict[str, Any] = {
-        "command": f"python benchmarks/serving.py {arguments.bundle.name} --engine {engine} {' '.join(given)}",
+        **given(),
         "processor": processor(),
         "clients": arguments.clients,
     }

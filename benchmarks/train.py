@@ -49,6 +49,7 @@ def measure(arguments: argparse.Namespace, run: Path) -> dict[str, Any]:
     metrics = json.loads(answer.stdout)["metrics"]
     config = json.loads((run / "config.json").read_text())
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "command": f"toolkit train {arguments.data.name} --model {arguments.model} {' '.join(options)}".rstrip(),
         "model": arguments.model,
         "config": config,

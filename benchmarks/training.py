@@ -18,7 +18,6 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from command import given
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -60,8 +60,7 @@ def main() -> None:
     print_table([[row[column] for column in columns] for row in rows], columns)
     packages = ("keras", "tensorflow", *(["torch"] if arguments.torch else []))
     report = {
-        "command": f"python benchmarks/training.py --rounds {arguments.rounds} --steps {arguments.steps}",
-        "date": date.today().isoformat(),
+        **given(),
         "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
         "versions": {package: version(package) for package in packages},

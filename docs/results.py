@@ -4,59 +4,29 @@ No figure stands here: measured ones come from the recorded runs, the papers' fr
 notes a digest of what it was drawn from, so that a test finds one that is out of date.
 """
 
-import hashlib
-import io
 import json
-import runpy
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from toolkit.catalogue import list_models, model_info
-from toolkit.report.page import plot_style
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results"
 PICTURES = Path(__file__).parent / "pictures"
 SHIPPED = ROOT / "saved_models"
-EXPERIMENTS = runpy.run_path(str(ROOT / "benchmarks" / "papers.py"))["EXPERIMENTS"]
+sys.path += [str(Path(__file__).parent), str(ROOT / "benchmarks")]
 
-# Seen on white and on black.
-_COLOURS = ("#2f81f7", "#d9822b", "#2ea043", "#bf4bd1", "#e5534b", "#7d8590", "#1b9aaa", "#b08800")
+from charts import Chart, Curves, Depths, Draw, Values, against_depth, panels, rows_chart  # noqa: E402
+from experiments import EXPERIMENTS  # noqa: E402
+
 _MISSING = "–"
 
 Record = dict[str, Any]
-Values = Sequence[float | None]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A picture: its name, what it shows, the figures it is drawn from, and what draws them onto axes."""
-
-    name: str
-    alt: str
-    figures: Any
-    draw: Callable[[Any], None]
-    size: tuple[float, float] = (7.5, 3.6)
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.figures, sort_keys=True).encode()).hexdigest()[:16]
-
-    def svg(self) -> bytes:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        out = io.BytesIO()
-        # Letters as paths look the same everywhere; a fixed salt makes the same file of the same figures.
-        with plot_style(), matplotlib.rc_context({"svg.hashsalt": self.name, "font.size": 9}):
-            figure = Figure(figsize=self.size, layout="constrained")
-            self.draw(figure)
-            noted = {"Date": None, "Creator": None, "Description": self.digest}
-            figure.savefig(out, format="svg", metadata=noted)
-        return out.getvalue()
 
 
 # What every section needs
@@ -65,6 +35,11 @@ class Chart:
 def read(name: str) -> Record | None:
     file = RECORDS / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def papers() -> Record:
+    """What the papers print, which is not measured here."""
+    return json.loads((RECORDS / "papers.json").read_text(encoding="utf-8"))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -105,97 +80,6 @@ def picture(chart: Chart) -> list[str]:
     return [f"![{chart.alt}](pictures/{chart.name}.svg)", ""]
 
 
-# Drawing
-
-
-def dots(names: Sequence[str], series: dict[str, Values], label: str, *, log: bool = False) -> Callable[[Any], None]:
-    """Draw values of a few kinds beside the names of rows, each kind named where it is first seen."""
-
-    def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        positions = range(len(names))
-        for number, (kind, values) in enumerate(series.items()):
-            colour, marker = _COLOURS[number % len(_COLOURS)], "oDs^v"[number % 5]
-            found = [(value, place) for value, place in zip(values, positions, strict=True) if value is not None]
-            if found:
-                axes.plot(*zip(*found, strict=True), marker, color=colour, markersize=6, label=kind)
-        axes.set_yticks(list(positions), list(names))
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel(label)
-        if log:
-            _log(axes, "x")
-        else:
-            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if axes.get_xlim()[0] < axes.get_xlim()[1] / 2 else None)
-        _bare(axes, "x")
-        if len(series) > 1:
-            legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False)
-            for text, number in zip(legend.get_texts(), range(len(series)), strict=False):
-                text.set_color(_COLOURS[number % len(_COLOURS)])
-
-    return draw
-
-
-def _log(axes: Any, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers, between decades only where there is room."""
-    from matplotlib.ticker import LogFormatter
-
-    class Plain(LogFormatter):
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f"{x:g}" if super().__call__(x, pos) else ""
-
-    axes.set(**{f"{which}scale": "log"})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(Plain())
-    axis.set_minor_formatter(Plain())
-    axes.tick_params(axis=which, which="minor", labelsize=7)
-
-
-def dot_size(names: Sequence[str]) -> tuple[float, float]:
-    return (7.5, 1.3 + 0.27 * len(names))
-
-
-#: Where a curve ends, and its colour, by its name.
-Ends = dict[str, tuple[float, float, str]]
-
-
-def lines(axes: Any, curves: dict[str, Sequence[float]], places: Sequence[Sequence[float]] | None = None) -> Ends:
-    """Draw curves, by epoch unless their places are given, and tell where they end."""
-    ends = {}
-    for number, (name, values) in enumerate(curves.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        x = places[number] if places else range(1, len(values) + 1)
-        axes.plot(x, values, color=colour, linewidth=1.4)
-        ends[name] = (x[-1], values[-1], colour)
-    _bare(axes, "y")
-    return ends
-
-
-def name_ends(axes: Any, ends: Ends) -> None:
-    """Write the curves' names at their ends, spread so that they do not cover each other; the last thing to draw."""
-    axes.figure.draw_without_rendering()
-    to_share = axes.transData + axes.transAxes.inverted()
-    gap = 10 * axes.figure.dpi / 72 / axes.get_window_extent().height
-    shares = {name: float(to_share.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
-    last = -1.0
-    for name in sorted(shares, key=shares.__getitem__):
-        shares[name] = last = max(shares[name], last + gap)
-    last = 1 + gap
-    for name in sorted(shares, key=shares.__getitem__, reverse=True):  # back from above the top
-        shares[name] = last = min(shares[name], last - gap)
-    for name, share in shares.items():
-        axes.text(1.02, share, name, transform=axes.transAxes, color=ends[name][2], fontsize=8, va="center")
-
-
-def _epochs(axes: Any) -> None:
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _bare(axes: Any, grid: str) -> None:
-    axes.grid(alpha=0.3, axis=grid)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 # The papers' claims
 
 
@@ -222,8 +106,8 @@ def _number(runs: Sequence[Record], key: str) -> float | None:
 
 def experiment(name: str, title: str, words: str) -> tuple[list[str], Record | None]:
     """Lay out an experiment's table beside the papers' errors; a run that is not done has empty cells."""
-    record, papers = read(name), read("papers") or {}
-    printed, sources = papers["errors"].get(name, {}), papers["sources"]
+    record = read(name)
+    printed, sources = papers()["errors"].get(name, {}), papers()["sources"]
     planned = EXPERIMENTS[name]
     runs = by_name(record)
     together = {row["name"]: row for row in (record or {}).get("together", [])}
@@ -269,7 +153,7 @@ def compared(name: str, record: Record | None) -> Chart | None:
     """Draw measured errors beside the papers'."""
     if not record:
         return None
-    printed = (read("papers") or {})["errors"].get(name, {})
+    printed = papers()["errors"].get(name, {})
     runs = by_name(record)
     measured = {run: _number(done, "test_error") for run, done in runs.items()}
     measured |= {row["name"]: row["test_error"] for row in record["together"]}
@@ -279,8 +163,7 @@ def compared(name: str, record: Record | None) -> Chart | None:
     told = [printed[run]["error"] if run in printed else None for run in names]
     if any(value is not None for value in told):
         series["test, the paper's"] = told
-    draw = dots(names, series, "error %")
-    return Chart(name, f"Errors of {name}", [names, series], draw, dot_size(names))
+    return rows_chart(name, f"Errors of {name}", names, series, "error %")
 
 
 def _averaged(done: Sequence[Record], key: str) -> list[float]:
@@ -289,42 +172,26 @@ def _averaged(done: Sequence[Record], key: str) -> list[float]:
 
 
 def degradation() -> tuple[list[str], list[Chart]]:
+    steps = papers()["training"]["he2016"]["steps"]
     words = (
         "The claim: a deeper plain network trains worse, not only tests worse, and a residual one does not. All four "
-        "networks have the same schedule; the paper prints errors of the residual ones, after 64,000 steps."
+        f"networks have the same schedule; the paper prints errors of the residual ones, after {steps:,} steps."
     )
     page, record = experiment("degradation", "Degradation and its cure", words)
     runs = by_name(record)
     if not runs:
         return page, []
-    curves = {
-        f"{name}, {kind}": _averaged(done, key)
-        for name, done in runs.items()
-        for kind, key in (("training", "error"), ("validation", "val_error"))
-    }
-
-    def draw_curves(figure: Any) -> None:
-        panels = figure.subplots(1, 2, sharey=True)
-        drawn = []
-        for axes, kind in zip(panels, ("training", "validation"), strict=True):
-            chosen = {name.split(",")[0]: values for name, values in curves.items() if name.endswith(kind)}
-            drawn.append(lines(axes, chosen))
-            axes.set_title(f"{kind} error")
-            _epochs(axes)
-        panels[0].set_ylabel("error %")
-        for axes, ends in zip(panels, drawn, strict=True):
-            name_ends(axes, ends)
-
-    norms = {
-        name: [done[0]["gradient_norms"]["first_epoch"], done[0]["gradient_norms"]["last_epoch"]]
-        for name, done in runs.items()
-        if "gradient_norms" in done[0]
-    }
+    kinds = {"training": "error", "validation": "val_error"}
+    curves = {f"{name}, {kind}": _averaged(done, key) for name, done in runs.items() for kind, key in kinds.items()}
+    shown = {f"{kind} error": {name: curves[f"{name}, {kind}"] for name in runs} for kind in kinds}
+    norms = _norms(runs)
     charts = [
-        Chart("degradation-curves", "Training and validation error by epoch", curves, draw_curves, (9, 3.6)),
-        Chart("degradation-gradients", "Gradient norms by layer", norms, _norms(norms), (9, 3.6)),
+        Chart(
+            "degradation-curves", "Training and validation error by epoch", curves, panels(shown, "error %"), (9, 3.6)
+        ),
+        Chart("degradation-gradients", "Gradient norms by layer", norms, _by_layer(norms), (9, 3.6)),
     ]
-    depths = {
+    depths: Depths = {
         kind: sorted(
             (int(name.removeprefix(kind)), _number(done, "train_error"), _number(done, "test_error"))
             for name, done in runs.items()
@@ -333,25 +200,12 @@ def degradation() -> tuple[list[str], list[Chart]]:
         for kind in ("plain", "resnet")
     }
 
-    def draw_depths(figure: Any) -> None:
-        axes = figure.subplots()
-        ends = {}
-        for number, (kind, rows) in enumerate((kind, rows) for kind, rows in depths.items() if rows):
-            for index, (subset, style) in enumerate((("training", "-"), ("test", "--")), start=1):
-                points = [(row[0], row[index]) for row in rows]
-                axes.plot(*zip(*points, strict=True), f"o{style}", color=_COLOURS[number])
-                ends[f"{kind}, {subset}"] = (*points[-1], _COLOURS[number])
-        axes.set_xlabel("layers with weights")
-        axes.set_ylabel("error %")
-        _bare(axes, "y")
-        name_ends(axes, ends)
-
-    charts.append(Chart("degradation-depth", "Error against depth", depths, draw_depths, (6, 3.4)))
+    charts.append(Chart("degradation-depth", "Error against depth", depths, against_depth(depths), (6, 3.4)))
     page += _seen(depths)
     return [*page, *(line for chart in charts for line in picture(chart))], charts
 
 
-def _seen(depths: dict[str, list[Any]]) -> list[str]:
+def _seen(depths: Depths) -> list[str]:
     """Say whether the deeper network of each kind ends with more training error than the shallower, or with less."""
     found = []
     for kind, rows in depths.items():
@@ -364,22 +218,16 @@ def _seen(depths: dict[str, list[Any]]) -> list[str]:
     return [f"Seen in these runs: {'; '.join(found)}.", ""] if found else []
 
 
-def _norms(norms: dict[str, list[list[float]]]) -> Callable[[Any], None]:
-    places = [[place / max(len(first) - 1, 1) for place in range(len(first))] for first, _ in norms.values()]
+def _norms(runs: dict[str, list[Record]]) -> dict[str, list[list[float]]]:
+    """Gradient norms by layer of the first seed's run, after the first and after the last epoch."""
+    noted = {name: done[0]["gradient_norms"] for name, done in runs.items() if "gradient_norms" in done[0]}
+    return {name: [norms["first_epoch"], norms["last_epoch"]] for name, norms in noted.items()}
 
-    def draw(figure: Any) -> None:
-        panels = figure.subplots(1, 2, sharey=True)
-        drawn = []
-        for index, title in enumerate(("after the first epoch", "after the last epoch")):
-            drawn.append(lines(panels[index], {name: both[index] for name, both in norms.items()}, places))
-            _log(panels[index], "y")
-            panels[index].set_xticks([0, 1], ["first layer", "last"])
-            panels[index].set_title(title)
-        panels[0].set_ylabel("gradient norm")
-        for axes, ends in zip(panels, drawn, strict=True):
-            name_ends(axes, ends)
 
-    return draw
+def _by_layer(norms: dict[str, list[list[float]]]) -> Draw:
+    titles = ("after the first epoch", "after the last epoch")
+    shown = {title: {name: both[index] for name, both in norms.items()} for index, title in enumerate(titles)}
+    return panels(shown, "gradient norm", log=True, spread=("first layer", "last"))
 
 
 def beside_papers(name: str, title: str, words: str) -> tuple[list[str], list[Chart]]:
@@ -399,20 +247,11 @@ def optimizers() -> tuple[list[str], list[Chart]]:
         return page, []
     curves = {name: _averaged(done, "loss") for name, done in runs.items()}
 
-    def draw(figure: Any) -> None:
-        panels = figure.subplots(1, 2, sharey=True)
-        drawn = []
-        for axes, is_schedule in zip(panels, (False, True), strict=True):
-            chosen = {name: values for name, values in curves.items() if name.startswith("schedule-") == is_schedule}
-            drawn.append(lines(axes, {name.removeprefix("schedule-"): values for name, values in chosen.items()}))
-            _log(axes, "y")
-            axes.set_title("schedules of SGD with momentum" if is_schedule else "optimizers")
-            _epochs(axes)
-        panels[0].set_ylabel("training loss")
-        for axes, ends in zip(panels, drawn, strict=True):
-            name_ends(axes, ends)
-
-    chart = Chart("optimizers", "Training loss by epoch", curves, draw, (9.5, 4))
+    shown: dict[str, Curves] = {"optimizers": {}, "schedules of SGD with momentum": {}}
+    for name, values in curves.items():
+        title = "schedules of SGD with momentum" if name.startswith("schedule-") else "optimizers"
+        shown[title][name.removeprefix("schedule-")] = values
+    chart = Chart("optimizers", "Training loss by epoch", curves, panels(shown, "training loss", log=True), (9.5, 4))
     return [*page, *picture(chart)], [chart]
 
 
@@ -423,17 +262,14 @@ def initialisers() -> tuple[list[str], list[Chart]]:
     )
     page, record = experiment("initialisers", "Initialisers", words)
     runs = by_name(record)
-    norms = {
-        name: [done[0]["gradient_norms"]["first_epoch"], done[0]["gradient_norms"]["last_epoch"]]
-        for name, done in runs.items()
-    }
+    norms = _norms(runs)
     if not norms:
         return page, []
     page += ["Gradient norms after the first epoch, which vanish towards the first layer or do not:", ""]
     ends = [(name, first[0], first[-1], first[-1] / first[0]) for name, (first, _) in norms.items()]
     rows = [[f"`{name}`", *(f"{value:.3g}" for value in values)] for name, *values in ends]
     page += table(["run", "first layer", "last layer", "last / first"], rows)
-    chart = Chart("initialisers", "Gradient norms by layer", norms, _norms(norms), (9.5, 3.8))
+    chart = Chart("initialisers", "Gradient norms by layer", norms, _by_layer(norms), (9.5, 3.8))
     return [*page, *picture(chart)], [chart]
 
 
@@ -460,32 +296,27 @@ def accuracy() -> tuple[list[str], list[Chart]]:
             names = [row["set"] for row in record["rows"]]
             kinds = (("nearest neighbours", "knn"), ("linear probe", "probe"), ("toolkit", "toolkit"))
             series = {kind: [row[key] for row in record["rows"]] for kind, key in kinds}
-            charts.append(_rows_chart(name, "Test accuracy", names, series, "test accuracy %"))
+            charts.append(rows_chart(name, "Test accuracy", names, series, "test accuracy %"))
             page += picture(charts[-1])
     return page, charts
-
-
-def _rows_chart(
-    name: str, alt: str, names: Sequence[str], series: dict[str, Values], label: str, log: bool = False
-) -> Chart:
-    draw = dots(names, series, label, log=log)
-    return Chart(name, alt, [list(names), series], draw, dot_size(names))
 
 
 @dataclass(frozen=True)
 class Measured:
     """A section whose table and picture are columns of a record's rows.
 
-    ``columns`` are headings with keys of a row; ``drawn`` are those in the picture, whose axis is ``axis``.
+    ``columns`` are headings with keys of a row, the first of which names it: a key, or ``name`` where that is made of
+    several. ``drawn`` are the headings in the picture, whose axis is ``axis``.
     """
 
     record: str
     title: str
     words: str
-    rows: Callable[[Record], list[Record]]
     columns: dict[str, str]
-    drawn: tuple[str, ...]
-    axis: str
+    rows: Callable[[Record], list[Record]] = itemgetter("rows")
+    name: str = ""
+    drawn: tuple[str, ...] = ("seconds", "processor seconds")
+    axis: str = "seconds"
     log: bool = False
 
     def section(self) -> tuple[list[str], list[Chart]]:
@@ -493,11 +324,12 @@ class Measured:
         if record is None:
             return [f"## {self.title}", "", self.words, "", "Not run yet.", ""], []
         rows = self.rows(record)
+        rows = [row | {"name": self.name.format(**row)} for row in rows] if self.name else rows
         page = [f"## {self.title}", "", self.words, "", *origin(record)]
         page += table(list(self.columns), [[row.get(key) for key in self.columns.values()] for row in rows])
         first = next(iter(self.columns.values()))
         series = {name: [row.get(self.columns[name]) for row in rows] for name in self.drawn}
-        chart = _rows_chart(self.record, self.title, [str(row[first]) for row in rows], series, self.axis, self.log)
+        chart = rows_chart(self.record, self.title, [str(row[first]) for row in rows], series, self.axis, self.log)
         return [*page, *picture(chart)], [chart]
 
 
@@ -519,78 +351,89 @@ def _compressed(record: Record) -> list[Record]:
 
 MEASURED = (
     Measured(
+        "backbones",
+        "Fine-tuning the ResNet-20 that comes along",
+        "Test accuracy in percent of `toolkit finetune` from `resnet20-cifar10`, beside the same network trained on "
+        "those pictures alone and beside GoogLeNet with ImageNet's weights; one run each.",
+        {
+            "set": "set",
+            "classes": "classes",
+            "pictures": "train",
+            "test pictures": "test",
+            "resnet20-cifar10": "resnet20",
+            "standard error": "standard_error",
+            "ResNet-20 from nothing": "fresh",
+            "GoogLeNet from ImageNet": "googlenet",
+        },
+        drawn=("resnet20-cifar10", "ResNet-20 from nothing", "GoogLeNet from ImageNet"),
+        axis="test accuracy %",
+    ),
+    Measured(
         "unknown",
         "None of these",
         "Pictures of other sets told from those of the bundle's own, on average over all pairs of sets: pictures of "
         "its own refused, and strange ones taken, by the score that tells them apart.",
-        lambda record: record["mean_over_sets"],
         {
             "score": "score",
             "own pictures refused %": "false_rejects",
             "strange pictures taken %": "false_accepts",
             "AUROC %": "auroc",
         },
-        ("own pictures refused %", "strange pictures taken %"),
-        "%",
+        rows=lambda record: record["mean_over_sets"],
+        drawn=("own pictures refused %", "strange pictures taken %"),
+        axis="%",
     ),
     Measured(
         "explain",
         "Heat maps",
         "Two photographs of different classes side by side: how often the map's peak lies on the one asked about, and "
         "how much of the map does.",
-        lambda record: [
+        {"method and network": "name", "maps": "maps", "peak": "peak", "mass": "mass"},
+        rows=lambda record: [
             {"name": f"{method}, {network}", **row}
             for network, methods in record["halves"].items()
             for method, row in methods.items()
         ],
-        {"method and network": "name", "maps": "maps", "peak": "peak", "mass": "mass"},
-        ("peak", "mass"),
-        "share on the right half",
+        drawn=("peak", "mass"),
+        axis="share on the right half",
     ),
     Measured(
         "finetune-googlenet",
         "Time to fine-tune GoogLeNet",
         "The same photographs and network: this package, a careful program that maps the pictures once, and a tutorial "
         "that trains through the frozen network.",
-        lambda record: _percent(_named(record["sides"]), "test_accuracy"),
         {"side": "name", "seconds": "wall_s", "processor seconds": "cpu_s", "test accuracy %": "test_accuracy"},
-        ("seconds", "processor seconds"),
-        "seconds",
+        rows=lambda record: _percent(_named(record["sides"]), "test_accuracy"),
         log=True,
     ),
     Measured(
         "finetune-resnet50",
         "Time to fine-tune ResNet-50",
         "The same with random weights; *repeat* is the command given again.",
-        lambda record: _named(record["sides"]),
         {"side": "name", "seconds": "wall_s", "processor seconds": "cpu_s", "epochs": "epochs_run"},
-        ("seconds", "processor seconds"),
-        "seconds",
+        rows=lambda record: _named(record["sides"]),
         log=True,
     ),
     Measured(
         "journey-googlenet",
         "Whole commands",
         "From the shell to the bundle, imports included.",
-        lambda record: _named(record["commands"]),
         {"command": "name", "seconds": "seconds", "processor seconds": "processor_seconds"},
-        ("seconds", "processor seconds"),
-        "seconds",
+        rows=lambda record: _named(record["commands"]),
     ),
     Measured(
         "engines-resnet50",
         "Engines",
         "ResNet-50's forms on the same pictures.",
-        lambda record: [row | {"name": f"{row['engine']}, batch {row['batch']}"} for row in record["rows"]],
         {"engine": "name", "milliseconds a batch": "median_ms", "pictures/s": "images_per_s", "times": "speedup"},
-        ("pictures/s",),
-        "pictures a second",
+        name="{engine}, batch {batch}",
+        drawn=("pictures/s",),
+        axis="pictures a second",
     ),
     Measured(
         "serving-googlenet",
         "Serving",
         "Clients that each ask again when they are answered; *base* is an older state of the server.",
-        lambda record: _named(record["closed_loop"]),
         {
             "server": "name",
             "requests/s": "per_s",
@@ -598,23 +441,24 @@ MEASURED = (
             "99th percentile ms": "p99_ms",
             "processor ms a request": "server_cpu_ms",
         },
-        ("requests/s",),
-        "requests a second",
+        rows=lambda record: _named(record["closed_loop"]),
+        drawn=("requests/s",),
+        axis="requests a second",
     ),
     Measured(
         "pipeline",
         "Input pipeline",
         "Pictures a second here and through Keras' own reader of folders, in the first epoch (*once*), those after "
         "(*then*) and all together.",
-        lambda record: [row | {"name": f"{row['pictures']}, {row['epochs']}"} for row in record["rows"]],
         {
             "pictures and epochs": "name",
             "toolkit": "ours_images_per_s",
             "Keras": "keras_images_per_s",
             "ratio": "ratio",
         },
-        ("toolkit", "Keras"),
-        "pictures a second",
+        name="{pictures}, {epochs}",
+        drawn=("toolkit", "Keras"),
+        axis="pictures a second",
         log=True,
     ),
     Measured(
@@ -622,7 +466,6 @@ MEASURED = (
         "Decoding",
         "From a file's bytes to 224 × 224 pixels, a picture at a time in one thread; then the share of twice that a "
         "second thread gains. Keras' loader does not smooth where it scales down.",
-        lambda record: record["times"],
         {
             "pictures": "pictures",
             "toolkit ms": "ours_cpu_ms",
@@ -632,15 +475,15 @@ MEASURED = (
             "pictures/s": "images_per_s",
             "gain per thread": "gain_per_thread",
         },
-        ("toolkit ms", "Keras ms", "Pillow ms"),
-        "milliseconds of processor time",
+        rows=lambda record: record["times"],
+        drawn=("toolkit ms", "Keras ms", "Pillow ms"),
+        axis="milliseconds of processor time",
     ),
     Measured(
         "training",
         "Training steps",
         "Pictures a second of a step here, in plain Keras and, where it was beside, in PyTorch; and the processor time "
         "of Keras' step over each one's.",
-        lambda record: [row | {"name": f"{row['model']}, {row['side']}, {row['policy']}"} for row in record["rows"]],
         {
             "network, package, precision": "name",
             "pixels": "pixels",
@@ -649,46 +492,39 @@ MEASURED = (
             "of Keras": "of_keras",
             "of Keras in float32": "of_keras_float32",
         },
-        ("pictures/s",),
-        "pictures a second",
+        name="{model}, {side}, {policy}",
+        drawn=("pictures/s",),
+        axis="pictures a second",
         log=True,
     ),
     Measured(
         "scan",
         "Looking at a folder",
         "Every picture decoded once, then remembered.",
-        lambda record: record["rows"],
         {"run": "run", "seconds": "wall_s", "processor seconds": "cpu_s", "peak MB": "peak_mb"},
-        ("seconds", "processor seconds"),
-        "seconds",
     ),
     Measured(
         "build-resnet152",
         "Building ResNet-152",
         "Beside `keras.applications`.",
-        lambda record: record["rows"],
         {"build": "build", "seconds": "wall_s", "processor seconds": "cpu_s", "of Keras'": "cpu_ratio"},
-        ("seconds", "processor seconds"),
-        "seconds",
     ),
     Measured(
         "load-resnet152",
         "Loading ResNet-152's weights",
         "From a file on disk into a network that is built already.",
-        lambda record: record["rows"],
         {"format": "format", "bytes": "bytes", "seconds to fill": "fill_s"},
-        ("seconds to fill",),
-        "seconds",
+        drawn=("seconds to fill",),
     ),
     *(
         Measured(
             f"compress-{network}",
             f"Compression of {title}",
             "Each form of the network on the same held-out pictures; agreement is with the float answers.",
-            _compressed,
             {"method": "method", "MiB": "mib", "top-1 %": "top1", "agreement %": "agreement", "pictures": "n"},
-            ("top-1 %", "agreement %"),
-            "%",
+            rows=_compressed,
+            drawn=("top-1 %", "agreement %"),
+            axis="%",
         )
         for network, title in (("lenet5", "LeNet-5"), ("resnet20", "ResNet-20"), ("googlenet", "GoogLeNet"))
     ),
@@ -696,20 +532,19 @@ MEASURED = (
         "compress-googlenet-divisions",
         "Compression of GoogLeNet, five divisions of the pictures",
         "Top-1 in percent of each form, where other pictures are held out each time.",
-        lambda record: record["rows"],
         {"division": "division", "pictures": "n", "float": "float", "int8": "int8", "int8, trained": "qat"},
-        ("float", "int8", "int8, trained"),
-        "top-1 %",
+        drawn=("float", "int8", "int8, trained"),
+        axis="top-1 %",
     ),
     Measured(
         "peers",
         "Peers",
         "The same network, pictures and batch in other packages, random weights: a step of training and a batch "
         "answered, in processor time.",
-        lambda record: [row | {"name": f"{row['network']}, {row['side']}, {row['policy']}"} for row in record["rows"]],
         {"network, package, precision": "name", "answer ms": "answer_ms", "training step ms": "step_ms"},
-        ("answer ms", "training step ms"),
-        "milliseconds of processor time",
+        name="{network}, {side}, {policy}",
+        drawn=("answer ms", "training step ms"),
+        axis="milliseconds of processor time",
         log=True,
     ),
 )
@@ -775,7 +610,7 @@ def published() -> tuple[list[str], list[Chart]]:
     series: dict[str, Values] = {
         name: [row[key] for row in parts] for name, key in (("top-1", "top1"), ("top-5", "top5"))
     }
-    chart = _rows_chart("published", "Accuracy of published weights", names, series, "accuracy %")
+    chart = rows_chart("published", "Accuracy of published weights", names, series, "accuracy %")
     return [*page, *picture(chart)], [chart]
 
 
@@ -787,18 +622,20 @@ def _is_whole(row: Record, network: str, weights: tuple[str, str]) -> bool:
 
 
 def sections() -> list[tuple[list[str], list[Chart]]]:
+    lecun, he, huang = (papers()["training"][source] for source in ("lecun1998", "he2016", "huang2016"))
     return [
         degradation(),
         beside_papers(
             "cifar",
             "CIFAR-10 beside the papers",
-            "Shortened schedules of the same length for all; the papers train five to twenty-five times as long.",
+            "Shortened schedules of the same length for all; the papers train longer, He and others for "
+            f"{he['steps']:,} steps, Huang and others for {huang['epochs']} epochs.",
         ),
         beside_papers(
             "mnist",
             "MNIST beside the papers",
-            "The papers train on all 60,000 digits. *shifted* are LeNet-5's distortions: shifts and rotations. The "
-            "ensemble averages the networks of all seeds, ten crops one network's answers to ten views.",
+            f"The papers train on all {lecun['pictures']:,} digits. *shifted* are LeNet-5's distortions: shifts and "
+            "rotations. The ensemble averages the networks of all seeds, ten crops one network's answers to ten views.",
         ),
         recipes(),
         optimizers(),

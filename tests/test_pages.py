@@ -3,6 +3,7 @@
 import doctest
 import json
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -48,6 +49,33 @@ def test_figures_of_the_first_classifier_are_those_recorded():
     [command] = re.findall(r"TRAIN_COMMAND = \$\(BIN\)/((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text())
     recorded = command.replace("\\", "").replace("$(BUNDLE)", "saved_models/digits").replace("--resume ", "").split()
     assert " ".join(recorded) in page.replace("\\ ", "")
+
+
+def test_every_record_is_on_the_page_of_results_with_its_day(monkeypatch):
+    page, read, opened = runpy.run_path(str(DOCS / "results.py"))["page"], Path.read_text, set()
+
+    def noting(path, *args, **kwargs):
+        opened.add(path.name)
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", noting)
+    lines = page().splitlines()
+    records = {file.name for file in (ROOT / "benchmarks/results").glob("*.json")}
+    assert records <= opened
+    for name in records - {"papers.json"}:
+        record = json.loads(read(ROOT / "benchmarks/results" / name))
+        runs = [record] if "date" in record else record["rows"]  # published weights are measured one by one
+        for run in runs:
+            assert any(run["date"] in line and run.get("command", "") in line for line in lines), name
+
+
+def test_training_in_bfloat16_takes_what_was_measured():
+    page = " ".join((DOCS / "training.md").read_text(encoding="utf-8").split())
+    rows = json.loads((ROOT / "benchmarks/results/training.json").read_text())["rows"]
+    used = {(row["model"], row["policy"]): row["cpu_ms"] for row in rows if row["side"] == "toolkit"}
+    small, large = (used[model, "mixed_bfloat16"] / used[model, "float32"] for model in ("resnet20", "resnet50"))
+    told = f"a step of ResNet-20 takes {small:.2f} of float32's processor time and one of ResNet-50 {large:.2f}"
+    assert told in page
 
 
 def test_pictures_are_small():

@@ -13,6 +13,7 @@ from toolkit.bundle import (
     EXAMPLES,
     KERAS_FILE,
     MANIFEST,
+    PICTURES,
     SHIPPED,
     find_bundle,
     read_examples,
@@ -20,6 +21,7 @@ from toolkit.bundle import (
     read_pictures,
     shipped_bundle,
     verify_files,
+    write_pictures,
 )
 from toolkit.cli.options import parse
 from toolkit.cli.parser import build_parser
@@ -51,6 +53,15 @@ def test_every_file_is_as_it_was_written_and_all_are_small(version):
     assert set(files) == {*manifest.files, MANIFEST}
     assert sum(path.stat().st_size for path in files.values()) <= 3_000_000
     assert len(read_pictures(version, manifest)["test"]) == manifest.metrics["n"] == 10_000
+
+
+def test_digests_of_pictures_take_the_bytes_that_are_said():
+    version = find_bundle(ROOT / "saved_models" / "resnet20-cifar10")
+    number = sum(map(len, read_pictures(version, read_manifest(version)).values()))
+    told = f"{(version / PICTURES).stat().st_size / number:.1f} bytes"
+    assert number == 60_000
+    assert f"`pictures.npz`, {told} for each of CIFAR-10's" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert told in (write_pictures.__doc__ or "")
 
 
 def test_accuracy_is_what_was_promised_in_int8_too(version, name):

@@ -109,7 +109,7 @@ def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
     processor with AMX or AVX-512 BF16), ``mixed_float16``, with loss scaling, on older GPUs, else ``float32``.
 
     On processors that is where it was measured to be faster: with AVX-512 BF16 alone, a step of ResNet-20 or ResNet-50
-    takes two thirds of float32's time (``benchmarks/results/training.json``).
+    takes about two thirds of float32's processor time (``benchmarks/results/training.json``).
     """
     if policy != "auto":
         return policy
