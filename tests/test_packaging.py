@@ -37,6 +37,31 @@ for engine in ("litert", "openvino"):
     Predictor.load(sys.argv[1], engine, shared=True)
 """
 
+# One picture to the server and to the demo's classifier with an engine, and what was imported for the answers.
+ANSWERED = """
+import base64, pathlib, sys
+from starlette.testclient import TestClient
+from toolkit.demo.classifier import Classifier
+from toolkit.serving import create_app
+
+directory, file, label, *engines = sys.argv[1:]
+picture = pathlib.Path(file).read_bytes()
+body = {"instances": [{"b64": base64.b64encode(picture).decode()}]}
+for engine in engines:
+    with TestClient(create_app(directory, engine)) as client:
+        answer = client.post("/v1/models/digits:predict", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["predictions"][0]["top_labels"][0] == label, answer.text
+        answer = client.post("/predict/digits", files={"file": picture})
+        assert answer.status_code == 200, answer.text
+    shown = Classifier(directory, engine=engine)
+    [bundle] = shown.bundles()
+    answer = shown.classify(picture, bundle, shown.preferred_engine(bundle))
+    assert answer.engine == engine, answer.engine
+    assert answer.predictions[0].label == label, answer.predictions
+print(*sys.modules)
+"""
+
 
 def pinned_requirements() -> list[str]:
     lines = (SERVING / "requirements.txt").read_text().splitlines()
@@ -69,6 +94,19 @@ def test_image_has_what_serving_needs_and_no_tensorflow(bundle):
     command = [sys.executable, "-c", SERVED, str(bundle), *absent]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_server_and_demo_answer_without_tensorflow(bundle, jpegs, tmp_path):
+    from toolkit import Predictor
+
+    picture = tmp_path / "digit.jpg"
+    picture.write_bytes(jpegs[0])
+    label = Predictor.load(bundle, "litert").predict([jpegs[0]])[0][0].label
+    directory, engines = bundle.parent.parent, ("litert", "litert-int8", "openvino")
+    command = [sys.executable, "-c", ANSWERED, str(directory), str(picture), label, *engines]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()).isdisjoint({"tensorflow", "keras"})
 
 
 def let_into_the_image() -> set[str]:

@@ -1,7 +1,8 @@
 """Options of a command in a TOML file, beneath those of the command line."""
 
+import contextlib
 import tomllib
-from argparse import Namespace
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import toolkit
 from toolkit.api.options import RUN_FILE, source_of, write_options
 from toolkit.cli.main import main
-from toolkit.cli.options import parse
+from toolkit.cli.options import parse, subcommands
 from toolkit.cli.parser import build_parser
 from toolkit.data.sources.source import Source
 from toolkit.errors import UserError
@@ -43,6 +44,47 @@ def test_options_stand_in_the_file_by_their_names(read):
     assert (arguments.keep_val, arguments.balanced) == (True, False)
     assert arguments.formats == ("savedmodel", "litert")
     assert arguments.head == "auto"
+
+
+#: Words of which any option takes one.
+WORDS = ("1", "90s")
+
+
+def leaves(parser: ArgumentParser, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], ArgumentParser]:
+    found: dict[tuple[str, ...], ArgumentParser] = {}
+    for name, own in subcommands(parser).items():
+        found |= leaves(own, (*words, name)) if subcommands(own) else {(*words, name): own}
+    return found
+
+
+def word_for(action: Action) -> str:
+    for word in map(str, action.choices or WORDS):
+        with contextlib.suppress(ValueError, ArgumentTypeError, UserError):
+            action.type(word) if callable(action.type) else word
+            return word
+    raise AssertionError(f"none of {WORDS} is a value of {action.dest}")
+
+
+@pytest.mark.parametrize("command", leaves(build_parser()), ids=" ".join)
+def test_every_option_of_a_command_may_stand_in_the_file(command, tmp_path):
+    """And means there what it means on the command line."""
+    parser = build_parser()
+    own = leaves(parser)[command]
+    behind = {action.dest for group in own._mutually_exclusive_groups for action in group._group_actions[1:]}
+    words, lines = list(command), []
+    for action in own._actions:
+        if action.dest in {"help", "config"} | behind:
+            continue
+        name = action.option_strings[-1:]
+        words += name if action.nargs == 0 else [*name, word_for(action)]
+        value = "true" if action.nargs == 0 else f'"{word_for(action)}"'
+        lines.append(f"{name[0].lstrip('-') if name else action.dest} = {value}\n")
+    assert "config" in {action.dest for action in own._actions} or not lines
+    expected = vars(parser.parse_args(words))
+    file = tmp_path / "run.toml"
+    file.write_text("".join(lines))
+    arguments = vars(parse(build_parser(), [*command, "--config", str(file)]))
+    assert arguments == expected | {"config": arguments["config"]}
 
 
 def test_the_command_line_counts(read):

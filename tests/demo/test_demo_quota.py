@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,16 +37,17 @@ def upload(folder):
 
 @pytest.fixture
 def ask(monkeypatch):
-    """Ask for an upload as the page of a session does."""
+    """Ask for an upload as the page of a session does, now or so many seconds ago."""
 
-    class Request:
-        session_hash = ""
-
-    monkeypatch.setattr(uploads.LocalContext.request, "get", lambda *_: Request, raising=False)
-
-    def ask(path: Path, session: str) -> None:
-        Request.session_hash = session
-        uploads.upload_path({"path": str(path)})
+    def ask(path: Path, session: str, seconds: float = 0.0) -> None:
+        request = uploads.LocalContext.request
+        before, asked = request.set(SimpleNamespace(session_hash=session)), time.monotonic() - seconds
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: asked))
+                uploads.upload_path({"path": str(path)})
+        finally:
+            request.reset(before)
 
     return ask
 
@@ -70,12 +72,12 @@ def test_what_is_on_its_way_is_counted(folder):
     quota.require(2000)
 
 
-def test_uploads_of_closed_pages_go_first_and_the_oldest_of_them(upload, folder):
+def test_uploads_of_closed_pages_go_first_and_the_oldest_of_them(upload, ask):
     sessions = {"old": "closed", "new": "closed", "kept": "open"}
     paths = {name: upload(name, seconds) for name, seconds in (("kept", 900), ("old", 90), ("new", 9))}
     fresh = upload("fresh", 5)
     for name, session in sessions.items():
-        uploads._ASKED[paths[name]] = {session: time.monotonic()}
+        ask(paths[name], session)
     uploads.release("closed")
     assert uploads.dispensable() == [paths["old"], paths["new"]]
     Quota(4000).require(1000)
@@ -89,9 +91,10 @@ def test_uploads_of_closed_pages_go_first_and_the_oldest_of_them(upload, folder)
     assert fresh.exists()
 
 
-def test_what_no_page_asked_for_or_an_open_one_long_ago_makes_room_too(upload, monkeypatch):
-    stray, idle = upload("stray", 61), upload("idle", 900)
-    uploads._ASKED[idle] = {"open": time.monotonic() - 601}
+def test_what_no_page_asked_for_or_an_open_one_long_ago_makes_room_too(upload, ask):
+    stray, idle, kept = upload("stray", 61), upload("idle", 900), upload("kept", 900)
+    ask(idle, "open", 601)
+    ask(kept, "open", 599)
     upload(f"{uploads.DOWNLOADS}x", 900)  # goes with its visit
     assert uploads.dispensable() == [stray, idle]
 

@@ -1,6 +1,7 @@
 """Bundles pushed to a hub on loopback, pulled again, and opened by others."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from toolkit.bundle import EnsembleMember, read_manifest, write_manifest
 from toolkit.cli import main
 from toolkit.hub.pull import pull_bundle
 from toolkit.hub.push import PushOptions, push_bundle
+from toolkit.metrics import confidence_interval
 
 CARD, WEIGHTS = "README.md", "model.safetensors"
 
@@ -68,6 +70,28 @@ def test_card_tells_what_the_manifest_knows(pushed_digits, bundle):
     assert metric["value"] == round(manifest.metrics["top1"], 4)
     assert all(label in card.decode() for label in manifest.labels)
     assert "Predictor.load('hf://user/digits@v1')" in card.decode()
+    top1 = manifest.metrics["top1"]
+    low, high = (100 * bound for bound in confidence_interval(top1, int(manifest.metrics["n"])))
+    assert 0 < low < 100 * top1 < high < 100
+    assert f"| top-1 accuracy | {100 * top1:.2f} % | {low:.1f} – {high:.1f} % |" in card.decode().splitlines()
+    engine, difference = manifest.metrics["top1_litert-int8"], manifest.parity["litert-int8"]
+    assert f"| litert-int8 | {100 * engine:.2f} % | {difference:.1e} |" in card.decode().splitlines()
+    [limits] = re.findall(r"## Limits\n\n(.*?)\n\n## ", card.decode(), re.DOTALL)
+    assert "- It sees a picture at 32×32 pixels: what is too small to be seen there, it does not see." in limits
+
+
+def test_licence_of_the_manifest_is_the_cards_and_a_given_one_counts(hub, token, plain_bundle):
+    manifest = read_manifest(plain_bundle)
+    # Of an ensemble there are no weights of one network to read.
+    member = EnsembleMember("digits/1", "lenet5", "0" * 64, manifest.preprocessing)
+    write_manifest(plain_bundle, replace(manifest, members=(member,), licence="CC-BY-4.0"))
+    push_bundle(plain_bundle, "hf://user/digits@theirs")
+    push_bundle(plain_bundle, "hf://user/digits@given", PushOptions(licence="MIT"))
+    push_bundle(plain_bundle, "hf://user/digits@odd", PushOptions(licence="Ask *me* first"))
+    cards = [hub.repositories["user/digits"].files(tag)[CARD] for tag in ("theirs", "given", "odd")]
+    assert [front_matter(card)["license"] for card in cards] == ["cc-by-4.0", "mit", "other"]
+    assert front_matter(cards[2])["license_name"] == "Ask *me* first"
+    assert "- Licence of the weights: CC-BY-4.0." in cards[0].decode()
 
 
 def test_next_version_takes_the_place_of_the_files_before(hub, token, plain_bundle, tmp_path):

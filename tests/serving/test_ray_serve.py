@@ -25,7 +25,7 @@ MARK = "TOOLKIT_TEST_RUN"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("ray", "grpc_reflection")), reason="needs ray[serve]"
+        any(importlib.util.find_spec(name) is None for name in ("ray", "grpc_reflection")), reason="needs toolkit[ray]"
     ),
 ]
 

@@ -69,7 +69,8 @@ def train(
         join_classes: see ``toolkit.finetune``.
         track: also note the run in these: ``"tensorboard"`` in its directory, ``"mlflow"`` in ``mlruns`` or where
             ``MLFLOW_TRACKING_URI`` says, ``"wandb"`` offline in its directory.
-        callbacks: of Keras, called after the run's own.
+        callbacks: of Keras, called after the run's own. Where one of them is ``BackupAndRestore``, the run goes on from
+            its own checkpoint all the same.
         on_epoch: called with each epoch's metrics.
 
     Returns:

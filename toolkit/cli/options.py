@@ -81,6 +81,8 @@ def _take_defaults(parser: argparse.ArgumentParser, file: str) -> None:
         configured.add(action.dest)
         if not action.option_strings:
             action.nargs = "*" if action.nargs in ("+", "*") else "?"
+    for group in parser._mutually_exclusive_groups:
+        group.required = group.required and configured.isdisjoint(action.dest for action in group._group_actions)
     # What the file has no word for comes first on the command line.
     parser._actions.sort(key=lambda action: not action.option_strings and action.dest in configured)
 

@@ -233,6 +233,22 @@ class SaveProgress(keras.callbacks.Callback):
         return row | {n: sum(part["examples"] * part[n] for part in parts) / self._num_examples for n in names}
 
 
+class GoOnFromRun(keras.callbacks.Callback):
+    """Begin with the run's own checkpoint, whatever callbacks before this one restored.
+
+    ``keras.callbacks.BackupAndRestore`` loads weights when training begins, and lets it begin with their epoch. The
+    order of pictures and the metrics on disk go on from the run's checkpoint, which may be of another step.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__()
+        self._run = run
+
+    def on_train_begin(self, logs: Row | None = None) -> None:
+        self._run.restore(self.model)
+        self.model._initial_epoch = None  # fit begins with the epoch that it was told
+
+
 def is_over(config: TrainConfig, history: list[Row]) -> bool:
     """Return whether all epochs are done, or so many without a better one that early stopping ends the run."""
     if len(history) >= config.run.epochs:

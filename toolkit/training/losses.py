@@ -46,6 +46,8 @@ def accuracy_metrics(num_classes: int) -> "list[keras.metrics.Metric]":
     metrics = [keras.metrics.MeanMetricWrapper(_is_first, name="accuracy")]
     if num_classes > 5:
         metrics.append(keras.metrics.MeanMetricWrapper(_is_among_five, name="top5"))
+    for metric in metrics:
+        metric._direction = "up"  # so that Keras' callbacks know which of two values is better
     return metrics
 
 

@@ -196,6 +196,7 @@ def _trained_model(
     listeners: "tuple[Tracking, tuple[keras.callbacks.Callback, ...]]",
 ) -> "tuple[keras.Model, Preprocessing]":
     """Train the network to the end of the run, from its beginning or from where it is."""
+    from toolkit.training.callbacks import GoOnFromRun
     from toolkit.training.devices import all_devices
     from toolkit.training.loop import train
     from toolkit.training.optimizers import best_epoch
@@ -208,6 +209,8 @@ def _trained_model(
             with step("building the network"):
                 model, preprocessing = _built(plan, run)
             tracking, callbacks = listeners
+            if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+                callbacks = (*callbacks, GoOnFromRun(run))
             tracking.begin(run, dataclasses.asdict(config))
             model = train(
                 model,
