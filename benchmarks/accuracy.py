@@ -82,15 +82,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         found = dict(sets(arguments.data, Path(directory)))
         arguments.cache = arguments.cache or Path(directory) / "cache"
-        rows = [measure(arguments, name, found[name]) for name in arguments.sets or sorted(found)]
+        rows: list[dict[str, Any]] = []
+        for name in arguments.sets or sorted(found):
+            rows.append(measure(arguments, name, found[name]))
+            write_report(arguments.out, {"fewer_errors": fewer_errors(rows), "rows": rows})
     columns = ["set", "train", "test", "probe", "knn", "toolkit", "standard_error", "out_of_fold"]
     columns += ["calibration_error", "out_of_fold_calibration_error", "chosen", "side", "cpu_s"]
     columns += [column for side in arguments.sides for column in (side, f"{side}_cpu_s")]
     columns += ["budget", "budget_stated", "budget_s"] if arguments.budget else []
     print_table([[row[column] for column in columns] for row in rows], columns)
-    fewer = fewer_errors(rows)
-    print(fewer)
-    write_report(arguments.out, {"fewer_errors": fewer, "rows": rows})
+    print(fewer_errors(rows))
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:

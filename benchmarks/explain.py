@@ -119,7 +119,7 @@ def curves(explainer: Explainer, files: list[list[Path]], count: int, steps: int
     for path in [*files[0][: count - count // 2], *files[1][: count // 2]]:
         explanation = explainer.explain(str(path))
         cells = np.kron(rng.random((7, 7)), np.ones((-(-height // 7), -(-width // 7))))[:height, :width]
-        maps = {"evidence": explanation.heat_map(method="evidence")}
+        maps = {method: explanation.heat_map(method=method) for method in ("evidence", "grad-cam", "occlusion")}
         others = {"random": cells, "centre": centre}
         maps |= {name: HeatMap(values, explanation.label, "", name) for name, values in others.items()}
         for name, found in maps.items():

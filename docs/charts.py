@@ -73,7 +73,9 @@ def _dots(names: Sequence[str], series: dict[str, Values], label: str, *, log: b
         if log:
             _log(axes, "x")
         else:
-            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if axes.get_xlim()[0] < axes.get_xlim()[1] / 2 else None)
+            left, right = axes.get_xlim()
+            if "%" not in label or left < right / 2:  # seconds and rates are compared by their lengths
+                axes.set_xlim(left=min(0.0, left))
         _bare(axes, "x")
         if len(series) > 1:
             legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False)

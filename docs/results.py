@@ -278,26 +278,36 @@ def initialisers() -> tuple[list[str], list[Chart]]:
 
 def accuracy() -> tuple[list[str], list[Chart]]:
     page, charts = ["## Fine-tuning against a linear probe", ""], []
-    words = {
-        "accuracy": "Test accuracy in percent of `toolkit finetune`, of a linear probe on the last features, and of "
-        "the nearest neighbours, all of the same network.",
-        "budget": "The same where the command was given ten minutes.",
+    sections: dict[str, tuple[str, dict[str, str]]] = {
+        "accuracy": (
+            "Test accuracy in percent of `toolkit finetune`, of a linear probe on the last features, and of the "
+            "nearest neighbours, all of the same network.",
+            {"nearest neighbours": "knn", "linear probe": "probe", "toolkit": "toolkit"},
+        ),
+        "budget": (
+            "The same beside trainings of the network itself, in plain Keras: the last stage after its new classifier, "
+            "as Keras' guide has it, and every layer; and beside `toolkit finetune --budget`.",
+            {
+                "linear probe": "probe",
+                "last stage trained": "tutorial",
+                "every layer trained": "full",
+                "toolkit": "toolkit",
+                "toolkit, given ten minutes": "budget",
+            },
+        ),
     }
-    header = ["set", "pictures", "test pictures", "nearest neighbours", "linear probe", "toolkit", "chosen"]
-    for name, text in words.items():
+    for name, (text, kinds) in sections.items():
         record = read(name)
-        if record:
-            ours = [f"{row['toolkit']:.2f} ± {row['standard_error']:.2f}" for row in record["rows"]]
-            rows = [
-                [row["set"], row["train"], row["test"], row["knn"], row["probe"], figure, row["chosen"]]
-                for row, figure in zip(record["rows"], ours, strict=True)
-            ]
-            page += [text, "", *origin(record), *table(header, rows)]
-            names = [row["set"] for row in record["rows"]]
-            kinds = (("nearest neighbours", "knn"), ("linear probe", "probe"), ("toolkit", "toolkit"))
-            series = {kind: [row[key] for row in record["rows"]] for kind, key in kinds}
-            charts.append(rows_chart(name, "Test accuracy", names, series, "test accuracy %"))
-            page += picture(charts[-1])
+        if record is None:
+            continue
+        header = ["set", "pictures", "test pictures", *kinds, "standard error of toolkit", "chosen"]
+        keys = ["set", "train", "test", *kinds.values(), "standard_error", "chosen"]
+        rows = [[row.get(key) for key in keys] for row in record["rows"]]
+        page += [text, "", *origin(record), *table(header, rows)]
+        series = {kind: [row.get(key) for row in record["rows"]] for kind, key in kinds.items()}
+        names = [row["set"] for row in record["rows"]]
+        charts.append(rows_chart(name, "Test accuracy", names, series, "test accuracy %"))
+        page += picture(charts[-1])
     return page, charts
 
 
@@ -349,6 +359,17 @@ def _compressed(record: Record) -> list[Record]:
     return [row | {"mib": round(row["bytes"] / _MIB, 3), "n": record["n"]} for row in rows]
 
 
+def _maps(record: Record) -> list[Record]:
+    rows = []
+    for network, halves in record["halves"].items():
+        curves = record["faithfulness"][network]
+        rows += [
+            {"name": f"{method}, {network}"} | halves.get(method, {}) | curves.get(method, {})
+            for method in halves | curves
+        ]
+    return _percent(rows, "peak", "mass", "deletion", "insertion")
+
+
 MEASURED = (
     Measured(
         "backbones",
@@ -387,15 +408,20 @@ MEASURED = (
         "explain",
         "Heat maps",
         "Two photographs of different classes side by side: how often the map's peak lies on the one asked about, and "
-        "how much of the map does.",
-        {"method and network": "name", "maps": "maps", "peak": "peak", "mass": "mass"},
-        rows=lambda record: [
-            {"name": f"{method}, {network}", **row}
-            for network, methods in record["halves"].items()
-            for method, row in methods.items()
-        ],
-        drawn=("peak", "mass"),
-        axis="share on the right half",
+        "how much of the map does. Then areas under the curves of whole photographs' probability while their hottest "
+        "pixels are deleted, where less is better, and inserted, where more is.",
+        {
+            "method and network": "name",
+            "maps": "maps",
+            "peak %": "peak",
+            "mass %": "mass",
+            "pictures": "pictures",
+            "deletion %": "deletion",
+            "insertion %": "insertion",
+        },
+        rows=_maps,
+        drawn=("peak %", "mass %", "deletion %", "insertion %"),
+        axis="%",
     ),
     Measured(
         "finetune-googlenet",
@@ -460,6 +486,21 @@ MEASURED = (
         drawn=("toolkit", "Keras"),
         axis="pictures a second",
         log=True,
+    ),
+    Measured(
+        "extract",
+        "Files through a network",
+        "The frozen part's features, answers and an accuracy of a folder of photographs, by the clock and in floors: "
+        "the processor time of decoding and of the engine by themselves, shared among the cores.",
+        {
+            "way": "name",
+            "photographs/s": "images_per_s",
+            "seconds": "seconds",
+            "floor": "floor_s",
+            "seconds in floors": "of_floor",
+        },
+        name="{way}, {engine}",
+        drawn=("seconds", "floor"),
     ),
     Measured(
         "decode",
