@@ -1,5 +1,6 @@
 """The same networks under JAX, on a machine that has no TensorFlow."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,7 @@ import toolkit
 
 ROOT = Path(toolkit.__file__).parents[1]
 
-# Run in a fresh interpreter: the backend is chosen once, when Keras is first imported.
-SCRIPT = """
+WITHOUT_TENSORFLOW = """
 import sys
 
 class NoTensorFlow:
@@ -21,7 +21,10 @@ class NoTensorFlow:
             raise ModuleNotFoundError(f"{name} is blocked", name=name)
 
 sys.meta_path.insert(0, NoTensorFlow())
+"""
 
+# Run in a fresh interpreter: the backend is chosen once, when Keras is first imported.
+SCRIPT = """
 import pathlib, tempfile
 import keras, numpy as np
 import toolkit
@@ -61,13 +64,28 @@ assert "tensorflow" not in sys.modules
 """
 
 
-def train(names: list[str]) -> None:
+# The program for a GPU, in small.
+GPU = """
+import runpy
+runpy.run_path(sys.argv[0], run_name="__main__")
+assert "tensorflow" not in sys.modules
+"""
+
+
+def run(script: str, *words: str) -> str:
+    """Run a script without TensorFlow; what it printed."""
     pytest.importorskip("jax")
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCRIPT, *names]
+    places = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": places}
+    command = [sys.executable, "-c", f"{WITHOUT_TENSORFLOW}sys.argv = sys.argv[1:]\n{script}", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[1] for line in done.stdout.splitlines()] == names
+    return done.stdout
+
+
+def train(names: list[str]) -> None:
+    lines = run(SCRIPT, "", *names).splitlines()
+    assert [line.split()[1] for line in lines] == names
 
 
 def test_network_trains_without_tensorflow():
@@ -79,3 +97,17 @@ def test_network_trains_without_tensorflow():
 @pytest.mark.parametrize("deep", [True, False])
 def test_every_network_trains_without_tensorflow(deep):
     train([name for name in toolkit.list_models() if name.startswith(("resnet", "plain")) == deep])
+
+
+@pytest.mark.slow
+def test_program_for_a_gpu_runs_in_small(tmp_path):
+    pytest.importorskip("sklearn")
+    out = tmp_path / "gpu.json"
+    small = ("--networks", "lenet5", "highway_mlp", "--batch", "4", "--steps", "2", "--rounds", "1")
+    run(GPU, str(ROOT / "benchmarks" / "gpu.py"), *small, "--photographs", "24", "--out", str(out))
+    report = json.loads(out.read_text())
+    assert [row["network"] for row in report["steps"] if row["is_finite"]] == ["lenet5", "highway_mlp"]
+    found = report["features"]
+    assert found["photographs"] == 16
+    smaller = min(found["decoding_per_s"], found["computing_per_s"])
+    assert found["of_smaller"] == pytest.approx(found["features_per_s"] / smaller, abs=0.01)
