@@ -43,14 +43,22 @@ def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
         there = complete_versions(path.parent) if path.name.isdecimal() else {}
         if there:
             raise UserError(f"{path.parent}: no version {path.name}; there is {', '.join(map(str, sorted(there)))}")
-        known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else ""
+        known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else _where_shipped(path)
         raise UserError(f"{path}: no such bundle{known}")
     if (path / MANIFEST).is_file():
         return path
     versions = complete_versions(path)
     if versions:
         return versions[max(versions)]
-    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it")
+    held = held_bundles(path)
+    known = f"; it is a folder of bundles: give one of them, such as {path / next(iter(held))}" if held else ""
+    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it{known}")
+
+
+def _where_shipped(path: Path) -> str:
+    """Say where the bundle of this name is that comes with the project, for calls that write beside a bundle."""
+    place = shipped_bundle(path)
+    return f"; the one that comes with the project is {place}: give that path, or the path of a copy" if place else ""
 
 
 def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
@@ -63,12 +71,21 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{root}: {'a file' if root.exists() else 'no such folder'}; expected a folder of bundles")
+        state = "a file" if root.exists() else "no such folder"
+        raise UserError(f"{root}: {state}; expected a folder of bundles{_where_shipped(root)}")
     own = complete_versions(root)
     if own:
         return {root.name: own}
     found = {name: complete_versions(root / name) for name in sorted(os.listdir(root))}
     return {name: versions for name, versions in found.items() if versions}
+
+
+def held_bundles(path: str | Path) -> dict[str, dict[int, Path]]:
+    """List the bundles in a folder of bundles as ``list_bundles`` does; none where the path is anything else."""
+    path = Path(path)
+    if not path.is_dir() or (path / MANIFEST).is_file() or complete_versions(path):
+        return {}
+    return list_bundles(path)
 
 
 def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
