@@ -1,9 +1,25 @@
 """Values of options that argparse has no type for."""
 
+import argparse
+
 import pytest
 
 from toolkit.api.options import seconds as seconds_of
+from toolkit.cli.options import subcommands
 from toolkit.cli.parser import build_parser
+
+
+def all_parsers(parser):
+    yield parser
+    for own in subcommands(parser).values():
+        yield from all_parsers(own)
+
+
+@pytest.mark.parametrize("parser", list(all_parsers(build_parser())), ids=lambda parser: parser.prog)
+def test_every_command_and_every_argument_has_a_help(parser):
+    actions = [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
+    assert [action.dest for action in actions if not action.help] == []
+    assert parser.description
 
 
 def budget(text):
