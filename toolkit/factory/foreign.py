@@ -153,11 +153,16 @@ def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Pre
     """The preprocessing that names tell, or an error that asks for it."""
     if known := _known(model, others):
         return known
-    grey = ', "channel_order": "grey"' if model.input_shape[-1] == 1 else ""
+    to_one, as_pixels = '{"scale": 0.00392156862745098}', "none"
+    usual = "imagenet for a network of torchvision, inception for −1…1, "
+    if model.input_shape[-1] == 1:
+        to_one, as_pixels = (f'{{"channel_order": "grey", "scale": {scale}}}' for scale in (0.00392156862745098, 1.0))
+        usual, as_pixels = "", f"'{as_pixels}'"
+    # A network in Keras' form can still be changed; what a converter has written is as it is.
+    mended = "" if is_graph(path) else ", or put a Rescaling layer at its input"
     raise UserError(
-        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing imagenet for a "
-        f"network of torchvision, '{{\"scale\": 0.00392156862745098{grey}}}' for 0…1, or put a Rescaling layer at its "
-        "input"
+        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing {usual}"
+        f"'{to_one}' for 0…1, {as_pixels} for 0…255{mended}"
     )
 
 
