@@ -28,6 +28,10 @@ COMMANDS = [
     "finetune digits --model auto --max-ms 0 --out m/x",
     "finetune digits --model resnet50 --max-mb 5 --out m/x",
     "evaluate nowhere digits",
+    "evaluate lenet5-mnist nowhere",
+    "evaluate lenet5-mnist digits --engine foo",
+    "evaluate lenet5-mnist digits --imagenet digits",
+    "evaluate resnet20-cifar10 digits",
     "predict nowhere x.jpg",
     "explain nowhere digits/0/0000.png",
     "explain lenet5 gone.png --weights gone.keras",
@@ -39,6 +43,10 @@ COMMANDS = [
     "compress nowhere --method int8 --data digits",
     "compress nowhere --method int8 --data digits --epochs 0",
     "export nowhere --onnx x.onnx",
+    "export lenet5-mnist --onnx x.onnx --images gone.jpg",
+    "import googlenet --weights imagenet --labels digits/0/0000.png --out m/x",
+    "import googlenet --weights imagenet --labels two.txt --out m/x",
+    "import mine.keras --labels two.txt --out m/x",
     "benchmark nowhere",
     "verify nowhere x.jpg",
     "serve nowhere",
@@ -74,6 +82,7 @@ for line in sys.stdin.read().splitlines():
 @pytest.fixture(scope="module")
 def outcomes(digits):
     """The error of each command, and the frameworks imported by then: all in one process."""
+    (digits.parent / "two.txt").write_text("ant\nbee\n")
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, input="\n".join(COMMANDS), capture_output=True, text=True, cwd=digits.parent)
     assert done.returncode == 0, done.stderr
