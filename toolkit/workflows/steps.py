@@ -17,6 +17,7 @@ from toolkit.compress.examples import evenly
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.data.feed.split import subset_of
 from toolkit.data.scan.facts import notes
+from toolkit.data.scan.folder import require_classes
 from toolkit.data.scan.imagenet import require_order_of_ids
 from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.files import no_such_file, read_text
@@ -105,10 +106,12 @@ def import_network(
     if weights is None:
         _require_network_file(file)
     else:
-        _require_published(str(file), names, preprocessing)
-    folder = None if data is None else scan(data, skip_bad, names)
+        _require_published(str(file), weights, names, preprocessing)
+    if data is not None:
+        require_classes(data, names)
     with step("opening the network"):
-        model = _opened(file, weights, preprocessing)
+        model = _opened(file, weights, preprocessing, len(names))
+    folder = None if data is None else scan(data, skip_bad, names)
     # Every other picture; a class may have none.
     calibration, evaluation = (
         None if folder is None else subset_of(folder, np.arange(n, len(folder), 2)) for n in (0, 1)
@@ -130,10 +133,20 @@ def import_network(
     return {"bundle": str(path), "model": manifest.model, "labels": list(names), "parity": manifest.parity}
 
 
-def _require_published(name: str, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
+def _require_published(
+    name: str,
+    weights: str | os.PathLike[str],
+    labels: Sequence[str],
+    preprocessing: str | Preprocessing | None,
+) -> None:
     if preprocessing is not None:
         raise UserError("--preprocessing is for a FILE; published weights bring their own")
-    model_info(name)
+    published = model_info(name).weights.get(os.fspath(weights))
+    if published is not None and published.num_classes != len(labels):
+        raise UserError(
+            f"{os.fspath(weights)} of {name} has {published.num_classes:,} outputs, but {len(labels):,} labels were "
+            "given; --labels wants a name for each output, in their order"
+        )
     require_order_of_ids(labels)
 
 
@@ -151,14 +164,17 @@ def _require_network_file(file: Path) -> None:
 
 
 def _opened(
-    file: Path, weights: str | os.PathLike[str] | None, preprocessing: str | Preprocessing | None
+    file: Path, weights: str | os.PathLike[str] | None, preprocessing: str | Preprocessing | None, num_labels: int
 ) -> "keras.Model":
     from toolkit.factory import create_model, open_network, read_preprocessing
+    from toolkit.network import require_labels
 
     if weights is not None:
-        return create_model(str(file), weights=weights)
+        model = create_model(str(file), weights=weights)
+        require_labels(model, num_labels)
+        return model
     given = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
-    return open_network(file, preprocessing=given)
+    return open_network(file, num_labels=num_labels, preprocessing=given)
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
