@@ -31,6 +31,7 @@ from toolkit.bundle import (
     read_examples,
     read_manifest,
     read_pictures,
+    require_bundle_place,
     same_network,
     sha256_of,
     staging_dir,
@@ -219,6 +220,19 @@ def test_stray_file_with_a_versions_name_does_not_hang_publishing(tmp_path):
     staging = staging_dir(tmp_path / "pets")
     (tmp_path / "pets" / "1").write_text("not a version")
     assert publish(staging, tmp_path / "pets").name == "2"
+
+
+def test_a_bundle_is_written_neither_over_other_bundles_nor_into_a_version(tmp_path):
+    write_version(tmp_path / "saved_models" / "pets" / "1")
+    for place, words in (
+        ("saved_models", r"a folder of bundles; name a bundle in it, such as .*saved_models/NAME"),
+        ("saved_models/pets/1", "one version of a bundle; give the bundle"),
+    ):
+        with pytest.raises(UserError, match=words):
+            require_bundle_place(tmp_path / place)
+    for place in ("saved_models/pets", "saved_models/new", "new/new"):
+        require_bundle_place(tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved_models"]
 
 
 def test_staging_directories_of_one_process_are_apart(tmp_path):

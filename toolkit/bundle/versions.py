@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolkit.bundle.manifest import MANIFEST
 from toolkit.errors import UserError, WriteError
-from toolkit.files import remove_abandoned, staging_path, writing
+from toolkit.files import remove_abandoned, require_writable, staging_path, writing
 
 _STAGING = ".staging-"
 #: Names of the bundles that come with the project.
@@ -86,6 +86,24 @@ def held_bundles(path: str | Path) -> dict[str, dict[int, Path]]:
     if not path.is_dir() or (path / MANIFEST).is_file() or complete_versions(path):
         return {}
     return list_bundles(path)
+
+
+def require_bundle_place(directory: str | Path, option: str = "") -> None:
+    """Refuse a place where no bundle's next version can be written, before work is done for it.
+
+    Args:
+        directory: ``…/NAME``, which may not be there yet.
+        option: of a command, by which another is named.
+
+    Raises:
+        UserError: it is one version, a folder of bundles, whose versions would hide them, or not writable.
+    """
+    directory = Path(directory)
+    if (directory / MANIFEST).is_file():
+        raise UserError(f"{directory}: one version of a bundle; give the bundle, which holds its versions")
+    if held_bundles(directory):
+        raise UserError(f"{directory}: a folder of bundles; name a bundle in it, such as {directory / 'NAME'}")
+    require_writable(directory, option)
 
 
 def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:

@@ -36,11 +36,11 @@ from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.data.feed.split import Subset, subset_of
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
-from toolkit.files import require_place, scratch_folder, write_file
+from toolkit.files import require_place, require_writable, scratch_folder, write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.progress import step
-from toolkit.workflows.steps import require_writable, scan
+from toolkit.workflows.steps import scan
 
 if TYPE_CHECKING:
     from toolkit.compress.retrain import TrainingFacts

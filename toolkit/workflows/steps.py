@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import picture_digests, read_manifest, write_pictures
+from toolkit.bundle import picture_digests, read_manifest, require_bundle_place, write_pictures
 from toolkit.catalogue import list_models, model_info
 from toolkit.compress import METHODS
 from toolkit.compress.examples import evenly
@@ -56,21 +55,6 @@ class ExportOptions:
                 raise UserError(unknown_name("format", name, list(FORMATS)))
 
 
-def require_writable(directory: Path, option: str = "--out") -> None:
-    """Refuse a place where nothing can be written, before hours of training and not after them."""
-    existing = directory.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    try:  # what the permissions say is not the whole of it
-        with tempfile.TemporaryDirectory(prefix=".toolkit-", dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be created below {existing}, which is not a writable folder ({error.strerror}); "
-            f"name another place by {option}"
-        ) from None
-
-
 def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
     """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
     folder = scan_folder(data, class_names=class_names)
@@ -101,7 +85,7 @@ def import_network(
     from toolkit.export import BundleOptions, export_bundle
     from toolkit.factory import preprocessing_of
 
-    require_writable(export.directory)
+    require_bundle_place(export.directory, "--out")
     names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
     if weights is None:
         _require_network_file(file)
