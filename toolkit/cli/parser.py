@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="toolkit",
         description="From a folder of pictures to a served, quantized classifier.",
-        epilog="`toolkit COMMAND --help` tells more.",
+        epilog="`toolkit COMMAND --help` tells more. Exit status: 0 success; 1 pictures without an answer, or a check "
+        "that failed; 2 bad usage or input, told on stderr; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
