@@ -76,6 +76,7 @@ from toolkit.bundle.versions import (
     require_bundle_place,
     require_bundles,
     shipped_bundle,
+    shipped_folder_in_words,
     staging_dir,
 )
 
@@ -141,6 +142,7 @@ __all__ = [
     "sha256_of",
     "share_traffic",
     "shipped_bundle",
+    "shipped_folder_in_words",
     "staging_dir",
     "verify_files",
     "write_examples",

@@ -61,6 +61,12 @@ def _where_shipped(path: Path) -> str:
     return f"; the one that comes with the project is {place}: give that path, or the path of a copy" if place else ""
 
 
+def shipped_folder_in_words() -> str:
+    """Say where the bundles are that come with the project, as the end of a message; empty where they are not."""
+    found = [place for name in SHIPPED if (place := shipped_bundle(name))]
+    return f"; those that come with the project are in {found[0].parent}" if found else ""
+
+
 def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     """List the bundles below ``root``: their complete versions by name, ascending, with their directories.
 
@@ -72,7 +78,7 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     root = Path(root)
     if not root.is_dir():
         state = "a file" if root.exists() else "no such folder"
-        raise UserError(f"{root}: {state}; expected a folder of bundles{_where_shipped(root)}")
+        raise UserError(f"{root}: {state}; expected a folder of bundles{shipped_folder_in_words()}")
     own = complete_versions(root)
     if own:
         return {root.name: own}
@@ -114,7 +120,8 @@ def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     """
     bundles = list_bundles(root)
     if not bundles:
-        raise UserError(f"{root}: no bundles in it; expected NAME/VERSION/{MANIFEST}, as export writes them")
+        expected = f"expected NAME/VERSION/{MANIFEST}, as export writes them"
+        raise UserError(f"{root}: no bundles in it; {expected}{shipped_folder_in_words()}")
     return bundles
 
 
