@@ -36,6 +36,7 @@ COMMANDS = [
     "explain nowhere digits/0/0000.png",
     "explain lenet5 gone.png --weights gone.keras",
     "explain lenet5",
+    "explain lenet5-mnist two.txt",
     "explain googlenet digits/0/0000.png --method gradcam",
     "explain lenet5 gone.png --out x.jpg",
     "explain lenet5 gone.png --show nothing",
