@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.bundle.manifest import MANIFEST
+from toolkit.bundle.manifest import GRAPH, MANIFEST
 from toolkit.errors import UserError, WriteError
 from toolkit.files import remove_abandoned, require_writable, staging_path, writing
 
 _STAGING = ".staging-"
+# What is often given for a bundle: suffixes of networks' files, and files of a training run.
+_NETWORKS = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
+_RUN = ("config.json", "model.json", "model.keras")
 #: Names of the bundles that come with the project.
 SHIPPED = ("lenet5-mnist", "resnet20-cifar10")
 
@@ -50,9 +53,18 @@ def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
     versions = complete_versions(path)
     if versions:
         return versions[max(versions)]
-    held = held_bundles(path)
-    known = f"; it is a folder of bundles: give one of them, such as {path / next(iter(held))}" if held else ""
-    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it{known}")
+    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it{_instead(path)}")
+
+
+def _instead(path: Path) -> str:
+    """Say what stands in a bundle's place, and how a bundle is had of it; nothing where it cannot be told."""
+    if held := held_bundles(path):
+        return f"; it is a folder of bundles: give one of them, such as {path / next(iter(held))}"
+    if path.suffix.lower() in _NETWORKS or (path / GRAPH).is_file():
+        return f"; `toolkit import {path} --labels FILE --out saved_models/NAME` makes one of this network"
+    if all((path / name).is_file() for name in _RUN):
+        return f"; `toolkit train --resume {path} --export saved_models/NAME` makes one of this run"
+    return "; it is a file" if path.is_file() else ""
 
 
 def _where_shipped(path: Path) -> str:
