@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import picture_digests, read_manifest, require_bundle_place, write_pictures
+from toolkit.bundle import (
+    MANIFEST,
+    complete_versions,
+    picture_digests,
+    read_manifest,
+    require_bundle_place,
+    shipped_bundle,
+    write_pictures,
+)
 from toolkit.catalogue import list_models, model_info
 from toolkit.compress import METHODS
 from toolkit.compress.examples import evenly
@@ -139,7 +147,10 @@ def _require_network_file(file: Path) -> None:
 
     if not file.exists():
         hint = f"; the network {file} needs --weights" if str(file) in list_models() else ""
+        hint = f"; {file} is a bundle already" if shipped_bundle(file) else hint
         raise UserError(no_such_file(str(file)) + hint)
+    if file.is_dir() and (complete_versions(file) or (file / MANIFEST).is_file()):
+        raise UserError(f"{file}: is a bundle already")
     if not is_network_file(file):
         raise UserError(
             f"{file}: expected {KINDS}; from torch: torch.onnx.export(model.eval(), torch.zeros(1, 3, 224, 224), "
@@ -168,7 +179,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
         UserError: no such file, or no names in it.
     """
     if not file.is_file():
-        raise UserError(no_such_file(str(file)))
+        raise UserError(f"{file}: a folder; expected a file of class names" if file.is_dir() else no_such_file(file))
     names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     if not all(name.isprintable() and "\ufffd" not in name for name in names):
         raise UserError(f"{file}: not a text; expected class names, one a line")

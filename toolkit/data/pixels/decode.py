@@ -298,6 +298,8 @@ def read_file(path: Path) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder; give the pictures in it") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
     if not data:  # as an interrupted download leaves it

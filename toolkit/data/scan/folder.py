@@ -262,8 +262,10 @@ def _require_usable(source: Path, listing: Listing, folder: ImageFolder) -> None
         _require_readable(place, tuple(problem for problem in folder.problems if problem[0] in members))
         raise UserError(f"{place} is without pictures; add some or remove it")
     if len(folder.class_names) < 2:
+        others = describe_ignored(listing.ignored)
         raise UserError(
             f"{source}: only one class ({folder.class_names[0]!r}); a classifier needs at least two class folders"
+            + (f"; left out: {others}" if others else "")
         )
 
 
