@@ -106,11 +106,13 @@ def require_place(path: str | os.PathLike[str]) -> None:
     """Refuse a place where no file can be written, before work is done for that file.
 
     Raises:
-        UserError: a folder is there, or none that it could be in.
+        WriteError: a folder is there, or none that it could be in.
     """
     place = Path(path).absolute()
     if place.is_dir() or not place.parent.is_dir():
-        raise UserError(f"{path}: cannot be written ({'it is a folder' if place.is_dir() else 'no such folder'})")
+        raise WriteError(
+            f"{path}: cannot be written ({'it is a folder' if place.is_dir() else 'no such folder'})", path
+        )
 
 
 def require_writable(directory: str | os.PathLike[str], option: str = "") -> None:

@@ -9,6 +9,8 @@ import pytest
 COMMANDS = [
     "check nowhere",
     "check digits --model lenet6",
+    "check digits --augment-preview gone/a.png",
+    "check digits --augment foo --augment-preview a.png",
     "train nowhere --model lenet5 --out run",
     "train digits --model lenet6 --out run",
     "train digits --model lenet5 --out run --set optimizer.lrr=1",
@@ -31,6 +33,7 @@ COMMANDS = [
     "finetune digits --model resnet50 --max-mb 5 --out m/x",
     "evaluate nowhere digits",
     "evaluate lenet5-mnist nowhere",
+    "evaluate digits lenet5-mnist",
     "evaluate lenet5-mnist digits --engine foo",
     "evaluate lenet5-mnist digits --imagenet digits",
     "evaluate resnet20-cifar10 digits",
