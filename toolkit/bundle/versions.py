@@ -133,7 +133,7 @@ def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     bundles = list_bundles(root)
     if not bundles:
         expected = f"expected NAME/VERSION/{MANIFEST}, as export writes them"
-        raise UserError(f"{root}: no bundles in it; {expected}{shipped_folder_in_words()}")
+        raise UserError(f"{root}: no bundles in it; {expected}{_instead(Path(root)) or shipped_folder_in_words()}")
     return bundles
 
 

@@ -226,8 +226,9 @@ def require_known(key: str) -> None:
     Raises:
         UserError: names the nearest setting.
     """
-    if key not in (known := _settings()):
-        raise UserError(unknown_name("setting", key, known))
+    known = _settings()
+    if key not in known:
+        raise UserError(unknown_name("setting", key, settings_called(key) or known))
 
 
 def settings_called(name: str) -> list[str]:

@@ -52,7 +52,7 @@ def evaluate(
     Raises:
         UserError: no such bundle, pictures of other classes, or unreadable ones.
     """
-    from toolkit.bundle import read_manifest
+    from toolkit.bundle import read_manifest, shipped_bundle
     from toolkit.data.scan.folder import require_classes
     from toolkit.data.sources.source import as_source
     from toolkit.inference import Predictor
@@ -63,7 +63,8 @@ def evaluate(
     if subset not in (None, *SUBSETS):
         raise UserError(unknown_name("subset", str(subset), list(SUBSETS)))
     if not Path(data).exists():  # before the bundle is looked for, on the hub perhaps
-        raise UserError(f"{os.fspath(data)}: no such folder or file")
+        hint = "; the bundle comes first, then the pictures" if shipped_bundle(data) else ""
+        raise UserError(f"{os.fspath(data)}: no such folder or file{hint}")
     if imagenet is not None and not Path(imagenet).is_dir():
         raise UserError(f"{os.fspath(imagenet)}: no such folder; --imagenet wants ILSVRC2012_devkit_t12, unpacked")
     require_engine(engine)
