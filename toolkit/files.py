@@ -110,9 +110,8 @@ def require_place(path: str | os.PathLike[str]) -> None:
     """
     place = Path(path).absolute()
     if place.is_dir() or not place.parent.is_dir():
-        raise WriteError(
-            f"{path}: cannot be written ({'it is a folder' if place.is_dir() else 'no such folder'})", path
-        )
+        missing = os.strerror(errno.ENOTDIR) if place.parent.exists() else "no such folder"
+        raise WriteError(f"{path}: cannot be written ({'it is a folder' if place.is_dir() else missing})", path)
 
 
 def require_writable(directory: str | os.PathLike[str], option: str = "") -> None:
