@@ -228,7 +228,9 @@ def require_known(key: str) -> None:
     """
     known = _settings()
     if key not in known:
-        raise UserError(unknown_name("setting", key, settings_called(key) or known))
+        if called := settings_called(key):
+            raise UserError(f"unknown setting {key!r}; did you mean {called[0]!r}?")
+        raise UserError(unknown_name("setting", key, known))
 
 
 def settings_called(name: str) -> list[str]:
