@@ -8,7 +8,7 @@ import tempfile
 import pytest
 
 from toolkit.errors import UserError, WriteError
-from toolkit.files import new_folder, replacing, scratch_folder, spare_file, writing
+from toolkit.files import new_folder, replacing, require_writable, scratch_folder, spare_file, writing
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -74,3 +74,10 @@ def test_temporary_files_without_room_name_their_folder(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"^{tmp_path}: cannot be written"), scratch_folder() as directory:
         raise OSError(errno.ENOSPC, FULL, str(directory / "x"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
+    require_writable(tmp_path / "new" / "digits")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"not a writable folder \(.*\); name another place by --out$"):
+        require_writable(tmp_path / "file" / "digits", "--out")

@@ -16,9 +16,14 @@ from toolkit.bundle import (
     PICTURES,
     SHIPPED,
     find_bundle,
+    promote,
+    prune,
     read_examples,
     read_manifest,
     read_pictures,
+    require_bundles,
+    roll_back,
+    share_traffic,
     shipped_bundle,
     verify_files,
     write_pictures,
@@ -124,8 +129,13 @@ def test_most_of_its_examples_are_named_rightly(version):
 def test_name_means_it_from_anywhere_unless_something_else_is_called_so(name, version, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_bundle(name, shipped=True) == version
-    with pytest.raises(UserError, match="no such bundle"):
-        find_bundle(name)  # for whoever writes
+    for call in (find_bundle, promote, share_traffic, prune, roll_back):  # for whoever writes
+        with pytest.raises(UserError) as error:
+            call(name)
+        place = f"the one that comes with the project is {version.parent}: give that path, or the path of a copy"
+        assert str(error.value) == f"{name}: no such bundle; {place}"
+    with pytest.raises(UserError, match=f"expected a folder of bundles; those .* are in {version.parent.parent}$"):
+        require_bundles(name)
     manifest = read_manifest(version)
     model = create_model(manifest.model, weights=name)
     assert weights_digest(model) == manifest.weights_digest == weights_digest(load_network(version / KERAS_FILE))

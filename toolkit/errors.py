@@ -64,8 +64,11 @@ def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -
 
     >>> unknown_name("model", "resnet5O", ["resnet50", "vgg16"])
     "unknown model 'resnet5O'; did you mean 'resnet50'?"
+    >>> unknown_name("model", "resnet50-of-my-shop", ["resnet50", "vgg16"])
+    "unknown model 'resnet50-of-my-shop'; did you mean 'resnet50'?"
     """
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    close = close or sorted((one for one in known if name.startswith(one)), key=len)[-1:]
     if close:
         hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
     else:

@@ -106,11 +106,35 @@ def require_place(path: str | os.PathLike[str]) -> None:
     """Refuse a place where no file can be written, before work is done for that file.
 
     Raises:
-        UserError: a folder is there, or none that it could be in.
+        WriteError: a folder is there, or none that it could be in.
     """
     place = Path(path).absolute()
     if place.is_dir() or not place.parent.is_dir():
-        raise UserError(f"{path}: cannot be written ({'it is a folder' if place.is_dir() else 'no such folder'})")
+        missing = os.strerror(errno.ENOTDIR) if place.parent.exists() else "no such folder"
+        raise WriteError(f"{path}: cannot be written ({'it is a folder' if place.is_dir() else missing})", path)
+
+
+def require_writable(directory: str | os.PathLike[str], option: str = "") -> None:
+    """Refuse a folder where nothing can be written, before hours of training and not after them.
+
+    Args:
+        directory: may be there, or be made later.
+        option: of a command, by which another is named.
+
+    Raises:
+        UserError: see there.
+    """
+    existing = Path(directory).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:  # what the permissions say is not the whole of it
+        with tempfile.TemporaryDirectory(prefix=".toolkit-", dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be created below {existing}, which is not a writable folder ({error.strerror}); "
+            f"name another place{f' by {option}' if option else ''}"
+        ) from None
 
 
 def read_text(file: Path, *, errors: str = "strict") -> str:

@@ -16,6 +16,7 @@ from toolkit.engines import FLOAT_ENGINES
 from toolkit.errors import UserError
 from toolkit.metrics import softmax
 from toolkit.spec import IMAGENET
+from toolkit.workflows import steps
 
 SIZE = (24, 24)
 
@@ -103,6 +104,19 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
     assert not (tmp_path / "n").exists()
 
 
+def test_labels_are_counted_before_pictures_are_read(theirs, make_folder, tmp_path, monkeypatch):
+    home, _ = theirs
+    photos = make_folder(tmp_path / "photos", {"ant": 2, "wasp": 2})
+    monkeypatch.setattr(steps, "scan", lambda *_: pytest.fail("the pictures are read"))
+    with pytest.raises(UserError, match="the network has 3 outputs, but 2 labels were given"):
+        toolkit.import_model(home / "model.keras", labels=["ant", "wasp"], data=photos, out=tmp_path / "m")
+    monkeypatch.setattr(steps, "_opened", lambda *_: pytest.fail("the network is opened"))
+    with pytest.raises(UserError, match=r"photos: class 'wasp' is none of the classes ant, bee, fly"):
+        toolkit.import_model(home / "model.keras", labels=["ant", "bee", "fly"], data=photos, out=tmp_path / "m")
+    with pytest.raises(UserError, match=r"imagenet of googlenet has 1,000 outputs, but 3 labels .* --labels wants"):
+        toolkit.import_model("googlenet", weights="imagenet", labels=["ant", "bee", "fly"], out=tmp_path / "m")
+
+
 @pytest.mark.parametrize(
     ("file", "labels", "message"),
     [
@@ -112,7 +126,7 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
         ("model.keras", "gone.txt", "gone.txt: no such file"),
         ("model.keras", "empty.txt", "expected class names, one a line"),
         ("model.keras", "model.keras", "model.keras: not a text; expected class names, one a line"),
-        ("model.keras", "two.txt", "the network has 3 outputs, but 2 labels were given"),
+        ("model.keras", "two.txt", "the network has 3 outputs, but 2 labels were given; --labels wants"),
     ],
 )
 def test_mistakes_are_told(theirs, file, labels, message, tmp_path):

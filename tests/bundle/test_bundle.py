@@ -31,6 +31,7 @@ from toolkit.bundle import (
     read_examples,
     read_manifest,
     read_pictures,
+    require_bundle_place,
     same_network,
     sha256_of,
     staging_dir,
@@ -207,6 +208,25 @@ def test_what_is_no_bundle_is_one_clear_line(tmp_path, place):
     assert_one_line(error, str(tmp_path / place), "bundle")
 
 
+def test_what_stands_in_a_bundles_place_is_told_with_the_way_to_one(tmp_path):
+    run, network, theirs = tmp_path / "run", tmp_path / "mine.onnx", tmp_path / "theirs"
+    run.mkdir()
+    theirs.mkdir()
+    for file in (run / "config.json", run / "model.json", run / "model.keras", network, theirs / "saved_model.pb"):
+        file.touch()
+    write_version(tmp_path / "saved_models" / "pets" / "1")
+    for place, words in (
+        (run, f"`toolkit train --resume {run} --export saved_models/NAME` makes one of this run"),
+        (network, f"`toolkit import {network} --labels FILE --out saved_models/NAME` makes one of this network"),
+        (theirs, f"`toolkit import {theirs} --labels FILE --out saved_models/NAME` makes one of this network"),
+        (run / "config.json", "it is a file"),
+        (tmp_path / "saved_models", f"give one of them, such as {tmp_path / 'saved_models' / 'pets'}"),
+    ):
+        with pytest.raises(UserError) as error:
+            find_bundle(place)
+        assert_one_line(error, f"{place}: not a bundle; ", words)
+
+
 def test_versions_only_grow_whatever_was_removed(tmp_path):
     for expected in ("1", "2", "3"):
         assert publish(staging_dir(tmp_path / "pets"), tmp_path / "pets").name == expected
@@ -219,6 +239,19 @@ def test_stray_file_with_a_versions_name_does_not_hang_publishing(tmp_path):
     staging = staging_dir(tmp_path / "pets")
     (tmp_path / "pets" / "1").write_text("not a version")
     assert publish(staging, tmp_path / "pets").name == "2"
+
+
+def test_a_bundle_is_written_neither_over_other_bundles_nor_into_a_version(tmp_path):
+    write_version(tmp_path / "saved_models" / "pets" / "1")
+    for place, words in (
+        ("saved_models", r"a folder of bundles; name a bundle in it, such as .*saved_models/NAME"),
+        ("saved_models/pets/1", "one version of a bundle; give the bundle"),
+    ):
+        with pytest.raises(UserError, match=words):
+            require_bundle_place(tmp_path / place)
+    for place in ("saved_models/pets", "saved_models/new", "new/new"):
+        require_bundle_place(tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved_models"]
 
 
 def test_staging_directories_of_one_process_are_apart(tmp_path):

@@ -9,10 +9,14 @@ import pytest
 COMMANDS = [
     "check nowhere",
     "check digits --model lenet6",
+    "check digits --augment-preview gone/a.png",
+    "check digits --augment foo --augment-preview a.png",
     "train nowhere --model lenet5 --out run",
     "train digits --model lenet6 --out run",
     "train digits --model lenet5 --out run --set optimizer.lrr=1",
     "train digits --model lenet5 --out run --recipe foo",
+    "train digits --model lenet5 --out run --set epochs=1",
+    "train digits --model lenet5 --out run --weights two.txt",
     "tune nowhere --model lenet5 --out runs --search optimizer.lr=log:1e-4:1",
     "gradcheck lenet6",
     "gradcheck lenet5 --batch 0",
@@ -28,10 +32,17 @@ COMMANDS = [
     "finetune digits --model auto --max-ms 0 --out m/x",
     "finetune digits --model resnet50 --max-mb 5 --out m/x",
     "evaluate nowhere digits",
+    "evaluate lenet5-mnist nowhere",
+    "evaluate digits lenet5-mnist",
+    "evaluate lenet5-mnist digits --engine foo",
+    "evaluate lenet5-mnist digits --imagenet digits",
+    "evaluate resnet20-cifar10 digits",
     "predict nowhere x.jpg",
+    "predict digits/0/0000.png lenet5-mnist",
     "explain nowhere digits/0/0000.png",
     "explain lenet5 gone.png --weights gone.keras",
     "explain lenet5",
+    "explain lenet5-mnist two.txt",
     "explain googlenet digits/0/0000.png --method gradcam",
     "explain lenet5 gone.png --out x.jpg",
     "explain lenet5 gone.png --show nothing",
@@ -39,6 +50,12 @@ COMMANDS = [
     "compress nowhere --method int8 --data digits",
     "compress nowhere --method int8 --data digits --epochs 0",
     "export nowhere --onnx x.onnx",
+    "export lenet5-mnist --onnx x.onnx --images gone.jpg",
+    "import googlenet --weights imagenet --labels digits/0/0000.png --out m/x",
+    "import googlenet --weights imagenet --labels two.txt --out m/x",
+    "import mine.keras --labels two.txt --out m/x",
+    "import lenet5-mnist --labels two.txt --out m/x",
+    "import mine.onnx --labels digits --out m/x",
     "benchmark nowhere",
     "verify nowhere x.jpg",
     "serve nowhere",
@@ -74,6 +91,7 @@ for line in sys.stdin.read().splitlines():
 @pytest.fixture(scope="module")
 def outcomes(digits):
     """The error of each command, and the frameworks imported by then: all in one process."""
+    (digits.parent / "two.txt").write_text("ant\nbee\n")
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, input="\n".join(COMMANDS), capture_output=True, text=True, cwd=digits.parent)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from toolkit.engines import ENGINES
         ("finetune", "heads"),
         ("train", "recipes"),
         ("samples", "samples"),
+        ("push", "shipped"),
     ],
 )
 def test_help_lists_the_names_of_its_table(command, table, capsys):

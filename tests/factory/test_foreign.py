@@ -1,6 +1,7 @@
 """Networks of no table, opened from the file that Keras saved."""
 
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +10,8 @@ from keras import layers
 
 from toolkit.errors import UserError
 from toolkit.factory import is_network_file, open_network, preprocessing_of, read_preprocessing
+from toolkit.factory.foreign import _looked_up
+from toolkit.network import as_classifier
 from toolkit.spec import IMAGENET, Preprocessing
 from toolkit.weights.naming import CAFFE, INCEPTION
 
@@ -72,6 +75,11 @@ def test_what_nothing_tells_is_asked_for(tmp_path):
     save(tmp_path / "mine.keras")
     with pytest.raises(UserError, match="does not say which pictures it was trained on; give a preprocessing"):
         open_network(tmp_path / "mine.keras")
+    model = as_classifier(save(tmp_path / "mine.keras"))
+    for file, can_be_changed in (("mine.keras", True), ("mine.onnx", False), ("mine.tflite", False)):
+        with pytest.raises(UserError, match=r"--preprocessing imagenet .*, inception for .* none for 0…255") as error:
+            _looked_up(Path(file), model, ())
+        assert ("or put a Rescaling layer at its input" in str(error.value)) == can_be_changed
     save(tmp_path / "scaled.keras", layers.Rescaling(1 / 255))
     with pytest.raises(UserError, match="scales its input itself"):
         open_network(tmp_path / "scaled.keras", preprocessing=Preprocessing((8, 8)))

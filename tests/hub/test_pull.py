@@ -147,7 +147,8 @@ def test_connection_that_breaks_leaves_nothing(hub, pushed, tmp_path, capfd):
     hub.broken["model.fp32.tflite"] = 0
     assert main(["pull", "hf://user/digits@v1", str(tmp_path / "mine")]) == 2
     told = capfd.readouterr().err
-    assert re.fullmatch(r"toolkit: error: hf://user/digits@v1: the connection to http://127\S+ failed \(.*\)\n", told)
+    broken = r"toolkit: error: hf://user/digits@v1: the connection to http://127\S+ failed \(.*\); "
+    assert re.fullmatch(f"{broken}check the network, or name its proxy by HTTPS_PROXY; HF_ENDPOINT names .*\n", told)
     assert listed(tmp_path) == []
 
 
@@ -185,6 +186,13 @@ def test_offline_nothing_is_asked_for(hub, pushed, tmp_path, monkeypatch, variab
     monkeypatch.setenv(variable, "1")
     with pytest.raises(UserError, match="the hub is not asked while TOOLKIT_OFFLINE or HF_HUB_OFFLINE is set"):
         pull_bundle("hf://user/digits@v1", tmp_path / "mine")
+    assert hub.requests == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_hub_is_asked(hub, pushed, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"not a writable folder \(Not a directory\); name another place"):
+        pull_bundle("hf://user/digits@v1", tmp_path / "file" / "mine")
     assert hub.requests == []
 
 

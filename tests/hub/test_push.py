@@ -50,6 +50,13 @@ def test_push_comes_back_to_the_byte_and_answers(pushed_digits, hub, bundle, tmp
     assert asked_for == []
 
 
+def test_a_shipped_bundle_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOOLKIT_OFFLINE", "1")
+    with pytest.raises(UserError, match="hf://user/digits@v1: the hub is not asked while"):
+        push_bundle("lenet5-mnist", "hf://user/digits")
+
+
 def test_weights_are_the_networks_by_name(pushed_digits, lenet, tmp_path):
     from toolkit import create_model
 

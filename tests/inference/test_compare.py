@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit import Predictor, model_info
-from toolkit.bundle import EXAMPLES, FLOAT_LITERT, INT8_LITERT, KERAS_FILE, read_manifest, write_manifest
+from toolkit.bundle import EXAMPLES, FLOAT_LITERT, INT8_LITERT, KERAS_FILE, MANIFEST, read_manifest, write_manifest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines
@@ -183,6 +183,18 @@ def test_version_is_verified_by_its_own_examples(bundle):
     assert set(rows) == set(available_engines(bundle))
     assert rows["litert"]["difference"] <= rows["litert"]["allowed"] == 1e-4
     assert 1e-4 < rows["litert-int8"]["difference"] <= rows["litert-int8"]["allowed"] < 0.5
+
+
+def test_of_a_folder_every_version_is_verified_and_what_is_wrong_with_one_hides_no_other(bundle, tmp_path):
+    (tmp_path / "good").symlink_to(bundle.parent)
+    (tmp_path / "bad" / "7" / "assets.extra").mkdir(parents=True)
+    (tmp_path / "bad" / "7" / MANIFEST).write_text("{")
+    report = verify_version(tmp_path)
+    assert report["bundle"] == str(tmp_path)
+    assert report["files"] == len(read_manifest(bundle).files)
+    assert {row["bundle"] for row in report["rows"]} == {str(tmp_path / "good" / "1")}
+    [objection] = report["objections"]
+    assert objection.startswith(str(tmp_path / "bad" / "7"))
 
 
 def test_every_damaged_file_of_a_version_is_told_and_none_is_opened(bundle_copy):

@@ -49,6 +49,21 @@ def test_versions_of_all_labels_with_a_share_are_wanted(shared):
     assert table.wanted("digits") == [None]
 
 
+def test_the_shelf_is_told_what_to_keep_when_that_changes_and_not_with_every_request(shared, monkeypatch):
+    told = []
+    monkeypatch.setattr(shelf.Shelf, "keep", lambda self, name, versions: told.append((name, list(versions))))
+    table = ModelTable(shared.parent)
+    for _ in range(3):
+        table.wanted("digits")
+    move_label(shared, "canary", 3)
+    for _ in range(3):
+        table.wanted("digits")
+    share_traffic(shared, end=True)
+    for _ in range(3):
+        table.wanted("digits")
+    assert told == [("digits", [2, 1]), ("digits", [3, 1]), ("digits", [])]
+
+
 def test_a_share_by_chance_or_by_a_key(shared, images, b64):
     with TestClient(create_app(shared.parent, "litert-int8")) as client:
         assert 20 < versions_of(client, images[3])["2"] < 80  # of 200, five standard deviations around 50

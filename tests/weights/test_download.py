@@ -199,7 +199,7 @@ def test_an_overloaded_server_is_asked_again_but_not_for_ever(server, tmp_path):
     fetch_weights(weights(f"{server.url}/net.pth", CONTENT), cache_dir=tmp_path)
     assert len(server.requests) == 3
     server.answers = [Answer(status=503)]
-    with pytest.raises(UserError, match="HTTP 503 Service Unavailable, 4 times in a row"):
+    with pytest.raises(UserError, match="HTTP 503 Service Unavailable, 4 times in a row; try again later; "):
         fetch_weights(weights(f"{server.url}/other.pth"), cache_dir=tmp_path)
     assert len(server.requests) == 3 + resumable.ATTEMPTS
 
@@ -239,7 +239,7 @@ def test_redirects_are_followed_when_resuming_too(server, tmp_path):
 def test_nobody_listening_is_an_error_that_names_the_address(tmp_path):
     with Server() as closed:
         url = f"{closed.url}/net.pth"
-    with pytest.raises(UserError, match=rf"cannot download {url}: .*refused"):
+    with pytest.raises(UserError, match=rf"cannot download {url}: .*refused.*; {resumable.NO_CONNECTION}; "):
         fetch_weights(weights(url), cache_dir=tmp_path)
 
 

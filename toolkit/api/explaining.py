@@ -134,9 +134,13 @@ _Found = tuple[dict[str, Any], Sequence[str]]
 
 
 def _explanation(asked: _Asked, open_network: _Open) -> "Explanation":
+    from toolkit.data.pixels.decode import read_rgb
+    from toolkit.explain.opening import require_source
     from toolkit.inference.images import image_source
 
-    source = image_source(asked.image)  # a mistyped path needs no network
+    require_source(os.fspath(asked.network))
+    source = image_source(asked.image)
+    read_rgb(source)  # what cannot be read needs no network
     return open_network().explain(source)
 
 

@@ -181,19 +181,26 @@ def check(
     """
     from toolkit.catalogue import model_info
     from toolkit.data import scan_folder
+    from toolkit.data.augment import parse
     from toolkit.data.doctor import examine_folder
     from toolkit.data.scan.quarantine import quarantine_file, write_quarantine
     from toolkit.data.sources.source import as_source
+    from toolkit.files import require_place
 
     place = as_source(data).path
+    if not place.exists():
+        raise UserError(f"{place}: no such folder or file")
     preview = None if augment_preview is None else Path(augment_preview)
     if preview and preview.absolute().resolve().is_relative_to(place.resolve()):
         raise UserError(f"{preview}: lies in the pictures' own folder, and would be taken for one; name another place")
+    file = quarantine_file(place) if quarantine is True else Path(quarantine) if quarantine else None
+    for written in filter(None, (preview, file)):
+        require_place(written)
+    parse(augment)
     preprocessing = model_info(model).preprocessing if model else None
     folder = scan_folder(source_of(data, split_folders, join_classes))
     report = examine_folder(folder, input_size=preprocessing.size if preprocessing else None)
-    if quarantine:
-        file = quarantine_file(place) if quarantine is True else Path(quarantine)
+    if file:
         write_quarantine(file, dict(folder.quarantined + folder.problems))
         report["quarantine_file"] = str(file)
     if preview:

@@ -114,6 +114,7 @@ class Request:
     def check(self) -> None:
         """Refuse bundles that are none, before pictures are looked for."""
         from toolkit.bundle import find_bundle
+        from toolkit.data.sources.content import is_picture_name
         from toolkit.hub.address import is_address, parse_address
 
         if self.top_k < 1:
@@ -124,6 +125,8 @@ class Request:
         for bundle in self._bundles:
             if is_address(bundle):
                 parse_address(bundle)
+            elif is_picture_name(os.fspath(bundle)) and os.path.isfile(bundle):
+                raise UserError(f"{os.fspath(bundle)}: a picture, and no bundle; give the bundle first, then pictures")
             else:
                 find_bundle(bundle, shipped=True)
 

@@ -138,11 +138,11 @@ class Finetuned(Result):
             UserError: the place cannot be written, or the engines disagree.
         """
         from toolkit.api.shown import bars_for_people
+        from toolkit.bundle import require_bundle_place
         from toolkit.workflows import ExportOptions
-        from toolkit.workflows.steps import require_writable
 
         chosen = ExportOptions(Path(out), examples, force, tuple(formats), half)
-        require_writable(chosen.directory)
+        require_bundle_place(chosen.directory, "out")
         with bars_for_people():
             self.update(self._fitted.deliver(chosen))
         self.options |= {"out": out, "examples": examples, "force": force, "formats": formats, "half": half}

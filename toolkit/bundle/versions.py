@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.bundle.manifest import MANIFEST
+from toolkit.bundle.manifest import GRAPH, MANIFEST
 from toolkit.errors import UserError, WriteError
-from toolkit.files import remove_abandoned, staging_path, writing
+from toolkit.files import remove_abandoned, require_writable, staging_path, writing
 
 _STAGING = ".staging-"
+# What is often given for a bundle: suffixes of networks' files, and files of a training run.
+_NETWORKS = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
+_RUN = ("config.json", "model.json", "model.keras")
 #: Names of the bundles that come with the project.
 SHIPPED = ("lenet5-mnist", "resnet20-cifar10")
 
@@ -43,14 +46,37 @@ def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
         there = complete_versions(path.parent) if path.name.isdecimal() else {}
         if there:
             raise UserError(f"{path.parent}: no version {path.name}; there is {', '.join(map(str, sorted(there)))}")
-        known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else ""
+        known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else _where_shipped(path)
         raise UserError(f"{path}: no such bundle{known}")
     if (path / MANIFEST).is_file():
         return path
     versions = complete_versions(path)
     if versions:
         return versions[max(versions)]
-    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it")
+    raise UserError(f"{path}: not a bundle; expected NAME or NAME/VERSION with {MANIFEST} in it{_instead(path)}")
+
+
+def _instead(path: Path) -> str:
+    """Say what stands in a bundle's place, and how a bundle is had of it; nothing where it cannot be told."""
+    if held := held_bundles(path):
+        return f"; it is a folder of bundles: give one of them, such as {path / next(iter(held))}"
+    if path.suffix.lower() in _NETWORKS or (path / GRAPH).is_file():
+        return f"; `toolkit import {path} --labels FILE --out saved_models/NAME` makes one of this network"
+    if all((path / name).is_file() for name in _RUN):
+        return f"; `toolkit train --resume {path} --export saved_models/NAME` makes one of this run"
+    return "; it is a file" if path.is_file() else ""
+
+
+def _where_shipped(path: Path) -> str:
+    """Say where the bundle of this name is that comes with the project, for calls that write beside a bundle."""
+    place = shipped_bundle(path)
+    return f"; the one that comes with the project is {place}: give that path, or the path of a copy" if place else ""
+
+
+def shipped_folder_in_words() -> str:
+    """Say where the bundles are that come with the project, as the end of a message; empty where they are not."""
+    found = [place for name in SHIPPED if (place := shipped_bundle(name))]
+    return f"; those that come with the project are in {found[0].parent}" if found else ""
 
 
 def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
@@ -63,12 +89,39 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{root}: {'a file' if root.exists() else 'no such folder'}; expected a folder of bundles")
+        state = "a file" if root.exists() else "no such folder"
+        raise UserError(f"{root}: {state}; expected a folder of bundles{shipped_folder_in_words()}")
     own = complete_versions(root)
     if own:
         return {root.name: own}
     found = {name: complete_versions(root / name) for name in sorted(os.listdir(root))}
     return {name: versions for name, versions in found.items() if versions}
+
+
+def held_bundles(path: str | Path) -> dict[str, dict[int, Path]]:
+    """List the bundles in a folder of bundles as ``list_bundles`` does; none where the path is anything else."""
+    path = Path(path)
+    if not path.is_dir() or (path / MANIFEST).is_file() or complete_versions(path):
+        return {}
+    return list_bundles(path)
+
+
+def require_bundle_place(directory: str | Path, option: str = "") -> None:
+    """Refuse a place where no bundle's next version can be written, before work is done for it.
+
+    Args:
+        directory: ``…/NAME``, which may not be there yet.
+        option: of a command, by which another is named.
+
+    Raises:
+        UserError: it is one version, a folder of bundles, whose versions would hide them, or not writable.
+    """
+    directory = Path(directory)
+    if (directory / MANIFEST).is_file():
+        raise UserError(f"{directory}: one version of a bundle; give the bundle, which holds its versions")
+    if held_bundles(directory):
+        raise UserError(f"{directory}: a folder of bundles; name a bundle in it, such as {directory / 'NAME'}")
+    require_writable(directory, option)
 
 
 def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
@@ -79,7 +132,8 @@ def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
     """
     bundles = list_bundles(root)
     if not bundles:
-        raise UserError(f"{root}: no bundles in it; expected NAME/VERSION/{MANIFEST}, as export writes them")
+        expected = f"expected NAME/VERSION/{MANIFEST}, as export writes them"
+        raise UserError(f"{root}: no bundles in it; {expected}{_instead(Path(root)) or shipped_folder_in_words()}")
     return bundles
 
 

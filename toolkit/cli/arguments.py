@@ -37,8 +37,15 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--join-classes", action="store_true", help=joined)
 
 
-def add_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="saved_models/NAME, or one version of it")
+def add_bundle(parser: argparse.ArgumentParser, *, written: bool = False, further: str = "") -> None:
+    """Add a bundle: one whose folder is ``written`` to is given by its path, others by a shipped one's name too."""
+    kinds = "saved_models/NAME, or one version of it" + ("" if written else "; or a shipped one by its name: {shipped}")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=kinds + further)
+
+
+def add_bundles_folder(parser: argparse.ArgumentParser) -> None:
+    holds = "folder of bundles, or one bundle with its versions (default saved_models)"
+    parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR", help=holds)
 
 
 def add_others(parser: argparse.ArgumentParser) -> None:

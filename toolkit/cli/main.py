@@ -1,4 +1,8 @@
-"""Entry point. Exit status: 0 success, 2 bad usage or input (one line on stderr), 1 a failure of ours."""
+"""Entry point.
+
+Exit status: 0 success; 1 not all of it: pictures that have no answer, a check that failed, or with a traceback a
+mistake of ours; 2 bad usage or input, told in one line on stderr; 130 interrupted.
+"""
 
 import logging
 import os

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+from toolkit.bundle import SHIPPED
 from toolkit.compress import PATTERNS
 from toolkit.data.sources.samples import SAMPLES
 from toolkit.engines import ENGINES
@@ -21,4 +22,5 @@ NAMES = {
     "patterns": PATTERNS,
     "recipes": list_recipes(),
     "samples": SAMPLES,
+    "shipped": SHIPPED,
 }

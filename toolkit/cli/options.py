@@ -32,13 +32,23 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
         _take_defaults(command, file)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:  # the command's own usage helps, not that of all
-        options = [option for action in command._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(command, unknown)}")
     if file is None and getattr(arguments, "config", None) is not None:
         raise UserError("write --config in full, with its file behind it")
     return arguments
+
+
+def _meant(command: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """Ask whether the nearest option was meant, or a setting that ``--set`` takes."""
+    name, _, value = unknown[0].partition("=")
+    options = [option for action in command._actions for option in action.option_strings]
+    meant = difflib.get_close_matches(name, options, n=1)
+    if "--set" in options and name.startswith("--"):
+        from toolkit.training.config import settings_called
+
+        given = value or (unknown[1] if len(unknown) > 1 else "VALUE")
+        meant = [f"--set {setting}={given}" for setting in settings_called(name[2:])] or meant
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def _config_file(argv: Sequence[str]) -> str | None:

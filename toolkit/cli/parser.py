@@ -7,6 +7,7 @@ from toolkit import __version__
 from toolkit.cli.arguments import (
     add_address,
     add_bundle,
+    add_bundles_folder,
     add_crops,
     add_data,
     add_engine,
@@ -25,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="toolkit",
         description="From a folder of pictures to a served, quantized classifier.",
-        epilog="`toolkit COMMAND --help` tells more.",
+        epilog="`toolkit COMMAND --help` tells more. Exit status: 0 success; 1 pictures without an answer, or a check "
+        "that failed; 2 bad usage or input, told on stderr; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"toolkit {__version__}")
     parser.set_defaults(verbose=False, interrupted="")
@@ -73,7 +75,7 @@ def _add_machine(commands) -> None:
 
 def _add_networks(commands) -> None:
     parser = _command(commands, "models", "list the networks, or show one network's layer table")
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the network to show; without it all are listed")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw NAME's blocks to an .svg or .png file")
     parser.add_argument("--filters", type=Path, metavar="FILE", help="draw classic edge detectors and their answers")
 
@@ -94,7 +96,7 @@ def _add_networks(commands) -> None:
     download.add_argument("tag", nargs="?", default="imagenet", metavar="TAG", help="default imagenet, the best")
     verify.add_argument("weights", nargs="?", default="imagenet", metavar="TAG|FILE", help="default imagenet")
     convert = _action(actions, "convert", "write any supported file as .safetensors or .weights.h5")
-    convert.add_argument("source", metavar="TAG|FILE")
+    convert.add_argument("source", metavar="TAG|FILE", help="a tag, see `toolkit weights list M`, or a file of weights")
     convert.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors or .weights.h5")
     convert.add_argument("--model", required=True, metavar="M", help="the network the weights are for")
     convert.add_argument("--deepen", metavar="M", help="write them for this deeper network, which answers the same")
@@ -332,34 +334,35 @@ def _add_bundles(commands) -> None:
     parser.set_defaults(handler="manage_bundles")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "every version in a directory: state, labels, accuracy, size, date, engines")
-    listing.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
+    add_bundles_folder(listing)
     shown = _action(actions, "examples", "classify the pictures that a bundle brings, beside their true labels")
     add_bundle(shown)
     add_engine(shown)
     meant = "make `--engine recommended` mean this engine, at once also where the bundle is served"
     recommend = _action(actions, "recommend", meant)
-    add_bundle(recommend)
+    add_bundle(recommend, written=True)
     recommend.add_argument("engine", metavar="ENGINE", help="such as litert-int8; see `toolkit benchmark BUNDLE`")
     untrusted = "even one whose accuracy was not measured, or was too low, when the bundle was written"
     recommend.add_argument("--force", action="store_true", help=untrusted)
     compared = "compare a version's files with their checksums, and its engines' answers with its network's"
-    add_bundle(_action(actions, "verify", compared))
+    several = "; or a folder of bundles, for every version in it"
+    add_bundle(_action(actions, "verify", compared), further=several)
     promote = _action(actions, "promote", "have a label mean a version, by default the canary's, else the highest")
     rollback = _action(actions, "rollback", "have a label mean the version again that it meant before")
     for action in (promote, rollback):
-        add_bundle(action)
+        add_bundle(action, written=True)
         action.add_argument("--label", default="stable", metavar="L", help="default stable; canary, or any other name")
     rollback.add_argument("--remove", action="store_true", help="take the label away instead")
     shares = "have a label's version answer a share of a server's requests that name no version, and stable the rest"
     share = _action(actions, "share", shares)
-    add_bundle(share)
+    add_bundle(share, written=True)
     share.add_argument(
         "share", nargs="?", type=float, metavar="SHARE", help="from 0 to 1; without it, tell who answers"
     )
     share.add_argument("--label", default="canary", metavar="L", help="default canary")
     share.add_argument("--end", action="store_true", help="have the highest version answer them again")
     prune = _action(actions, "prune", "remove a bundle's old versions, but none with a label or to roll back to")
-    add_bundle(prune)
+    add_bundle(prune, written=True)
     prune.add_argument("--keep", type=positive, default=3, metavar="N", help="highest versions (default 3)")
     prune.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
@@ -369,7 +372,7 @@ def _add_bundles(commands) -> None:
         "compress a bundle's network and write the bundle's next version",
         interrupted="no version was written; the same command begins again",
     )
-    add_bundle(parser)
+    add_bundle(parser, written=True)
     methods = "{methods}; all but the first four train on; cluster is k-means clustering of the weights"
     parser.add_argument("--method", required=True, metavar="M", help=methods)
     parser.add_argument("--data", required=True, type=Path, help="the pictures it was trained on")
@@ -425,12 +428,12 @@ def _add_runtimes(commands) -> None:
 
     parser = _command(commands, "verify", "give the same pictures to every engine and compare the answers")
     add_bundle(parser)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files, for every engine")
 
     _add_serve(commands)
 
     parser = _command(commands, "demo", "open the web demo", json=False)
-    parser.add_argument("directory", nargs="?", default=Path("saved_models"), type=Path, metavar="DIR")
+    add_bundles_folder(parser)
     add_address(parser, port=None, default="$PORT, or 7860")
     parser.add_argument("--root-path", default="", metavar="/PATH", help="where a reverse proxy puts the page")
     users = "let in only whom a file names, by lines USER:PASSWORD"
@@ -446,7 +449,9 @@ def _add_serve(commands) -> None:
     default = ServerOptions()
     what = "answer every bundle over HTTP: TensorFlow Serving's REST, Open Inference v2, and pictures as they are"
     parser = _command(commands, "serve", what, json=False)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="holds bundles")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="folder of bundles, or one bundle with its versions"
+    )
     add_address(parser, port=8501)
     add_engine(parser)
     workers = "processes behind the port, each with all bundles in memory and its share of the processors"

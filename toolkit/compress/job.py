@@ -54,6 +54,18 @@ class Retraining:
             raise UserError(f"mixup and cutmix are for training from scratch, got augment={self.augment!r}")
 
 
+def require_optimization() -> None:
+    """Refuse to begin where TensorFlow Model Optimization is not installed, or the Keras that it is for.
+
+    Raises:
+        UserError: see there.
+    """
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise UserError(f"this needs TensorFlow Model Optimization, which is not installed: {INSTALL}")
+    if importlib.util.find_spec("tf_keras") is None:
+        raise UserError(f"this needs tf_keras, which is not installed: {INSTALL}")
+
+
 @contextmanager
 def finished_job(
     method: str,
@@ -72,8 +84,7 @@ def finished_job(
         UserError: TensorFlow Model Optimization is not installed, or the worker said what is wrong with its input.
         RuntimeError: the worker failed otherwise.
     """
-    if importlib.util.find_spec("tensorflow_model_optimization") is None:
-        raise UserError(f"this needs TensorFlow Model Optimization, which is not installed: {INSTALL}")
+    require_optimization()
     with scratch_folder("toolkit-compress-") as directory:
         job = {
             "method": method,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import Example, Manifest, read_examples, read_manifest
+from toolkit.bundle import Example, Manifest, read_examples, read_manifest, shipped_folder_in_words
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.data.pixels.ground import exchange_ground, has_opposite_ground
 from toolkit.engines import available_engines
@@ -227,6 +227,7 @@ class Classifier:
             raise UserError(
                 f"{self._given_root}: no bundles there; make one with "
                 "`toolkit train DATA --model lenet5 --out runs/x --export saved_models/x`"
+                f"{shipped_folder_in_words()}"
             )
         return found
 

@@ -129,7 +129,7 @@ def require_members(
     Raises:
         UserError: see ``export_ensemble``.
     """
-    version_dirs = [find_bundle(bundle) for bundle in bundles]
+    version_dirs = [find_bundle(bundle, shipped=True) for bundle in bundles]
     manifests = [read_manifest(version_dir) for version_dir in version_dirs]
     require_same_labels(version_dirs, manifests)
     if repeated := same_network(version_dirs, manifests):

@@ -1,9 +1,10 @@
 """Networks found for an explanation: of a bundle, of a file that Keras saved, or registered ones with weights."""
 
+import difflib
 import os
 from pathlib import Path
 
-from toolkit.bundle import find_bundle, read_manifest, shipped_bundle
+from toolkit.bundle import SHIPPED, find_bundle, read_manifest, shipped_bundle
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError, unknown_name
 from toolkit.explain.explainer import Explainer
@@ -52,8 +53,7 @@ def open_explainer(
         with step(f"opening {name}"):
             model = open_network(name, preprocessing=preprocessing)
         return Explainer(model, preprocessing_of(model), names)
-    if not Path(name).exists() and not shipped_bundle(name):
-        raise UserError(f"{name}: no such bundle, file or network (`toolkit models` lists networks)")
+    require_source(name)
     version_dir = find_bundle(name, shipped=True)
     manifest = read_manifest(version_dir)
     file, _ = network_in(version_dir)
@@ -61,11 +61,25 @@ def open_explainer(
         return Explainer(load_network(file), manifest.preprocessing, names or manifest.labels)
 
 
+def require_source(name: str) -> None:
+    """Refuse what is neither a file or folder nor the name of a network or of a shipped bundle.
+
+    Raises:
+        UserError: see there.
+    """
+    if not (Path(name).exists() or name in list_models() or is_network_file(name) or shipped_bundle(name)):
+        close = difflib.get_close_matches(name, [*list_models(), *SHIPPED], n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"{name}: no such bundle, file or network{meant} (`toolkit models` lists networks)")
+
+
 def _registered(name: str, weights: str | os.PathLike[str] | None, labels: tuple[str, ...]) -> Explainer:
     info = model_info(name)
     if weights is None and info.num_params:  # those made by hand train none
         if not info.weights:
-            raise UserError(f"{name} has no published weights ({info.weights_note}); give some by --weights")
+            own = [shipped for shipped in SHIPPED if shipped.startswith(f"{name}-")]
+            known = f", or explain the project's own {own[0]}" if own else ""
+            raise UserError(f"{name} has no published weights ({info.weights_note}); give some by --weights{known}")
         weights = "imagenet"
     located = None if weights is None else locate_weights(info, weights)
     with step(f"building {name}"):

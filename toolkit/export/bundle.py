@@ -57,6 +57,7 @@ from toolkit.network import (
     as_classifier,
     as_float32,
     feature_tensor,
+    require_labels,
     rounded_to_half,
     split_rescaling,
     weights_digest,
@@ -342,13 +343,7 @@ def _require_match(model: "keras.Model", labels: tuple[str, ...], preprocessing:
         raise UserError(
             f"the network takes {tuple(model.input_shape[1:])} and the preprocessing gives {preprocessing.input_shape}"
         )
-    if model.output_shape[-1] != len(labels):
-        if model.output_shape[-1] == 1 and len(labels) == 2:
-            raise UserError(
-                f"{model.name!r} answers one number and two labels were given; if it is the second's logit, end the "
-                "network in a sigmoid: keras.Sequential([model, keras.layers.Activation('sigmoid')])"
-            )
-        raise UserError(f"the network has {model.output_shape[-1]} outputs, but {len(labels)} labels were given")
+    require_labels(model, len(labels))
     feature_tensor(model)
 
 

@@ -18,7 +18,7 @@ from toolkit.factory.graphs import check_answers, is_graph, open_graph
 from toolkit.factory.graphs.graph_file import GREY, as_they_are
 from toolkit.factory.source import noted_preprocessing
 from toolkit.lazy import keras, lazy_module
-from toolkit.network import as_classifier, load_network, name_stages, split_rescaling, with_new_head
+from toolkit.network import as_classifier, load_network, name_stages, require_labels, split_rescaling, with_new_head
 from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode
 from toolkit.weights.naming import CAFFE, INCEPTION
 from toolkit.weights.readers import read_tensors
@@ -63,7 +63,11 @@ def is_network_file(name: str | os.PathLike[str]) -> bool:
 
 
 def open_network(
-    path: str | os.PathLike[str], *, num_classes: int | None = None, preprocessing: Preprocessing | None = None
+    path: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    num_labels: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> "keras.Model":
     """Open anyone's network, flat and answering logits; ``preprocessing_of`` it tells what it takes.
 
@@ -71,6 +75,7 @@ def open_network(
         path: a ``.keras`` or ``.h5`` file of a whole model, an ``.onnx`` or ``.tflite`` file, or a SavedModel's folder.
             Other than Keras' are built anew in Keras, and their answers to noise compared.
         num_classes: of a new, untrained classifier in place of its own; by default it keeps its own.
+        num_labels: how many outputs its own classifier must have; by default any number.
         preprocessing: what it was trained with, up to layers in it that scale their input; by default what the file
             or the run around it tells, else looked up.
 
@@ -79,8 +84,8 @@ def open_network(
         stand stages to unfreeze, see ``toolkit.network.name_stages``.
 
     Raises:
-        UserError: see ``toolkit.network.load_network``, ``as_classifier`` and ``toolkit.factory.graphs.open_graph``; or
-            nothing tells the preprocessing.
+        UserError: see ``toolkit.network.load_network``, ``as_classifier``, ``require_labels`` and
+            ``toolkit.factory.graphs.open_graph``; or nothing tells the preprocessing.
     """
     path = Path(path)
     if not path.exists():
@@ -95,6 +100,8 @@ def open_network(
         if preprocessing is None and graph.preprocessing is not None:
             preprocessing = _framed(graph.preprocessing, given, names)
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
+    if num_labels is not None:
+        require_labels(model, num_labels)
     height, width, channels = model.input_shape[1:]
     if height is None or width is None:
         raise UserError(f"{path}: takes pictures of any size; save it with an input_shape of (height, width, 3)")
@@ -153,11 +160,16 @@ def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Pre
     """The preprocessing that names tell, or an error that asks for it."""
     if known := _known(model, others):
         return known
-    grey = ', "channel_order": "grey"' if model.input_shape[-1] == 1 else ""
+    to_one, as_pixels = '{"scale": 0.00392156862745098}', "none"
+    usual = "imagenet for a network of torchvision, inception for −1…1, "
+    if model.input_shape[-1] == 1:
+        to_one, as_pixels = (f'{{"channel_order": "grey", "scale": {scale}}}' for scale in (0.00392156862745098, 1.0))
+        usual, as_pixels = "", f"'{as_pixels}'"
+    # A network in Keras' form can still be changed; what a converter has written is as it is.
+    mended = "" if is_graph(path) else ", or put a Rescaling layer at its input"
     raise UserError(
-        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing imagenet for a "
-        f"network of torchvision, '{{\"scale\": 0.00392156862745098{grey}}}' for 0…1, or put a Rescaling layer at its "
-        "input"
+        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing {usual}"
+        f"'{to_one}' for 0…1, {as_pixels} for 0…255{mended}"
     )
 
 

@@ -13,9 +13,13 @@ from toolkit.errors import UserError, first_line
 from toolkit.files import disk_reason
 from toolkit.hub.address import HubAddress
 from toolkit.weights.download import is_offline
+from toolkit.weights.resumable import NO_CONNECTION
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+
+_REMEDY = f"{NO_CONNECTION}; HF_ENDPOINT names another hub"
 
 
 class UnreachableError(UserError):
@@ -89,7 +93,7 @@ def _in_words(error: Exception, hub: "HfApi", address: HubAddress, for_writing: 
     endpoint, status = _shown(hub.endpoint), getattr(getattr(error, "response", None), "status_code", 0)
     broken = f"{address}: the connection to {endpoint} failed"
     if isinstance(error, errors.LocalEntryNotFoundError):  # what was asked for comes from nowhere
-        return UnreachableError(f"{broken} ({_shown(first_line(error.__cause__ or error))})")
+        return UnreachableError(f"{broken} ({_shown(first_line(error.__cause__ or error))}); {_REMEDY}")
     if isinstance(error, errors.GatedRepoError):
         return UserError(f"{address}: its owner asks for consent first; give it at {endpoint}/{address.repository}")
     if isinstance(error, errors.RevisionNotFoundError):
@@ -104,7 +108,7 @@ def _in_words(error: Exception, hub: "HfApi", address: HubAddress, for_writing: 
     if status == 429 or status >= 500:
         return UnreachableError(f"{address}: {endpoint} answers with status {status}; try again later")
     if type(error).__module__.startswith(("httpx", "httpcore")):
-        return UnreachableError(f"{broken} ({_shown(first_line(error))})")
+        return UnreachableError(f"{broken} ({_shown(first_line(error))}); {_REMEDY}")
     return UserError(f"{address}: {_shown(first_line(error))}")
 
 

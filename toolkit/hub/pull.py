@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from toolkit import machine
-from toolkit.bundle import EXTRA, GRAPH, MANIFEST, SAVED_MODEL, next_version, publish, read_manifest, sha256_of
+from toolkit.bundle import (
+    EXTRA,
+    GRAPH,
+    MANIFEST,
+    SAVED_MODEL,
+    next_version,
+    publish,
+    read_manifest,
+    require_bundle_place,
+    sha256_of,
+)
 from toolkit.errors import UserError
 from toolkit.files import new_folder, write_file
 from toolkit.hub.address import HubAddress, parse_address
@@ -44,8 +54,7 @@ def pull_bundle(address: str, directory: str | Path) -> dict[str, str]:
         WriteError: there is no room for it.
     """
     where, directory = parse_address(address), Path(directory)
-    if (directory / MANIFEST).is_file():
-        raise UserError(f"{directory}: one version of a bundle; give the bundle, which holds its versions")
+    require_bundle_place(directory)
     hub = open_hub(where)
     with asking(hub, where):
         commit = find_commit(hub, where)

@@ -64,7 +64,7 @@ def push_bundle(bundle: str | Path, address: str, options: PushOptions | None = 
         UserError: no such bundle, a file of it is damaged, the hub is not to be asked, does not answer or refuses; or
             it has this tag.
     """
-    options, version_dir = options or PushOptions(), find_bundle(bundle)
+    options, version_dir = options or PushOptions(), find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     where = _tagged(parse_address(address), version_dir)
     hub = open_hub(where)

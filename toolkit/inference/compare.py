@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import GRAPH, Manifest, find_bundle, read_examples, read_manifest, require_network, verify_files
+from toolkit.bundle import (
+    GRAPH,
+    Manifest,
+    find_bundle,
+    held_bundles,
+    read_examples,
+    read_manifest,
+    require_network,
+    verify_files,
+)
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import GRAPH_FORMATS
 from toolkit.engines import ENGINES, FLOAT_ENGINES, Engine, available_engines, open_engine
@@ -122,19 +131,35 @@ def verify_version(bundle: str | Path) -> dict[str, Any]:
     has no network of its own: its files are compared with their checksums, and opened.
 
     Args:
-        bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version.
+        bundle: ``…/NAME/VERSION``, or ``…/NAME`` for its highest version; or a folder of bundles, of which every
+            version is verified.
 
     Returns:
         ``{"bundle", "files", "pictures", "rows", "objections"}``: how many files and pictures were compared; a row
-        ``{"engine", "difference", "allowed"}`` for each installed engine, the largest difference in probability, and
-        the one allowed, None where any is; in words, what is wrong.
+        ``{"bundle", "engine", "difference", "allowed"}`` for each version and installed engine, the largest difference
+        in probability, and the one allowed, None where any is; in words, what is wrong.
 
     Raises:
         UserError: not a bundle, or its manifest is damaged.
     """
+    held = held_bundles(bundle)
+    if not held:
+        return _verified(find_bundle(bundle, shipped=True))
+    report: dict[str, Any] = {"bundle": str(bundle), "files": 0, "pictures": 0, "rows": [], "objections": []}
+    for version_dir in [version_dir for versions in held.values() for version_dir in versions.values()]:
+        try:
+            own = _verified(version_dir)
+        except UserError as error:
+            own = {"objections": [str(error)]}
+        for key, value in own.items():
+            if key != "bundle":
+                report[key] += value
+    return report
+
+
+def _verified(version_dir: Path) -> dict[str, Any]:
     from toolkit.export.parity import FLOAT_TOLERANCE, noise  # which brings all that writes bundles
 
-    version_dir = find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     report: dict[str, Any] = {"bundle": str(version_dir), "files": 0, "pictures": 0, "rows": [], "objections": []}
     for name in track(tuple(manifest.files), "comparing files with their checksums"):
@@ -158,7 +183,9 @@ def verify_version(bundle: str | Path) -> dict[str, Any]:
         allowed = FLOAT_TOLERANCE if name in FLOAT_ENGINES else None
         if allowed is None and examples and name in manifest.parity:
             allowed = _QUANTIZED_MARGIN * manifest.parity[name] + FLOAT_TOLERANCE
-        report["rows"].append({"engine": name, "difference": difference, "allowed": allowed})
+        report["rows"].append(
+            {"bundle": str(version_dir), "engine": name, "difference": difference, "allowed": allowed}
+        )
         if not difference <= (np.inf if allowed is None else allowed):  # as of NaN
             limit = "" if allowed is None else f", more than {allowed:.2g}"
             report["objections"].append(f"{version_dir}: {name} differs from Keras by {difference:.2g}{limit}")

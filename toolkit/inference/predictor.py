@@ -156,7 +156,7 @@ class Predictor:
                 no such scheme of crops, or the bundle is an ensemble, which brings its own crops.
         """
         require_engine(engine)
-        version_dir = _located(bundle)
+        version_dir = locate_bundle(bundle)
         manifest = read_manifest(version_dir)
         name = resolve_engine(engine, version_dir, manifest)
         _require_choice_of_crops(version_dir, manifest, crops, scales)
@@ -192,7 +192,7 @@ class Predictor:
         """
         if len(bundles) == 1:
             return cls.load(bundles[0], engine, crops=crops, scales=scales)
-        version_dirs = [_located(bundle) for bundle in bundles]
+        version_dirs = [locate_bundle(bundle) for bundle in bundles]
         manifests = [read_manifest(version_dir) for version_dir in version_dirs]
         require_same_labels(version_dirs, manifests)
         if repeated := same_network(version_dirs, manifests):
@@ -410,7 +410,12 @@ class Predictor:
         return (Member(self._engine, preprocessing, plan_crops(preprocessing)),)
 
 
-def _located(bundle: str | os.PathLike[str]) -> Path:
+def locate_bundle(bundle: str | os.PathLike[str]) -> Path:
+    """Find the version's directory that ``Predictor.load`` means by a path, a shipped bundle's name or an address.
+
+    Raises:
+        UserError: no such bundle.
+    """
     if not is_address(bundle):
         return find_bundle(bundle, shipped=True)
     from toolkit.hub.pull import fetch_bundle

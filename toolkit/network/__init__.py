@@ -8,6 +8,7 @@ from toolkit.network.classifier import (
     as_classifier,
     head_of,
     probabilities_of,
+    require_labels,
     split_rescaling,
     with_new_head,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "name_stages",
     "origin",
     "probabilities_of",
+    "require_labels",
     "rounded_to_half",
     "save_in_half",
     "shrinks",

@@ -49,6 +49,25 @@ def answers_novelty(model: "keras.Model") -> bool:
     return len(outputs) == 2 and model.layers[-1].name == NOVELTY
 
 
+def require_labels(model: "keras.Model", count: int) -> None:
+    """Refuse another number of labels than a classifier has outputs.
+
+    Raises:
+        UserError: see there.
+    """
+    outputs = model.output_shape[-1]
+    if outputs == 1 and count == 2:
+        raise UserError(
+            f"{model.name!r} answers one number and two labels were given; if it is the second's logit, end the "
+            "network in a sigmoid: keras.Sequential([model, keras.layers.Activation('sigmoid')])"
+        )
+    if outputs != count:
+        raise UserError(
+            f"the network has {outputs} outputs, but {count} labels were given; --labels wants a name for each output, "
+            "in their order"
+        )
+
+
 def head_of(model: "keras.Model") -> Head:
     """Read how a network ends: in an activation of its last layer, or in one that is a layer of its own.
 

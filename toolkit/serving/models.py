@@ -47,6 +47,7 @@ class ModelTable:
         self.engine = engine
         self._shelf = Shelf(directory, max_versions=MAX_LOADED_VERSIONS, retry_seconds=RETRY_SECONDS, shared=True)
         self._traffic: dict[str, Traffic] = {}
+        self._kept: dict[str, list[int]] = {}  # by bundle: versions that the shelf was told to keep
         self._answered: dict[tuple[str, str], int] = {}  # by bundle and label: the version that answered last
 
     def labelled(self, name: str, label: str) -> int:
@@ -139,7 +140,10 @@ class ModelTable:
                 return []
             traffic = self._traffic[name] = Traffic(next(iter(found.values())).parent)
         shares = traffic.shares()
-        self._shelf.keep(name, [share.version for share in shares])
+        versions = [share.version for share in shares]
+        if versions != self._kept.get(name):  # the shelf's lock is not for every request
+            self._shelf.keep(name, versions)
+            self._kept[name] = versions
         return shares
 
     def wanted(self, name: str) -> list[int | None]:

@@ -103,7 +103,10 @@ def make_server(app: ASGIApp, options: ServerOptions) -> uvicorn.Server:
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
-        raise UserError(f"{options.tls_cert}: TLS cannot be set up with it ({error})") from None
+        raise UserError(
+            f"{options.tls_cert}: TLS cannot be set up with it ({error}); expected a certificate and its key as PEM, "
+            "the key in this file or in that of --tls-key"
+        ) from None
     return uvicorn.Server(config)
 
 

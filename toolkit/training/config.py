@@ -213,7 +213,8 @@ def apply_overrides(config: TrainConfig, overrides: Iterable[str]) -> TrainConfi
         key, equals, value = override.partition("=")
         group, dot, name = key.strip().partition(".")
         if not equals or not dot:
-            raise UserError(f"--set {override!r}: expected group.key=value, such as optimizer.lr=0.05")
+            meant = "".join(f"; did you mean {known}={value}?" for known in settings_called(key) if equals)
+            raise UserError(f"--set {override!r}: expected group.key=value, such as optimizer.lr=0.05{meant}")
         require_known(f"{group}.{name}")
         document[group][name] = parse_value(value.strip())
     return _validate(document)
@@ -225,9 +226,24 @@ def require_known(key: str) -> None:
     Raises:
         UserError: names the nearest setting.
     """
-    known = [f"{group}.{name}" for group, members in dataclasses.asdict(TrainConfig()).items() for name in members]
+    known = _settings()
     if key not in known:
+        if called := settings_called(key):
+            raise UserError(f"unknown setting {key!r}; did you mean {called[0]!r}?")
         raise UserError(unknown_name("setting", key, known))
+
+
+def settings_called(name: str) -> list[str]:
+    """List the settings that have a name in their group.
+
+    >>> settings_called("epochs"), settings_called("batch-size")
+    (['run.epochs'], ['run.batch_size'])
+    """
+    return [key for key in _settings() if key.partition(".")[2] == name.strip().replace("-", "_")]
+
+
+def _settings() -> list[str]:
+    return [f"{group}.{name}" for group, members in dataclasses.asdict(TrainConfig()).items() for name in members]
 
 
 def parse_value(value: str) -> Any:

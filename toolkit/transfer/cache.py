@@ -445,7 +445,7 @@ def prune_cache(
         UserError: nothing was asked for, or an identifier fits no context.
     """
     if not (contexts or everything or unused_days is not None):
-        raise UserError("say what to prune: identifiers of contexts, an age in days, or everything")
+        raise UserError("say what to prune: identifiers, as `toolkit cache list` shows them, --unused-days N, or --all")
     with _store(directory) as store:
         known = list(_contexts(store))
         for wanted in contexts:

@@ -165,7 +165,8 @@ def _fetch_from_hub(weights: PretrainedWeights, place: Path) -> Path:
         path = Path(huggingface_hub.hf_hub_download(repository, file))
     except Exception as error:  # the library has changed what it speaks HTTP with, and so what it raises, twice
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise _failure(weights, place, reason) from error
+        answered = getattr(error, "response", None) is not None
+        raise _failure(weights, place, reason if answered else f"{reason}; {resumable.NO_CONNECTION}") from error
     try:
         # The hub's library compares sizes only.
         verify_file(path, digest_of(weights, path))

@@ -25,6 +25,8 @@ CHUNK = 1 << 20
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 TIMEOUT = 20.0  # seconds without a byte; the whole may take as long as it takes
 
+#: What mends a connection that fails.
+NO_CONNECTION = "check the network, or name its proxy by HTTPS_PROXY"
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 
@@ -33,11 +35,12 @@ class DownloadError(Exception):
 
 
 class _InterruptedError(Exception):
-    """An attempt failed in a way that another may not."""
+    """An attempt failed in a way that another may not; ``remedy`` is for whoever has tried often enough."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, remedy: str = NO_CONNECTION) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.remedy = remedy
 
 
 def download(url: str, part: Path) -> None:
@@ -63,7 +66,7 @@ def download(url: str, part: Path) -> None:
         except _InterruptedError as error:
             failures = 0 if _size(part) - before >= CHUNK else failures + 1
             if failures == ATTEMPTS:
-                raise DownloadError(f"{error}, {ATTEMPTS} times in a row") from error
+                raise DownloadError(f"{error}, {ATTEMPTS} times in a row; {error.remedy}") from error
             wait = max(error.wait, BACKOFF * 2 ** max(failures - 1, 0))
             log.info("%s: %s; trying again in %.0f s", url, error, wait)
             time.sleep(wait)
@@ -129,8 +132,10 @@ def _open(url: str, part: Path, headers: dict[str, str]) -> Any:
             _refused(error, part)
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or str(error.reason)
-        if isinstance(error.reason, socket.gaierror | ssl.SSLCertVerificationError):
-            raise DownloadError(reason) from error
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise DownloadError(f"{error.reason.verify_message}; SSL_CERT_FILE names a file of certificates") from error
+        if isinstance(error.reason, socket.gaierror):
+            raise DownloadError(f"{reason}; {NO_CONNECTION}") from error
         raise _InterruptedError(reason) from error
     except (OSError, http.client.HTTPException) as error:
         raise _InterruptedError(str(error) or type(error).__name__) from error
@@ -150,7 +155,8 @@ def _refused(error: urllib.error.HTTPError, part: Path) -> None:
         raise _InterruptedError(reason) from error
     if error.code in _TRANSIENT:
         asked = error.headers.get("Retry-After", "")
-        raise _InterruptedError(reason, min(float(asked), LONGEST_WAIT) if asked.isdigit() else 0.0) from error
+        wait = min(float(asked), LONGEST_WAIT) if asked.isdigit() else 0.0
+        raise _InterruptedError(reason, wait, "try again later") from error
     raise DownloadError(reason) from error
 
 

@@ -31,16 +31,17 @@ from toolkit.bundle import (
 )
 from toolkit.compress import METHODS, Clustering, Pruning, Retraining
 from toolkit.compress.changes import Changes, recipe_digest, with_kernel
+from toolkit.compress.job import require_optimization
 from toolkit.compress.litert import require_integer, require_layers
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.data.feed.split import Subset, subset_of
 from toolkit.engines import ENGINES
 from toolkit.errors import UserError, unknown_name
-from toolkit.files import require_place, scratch_folder, write_file
+from toolkit.files import require_place, require_writable, scratch_folder, write_file
 from toolkit.lazy import keras
 from toolkit.network import load_network
 from toolkit.progress import step
-from toolkit.workflows.steps import require_writable, scan
+from toolkit.workflows.steps import scan
 
 if TYPE_CHECKING:
     from toolkit.compress.retrain import TrainingFacts
@@ -147,6 +148,8 @@ def compress_bundle(
     method = method.lower()
     if method not in COMPRESSION_METHODS:
         raise UserError(unknown_name("method", method, list(COMPRESSION_METHODS)))
+    if method not in METHODS:  # before all pictures are read
+        require_optimization()
     version_dir = find_bundle(bundle)
     manifest = read_manifest(version_dir)
     keras_file = require_network(version_dir, manifest)

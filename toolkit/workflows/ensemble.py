@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from toolkit.bundle import read_manifest
+from toolkit.bundle import read_manifest, require_bundle_place
 from toolkit.data import split_folder
-from toolkit.workflows.steps import ExportOptions, require_writable, scan
+from toolkit.workflows.steps import ExportOptions, scan
 
 
 def ensemble_bundles(
@@ -38,7 +38,7 @@ def ensemble_bundles(
     """
     from toolkit.ensemble.export import HeldOut, export_ensemble, require_members
 
-    require_writable(export.directory)
+    require_bundle_place(export.directory, "--out")
     members = require_members(bundles, crops, scales)
     split = None if data is None else split_folder(scan(data, skip_bad, members[0][1].labels))
     path = export_ensemble(

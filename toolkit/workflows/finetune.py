@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import RejectionCurve
+from toolkit.bundle import RejectionCurve, require_bundle_place
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, teaching_split
 from toolkit.data.feed.split import lots_remarks
@@ -25,7 +25,7 @@ from toolkit.factory import (
     preprocessing_of,
     require_application,
 )
-from toolkit.files import require_place
+from toolkit.files import require_place, require_writable
 from toolkit.lazy import keras
 from toolkit.metrics import rejection_curve
 from toolkit.network import as_float32
@@ -34,7 +34,7 @@ from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
 from toolkit.transfer.finetune import Judged
 from toolkit.transfer.view import fitting_size, shorter_sides, takes_any_size, whole_view
-from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
+from toolkit.workflows.steps import ExportOptions, export_held_out, scan
 
 log = logging.getLogger("toolkit")
 
@@ -225,7 +225,7 @@ def require_places(export: ExportOptions | None, options: FolderOptions) -> None
         UserError: one of them cannot.
     """
     if export is not None:
-        require_writable(export.directory)
+        require_bundle_place(export.directory, "--out")
     require_writable(Path(options.cache_dir), "--cache")
     if options.report:
         require_place(options.report)

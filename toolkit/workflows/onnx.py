@@ -60,14 +60,14 @@ def export_onnx(bundle: str | Path, file: str | Path, *, images: Sequence[str | 
     version_dir = find_bundle(bundle, shipped=True)
     manifest = read_manifest(version_dir)
     preprocessing = manifest.preprocessing
+    pictures = [*sorted((version_dir / EXAMPLES).glob("*"))[:_NUM_EXAMPLES], *images]
+    pixels = np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
+    if pictures:  # read before the network is loaded and written
+        pixels = np.concatenate([pixels, load_pixels([str(path) for path in pictures], preprocessing)])
     model = load_network(require_network(version_dir, manifest))
     with step("writing the network"):
         answering = _with_novelty(model, version_dir, manifest)
         content = to_onnx(answering, preprocessing, labels=manifest.labels, reject_below=manifest.reject_below)
-    pixels = np.random.default_rng(0).integers(0, 256, (_NUM_NOISE, *preprocessing.size, 3), np.uint8)
-    pictures = [*sorted((version_dir / EXAMPLES).glob("*"))[:_NUM_EXAMPLES], *images]
-    if pictures:
-        pixels = np.concatenate([pixels, load_pixels([str(path) for path in pictures], preprocessing)])
     with step("comparing with Keras"):
         expected = KerasEngine(model, preprocessing).probabilities(pixels)
         difference = float(np.abs(_in_onnx_runtime(content, pixels) - expected).max())

@@ -66,7 +66,7 @@ def predict_over_ray(
     Raises:
         UserError: no such bundle, cluster or engine.
     """
-    contents = [_contents(find_bundle(bundle)) for bundle in bundles]
+    contents = [_contents(find_bundle(bundle, shipped=True)) for bundle in bundles]
     tasks = [Task(str(path), note=str(path)) for path in images]
     waiting: dict[int, NamedAnswer | ImageError] = {}  # for one before them
     given = 0

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import picture_digests, read_manifest, write_pictures
+from toolkit.bundle import (
+    MANIFEST,
+    complete_versions,
+    picture_digests,
+    read_manifest,
+    require_bundle_place,
+    shipped_bundle,
+    write_pictures,
+)
 from toolkit.catalogue import list_models, model_info
 from toolkit.compress import METHODS
 from toolkit.compress.examples import evenly
 from toolkit.data import ImageFolder, Split, scan_folder
 from toolkit.data.feed.split import subset_of
 from toolkit.data.scan.facts import notes
+from toolkit.data.scan.folder import require_classes
 from toolkit.data.scan.imagenet import require_order_of_ids
 from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.files import no_such_file, read_text
@@ -55,21 +63,6 @@ class ExportOptions:
                 raise UserError(unknown_name("format", name, list(FORMATS)))
 
 
-def require_writable(directory: Path, option: str = "--out") -> None:
-    """Refuse a place where nothing can be written, before hours of training and not after them."""
-    existing = directory.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    try:  # what the permissions say is not the whole of it
-        with tempfile.TemporaryDirectory(prefix=".toolkit-", dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be created below {existing}, which is not a writable folder ({error.strerror}); "
-            f"name another place by {option}"
-        ) from None
-
-
 def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, ...] | None = None) -> ImageFolder:
     """Scan a folder, refusing or naming its unreadable pictures; ``class_names``, if given, are all it may have."""
     folder = scan_folder(data, class_names=class_names)
@@ -100,15 +93,17 @@ def import_network(
     from toolkit.export import BundleOptions, export_bundle
     from toolkit.factory import preprocessing_of
 
-    require_writable(export.directory)
+    require_bundle_place(export.directory, "--out")
     names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
     if weights is None:
         _require_network_file(file)
     else:
-        _require_published(str(file), names, preprocessing)
-    folder = None if data is None else scan(data, skip_bad, names)
+        _require_published(str(file), weights, names, preprocessing)
+    if data is not None:
+        require_classes(data, names)
     with step("opening the network"):
-        model = _opened(file, weights, preprocessing)
+        model = _opened(file, weights, preprocessing, len(names))
+    folder = None if data is None else scan(data, skip_bad, names)
     # Every other picture; a class may have none.
     calibration, evaluation = (
         None if folder is None else subset_of(folder, np.arange(n, len(folder), 2)) for n in (0, 1)
@@ -130,10 +125,20 @@ def import_network(
     return {"bundle": str(path), "model": manifest.model, "labels": list(names), "parity": manifest.parity}
 
 
-def _require_published(name: str, labels: Sequence[str], preprocessing: str | Preprocessing | None) -> None:
+def _require_published(
+    name: str,
+    weights: str | os.PathLike[str],
+    labels: Sequence[str],
+    preprocessing: str | Preprocessing | None,
+) -> None:
     if preprocessing is not None:
         raise UserError("--preprocessing is for a FILE; published weights bring their own")
-    model_info(name)
+    published = model_info(name).weights.get(os.fspath(weights))
+    if published is not None and published.num_classes != len(labels):
+        raise UserError(
+            f"{os.fspath(weights)} of {name} has {published.num_classes:,} outputs, but {len(labels):,} labels were "
+            "given; --labels wants a name for each output, in their order"
+        )
     require_order_of_ids(labels)
 
 
@@ -142,7 +147,10 @@ def _require_network_file(file: Path) -> None:
 
     if not file.exists():
         hint = f"; the network {file} needs --weights" if str(file) in list_models() else ""
+        hint = f"; {file} is a bundle already" if shipped_bundle(file) else hint
         raise UserError(no_such_file(str(file)) + hint)
+    if file.is_dir() and (complete_versions(file) or (file / MANIFEST).is_file()):
+        raise UserError(f"{file}: is a bundle already")
     if not is_network_file(file):
         raise UserError(
             f"{file}: expected {KINDS}; from torch: torch.onnx.export(model.eval(), torch.zeros(1, 3, 224, 224), "
@@ -151,14 +159,17 @@ def _require_network_file(file: Path) -> None:
 
 
 def _opened(
-    file: Path, weights: str | os.PathLike[str] | None, preprocessing: str | Preprocessing | None
+    file: Path, weights: str | os.PathLike[str] | None, preprocessing: str | Preprocessing | None, num_labels: int
 ) -> "keras.Model":
     from toolkit.factory import create_model, open_network, read_preprocessing
+    from toolkit.network import require_labels
 
     if weights is not None:
-        return create_model(str(file), weights=weights)
+        model = create_model(str(file), weights=weights)
+        require_labels(model, num_labels)
+        return model
     given = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
-    return open_network(file, preprocessing=given)
+    return open_network(file, num_labels=num_labels, preprocessing=given)
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
@@ -168,7 +179,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
         UserError: no such file, or no names in it.
     """
     if not file.is_file():
-        raise UserError(no_such_file(str(file)))
+        raise UserError(f"{file}: a folder; expected a file of class names" if file.is_dir() else no_such_file(file))
     names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     if not all(name.isprintable() and "\ufffd" not in name for name in names):
         raise UserError(f"{file}: not a text; expected class names, one a line")

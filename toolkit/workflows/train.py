@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.bundle import require_bundle_place
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
 from toolkit.errors import UserError, one_line
 from toolkit.factory import licence_of, locate_weights
+from toolkit.files import require_writable
 from toolkit.lazy import keras
 from toolkit.metrics import softmax
 from toolkit.network import as_float32, load_network
@@ -34,7 +36,7 @@ from toolkit.workflows.run_command import (
     resumable,
     settings_of,
 )
-from toolkit.workflows.steps import ExportOptions, export_held_out, require_writable, scan
+from toolkit.workflows.steps import ExportOptions, export_held_out, scan
 
 log = logging.getLogger("toolkit")
 
@@ -74,9 +76,9 @@ def train_folder(
     info = model_info(command.model)
     if begun is None and run.writer:  # which may have begun it by now
         run.require_free()
-        require_writable(run.path)
+        require_writable(run.path, "--out")
     if export:
-        require_writable(export.directory, "--export")
+        require_bundle_place(export.directory, "--export")
     require_trackers(command.track)
     config = settings_of(command, options.overrides, run, begun)
     weights = None if begun and run.positions() else command.weights

@@ -15,7 +15,7 @@ from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, split_folder
 from toolkit.data.sources.source import as_source
 from toolkit.errors import UserError, unknown_name
-from toolkit.files import new_folder, write_file
+from toolkit.files import new_folder, require_writable, write_file
 from toolkit.progress import step
 from toolkit.training.config import TrainConfig, apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
@@ -23,7 +23,7 @@ from toolkit.training.run_dir import RunDirectory
 from toolkit.training.search.space import Setting, Value, as_overrides, parse_search
 from toolkit.training.search.study import DIRECTIONS, Metric, open_study, plan_values, plot_study
 from toolkit.training.search.trials import TrialRun, run_trials, toolkit_command
-from toolkit.workflows.steps import require_writable, scan
+from toolkit.workflows.steps import scan
 
 if TYPE_CHECKING:
     import optuna
@@ -187,7 +187,7 @@ class _Search:
         elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f"{self.out}: exists and is not a search; name a new folder")
         else:
-            require_writable(self.out)
+            require_writable(self.out, "--out")
 
     def begin(self, folder: ImageFolder) -> None:
         """Create the search's directory, or see that the one there is the same search."""

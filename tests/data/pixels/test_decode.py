@@ -94,6 +94,14 @@ def test_phone_jpeg_with_a_second_picture_is_turned_upright_by_host_and_graph():
     assert np.abs(decode_pixels(data, PREPROCESSING).astype(int) - in_graph).max() <= 1
 
 
+def test_an_empty_file_is_called_so(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    for source in (tmp_path / "a.jpg", str(tmp_path / "a.jpg")):
+        with pytest.raises(ImageError) as error:
+            decode_pixels(source, PREPROCESSING)
+        assert str(error.value) == f"{tmp_path / 'a.jpg'}: an empty file, not a picture"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

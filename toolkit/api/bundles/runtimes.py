@@ -52,20 +52,28 @@ def evaluate(
     Raises:
         UserError: no such bundle, pictures of other classes, or unreadable ones.
     """
+    from toolkit.bundle import read_manifest, shipped_bundle
+    from toolkit.data.scan.folder import require_classes
     from toolkit.data.sources.source import as_source
     from toolkit.inference import Predictor
+    from toolkit.inference.choice import require_engine
     from toolkit.inference.evaluate import SUBSETS, evaluate_bundle
+    from toolkit.inference.predictor import locate_bundle
 
     if subset not in (None, *SUBSETS):
         raise UserError(unknown_name("subset", str(subset), list(SUBSETS)))
-    if not Path(data).exists():  # before an engine is loaded
-        raise UserError(f"{os.fspath(data)}: no such folder or file")
+    if not Path(data).exists():  # before the bundle is looked for, on the hub perhaps
+        hint = "; the bundle comes first, then the pictures" if shipped_bundle(data) else ""
+        raise UserError(f"{os.fspath(data)}: no such folder or file{hint}")
     if imagenet is not None and not Path(imagenet).is_dir():
         raise UserError(f"{os.fspath(imagenet)}: no such folder; --imagenet wants ILSVRC2012_devkit_t12, unpacked")
-    predictor = Predictor.load_several([bundle, *others], engine, crops=crops, scales=scales)
+    require_engine(engine)
     source = as_source(source_of(data, split_folders, join_classes))
     if imagenet is not None:
         source = replace(source, devkit=Path(imagenet))
+    located = [locate_bundle(each) for each in (bundle, *others)]
+    require_classes(source, read_manifest(located[0]).labels)  # before an engine is loaded
+    predictor = Predictor.load_several(located, engine, crops=crops, scales=scales)
     report = evaluate_bundle(predictor, source, subset=subset, skip_bad=skip_bad)
     return Evaluated(report | {"crops": crops, "scales": list(scales)})
 

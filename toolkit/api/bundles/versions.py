@@ -60,10 +60,10 @@ def verify_version(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """Compare a version's files with their checksums, and its engines' answers with its network's.
 
     Args:
-        bundle: ``saved_models/NAME``, or one version of it.
+        bundle: ``saved_models/NAME``, or one version of it; or a folder of bundles, for all versions in it.
 
     Returns:
-        ``{"bundle", "files", "pictures", "rows", "objections"}``.
+        ``{"bundle", "files", "pictures", "rows", "objections"}``, see ``toolkit.inference.verify_version``.
     """
     from toolkit import inference
 

@@ -62,10 +62,10 @@ def _verify(arguments: Namespace) -> None:
     if arguments.json:
         print_json(report)
     else:
-        rows = [[row["engine"], row["difference"], row["allowed"]] for row in report["rows"]]
+        rows = [[row["bundle"], row["engine"], row["difference"], row["allowed"]] for row in report["rows"]]
         print(f"{report['bundle']}: {report['files']} files as they were written")
         if rows:
-            print_table(rows, ["engine", f"difference from Keras ({report['pictures']} pictures)", "allowed"])
+            print_table(rows, ["bundle", "engine", f"difference from Keras ({report['pictures']} pictures)", "allowed"])
     if objections := report["objections"]:
         further = f" (and {len(objections) - 1} more)" if len(objections) > 1 else ""
         raise UserError(f"{objections[0]}{further}")

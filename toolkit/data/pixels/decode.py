@@ -295,8 +295,13 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
 def read_file(path: Path) -> bytes:
     """A file's bytes, or an ``ImageError`` that names the file and the reason."""
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder; give the pictures in it") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data:  # as an interrupted download leaves it
+        raise ImageError(f"{path}: an empty file, not a picture")
+    return data

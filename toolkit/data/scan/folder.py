@@ -18,7 +18,7 @@ from toolkit.data.scan.show import as_html, in_words
 from toolkit.data.sources.alike import alike_groups, alike_key
 from toolkit.data.sources.dataset import array_digest, list_source, write_pictures
 from toolkit.data.sources.listing import Listing, describe_ignored, join_classes
-from toolkit.data.sources.source import as_source
+from toolkit.data.sources.source import Source, as_source
 from toolkit.errors import UserError, one_line
 from toolkit.machine import cache_dir
 
@@ -132,14 +132,8 @@ def scan_folder(
     cache = ScanCache(cache_dir() / "scans" if remember else None)
     try:
         expected = tuple(class_names) if class_names is not None else ()
-        if given.devkit is not None:
-            listing = list_validation(source, given.devkit)
-        else:
-            listing = list_source(source, cache_dir(), cache.file_digest, given.split_folders, expected)
-        listing = called_by_id(listing, expected)
-        listing = join_classes(listing, expected) if given.join_classes else listing
+        listing = _listed(given, cache, expected)
         names = expected or listing.labels
-        _require_known_classes(source, listing, names)
         listed = _read_list(source, quarantine, listing)
         files = [file for file in listing.files if file.path not in (listed or {})]
         root = listing.root.absolute()
@@ -169,6 +163,31 @@ def scan_folder(
     )
     _require_usable(source, listing, folder)
     return folder
+
+
+def require_classes(source: str | os.PathLike[str], class_names: Iterable[str]) -> None:
+    """Refuse a data set that is not there, or has other classes than these, before its pictures are read.
+
+    Raises:
+        UserError: no such data, or a class that is none of them.
+    """
+    cache = ScanCache(cache_dir() / "scans")
+    try:
+        _listed(as_source(source), cache, tuple(class_names))
+    finally:
+        cache.close()
+
+
+def _listed(given: Source, cache: ScanCache, expected: tuple[str, ...]) -> Listing:
+    """List a data set, whose classes are among those expected, where any are."""
+    if given.devkit is not None:
+        listing = list_validation(given.path, given.devkit)
+    else:
+        listing = list_source(given.path, cache_dir(), cache.file_digest, given.split_folders, expected)
+    listing = called_by_id(listing, expected)
+    listing = join_classes(listing, expected) if given.join_classes else listing
+    _require_known_classes(given.path, listing, expected or listing.labels)
+    return listing
 
 
 def scan_arrays(
@@ -243,8 +262,10 @@ def _require_usable(source: Path, listing: Listing, folder: ImageFolder) -> None
         _require_readable(place, tuple(problem for problem in folder.problems if problem[0] in members))
         raise UserError(f"{place} is without pictures; add some or remove it")
     if len(folder.class_names) < 2:
+        others = describe_ignored(listing.ignored)
         raise UserError(
             f"{source}: only one class ({folder.class_names[0]!r}); a classifier needs at least two class folders"
+            + (f"; left out: {others}" if others else "")
         )
 
 

@@ -120,6 +120,8 @@ def unpack(archive: Path, directory: Path, limits: ArchiveLimits | None = None) 
     """
     if directory.is_dir():
         return _left_out(directory)
+    if not archive.stat().st_size:
+        raise UserError(f"{archive}: an empty file; pack or download it again")
     with new_folder(directory, shared=True) as staging:
         try:
             left_out = _unpack_members(archive, staging / FILES, limits)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, unknown_name
 from toolkit.files import new_folder
 
 # By package and place in it: whose the photograph is. scikit-learn is always there.
@@ -44,7 +44,7 @@ def write_samples(name: str, directory: str | Path) -> int:
         UserError: unknown name, or the directory has something in it.
     """
     if name not in _WRITERS:
-        raise UserError(f"unknown samples {name!r}; known: {', '.join(SAMPLES)}")
+        raise UserError(unknown_name("samples", name, list(SAMPLES)))
     directory = Path(directory)
     if not directory.name:
         raise UserError(f"{directory}: cannot be replaced in one step; name a new folder")

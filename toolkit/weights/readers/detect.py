@@ -28,6 +28,8 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path} is a Git LFS pointer and not the file it stands for; run `git lfs pull`")
     if head.lstrip().lower().startswith(_PAGES):
         raise UserError(f"{path} is a web page and not weights; the address answered with a page, download it again")
+    if head.isascii() and "".join(head.decode().split()).isprintable():  # a text, which can be told at once
+        raise UserError(f"{path}: is no weights file; these are read: {_KNOWN}")
     if head[257:262] == b"ustar":
         raise UserError(f"{path} is a tar archive; unpack it and give the weights file within")
 

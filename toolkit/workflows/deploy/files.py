@@ -19,13 +19,12 @@ from toolkit.bundle import (
 from toolkit.engines import open_engine
 from toolkit.engines.timing import BUSY, processor_share
 from toolkit.errors import UserError
-from toolkit.files import new_folder
+from toolkit.files import new_folder, require_writable
 from toolkit.inference.compare import engine_bytes
 from toolkit.machine import processor
 from toolkit.progress import step
 from toolkit.workflows.deploy.batching import Batching, choose_batching, time_batches
 from toolkit.workflows.deploy.model_server import why_not, write_model
-from toolkit.workflows.steps import require_writable
 
 log = logging.getLogger("toolkit")
 
