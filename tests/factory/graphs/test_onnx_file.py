@@ -1,6 +1,7 @@
 """ONNX files that are damaged, hostile, or no classifiers: one line that says what to do."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -185,3 +186,31 @@ def test_a_network_of_any_size_takes_the_preprocessings(tmp_path):
 def test_without_onnx_the_command_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "needs onnxruntime, which is not installed: pip install 'toolkit[onnx]'" in message(tmp_path, model())
+
+
+def test_own_files_come_back_as_they_went(tmp_path):
+    """And say how a picture becomes their pixels."""
+    from toolkit import create_model
+    from toolkit.engines.onnx_graph import to_onnx
+
+    network, preprocessing = create_model("googlenet"), replace(IMAGENET, crop_fraction=0.875)
+    path = tmp_path / "googlenet.onnx"
+    path.write_bytes(to_onnx(network, preprocessing))
+    opened = open_network(path)
+    found = preprocessing_of(opened)
+    assert (found.resize, found.crop_fraction, found.size) == ("crop", 0.875, (224, 224))
+    np.testing.assert_allclose(found.affine(), preprocessing.affine(), rtol=1e-5)
+    inputs = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    np.testing.assert_allclose(opened(inputs), network(inputs), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "note", ['{"mode": "crop"}', "as usual", '{"mode": "tile", "crop_fraction": 1, "interpolation": "bilinear"}', "3"]
+)
+def test_notes_of_others_are_passed_over(tmp_path, note):
+    document = model(elem=2, shape=(None, 3, 8, 8))
+    document.graph.node.insert(0, node("Cast", ("x",), ("numbers",), to=1))
+    document.graph.node[1].input[0] = "numbers"
+    document.metadata_props.add(key="resize", value=note)
+    onnx.save(document, tmp_path / "theirs.onnx")
+    assert open_graph(tmp_path / "theirs.onnx", None).preprocessing.resize == "stretch"

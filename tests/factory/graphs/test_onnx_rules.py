@@ -106,6 +106,10 @@ CASES = {
         *(("Clip", [np.float32(-0.2), np.float32(0.3)], {}), ("Max", [np.float32([-0.1])], {})),
         ("Min", [np.float32([0.2])], {}),
     ],
+    "bounds that are none": [
+        *(CONV, ("Max", [np.float32([np.finfo(np.float32).min])], {})),
+        *(("Clip", [np.float32(-65504), np.float32(65504)], {}), ("Min", [np.float32([1e9])], {})),
+    ],
     "constants": [
         *(CONV, ("Relu", [], {}), ("Mul", [(8, 1, 1)], {}), ("Sub", [(1, 8, 1, 1)], {}), ("Relu", [], {})),
         *(("Sub", [np.float32([2])], {}), ("LRN", [], {"size": 3, "alpha": 0.3, "bias": 2.0})),

@@ -20,6 +20,9 @@ MAX_NUMBERS = 1 << 28
 MAX_HELD = 1 << 30
 #: Channels that an operator adds, or numbers that tell it what to do, at most.
 MAX_CHANNELS = 1 << 16
+#: A bound so large is none: exporters write the least float16 or float32 for it, and sums with such numbers are rounded
+#: to nothing.
+_UNBOUNDED = 3e4
 #: What Keras adds to a variance, unless told otherwise.
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
@@ -210,6 +213,7 @@ class Builder:
         """Hold each number between two bounds, either of which may be infinite."""
         if low > high:
             raise UnreadableError(f"clips to {low}…{high}")
+        low, high = (math.copysign(math.inf, bound) if abs(bound) >= _UNBOUNDED else bound for bound in (low, high))
         if (low, high) == (0.0, 6.0):
             return self.activation(value, "relu6")
         if math.isinf(low) and math.isinf(high):

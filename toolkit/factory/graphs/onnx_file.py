@@ -1,15 +1,18 @@
 """ONNX files: read within limits, folded, and built anew in Keras. Nothing in a file is run before it is understood."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.builder import Builder
 from toolkit.factory.graphs.graph_file import GraphFile, as_they_are, in_batches, picture_sides
 from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
+from toolkit.spec import Interpolation, Preprocessing, ResizeMode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,8 +80,21 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
         answers=_session(document, given, reader.output_name, axes, batch),
         runtime="ONNX Runtime",
         quantized=reader.quantized,
-        preprocessing=as_they_are(shape[:2], shape[2]) if takes_pixels else None,
+        preprocessing=_noted(document, as_they_are(shape[:2], shape[2])) if takes_pixels else None,
     )
+
+
+def _noted(document: Any, pixels: Preprocessing) -> Preprocessing:
+    """Frame pixels as a file of ``toolkit export --onnx`` notes it; a note of anybody else's is passed over."""
+    noted = {entry.key: entry.value for entry in document.metadata_props}.get("resize", "")
+    try:
+        how = json.loads(noted)
+        framed = replace(pixels, resize=how["mode"], crop_fraction=how["crop_fraction"])
+        framed = replace(framed, interpolation=how["interpolation"])
+    except (ValueError, TypeError, KeyError):
+        return pixels
+    known = framed.resize in get_args(ResizeMode) and framed.interpolation in get_args(Interpolation)
+    return framed if known else pixels
 
 
 def _require_installed(path: Path) -> None:

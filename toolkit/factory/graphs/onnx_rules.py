@@ -211,9 +211,7 @@ def _clip(builder: Builder, node: Node) -> Value:
 
 
 def _number(value: Any, default: float) -> float:
-    number = default if value is None else float(np.ravel(value)[0])
-    # The largest float32 means no bound, as exporters write it.
-    return math.copysign(math.inf, number) if abs(number) >= 3.4e38 else number
+    return default if value is None else float(np.ravel(value)[0])
 
 
 def _softmax(name: str) -> Callable[[Builder, Node], Value]:
