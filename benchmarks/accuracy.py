@@ -208,6 +208,7 @@ def budget(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
             model=arguments.model,
             weights=arguments.weights,
             budget=arguments.budget,
+            keep_val="test" not in scan_folder(folder).splits,
             out=Path(place) / "bundle",
             cache=Path(place) / "cache",
         )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -21,6 +22,13 @@ def test_bundles_newest_version_first_and_engines_follow_the_bundle(bundles):
     assert classifier.bundles() == ["digits/2", "digits/1"]
     assert "litert-int8" in classifier.engines("digits/1")
     assert "litert-int8" not in classifier.engines("digits/2")
+
+
+def test_the_bundle_written_to_last_comes_first(bundles, tmp_path):
+    for name, written in (("a", 3_000), ("b", 9_000), ("c", 6_000)):
+        shutil.copytree(bundles / "digits" / "2", tmp_path / name / "1")
+        os.utime(tmp_path / name / "1", (written, written))
+    assert Classifier(tmp_path).bundles() == ["b/1", "c/1", "a/1"]
 
 
 def test_one_bundles_own_directory_will_do(bundles):

@@ -1,7 +1,7 @@
 """Answers for the page from the bundles in a directory, without a word of HTML."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -107,7 +107,7 @@ class Classifier:
             )
 
     def bundles(self) -> list[str]:
-        """List ``NAME/VERSION`` of every bundle, by name, newest version first.
+        """List ``NAME/VERSION`` of every bundle, the one written to last first, newest version first.
 
         Raises:
             UserError: there is none.
@@ -222,7 +222,8 @@ class Classifier:
 
     def _directories(self) -> dict[str, Path]:
         bundles = self._shelf.bundles()
-        found = {f"{name}/{v}": versions[v] for name, versions in bundles.items() for v in reversed(versions)}
+        latest = sorted(bundles, key=lambda name: _written(bundles[name]), reverse=True)
+        found = {f"{name}/{v}": bundles[name][v] for name in latest for v in reversed(bundles[name])}
         if not found:
             raise UserError(
                 f"{self._given_root}: no bundles there; make one with "
@@ -230,6 +231,14 @@ class Classifier:
                 f"{shipped_folder_in_words()}"
             )
         return found
+
+
+def _written(versions: Mapping[int, Path]) -> float:
+    """Tell when a bundle's last version was written; 0 where it is just being taken away."""
+    try:
+        return versions[max(versions)].stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def is_own(bundle: object) -> bool:
