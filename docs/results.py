@@ -578,6 +578,16 @@ MEASURED = (
         axis="top-1 %",
     ),
     Measured(
+        "gpu",
+        "On a GPU",
+        "Training steps of every network with JAX in bfloat16: pictures a second, and the most memory taken by then.",
+        {"network": "network", "pictures/s": "images_per_s", "MiB": "mib", "loss": "loss"},
+        rows=lambda record: [row | {"mib": (row.get("peak_bytes") or 0) // _MIB or None} for row in record["steps"]],
+        drawn=("pictures/s",),
+        axis="pictures a second",
+        log=True,
+    ),
+    Measured(
         "peers",
         "Peers",
         "The same network, pictures and batch in other packages, random weights: a step of training and a batch "
