@@ -64,7 +64,7 @@ def _is_word(cell: str) -> bool:
 def origin(record: Record, remark: str = "") -> list[str]:
     """Say when, on what, with which versions and by which command a record was made."""
     machine = record.get("machine", {})
-    place = record.get("processor") or machine.get("processor") or ""
+    place = record.get("device") or record.get("processor") or machine.get("processor") or ""
     if not place and "cores" in record:
         place = f"{record['cores']} cores"
     sets = machine.get("instruction_sets")
