@@ -112,3 +112,13 @@ def test_site_is_built_without_a_broken_link_and_asks_no_other_host(tmp_path):
         assert [place for place in asked.places if re.match(r"(https?:)?//", place)] == [], page
     for style in (tmp_path / "site").rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text(encoding="utf-8")), style
+
+
+def test_ten_minutes_were_never_behind_training_by_hand():
+    rows = json.loads((ROOT / "benchmarks/results/budget.json").read_text())["rows"]
+    assert len(rows) == 5
+    assert all(row["budget"] >= max(row["tutorial"], row["full"]) for row in rows)
+    (signs,) = (row for row in rows if row["set"] == "sign_digits")
+    told = re.sub(r"\s+", " ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert "sign digits 99 % of the test pictures in ten minutes" in told
+    assert round(signs["budget"]) == 99
