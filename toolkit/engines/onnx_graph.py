@@ -191,7 +191,8 @@ class _Graph:
         graph.node.extend(self._nodes)
         graph.input.append(value("pixels", kinds.UINT8, [batch, *self._preprocessing.size, self._channels]))
         graph.output.extend(value(name, kinds.FLOAT, shape) for name, shape in answers.items())
-        for name, values in self._constants.items():
+        while self._constants:  # each let go once it is in the document
+            name, values = self._constants.popitem()
             kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
             graph.initializer.add(name=name, dims=values.shape, data_type=kind, raw_data=values.tobytes())
         return document
