@@ -641,8 +641,8 @@ def endurance() -> tuple[list[str], list[Chart]]:
     page = [
         "## A server that endures",
         "",
-        "Every answer is compared with the one that the bundle gives offline. Memory is looked at when the first tenth",
-        "of the requests, the first of the versions, or none of the nonsense has passed, then at times, and at the end.",
+        "Every answer is compared with the one that the bundle gives offline. Memory is looked at when the first",
+        "tenth of the requests, the first version, or none of the nonsense has passed, then at times, and at the end.",
         "",
     ]
     words = {"requests": "requests", "swaps": "new versions under load", "fuzz": "requests of nonsense"}
