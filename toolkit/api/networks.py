@@ -21,6 +21,12 @@ def models(
 ) -> Any:
     """List the networks, or one network's layers.
 
+    >>> import toolkit
+    >>> [row["name"] for row in toolkit.models() if row["name"].startswith("alexnet")]
+    ['alexnet', 'alexnet_owt']
+    >>> sum(layer["params"] for layer in toolkit.models("lenet5"))
+    61706
+
     Args:
         name: of a network.
         draw: draw its blocks to this ``.svg`` or ``.png`` file.
@@ -70,6 +76,10 @@ def drawn_network(name: str, draw: str | os.PathLike[str] | None) -> Any:
 @call
 def list_weights(model: str | None = None) -> list[dict[str, Any]]:
     """List the weights that were published for every network, or for one, and what of it is here.
+
+    >>> import toolkit
+    >>> [row["tag"] for row in toolkit.list_weights("googlenet")]
+    ['imagenet', 'imagenet-caffe']
 
     Args:
         model: see ``toolkit.list_models``.
@@ -137,6 +147,11 @@ def convert_weights(
 @call
 def samples(name: str, directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Write bundled real pictures into a folder.
+
+    >>> import tempfile
+    >>> import toolkit
+    >>> toolkit.samples("photographs", f"{tempfile.mkdtemp()}/photographs")["n"] > 1
+    True
 
     Args:
         name: ``"digits"``: 1,797 handwritten digits, a folder a class; ``"photographs"``: two or five to look at.

@@ -31,6 +31,14 @@ def predict(
 
     Who asks again and again opens the bundle once: ``toolkit.Predictor.load(bundle).predict(images)``.
 
+    >>> import numpy as np
+    >>> import toolkit
+    >>> stroke = np.zeros((28, 28), np.uint8)
+    >>> stroke[4:24, 13:15] = 255
+    >>> (row,) = toolkit.predict("lenet5-mnist", stroke, engine="litert")
+    >>> row["predictions"][0]["label"]
+    '1'
+
     Args:
         bundle: ``saved_models/NAME``, or one version of it; or one on the hub, ``hf://user/name@v2``.
         images: one or several: files, folders, patterns such as ``"photos/*.jpg"``; or pictures of any kind that

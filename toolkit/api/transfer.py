@@ -169,6 +169,11 @@ def _journey(names: tuple[str, ...], max_ms: float | None, max_mb: float | None)
 def list_cache(cache: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """List the features that are cached on disk, how much of them, and when they were last used.
 
+    >>> import tempfile
+    >>> import toolkit
+    >>> toolkit.list_cache(tempfile.mkdtemp())["contexts"]
+    []
+
     Args:
         cache: its folder, by default in the user's cache.
 

@@ -99,6 +99,12 @@ class Predictor:
 
     Safe to call from several threads.
 
+    >>> predictor = Predictor.load("lenet5-mnist", "litert")
+    >>> stroke = np.zeros((28, 28), np.uint8)
+    >>> stroke[4:24, 13:15] = 255
+    >>> predictor.predict(stroke, top_k=1)[0][0].label
+    '1'
+
     Attributes:
         labels: class names in output order.
         engine_name: what runs the networks.

@@ -26,6 +26,11 @@ def list_bundles(directory: str | os.PathLike[str] = "saved_models") -> list[dic
 def answer_examples(bundle: str | os.PathLike[str], *, engine: str = "auto") -> dict[str, Any]:
     """Classify the pictures that a bundle brings, beside their true labels.
 
+    >>> import toolkit
+    >>> rows = toolkit.answer_examples("lenet5-mnist", engine="litert")["rows"]
+    >>> [(row["true_label"], row["label"]) for row in rows[:3]]
+    [('0', '0'), ('1', '1'), ('2', '2')]
+
     Args:
         bundle: ``saved_models/NAME``, or one version of it.
         engine: what runs the network, see ``toolkit.Predictor.load``.

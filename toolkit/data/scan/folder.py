@@ -200,6 +200,11 @@ def scan_arrays(
 ) -> ImageFolder:
     """A data set in memory: its pictures are written to the user's cache as PNG files, once, and scanned there.
 
+    >>> pixels = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
+    >>> folder = scan_arrays(pixels, [0, 1, 0, 1], class_names=["cat", "dog"])
+    >>> len(folder), folder.class_names, folder.labels
+    (4, ('cat', 'dog'), (0, 1, 0, 1))
+
     Args:
         pixels: uint8 of shape (n, height, width), (n, height, width, 1) or (n, height, width, 3).
         labels: n indices into ``class_names``.
