@@ -193,14 +193,14 @@ def test_own_files_come_back_as_they_went(tmp_path):
     from toolkit import create_model
     from toolkit.engines.onnx_graph import to_onnx
 
-    network, preprocessing = create_model("googlenet"), replace(IMAGENET, crop_fraction=0.875)
-    path = tmp_path / "googlenet.onnx"
+    network, preprocessing = create_model("nin_cifar"), replace(IMAGENET, size=(32, 32), crop_fraction=0.875)
+    path = tmp_path / "nin.onnx"
     path.write_bytes(to_onnx(network, preprocessing))
     opened = open_network(path)
     found = preprocessing_of(opened)
-    assert (found.resize, found.crop_fraction, found.size) == ("crop", 0.875, (224, 224))
+    assert (found.resize, found.crop_fraction, found.size) == ("crop", 0.875, (32, 32))
     np.testing.assert_allclose(found.affine(), preprocessing.affine(), rtol=1e-5)
-    inputs = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    inputs = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
     np.testing.assert_allclose(opened(inputs), network(inputs), rtol=1e-3, atol=1e-5)
 
 
