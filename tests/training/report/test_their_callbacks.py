@@ -73,6 +73,20 @@ def test_checkpoints_and_scalars_of_keras(photos, tmp_path):
     assert read == pytest.approx([row["val_loss"] for row in history])
 
 
+def test_metrics_logger_of_weights_and_biases(photos, tmp_path, monkeypatch):
+    """Without a network: what it has logged is told by the run itself."""
+    wandb = pytest.importorskip("wandb")
+    from wandb.integration.keras import WandbMetricsLogger
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with wandb.init(project="photos", dir=tmp_path) as run:
+        train(photos, tmp_path / "run", epochs=2, callbacks=[WandbMetricsLogger()])
+        told = dict(run.summary)
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert told["epoch/epoch"] == 1
+    assert told["epoch/val_loss"] == pytest.approx(last["val_loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("save_freq", ["epoch", 1])
 def test_a_killed_run_that_keras_backs_up_too_comes_to_the_same_weights(photos, tmp_path, save_freq):
     def backup():
