@@ -38,7 +38,7 @@ def read(name: str) -> Record | None:
 
 
 def papers() -> Record:
-    """What the papers print, which is not measured here."""
+    """Read the figures that the papers print, which are not measured here."""
     return json.loads((RECORDS / "papers.json").read_text(encoding="utf-8"))
 
 
