@@ -1,10 +1,12 @@
 """The machine and the process that the package runs in."""
 
 import errno
+import importlib.metadata
 import os
 import platform
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from toolkit.errors import UserError
@@ -21,6 +23,19 @@ def processor() -> str:
     """Name the processor and how many threads this process may use of it: times hold for machines of equal names."""
     name = _stated("model name", _CPUINFO) or platform.processor() or platform.machine()
     return f"{name}, {num_threads()} threads"
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Look up the versions of packages; one that is not installed is left out.
+
+    >>> sorted(installed_versions("numpy", "no such package"))
+    ['numpy']
+    """
+    versions = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def cache_dir() -> Path:

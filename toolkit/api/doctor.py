@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.api.calls import call
 from toolkit.api.results import Result
 from toolkit.errors import first_line
+from toolkit.machine import cache_dir, installed_versions, processor, processor_features
 from toolkit.progress import step, track
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def doctor() -> Diagnosis:
         missing ``{"what", "reason", "command", "needed"}``; ``result.healthy`` is False if anything of it is needed.
     """
     from toolkit import __version__
-    from toolkit.machine import processor, processor_features
 
     packages = list(_packages())
     engines, accelerators = _engines()
@@ -125,7 +125,7 @@ def _packages() -> Iterator[dict[str, Any]]:
         named = []
     for requirement in map(Requirement, named):
         for extra in _extras_of(requirement):
-            version = _version(requirement.name)
+            version = installed_versions(requirement.name).get(requirement.name)
             fits = version is not None and requirement.specifier.contains(version, prereleases=True)
             yield {
                 "name": requirement.name,
@@ -144,20 +144,13 @@ def _extras_of(requirement: "Requirement") -> list[str]:
     return [extra for extra in EXTRAS if requirement.marker.evaluate({"extra": extra})]
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _has_extras(requirement: "Requirement") -> bool:
     """Tell whether what the extras of a package need is installed."""
     from packaging.requirements import Requirement
 
     for extra in requirement.extras:
         for own in map(Requirement, importlib.metadata.requires(requirement.name) or []):
-            if own.marker is not None and own.marker.evaluate({"extra": extra}) and _version(own.name) is None:
+            if own.marker is not None and own.marker.evaluate({"extra": extra}) and not installed_versions(own.name):
                 return False
     return True
 
@@ -263,8 +256,6 @@ def _silent(engines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _places() -> Iterator[dict[str, Any]]:
     """List the folders that the package writes to unasked, with the room there is."""
-    from toolkit.machine import cache_dir
-
     for variable, path in (("TOOLKIT_CACHE", cache_dir()), ("TMPDIR", Path(tempfile.gettempdir()))):
         existing = path.absolute()
         while not existing.exists():

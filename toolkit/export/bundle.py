@@ -1,6 +1,5 @@
 """Export of one network: write its forms beside each other, compare their answers, publish them in one step."""
 
-import importlib.metadata
 import itertools
 import logging
 import platform
@@ -51,7 +50,7 @@ from toolkit.export.parity import (
 )
 from toolkit.factory import save_network
 from toolkit.lazy import keras
-from toolkit.machine import processor
+from toolkit.machine import installed_versions, processor
 from toolkit.metrics import rejection_curve, top_k_accuracy
 from toolkit.network import (
     as_classifier,
@@ -414,10 +413,4 @@ def _ground(options: BundleOptions, preprocessing: Preprocessing) -> float | Non
 
 def package_versions() -> dict[str, str]:
     """Look up the versions of Python and of the packages that a bundle is made with, for its manifest."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version(), **installed_versions(*_PACKAGES)}

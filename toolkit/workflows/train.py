@@ -1,7 +1,6 @@
 """A folder of pictures to a trained network."""
 
 import dataclasses
-import importlib.metadata
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from toolkit.errors import UserError, one_line
 from toolkit.factory import licence_of, locate_weights
 from toolkit.files import require_writable
 from toolkit.lazy import keras
+from toolkit.machine import installed_versions
 from toolkit.metrics import softmax
 from toolkit.network import as_float32, load_network
 from toolkit.progress import step
@@ -179,8 +179,7 @@ class _Plan:
 
     def files(self) -> dict[str, str]:
         """The texts by which a run is known again, by file name."""
-        packages = ("toolkit", "keras", "tensorflow", "numpy")
-        versions = {package: importlib.metadata.version(package) for package in packages}
+        versions = installed_versions("toolkit", "keras", "tensorflow", "jax", "numpy")
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         return {
             "command.json": self.command.as_json(),
