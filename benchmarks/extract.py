@@ -33,13 +33,13 @@ from toolkit import create_model
 from toolkit.cli.output import print_table
 from toolkit.data import scan_folder
 from toolkit.data.pixels.decode import decode_pixels
-from toolkit.engines.extract import open_extractor
+from toolkit.engines.extract import default_batch_size, open_extractor
 from toolkit.factory import preprocessing_of
 from toolkit.inference import Predictor
 from toolkit.inference.evaluate import evaluate_bundle
 from toolkit.machine import instruction_sets, num_threads, processor
 from toolkit.network import as_float32
-from toolkit.transfer.features import Extraction, FeatureExtractor
+from toolkit.transfer.features import FeatureExtractor
 from toolkit.transfer.freeze import cut_tensor, frozen_part
 
 #: Files that open the engine before the clock starts.
@@ -81,7 +81,7 @@ def main() -> None:
 def of_features(arguments: argparse.Namespace, paths: list[str], scratch: Path) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     model = create_model(arguments.model)
-    preprocessing, batch_size = preprocessing_of(model), Extraction().batch_size
+    preprocessing, batch_size = preprocessing_of(model), default_batch_size()
     seconds = []
     for number in range(arguments.rounds):
         with FeatureExtractor(model, preprocessing, cache_dir=scratch / f"cache{number}") as extractor:

@@ -19,14 +19,12 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import shlex
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from experiments import EXPERIMENTS, Experiment, Run
 
 from toolkit.cli.output import print_table
 from toolkit.data import scan_folder, split_folder
-from toolkit.machine import instruction_sets, processor
+from toolkit.machine import installed_versions, instruction_sets, processor
 
 _JUDGED = 10_000  # training pictures that the finished network is shown
 
@@ -69,6 +67,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="write the figures as JSON")
     parser.add_argument("--epochs", type=int, help="of every run, instead of the experiment's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other, for a GPU that one leaves idle")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="train these runs; of the others what is done counts")
     parser.add_argument("--pictures", type=int, help="training pictures, instead of the experiment's")
     parser.add_argument("--test-pictures", type=int, help="likewise")
@@ -83,13 +82,15 @@ def main() -> None:
     note_command(folder / "commands.txt")
     table = pictures_table(arguments.data, folder, _limits(experiment, arguments))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # runs beside each other share a GPU's memory
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as judge:
         work = Work(experiment, arguments, table, judge)
-        for seed in arguments.seeds:
-            for run in experiment.runs:
-                if arguments.only is None or run.name in arguments.only:
-                    perform(run, seed, work)
-                    write(report(work), arguments.out)
+        wanted = [run for run in experiment.runs if arguments.only is None or run.name in arguments.only]
+        with ThreadPoolExecutor(arguments.at_once) as pool:
+            performed = [pool.submit(perform, run, seed, work) for seed in arguments.seeds for run in wanted]
+            for done in as_completed(performed):
+                done.result()
+                write(report(work), arguments.out)
         figures = report(work) | {"together": averaged(work)}
     write(figures, arguments.out)
     columns = ["name", "seed", "epochs", "train_error", "test_error", "cpu_seconds"]
@@ -156,14 +157,15 @@ def perform(run: Run, seed: int, work: Work) -> None:
     command = ["train", str(work.table), "--model", run.model, *options]
     resumed = (place / "metrics.jsonl").exists()
     print(f"{'resuming' if resumed else 'training'} {place.name}", file=sys.stderr, flush=True)
-    start, before = time.perf_counter(), _used()
-    answer = subprocess.run(
-        [sys.executable, "-m", "toolkit", *command, "--out", str(place), "--resume", "--json"],
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    seconds, used = time.perf_counter() - start, _used() - before
-    metrics = json.loads(answer.stdout)["metrics"]
+    start = time.perf_counter()
+    words = [sys.executable, "-m", "toolkit", *command, "--out", str(place), "--resume", "--json"]
+    training = subprocess.Popen(words, stdout=subprocess.PIPE)
+    answer = training.stdout.read()
+    _, status, used = os.wait4(training.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), words)
+    metrics = json.loads(answer)["metrics"]
     record = {
         "name": run.name,
         "model": run.model,
@@ -174,15 +176,10 @@ def perform(run: Run, seed: int, work: Work) -> None:
         "test_error": _percent(metrics["top1"]),
         # Of a resumed run they are those since it went on.
         "seconds": round(seconds, 1),
-        "cpu_seconds": round(used, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "resumed": resumed,
     }
     write(record, noted)
-
-
-def _used() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _percent(accuracy: float) -> float:
@@ -267,13 +264,25 @@ def report(work: Work) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "data": arguments.data.name,
         "pictures": {name: subsets.count(name) for name in ("train", "val", "test")},
-        "machine": {"processor": processor(), "instruction_sets": instruction_sets()},
+        "machine": {"processor": processor(), "instruction_sets": instruction_sets(), **_gpu()},
         "load_at_end": [round(value, 1) for value in os.getloadavg()],
-        "versions": {package: version(package) for package in ("toolkit", "keras", "tensorflow", "numpy")},
+        "versions": installed_versions("toolkit", "keras", _backend(), "numpy"),
         "planned": [run.name for run in experiment.runs] + [row.name for row in experiment.together],
         "runs": [json.loads(file.read_text()) for file in noted if file.exists()],
         "together": [],
     }
+
+
+def _backend() -> str:
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+def _gpu() -> dict[str, str]:
+    if _backend() != "jax":
+        return {}
+    import jax
+
+    return {} if jax.default_backend() == "cpu" else {"gpu": str(jax.devices()[0].device_kind)}
 
 
 def write(document: dict[str, Any], file: Path) -> None:

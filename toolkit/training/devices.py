@@ -105,18 +105,21 @@ def _data_parallel() -> Iterator[Shard]:
 def resolve_policy(policy: DtypePolicy) -> DtypePolicy:
     """Return the Keras dtype policy that ``auto`` stands for on this machine; any other is itself.
 
-    ``mixed_bfloat16`` where the hardware computes in bfloat16 (a GPU of compute capability 8 or more, a TPU, an x86
-    processor with AMX or AVX-512 BF16), ``mixed_float16``, with loss scaling, on older GPUs, else ``float32``.
+    ``mixed_bfloat16`` where the hardware computes in bfloat16 (a GPU of compute capability 8 or more, a TPU, with
+    TensorFlow an x86 processor with AMX or AVX-512 BF16), ``mixed_float16``, with loss scaling, on older GPUs, else
+    ``float32``.
 
     On processors that is where it was measured to be faster: with AVX-512 BF16 alone, a step of ResNet-20 or ResNet-50
-    takes about two thirds of float32's processor time (``benchmarks/results/training.json``).
+    takes about two thirds of float32's processor time (``benchmarks/results/training.json``). JAX 0.11.2 answers NaN
+    there for a ResNet in bfloat16, and 0.10.2 does not.
     """
     if policy != "auto":
         return policy
     capability = _gpu_capability()
     if capability is None:
         has_tpu = any(name.startswith("tpu") for name in keras.distribution.list_devices())
-        return "mixed_bfloat16" if has_tpu or computes_bfloat16() else "float32"
+        has_fast_cpu = keras.backend.backend() == "tensorflow" and computes_bfloat16()
+        return "mixed_bfloat16" if has_tpu or has_fast_cpu else "float32"
     return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
 
 

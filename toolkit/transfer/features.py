@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Split
 from toolkit.data.pixels.decode import read_rgb, resize_pixels
-from toolkit.engines.extract import Extractor, open_extractor
+from toolkit.engines.extract import Extractor, default_batch_size, open_extractor
 from toolkit.errors import UserError
 from toolkit.files import spare_file
 from toolkit.lazy import keras
@@ -48,7 +48,7 @@ class Extraction:
         stage: the last frozen stage, whose output is cached; None for the pooled features before the classifier.
         dtype: ``"float16"`` or ``"float32"``, on disk and in the answer.
         engine: one of ``toolkit.engines.extract.EXTRACTORS``, or ``"auto"`` for the fastest here.
-        batch_size: pictures per call of the engine.
+        batch_size: pictures per call of the engine; None for as many as its device is fast at.
         memory_budget: bytes; a larger answer, all cuts together, is files on disk that look like arrays
             (``numpy.memmap``).
         ray: address of a Ray cluster that computes what is missing, see ``toolkit.transfer.ray_actors``.
@@ -57,7 +57,7 @@ class Extraction:
     stage: str | None = None
     dtype: str = "float16"
     engine: str = "auto"
-    batch_size: int = 8
+    batch_size: int | None = None
     memory_budget: int = 512 << 20
     ray: str | None = None
 
@@ -169,6 +169,7 @@ class FeatureExtractor:
         cuts: Sequence[Cut] = (),
     ) -> None:
         self._how = how or Extraction()
+        self._batch_size = self._how.batch_size or default_batch_size()
         self._preprocessing = preprocessing
         self._cuts = [cut.name for cut in cuts]
         self._frozen, contexts = _frozen(model, preprocessing, self._how, cuts)
@@ -234,7 +235,7 @@ class FeatureExtractor:
             What computed it, in words.
         """
         total, num_done = sum(len(task.views) for task in tasks), 0
-        waiting = _chunks(tasks, max(1, 2 * self._how.batch_size // views.count))
+        waiting = _chunks(tasks, max(1, 2 * self._batch_size // views.count))
         running: set[Future[tuple[int, dict[bytes, np.ndarray]]]] = set()
         with step("computing features", total) as told, ThreadPoolExecutor(num_threads() + 1) as pool:
             engine = pool.submit(self._open, tasks, lacking)  # pictures are decoded meanwhile
@@ -266,7 +267,7 @@ class FeatureExtractor:
                 self._preprocessing,
                 self._trial(tasks),
                 how.engine,
-                how.batch_size,
+                self._batch_size,
                 views,
             )
             for answers in map_pictures(ExtractionWorker, job, [Task(str(task.path), task) for task in tasks]):
@@ -285,7 +286,7 @@ class FeatureExtractor:
                 self._preprocessing,
                 self._trial(tasks),
                 engine=self._how.engine,
-                batch_size=self._how.batch_size,
+                batch_size=self._batch_size,
             )
             self._engine = lacking, extractor
         return self._engine
