@@ -128,7 +128,8 @@ def stepped(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             seconds = [clock(lambda: losses.append(steps(arguments.steps))) for _ in range(arguments.rounds)]
     except Exception as error:  # the others are measured all the same
         return row | {"error": str(error).splitlines()[0][:200]}
-    row |= {"loss": round(losses[-1], 4), "is_finite": bool(np.isfinite(losses).all())}
+    is_finite = bool(np.isfinite(losses).all())
+    row |= {"loss": round(losses[-1], 4) if is_finite else None, "is_finite": is_finite}
     row |= {
         "first_steps_s": round(first, 1),
         "images_per_s": round(arguments.batch * arguments.steps / statistics.median(seconds), 1),
