@@ -5,10 +5,10 @@
 TensorFlow is not needed. Without a GPU the program runs, too, and says so; take it small then: ``--networks lenet5
 --batch 4 --photographs 32``.
 
-- *steps*: one network after the other in ``mixed_bfloat16``, compiled as `toolkit train` does it, on random pictures of
-  its own size that are on the device: the loss, the pictures a second after the first steps, and the most memory that
-  taken by then. Each has a process of its own; ``--at-once`` are built and compiled beside each other, which takes most
-  of the time, and timed one after the other. With ``JAX_COMPILATION_CACHE_DIR`` a second run finds them compiled.
+- *steps*, which come last and take longest: one network after the other in ``mixed_bfloat16``, compiled as `toolkit
+  train` does it, on random pictures of its own size that are on the device: the loss, the pictures a second after the
+  first steps, and the most memory taken by then. Each has a process of its own; ``--at-once`` are built and compiled
+  beside each other, and timed one after the other. With ``JAX_COMPILATION_CACHE_DIR`` a second run finds them compiled.
 - *peers* (``--torch``): ResNet-50 here and in torchvision and timm, channels last, autocast and compiled, with the same
   pictures and the same SGD; by the clock, in turn, medians over rounds.
 - *features*: JPEG files of 500 pixels through ResNet-50's frozen part into an empty cache, beside the rates at which
@@ -85,6 +85,14 @@ def main() -> None:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
+    if arguments.torch:
+        report["peers"] = peers(arguments)
+        print(report["peers"], flush=True)
+        write()
+    if arguments.photographs:
+        report["features"] = features(arguments)
+        print(report["features"], flush=True)
+        write()
     context = multiprocessing.get_context("spawn")
     lock = context.Lock()
     workers = ProcessPoolExecutor(arguments.at_once, context, take, (lock,), max_tasks_per_child=1)
@@ -95,14 +103,6 @@ def main() -> None:
             report["steps"].sort(key=lambda row: arguments.networks.index(row["network"]))
             print(done.result(), flush=True)
             write()
-    if arguments.torch:
-        report["peers"] = peers(arguments)
-        print(report["peers"], flush=True)
-        write()
-    if arguments.photographs:
-        report["features"] = features(arguments)
-        print(report["features"], flush=True)
-        write()
 
 
 def take(lock: Lock) -> None:
