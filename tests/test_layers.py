@@ -304,5 +304,5 @@ def test_a_function_of_each_number_is_the_same_everywhere(name):
 
 
 def test_a_function_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="function must be one of abs, ceil, .*, got 'arcosh'"):
+    with pytest.raises(ValueError, match=r"function must be one of abs, ceil, .*, got 'arcosh'"):
         layers.Elementwise("arcosh")
