@@ -1,6 +1,7 @@
 """A bundle that answers novelty: alike in every engine, and "none of these" wherever answers are shown."""
 
 import base64
+import importlib.util
 import json
 import shutil
 import zipfile
@@ -26,6 +27,11 @@ from toolkit.inference import evaluate_bundle
 from toolkit.lazy import keras
 from toolkit.serving import create_app, protocol
 from toolkit.transfer.heads.novelty import fit_novelty
+
+
+needs_worker = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs toolkit[compress]"
+)
 
 
 def features_of(model, pixels, preprocessing):
@@ -170,16 +176,23 @@ def test_manifest_without_the_facts_means_no_threshold(knowing, tmp_path, strang
     assert not any(predictor.is_rejected(answer) for answer in predictor.iter_answers(strange))
 
 
-def test_compressed_network_answers_it(knowing, digits, strange, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [("dynamic", "litert-dynamic"), pytest.param("qat", "litert-int8", marks=[pytest.mark.slow, needs_worker])],
+)
+def test_compressed_network_answers_it(knowing, digits, strange, tmp_path, method, engine):
     from toolkit.workflows import compress_bundle
+    from toolkit.workflows.compress import CompressionOptions
 
     shutil.copytree(knowing, tmp_path / "digits" / "1")
-    made = Path(compress_bundle(tmp_path / "digits", "dynamic", data=digits)["bundle"])
-    predictor = Predictor.load(made, "litert-dynamic")
+    made = Path(
+        compress_bundle(tmp_path / "digits", method, data=digits, options=CompressionOptions(epochs=1))["bundle"]
+    )
+    predictor = Predictor.load(made, engine)
     assert [predictor.reason(answer) for answer in predictor.answers(strange)] == ["unfamiliar"] * 4
     parity = read_manifest(made).novelty.parity
-    assert set(parity) >= {"savedmodel", "litert", "litert-dynamic"}
-    assert 0 < parity["litert-dynamic"] < 0.1
+    assert set(parity) >= {"savedmodel", "litert", engine}
+    assert 0 < parity[engine] < 0.1
 
 
 def test_onnx_file_answers_it(knowing, lenet_preprocessing, digits_split, tmp_path):
