@@ -15,19 +15,18 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from toolkit import Predictor
-from toolkit.bundle import KERAS_FILE, read_manifest, verify_files, write_manifest
+from toolkit.bundle import INT8_LITERT, KERAS_FILE, read_manifest, verify_files, write_manifest
 from toolkit.cli import commands
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.engines import FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.export.parity import novelty_objections
 from toolkit.inference import evaluate_bundle
 from toolkit.lazy import keras
 from toolkit.serving import create_app, protocol
 from toolkit.transfer.heads.novelty import fit_novelty
-
 
 needs_worker = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs toolkit[compress]"
@@ -193,6 +192,30 @@ def test_compressed_network_answers_it(knowing, digits, strange, tmp_path, metho
     parity = read_manifest(made).novelty.parity
     assert set(parity) >= {"savedmodel", "litert", engine}
     assert 0 < parity[engine] < 0.1
+
+
+def test_a_file_that_lacks_it_promises_none(knowing, bundle, strange, tmp_path):
+    """As int8 files of quantization-aware training did."""
+    older = shutil.copytree(knowing, tmp_path / "digits" / "1")
+    shutil.copyfile(bundle / INT8_LITERT, older / INT8_LITERT)
+    manifest = read_manifest(older)
+    parity = {name: value for name, value in manifest.novelty.parity.items() if ENGINES[name].file != INT8_LITERT}
+    manifest = replace(manifest, novelty=replace(manifest.novelty, parity=parity))
+    write_manifest(older, replace(manifest, recommended_engine="litert-int8"))
+    predictor = Predictor.load(older, "litert-int8")
+    assert (predictor.novelty_above, predictor.manifest.novelty) == (None, None)
+    assert [predictor.reason(answer) for answer in predictor.answers(strange)] == [""] * 4
+    tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [_b64(strange[0])["b64"]]}
+    for engine, told in {"litert-int8": False, "recommended": False, "litert": True, "auto": True}.items():
+        client = TestClient(create_app(older.parent.parent, engine))
+        signatures = client.get("/v1/models/digits/metadata").json()["metadata"]["signature_def"]["signature_def"]
+        assert ("novelty" in signatures["serving_default"]["outputs"]) == told
+        names = {row["name"] for row in client.get("/v2/models/digits").json()["outputs"]}
+        assert ("novelty" in names) == told
+        answer = client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).json()
+        assert ("novelty" in {row["name"] for row in answer["outputs"]}) == told
+        (row,) = client.post("/v1/models/digits:predict", json={"instances": [_b64(strange[0])]}).json()["predictions"]
+        assert ("novelty" in row) == told
 
 
 def test_onnx_file_answers_it(knowing, lenet_preprocessing, digits_split, tmp_path):
