@@ -283,3 +283,26 @@ def test_a_new_layer_is_counted_and_drawn_by_its_own_words(scaled):
         "scale by 3.0",
         "global average pool",
     ]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow's own operations")
+@pytest.mark.parametrize("name", layers.Elementwise.FUNCTIONS)
+def test_a_function_of_each_number_is_the_same_everywhere(name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from toolkit.engines.onnx_graph import to_onnx
+    from toolkit.spec import Preprocessing
+
+    layer = layers.Elementwise(name)
+    assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer)).function == name
+    model = keras.Model(inputs := keras.Input((2, 2, 3)), keras.layers.GlobalMaxPooling2D()(layer(inputs)))
+    pixels = np.full((1, 2, 2, 3), 200, np.uint8)
+    x = pixels / np.float32(255)
+    expected = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(layer.in_tensorflow(x), expected, rtol=1e-6)
+    session = onnxruntime.InferenceSession(to_onnx(model, Preprocessing(size=(2, 2))))
+    np.testing.assert_allclose(session.run(["logits"], {"pixels": pixels})[0], expected[:, 0, 0], rtol=1e-5)
+
+
+def test_a_function_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"function must be one of abs, ceil, .*, got 'arcosh'"):
+        layers.Elementwise("arcosh")

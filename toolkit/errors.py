@@ -1,8 +1,9 @@
-"""The exceptions whose message is for a person, and the sentence for a name that nobody has."""
+"""The exceptions whose message is for a person, and the words for a name that nobody has."""
 
 import difflib
 import os
 import re
+from collections.abc import Iterable
 
 # Control characters, separators of lines, surrogates, and what turns the direction of writing.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
@@ -67,10 +68,38 @@ def unknown_name(kind: str, name: str, known: list[str], *, listing: str = "") -
     >>> unknown_name("model", "resnet50-of-my-shop", ["resnet50", "vgg16"])
     "unknown model 'resnet50-of-my-shop'; did you mean 'resnet50'?"
     """
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
-    close = close or sorted((one for one in known if name.startswith(one)), key=len)[-1:]
-    if close:
-        hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    else:
-        hint = "known: " + ", ".join(sorted(known)[:12]) + (f" … ({len(known)} in all)" if len(known) > 12 else "")
-    return f"unknown {kind} {name!r}; {hint}" + (f" ({listing})" if listing else "")
+    hint = did_you_mean(repr(each) for each in nearest(name, known))
+    if not hint:
+        listed = ", ".join(sorted(known)[:12]) + (f" … ({len(known)} in all)" if len(known) > 12 else "")
+        hint = f"; known: {listed}"
+    return f"unknown {kind} {name!r}{hint}" + (f" ({listing})" if listing else "")
+
+
+def did_you_mean(words: Iterable[str]) -> str:
+    """Ask at the end of a message whether one of these was meant; nothing where there is none.
+
+    >>> did_you_mean(["--top-k", "--threads"])
+    '; did you mean --top-k or --threads?'
+    """
+    found = " or ".join(words)
+    return f"; did you mean {found}?" if found else ""
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3, least: float = 0.7) -> list[str]:
+    """Find the known names that a misspelt one is nearest to, or else begins with; in any case.
+
+    Args:
+        name: what was given.
+        known: what could be meant.
+        count: how many at most, the nearest first.
+        least: how similar they must be, from 0 to 1.
+
+    >>> nearest("ResNet5O", ["resnet50", "vgg16"])
+    ['resnet50']
+    """
+    lowered: dict[str, str] = {}
+    for each in known:
+        lowered.setdefault(each.lower(), each)
+    close = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=least)
+    begun = sorted((each for each in lowered if name.lower().startswith(each)), key=len)[-1:]
+    return [lowered[each] for each in close or begun]

@@ -329,3 +329,47 @@ class Least(CustomLayer):
         import tensorflow as tf
 
         return tf.reduce_min(inputs, axis=-1, keepdims=True)
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class Elementwise(CustomLayer):
+    """A function of each number by itself that no stock layer computes, as networks from others' files hold some.
+
+    In LiteRT it is the operator of that name, builtin, where there is one. In an int8 file it stays in float.
+
+    Args:
+        function: one of ``Elementwise.FUNCTIONS``: by this name in ``keras.ops``, in ``tf.math``, and, with a capital
+            letter, in ONNX.
+
+    Input and output are of the same shape and dtype.
+
+    >>> Elementwise("sqrt")(keras.ops.convert_to_tensor([9.0, 4.0])).numpy().tolist()
+    [3.0, 2.0]
+    """
+
+    FUNCTIONS = ("abs", "ceil", "cos", "erf", "exp", "floor", "log", "reciprocal", "sin", "sqrt")
+    keep_float = True
+
+    def __init__(self, function: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if function not in self.FUNCTIONS:
+            raise ValueError(f"function must be one of {', '.join(self.FUNCTIONS)}, got {function!r}")
+        self.function = function
+
+    @property
+    def words(self) -> str:
+        return self.function
+
+    def call(self, inputs: Any) -> Any:
+        return getattr(keras.ops, self.function)(inputs)
+
+    def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.add(self.function.capitalize(), *inputs)
+
+    def in_tensorflow(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        return getattr(tf.math, self.function)(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "function": self.function}

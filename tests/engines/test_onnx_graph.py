@@ -1,6 +1,8 @@
 """Networks written out as ONNX answer what Keras answers, in ONNX Runtime and in OpenVINO."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +16,8 @@ from toolkit.engines.extract import relative_difference
 from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
 from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.errors import UserError
-from toolkit.layers import StochasticDepth
+from toolkit.factory import open_network, preprocessing_of
+from toolkit.layers import Elementwise, StochasticDepth
 from toolkit.metrics import softmax
 from toolkit.spec import Preprocessing
 
@@ -44,8 +47,20 @@ def assert_answers_as_keras(model: keras.Model, *, atol: float) -> None:
     preprocessing = Preprocessing(size=model.input_shape[1:3])
     pixels = RNG.integers(0, 256, (2, *preprocessing.size, 3), np.uint8)
     expected = keras.ops.convert_to_numpy(model(normalize(pixels, preprocessing), training=False))
-    np.testing.assert_allclose(in_onnx_runtime(to_onnx(model, preprocessing), pixels)[0], expected, atol=atol)
+    content = to_onnx(model, preprocessing)
+    np.testing.assert_allclose(in_onnx_runtime(content, pixels)[0], expected, atol=atol)
     np.testing.assert_allclose(in_openvino(model, preprocessing, pixels), expected, atol=atol)
+    assert_read_back(content, pixels, expected)
+
+
+def assert_read_back(content: bytes, pixels: np.ndarray, expected: np.ndarray) -> None:
+    """The file becomes a network of stock layers again, which answers alike."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / "ours.onnx").write_bytes(content)
+        network = open_network(path)
+    assert not [layer.name for layer in network.layers if isinstance(layer, Elementwise)]
+    found = keras.ops.convert_to_numpy(network(normalize(pixels, preprocessing_of(network)), training=False))
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def with_statistics(model: keras.Model) -> keras.Model:
@@ -86,6 +101,7 @@ def test_same_answers_as_keras(name):
         assert np.ptp(expected) > 0.01
         np.testing.assert_allclose(logits, expected, atol=1e-4)
         np.testing.assert_allclose(probabilities, softmax(expected), atol=1e-4)
+    assert_read_back(content, pixels, expected)
     assert relative_difference(in_openvino(model, preprocessing, pixels), expected) < 1e-5
 
 

@@ -50,7 +50,7 @@ def test_the_folder_of_a_tag_s_name_is_not_its_weights(bundle, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("lenet6", {}, "no such bundle, file or network"),
+        ("lenet6", {}, "no such bundle, file or network; did you mean 'lenet5'"),
         ("lenet6", {"weights": "imagenet"}, "unknown model 'lenet6'; did you mean 'lenet5'"),
         ("lenet5", {"weights": "imagnet"}, "lenet5 has no weights 'imagnet'"),
         ("lenet5", {}, "has no published weights"),

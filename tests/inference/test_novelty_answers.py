@@ -1,6 +1,7 @@
 """A bundle that answers novelty: alike in every engine, and "none of these" wherever answers are shown."""
 
 import base64
+import importlib.util
 import json
 import shutil
 import zipfile
@@ -14,18 +15,22 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from toolkit import Predictor
-from toolkit.bundle import KERAS_FILE, read_manifest, verify_files, write_manifest
+from toolkit.bundle import INT8_LITERT, KERAS_FILE, read_manifest, verify_files, write_manifest
 from toolkit.cli import commands
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
-from toolkit.engines import FLOAT_ENGINES, available_engines, open_engine
+from toolkit.engines import ENGINES, FLOAT_ENGINES, available_engines, open_engine
 from toolkit.export.parity import novelty_objections
 from toolkit.inference import evaluate_bundle
 from toolkit.lazy import keras
 from toolkit.serving import create_app, protocol
 from toolkit.transfer.heads.novelty import fit_novelty
+
+needs_worker = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs toolkit[compress]"
+)
 
 
 def features_of(model, pixels, preprocessing):
@@ -170,16 +175,47 @@ def test_manifest_without_the_facts_means_no_threshold(knowing, tmp_path, strang
     assert not any(predictor.is_rejected(answer) for answer in predictor.iter_answers(strange))
 
 
-def test_compressed_network_answers_it(knowing, digits, strange, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [("dynamic", "litert-dynamic"), pytest.param("qat", "litert-int8", marks=[pytest.mark.slow, needs_worker])],
+)
+def test_compressed_network_answers_it(knowing, digits, strange, tmp_path, method, engine):
     from toolkit.workflows import compress_bundle
+    from toolkit.workflows.compress import CompressionOptions
 
     shutil.copytree(knowing, tmp_path / "digits" / "1")
-    made = Path(compress_bundle(tmp_path / "digits", "dynamic", data=digits)["bundle"])
-    predictor = Predictor.load(made, "litert-dynamic")
+    made = Path(
+        compress_bundle(tmp_path / "digits", method, data=digits, options=CompressionOptions(epochs=1))["bundle"]
+    )
+    predictor = Predictor.load(made, engine)
     assert [predictor.reason(answer) for answer in predictor.answers(strange)] == ["unfamiliar"] * 4
     parity = read_manifest(made).novelty.parity
-    assert set(parity) >= {"savedmodel", "litert", "litert-dynamic"}
-    assert 0 < parity["litert-dynamic"] < 0.1
+    assert set(parity) >= {"savedmodel", "litert", engine}
+    assert 0 < parity[engine] < 0.1
+
+
+def test_a_file_that_lacks_it_promises_none(knowing, bundle, strange, tmp_path):
+    """As int8 files of quantization-aware training did."""
+    older = shutil.copytree(knowing, tmp_path / "digits" / "1")
+    shutil.copyfile(bundle / INT8_LITERT, older / INT8_LITERT)
+    manifest = read_manifest(older)
+    parity = {name: value for name, value in manifest.novelty.parity.items() if ENGINES[name].file != INT8_LITERT}
+    manifest = replace(manifest, novelty=replace(manifest.novelty, parity=parity))
+    write_manifest(older, replace(manifest, recommended_engine="litert-int8"))
+    predictor = Predictor.load(older, "litert-int8")
+    assert (predictor.novelty_above, predictor.manifest.novelty) == (None, None)
+    assert [predictor.reason(answer) for answer in predictor.answers(strange)] == [""] * 4
+    tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [_b64(strange[0])["b64"]]}
+    for engine, told in {"litert-int8": False, "recommended": False, "litert": True, "auto": True}.items():
+        client = TestClient(create_app(older.parent.parent, engine))
+        signatures = client.get("/v1/models/digits/metadata").json()["metadata"]["signature_def"]["signature_def"]
+        assert ("novelty" in signatures["serving_default"]["outputs"]) == told
+        names = {row["name"] for row in client.get("/v2/models/digits").json()["outputs"]}
+        assert ("novelty" in names) == told
+        answer = client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).json()
+        assert ("novelty" in {row["name"] for row in answer["outputs"]}) == told
+        (row,) = client.post("/v1/models/digits:predict", json={"instances": [_b64(strange[0])]}).json()["predictions"]
+        assert ("novelty" in row) == told
 
 
 def test_onnx_file_answers_it(knowing, lenet_preprocessing, digits_split, tmp_path):

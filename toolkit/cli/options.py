@@ -1,14 +1,13 @@
 """Options of a command: from the command line, and beneath it from a file that ``--config`` names."""
 
 import argparse
-import difflib
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import UserError, unknown_name
+from toolkit.errors import UserError, did_you_mean, nearest, unknown_name
 
 _NO_OPTIONS = ("help", "config")
 
@@ -42,13 +41,13 @@ def _meant(command: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
     """Ask whether the nearest option was meant, or a setting that ``--set`` takes."""
     name, _, value = unknown[0].partition("=")
     options = [option for action in command._actions for option in action.option_strings]
-    meant = difflib.get_close_matches(name, options, n=1)
+    meant = nearest(name, options, count=1)
     if "--set" in options and name.startswith("--"):
         from toolkit.training.config import settings_called
 
         given = value or (unknown[1] if len(unknown) > 1 else "VALUE")
         meant = [f"--set {setting}={given}" for setting in settings_called(name[2:])] or meant
-    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+    return did_you_mean(meant)
 
 
 def _config_file(argv: Sequence[str]) -> str | None:

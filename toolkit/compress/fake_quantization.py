@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.network import ANSWERS, NOVELTY
 
 #: Activations that 8-bit training has a rule for: as a layer, and as the own one of a layer with weights.
 _ACTIVATION_LAYERS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "gelu", "swish")
@@ -21,6 +22,8 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
     """Copy a tf_keras network so that it computes as its int8 form will, but for the layers named in ``keep_float``.
 
     What must survive training, ``preserve`` says: ``"none"``, ``"sparsity"``, ``"clusters"`` or ``"both"``.
+
+    What answers a picture's novelty stays in float.
 
     Raises:
         UserError: a layer or activation that 8-bit training does not know.
@@ -36,7 +39,7 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
     normalized = _inputs_of_normalizations(model)
 
     def annotate(layer: Any) -> Any:
-        if isinstance(layer, tf_keras.layers.InputLayer):
+        if isinstance(layer, tf_keras.layers.InputLayer) or layer.name.startswith(NOVELTY):
             return layer
         if layer.name in keep_float:
             # What reads it is int8 again; a normalisation behind it belongs to it.
@@ -117,7 +120,12 @@ def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> byte
         for weight in network.get_layer(f"quant_{name}").weights:
             if weight.shape == mask.shape:
                 weight.assign(weight * mask)
-    converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    if len(network.outputs) == 1:
+        converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    else:  # answers come in the order of their names, and those of layers tell nothing
+        signature = [tf.TensorSpec(network.input.shape, tf.float32, name="input")]
+        answers = tf.function(lambda x: dict(zip(ANSWERS, network(x, training=False), strict=True)), signature)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([answers.get_concrete_function()], network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     try:
         return converter.convert()

@@ -81,7 +81,7 @@ class Worker:
         self.tell({"event": "stage", "stage": "calibrating the ranges"})
         num_batches = min(NUM_CALIBRATION_BATCHES, self.steps)
         calibrate(network, (inputs for inputs, _ in self.train.take(num_batches)))
-        self.fit(network, keep_best=True)
+        self.fit(_classifying(network), keep_best=True)
         self.tell({"event": "stage", "stage": "converting to int8"})
         (self.directory / "result.tflite").write_bytes(convert(network, masks))
 
@@ -281,6 +281,13 @@ def _cloned(model: Any, clone: Any) -> Any:
     for layer, original in zip(copy.layers, model.layers, strict=True):
         getattr(layer, "layer", layer).set_weights(original.get_weights())
     return copy
+
+
+def _classifying(network: Any) -> Any:
+    """The part of a network that answers logits, with the same layers; novelty is not trained."""
+    import tf_keras
+
+    return network if len(network.outputs) == 1 else tf_keras.Model(network.input, network.outputs[0])
 
 
 def _ends_in_softmax(network: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.engines.ranges import with_ranges
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import NOVELTY, answers_novelty, as_classifier, as_float32, inputs_of
+from toolkit.network import ANSWERS, NOVELTY, as_classifier, as_float32, inputs_of
 from toolkit.progress import step
 
 #: Share of a network's parameters up to which the layers behind its global pooling stay in float in an int8 file.
@@ -128,8 +128,7 @@ def _converter(model: "keras.Model") -> Any:
 
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="input")
     # Answers come in the order of their names.
-    names = ("logits", "novelty") if answers_novelty(model) else ("logits",)
-    together = keras.Model(model.input, dict(zip(names, model.outputs, strict=True)))
+    together = keras.Model(model.input, dict(zip(ANSWERS, model.outputs, strict=False)))
     function = tf.function(lambda x: together(x, training=False), input_signature=[spec])
     holder = tf.Module()
     holder.tracked = [v.value for v in model.variables]  # the converter looks for variables on this object

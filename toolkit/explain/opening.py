@@ -1,12 +1,11 @@
 """Networks found for an explanation: of a bundle, of a file that Keras saved, or registered ones with weights."""
 
-import difflib
 import os
 from pathlib import Path
 
 from toolkit.bundle import SHIPPED, find_bundle, read_manifest, shipped_bundle
 from toolkit.catalogue import list_models, model_info
-from toolkit.errors import UserError, unknown_name
+from toolkit.errors import UserError, did_you_mean, nearest, unknown_name
 from toolkit.explain.explainer import Explainer
 from toolkit.factory import create_model, preprocessing_of
 from toolkit.factory.create import locate_weights, network_in
@@ -68,8 +67,7 @@ def require_source(name: str) -> None:
         UserError: see there.
     """
     if not (Path(name).exists() or name in list_models() or is_network_file(name) or shipped_bundle(name)):
-        close = difflib.get_close_matches(name, [*list_models(), *SHIPPED], n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
+        meant = did_you_mean(map(repr, nearest(name, [*list_models(), *SHIPPED])))
         raise UserError(f"{name}: no such bundle, file or network{meant} (`toolkit models` lists networks)")
 
 

@@ -5,7 +5,6 @@ that scale the input, where a network has them, become part of the preprocessing
 """
 
 import contextlib
-import difflib
 import inspect
 import logging
 import os
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import UserError, unknown_name
+from toolkit.errors import UserError, did_you_mean, nearest, unknown_name
 from toolkit.factory.foreign import open_network
 from toolkit.factory.source import network_in
 from toolkit.files import scratch_folder
@@ -99,12 +98,10 @@ def require_application(name: str, weights: str | os.PathLike[str] | None = None
     """
     own = name.removeprefix(PREFIX)
     if own == name or own not in PREPROCESSING:
-        lowered = {known.lower(): PREFIX + known for known in sorted(PREPROCESSING)}
+        known = sorted(PREPROCESSING)
         meant = name[len(PREFIX) :] if name.startswith(PREFIX[:-1]) else name
-        close = difflib.get_close_matches(meant.lower(), lowered, n=3, cutoff=0.6)
-        near = " or ".join(repr(lowered[key]) for key in close)
-        hint = f"did you mean {near}?" if close else f"known: {', '.join(lowered.values())}"
-        raise UserError(f"unknown model {name!r}; {hint}")
+        hint = did_you_mean(repr(PREFIX + close) for close in nearest(meant, known))
+        raise UserError(f"unknown model {name!r}{hint or '; known: ' + ', '.join(PREFIX + own for own in known)}")
     if weights is None or weights == IMAGENET_TAG or Path(weights).is_dir():
         return own
     path = Path(weights)

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,19 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
         return light[0]  # which says, when it is loaded, what is wrong with the file
     remember_times(manifest, medians)
     return _fastest(medians)
+
+
+def answered_by(manifest: Manifest, engine: str) -> Manifest:
+    """Leave out of a manifest what an engine's file does not answer: novelty, in int8 files of older versions.
+
+    >>> from toolkit.bundle import find_bundle
+    >>> answered_by(read_manifest(find_bundle("lenet5-mnist", shipped=True)), "litert").novelty is None
+    True
+    """
+    if manifest.novelty is None or engine not in ENGINES:  # what is chosen by ``auto`` answers all
+        return manifest
+    answering = {ENGINES[name].file for name in manifest.novelty.parity if name in ENGINES}
+    return replace(manifest, novelty=None) if ENGINES[engine].file not in answering else manifest
 
 
 def _bfloat16_engines(version_dir: Path, manifest: Manifest, available: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ from toolkit.ensemble.ensemble import DecodedCrops
 from toolkit.ensemble.exported import ExportedEnsemble
 from toolkit.errors import UserError
 from toolkit.hub.address import is_address
-from toolkit.inference.choice import require_engine, resolve_engine
+from toolkit.inference.choice import answered_by, require_engine, resolve_engine
 from toolkit.inference.images import encoded, image_source, iter_images
 from toolkit.progress import step
 
@@ -174,7 +174,8 @@ class Predictor:
                 opened = ExportedEnsemble(version_dir, manifest)
             else:  # or, where an ensemble has no file for the engine, this says what is missing
                 opened = open_engine(name, version_dir, manifest.preprocessing, shared=shared)
-        return cls([(version_dir, manifest)], name, opened, manifest.reject_below)._seeing(plan)
+        answered = answered_by(manifest, name)
+        return cls([(version_dir, answered)], name, opened, manifest.reject_below)._seeing(plan)
 
     @classmethod
     def load_several(

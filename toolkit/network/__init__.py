@@ -2,6 +2,7 @@
 
 from toolkit.network.blocks import bottlenecks, origin, shrinks
 from toolkit.network.classifier import (
+    ANSWERS,
     NOVELTY,
     Head,
     answers_novelty,
@@ -27,6 +28,7 @@ from toolkit.network.half import in_half, rounded_to_half, save_in_half
 from toolkit.network.stages import name_stages, stage_of
 
 __all__ = [
+    "ANSWERS",
     "NOVELTY",
     "Head",
     "answers_novelty",

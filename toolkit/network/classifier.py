@@ -19,6 +19,8 @@ log = logging.getLogger("toolkit")
 
 #: Name of the layer that answers a picture's novelty; those before it that are no part of the classifier begin alike.
 NOVELTY = "head_novelty"
+#: Names of what a classifier answers, in the order of its outputs, which is that of the alphabet.
+ANSWERS = ("logits", "novelty")
 #: Pixels of 0…255 span at least this much where a network's first layer takes them; less is a scaling applied twice.
 _LEAST_SPAN = 0.1
 #: Activations that probabilities come from, whose logits are what they are given.

@@ -13,7 +13,7 @@ from toolkit.data import ImageError
 from toolkit.data.pixels.decode import image_errors, open_image
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
-from toolkit.inference.choice import require_engine
+from toolkit.inference.choice import answered_by, require_engine
 from toolkit.inference.predictor import Answer, Decoded
 from toolkit.inference.shelf import Outcome, Shelf, UnknownBundle
 from toolkit.serving import protocol
@@ -153,6 +153,8 @@ class ModelTable:
     def manifest(self, name: str, version: int | None = None) -> tuple[int, Manifest]:
         """Read a version's manifest, by default that of the highest which has not failed to load.
 
+        It tells of novelty only where the engine answers it.
+
         Raises:
             RequestError: not found, or its manifest is damaged.
         """
@@ -164,7 +166,9 @@ class ModelTable:
             raise protocol.not_found(name, version)
         number = max(wanted, key=lambda number: (not errors.get(number), number))
         try:
-            return number, read_manifest(found[number])
+            manifest = read_manifest(found[number])
+            engine = manifest.recommended_engine if self.engine == "recommended" else self.engine
+            return number, answered_by(manifest, engine)
         except UserError as error:
             raise RequestError(str(error), 503) from None
 

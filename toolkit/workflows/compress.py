@@ -454,7 +454,7 @@ def _compress(source: _Source, method: str, pictures: _Pictures, options: Compre
             log.info("training pictures choose the epoch: val_accuracy is of pictures that the network knows")
         preserve: Any = {"qat": "none", "prune+qat": "sparsity", "cluster+qat": "clusters"}.get(method, "both")
         content, facts = quantized_training(
-            network, validation=validation, preserve=preserve, keep_float=kept, **training
+            source.answering(network), validation=validation, preserve=preserve, keep_float=kept, **training
         )
     else:
         with step("quantizing to int8"):

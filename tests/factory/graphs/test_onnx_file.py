@@ -204,6 +204,64 @@ def test_own_files_come_back_as_they_went(tmp_path):
     np.testing.assert_allclose(opened(inputs), network(inputs), rtol=1e-3, atol=1e-5)
 
 
+def test_a_grey_network_comes_back_as_one(tmp_path):
+    """The luma in the file is its preprocessing again, so that it answers to pictures in colour as before."""
+    from toolkit import create_model, model_info
+    from toolkit.data.pixels.decode import normalize
+    from toolkit.engines.onnx_graph import to_onnx
+
+    network, preprocessing = create_model("lenet5"), model_info("lenet5").preprocessing
+    path = tmp_path / "lenet.onnx"
+    path.write_bytes(to_onnx(network, preprocessing))
+    opened = open_network(path)
+    found = preprocessing_of(opened)
+    assert (found.channel_order, opened.input_shape) == ("grey", network.input_shape)
+    np.testing.assert_allclose(found.affine(), preprocessing.affine(), rtol=1e-5)
+    assert not [layer.name for layer in opened.layers if type(layer).__name__ in ("Elementwise", "Rescaling")]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *preprocessing.size, 3), np.uint8)
+    answers = [each(normalize(pixels, preprocessing_of(each))) for each in (opened, network)]
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
+def test_a_picture_read_in_colour_and_in_grey_is_told(tmp_path):
+    luma = [numpy_helper.from_array(np.float32([19595, 38470, 7471]).reshape(1, 3, 1, 1) / 65536, "luma")]
+    luma += [numpy_helper.from_array(np.float32([0.5]), "half")]
+    document = model(node("Conv", ("x", "luma", "half"), ("l",)), node("Floor", ("l",), ("g",)), end=False)
+    pooled = [node("GlobalAveragePool", (name,), (f"p{name}",)) for name in ("g", "a")]
+    document.graph.node.extend([*pooled, node("Concat", ("pg", "pa"), ("c",), axis=1), node("Flatten", ("c",), ("y",))])
+    document.graph.initializer.extend(luma)
+    assert "reads the picture both in colour and in grey" in message(tmp_path, document)
+
+
+def test_a_fine_tuned_head_comes_back(tmp_path, caplog):
+    """Of all stages at unit length, and with novelty, which the network alone does not answer."""
+    from toolkit import create_model
+    from toolkit.engines.onnx_graph import to_onnx
+    from toolkit.layers import Elementwise, UnitLength
+    from toolkit.transfer.heads.feature_set import FeatureSet
+    from toolkit.transfer.heads.head import Head
+    from toolkit.transfer.heads.novelty import Novelty
+    from toolkit.transfer.stages import pooled_cuts, stitch, with_novelty
+
+    body, rng = create_model("resnet20"), np.random.default_rng(0)
+    cuts = pooled_cuts(body)
+    width = sum(cut.width for cut in cuts)
+    kernel = rng.normal(size=(width, 3)).astype(np.float32)
+    head = Head([(kernel, np.zeros(3, np.float32))], "lbfgs", 1.0)
+    network = stitch(body, FeatureSet(tuple(cut.name for cut in cuts), normalized=True), head)
+    kernel = rng.normal(size=(cuts[-1].width, 3)).astype(np.float32)
+    novelty = Novelty(kernel, np.ones(3, np.float32), 10, 0.0)
+    path, preprocessing = tmp_path / "tuned.onnx", replace(IMAGENET, size=(32, 32))
+    path.write_bytes(to_onnx(with_novelty(network, novelty), preprocessing))
+    with caplog.at_level("INFO", logger="toolkit"):
+        opened = open_network(path)
+    assert "its answer 'novelty' is left out" in caplog.text
+    assert sum(isinstance(layer, UnitLength) for layer in opened.layers) == len(cuts) > 2
+    assert not any(isinstance(layer, Elementwise) for layer in opened.layers)
+    inputs = rng.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(opened(inputs), network(inputs), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "note", ['{"mode": "crop"}', "as usual", '{"mode": "tile", "crop_fraction": 1, "interpolation": "bilinear"}', "3"]
 )

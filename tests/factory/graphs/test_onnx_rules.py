@@ -62,8 +62,54 @@ def kinds(network):
 
 
 CONV = ("Conv", [(8, 3, 3, 3), (8,)], {"pads": [1, 1, 1, 1]})
+RESIZED = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
 NORM = ("BatchNormalization", [(8,), (8,), (8,), np.linspace(0.5, 2, 8, dtype=np.float32)], {})
+SCALAR = {number: np.float32(number) for number in (0, 0.5, 1, 1e-6, 2, 2**0.5, 3, 6)}
+#: Chains that exporters write for one layer, and that layer.
+TOGETHER = {
+    "gelu of torch": (
+        *("Activation", CONV, ("Div", [SCALAR[2**0.5]], {}), ("Erf", [], {}), ("Add", [SCALAR[1]], {})),
+        *(("Mul", ["t0"], {}), ("Mul", [SCALAR[0.5]], {})),
+    ),
+    "hard swish of torch": (
+        *("Activation", CONV, ("Add", [SCALAR[3]], {}), ("Clip", [SCALAR[0], SCALAR[6]], {}), ("Mul", ["t0"], {})),
+        ("Div", [SCALAR[6]], {}),
+    ),
+    "layer normalisation of torch": (
+        *("LayerNormalization", CONV, ("ReduceMean", [], {"axes": [1]}), ("Sub", ["t0", "t1"], {"alone": True})),
+        *(("Pow", [SCALAR[2]], {}), ("ReduceMean", [], {"axes": [1]}), ("Add", [SCALAR[1e-6]], {}), ("Sqrt", [], {})),
+        *(("Div", ["t2", "t6"], {"alone": True}), ("Mul", [(8, 1, 1)], {}), ("Add", [(8, 1, 1)], {})),
+    ),
+    "unit length of TensorFlow": (
+        *("UnitLength", CONV, ("GlobalAveragePool", [], {}), ("Flatten", [], {}), ("Mul", ["t2"], {})),
+        *(("ReduceSum", [ints(-1)], {}), ("Max", [np.float32(1e-12)], {}), ("Sqrt", [], {}), ("Reciprocal", [], {})),
+        *(("Mul", ["t2"], {}), ("Unsqueeze", [ints(2, 3)], {})),
+    ),
+    "unit length of torch": (
+        *("UnitLength", CONV, ("GlobalAveragePool", [], {}), ("Flatten", [], {}), ("ReduceL2", [], {"axes": [1]})),
+        *(("Div", ["t2", "t3"], {"alone": True}), ("Unsqueeze", [ints(2, 3)], {})),
+    ),
+}
 CASES = {
+    "functions": [
+        *(CONV, ("Abs", [], {}), ("Sqrt", [], {}), ("Exp", [], {}), ("Reciprocal", [], {}), ("Log", [], {})),
+        *(("Neg", [], {}), ("Floor", [], {}), ("Add", ["t0"], {}), ("Ceil", [], {}), ("Mul", ["t2"], {})),
+        *(("Erf", [], {}), ("Sin", [], {}), ("Cos", [], {})),
+    ],
+    "one by another": [
+        *(CONV, ("Sigmoid", [], {}), ("Add", [SCALAR[1]], {}), ("Div", ["t0", "t2"], {"alone": True})),
+        *(("Div", [SCALAR[2], "t2"], {"alone": True}), ("Add", ["t3"], {}), ("Pow", [SCALAR[2]], {})),
+        ("Pow", [SCALAR[0.5]], {}),
+    ],
+    "sums and least of channels": [
+        *(CONV, ("ReduceSum", [ints(1)], {}), ("Mul", ["t0"], {}), ("ReduceMin", [], {"axes": [1]})),
+        *(("Add", ["t2"], {}), ("ReduceMax", [], {"axes": [1, 3]}), ("Sub", ["t0"], {})),
+    ],
+    "windows of maps, repeated": [
+        *(CONV, ("Slice", [ints(1, 2), ints(SIDE, -1), ints(2, 3), ints(2, 3)], {})),
+        ("Resize", [np.float32([]), np.float32([1, 1, 2, 3])], RESIZED),
+    ],
+    "slopes of their own": [CONV, ("PRelu", [(8, SIDE, SIDE)], {})],
     "a stem of ResNet": [
         ("Conv", [(8, 3, 7, 7)], {"strides": [2, 2], "pads": [3, 3, 3, 3]}),
         *(NORM, ("Relu", [], {}), ("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]})),
@@ -141,6 +187,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_operators_answer_as_onnx_runtime(tmp_path, name):
     opened(write(tmp_path / "theirs.onnx", [*CASES[name], *END]))
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_operators_that_are_one_layer_together(tmp_path, name):
+    layer, *steps = TOGETHER[name]
+    found = kinds(opened(write(tmp_path / "theirs.onnx", [*steps, *END])).network)
+    assert found[layer] == 1
+    assert found.keys() <= {"InputLayer", "Conv2D", layer, "GlobalAveragePooling2D", "Flatten", "Reshape", "Dense"}
 
 
 @pytest.mark.parametrize(

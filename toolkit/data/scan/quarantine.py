@@ -3,7 +3,6 @@
 Nothing is ever moved or deleted.
 """
 
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import numpy as np
 from toolkit.data.pixels.decode import FORMATS
 from toolkit.data.sources.alike import path_key
 from toolkit.data.sources.listing import LIST_NAME
-from toolkit.errors import UserError
+from toolkit.errors import UserError, nearest
 from toolkit.files import read_text, write_file
 
 _HEADING = """\
@@ -151,5 +150,5 @@ def _nearest(path: str, paths: Sequence[str]) -> str:
     folder, name = os.path.split(path)
     # To compare one with fifty thousand takes seconds: those of its folder or of its name come first.
     likely = [other for other in paths if os.path.dirname(other) == folder or os.path.basename(other) == name]
-    near = difflib.get_close_matches(path, likely or paths[:_MAX_COMPARED], n=1, cutoff=0)
+    near = nearest(path, likely or paths[:_MAX_COMPARED], count=1, least=0)
     return f"; the nearest is {near[0]!r}" if near else ""

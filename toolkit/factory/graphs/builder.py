@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.values import Operands, Scaling, UnreadableError, Value
+from toolkit.factory.graphs import formulas
+from toolkit.factory.graphs.values import Operands, Scaling, Trace, UnreadableError, Value
 from toolkit.lazy import keras, layers, lazy_module
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ _UNBOUNDED = 3e4
 _EPSILON = 1e-3
 #: Merges by the operation's name, and the layer that each is.
 _MERGES = {"add": "Add", "subtract": "Subtract", "multiply": "Multiply", "maximum": "Maximum", "minimum": "Minimum"}
-#: Activations that, multiplied by what they are given, are an activation of their own.
-_GATED = {"sigmoid": "silu", "hard_sigmoid": "hard_silu"}
 #: Of a value, that it is global pooling of maps.
 _GLOBAL = ("GlobalAverage", "GlobalMax")
 #: Of a value, that it is a convolution or a matrix product, which can be made once more with a factor and an offset.
 _LINEAR = "linear"
+#: The formula of a picture's luma before it is rounded down, ITU-R 601 in 16-bit fixed point as Pillow has it.
+_LUMA = "luma"
+_LUMA_WEIGHTS = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 #: Of activations whose answers are never below nought.
 _NONNEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus")
 
@@ -56,7 +58,7 @@ class Builder:
         self._taken: set[str] = set()
         self._numbers: dict[str, int] = {}  # behind the names of layers, the last by each wish
         self._held = 0
-        self._inputs: list[Any] = []
+        self._picture: Any = None
 
     # The network's ends
 
@@ -65,7 +67,7 @@ class Builder:
         self._require_room(shape)
         self._taken.add("input")
         tensor = keras.Input(shape, name="input")
-        self._inputs.append(tensor)
+        self._picture = tensor
         channels = shape[2]
         return Value(tensor, axes, Scaling(tuple(range(channels)), np.ones(channels), np.zeros(channels)))
 
@@ -75,7 +77,15 @@ class Builder:
             sides = "×".join(str(size) for size in output.shape[1:]) or "nothing"
             raise UnreadableError(f"answers {sides} a picture, and a classifier answers one number for each class")
         answers = self.vectors(self.reshaped(output, (0, math.prod(output.shape[1:]))))
-        return keras.Model(self._inputs[0], answers, name=_plain_name(name) or "network")
+        try:
+            return keras.Model(self._picture, answers, name=_plain_name(name) or "network")
+        except ValueError:
+            raise UnreadableError("reads the picture both in colour and in grey, and a network takes one") from None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pictures that the network takes."""
+        return self._picture.shape[-1]
 
     # Axes
 
@@ -116,13 +126,14 @@ class Builder:
             return replace(value, tensor=self._scaled_picture(value), scaling=None)
         if value.flat is not None and columns:
             tensor = self.layer("Permute", self._reshape(value.tensor, value.flat), (3, 1, 2))
-            return replace(value, tensor=self._reshape(tensor, [math.prod(value.flat)]), flat=None)
+            columns = self._reshape(tensor, [math.prod(value.flat)])
+            return replace(value.becomes(columns, nonnegative=value.nonnegative), flat=None)
         return value
 
     def reshaped(self, value: Value, shape: Sequence[int]) -> Value:
         """Give the value another shape in the file; the batch stays first, of whatever size it is said to be."""
         own, target = value.shape[1:], tuple(shape)[1:]
-        if math.prod(own) != math.prod(target) or not target:
+        if math.prod(own) != math.prod(target):
             raise UnreadableError(f"makes {_times(target)} numbers a picture of {_times(own)}")
         if target == own:
             return value
@@ -133,7 +144,7 @@ class Builder:
             height, width, channels = value.tensor.shape[1:]
             flat = self._reshape(value.tensor, target)
             kept = (height, width, channels) if channels > 1 and height * width > 1 else None
-            return replace(value, tensor=flat, axes=(0, 1), flat=kept, made_by=None)
+            return replace(value.becomes(flat, nonnegative=value.nonnegative), axes=(0, 1), flat=kept)
         tensor = self._reshape(self.arranged(value, range(value.rank)), target)
         return Value(tensor, tuple(range(len(target) + 1)), nonnegative=value.nonnegative)
 
@@ -154,7 +165,7 @@ class Builder:
                 axes.append(places[long.index(axis)])
             else:
                 axes.append(spare.pop(0) if spare else None)
-        renamed = replace(value, axes=tuple(axes), made_by=None)
+        renamed = replace(value.renamed(tuple(axes)), made_by=None)
         if not spare:
             return renamed
         wanted = self.map_axes if len(target) == 3 else tuple(range(len(target) + 1))
@@ -197,8 +208,7 @@ class Builder:
     def each(self, value: Value, kind: str, *arguments: Any, nonnegative: bool = False, **options: Any) -> Value:
         """Call a layer that treats each number, or each channel, by itself."""
         value = self.built(value, columns=False)
-        tensor = self.layer(kind, value.tensor, *arguments, **options)
-        return replace(value, tensor=tensor, made_by=None, nonnegative=nonnegative)
+        return value.becomes(self.layer(kind, value.tensor, *arguments, **options), nonnegative=nonnegative)
 
     def activation(self, value: Value, name: str) -> Value:
         """Apply an activation by Keras' name, which treats each number by itself."""
@@ -207,7 +217,8 @@ class Builder:
             return value
         kind, *options = ("ReLU", 6.0) if name == "relu6" else ("ReLU",) if name == "relu" else ("Activation", name)
         found = self.each(value, kind, *options, nonnegative=name in _NONNEGATIVE)
-        return replace(found, made_by=(name, value.tensor))
+        traces = formulas.traces(value, formulas.activation(name)) if "softmax" not in name else ()
+        return replace(found, made_by=(name, value.tensor), traces=traces)
 
     def clipped(self, value: Value, low: float, high: float) -> Value:
         """Hold each number between two bounds, either of which may be infinite."""
@@ -218,6 +229,11 @@ class Builder:
             return self.activation(value, "relu6")
         if math.isinf(low) and math.isinf(high):
             return value
+        traces = formulas.traces(value, lambda numbers: np.clip(numbers, low, high))
+        formula = ("maximum", (value, low)) if math.isinf(high) else None
+        return replace(self._clipped(value, low, high), formula=formula, traces=traces)
+
+    def _clipped(self, value: Value, low: float, high: float) -> Value:
         if math.isinf(low):  # the least of x and h is h less what h exceeds x by
             flipped = self.scaled(value, -1.0, high)
             return self.scaled(self.each(flipped, "ReLU"), -1.0, high)
@@ -248,11 +264,19 @@ class Builder:
             return replace(value, scaling=value.scaling.then(factors, offsets))
         if (factors == 1).all() and (offsets == 0).all():
             return value
+        traces: tuple[Trace, ...] = ()
+        if factors.size == offsets.size == 1:
+            traces = formulas.traces(value, lambda numbers: numbers * float(factors) + float(offsets))
+            if known := formulas.recognized(traces):
+                return self.activation(known[1], known[0])
         kind, again = value.made_by or ("", None)
         if kind == _LINEAR and again is not None:  # a bias is often an operation of its own
-            return replace(again(factors, offsets), axes=value.axes)  # which may have been turned round since
+            # Which may have been turned round since.
+            return replace(again(factors, offsets), axes=value.axes, traces=traces)
         if factors.size == offsets.size == 1:
-            return self.each(value, "Rescaling", float(factors), float(offsets))
+            formula = ("plus", (value, float(offsets))) if factors == 1 else None
+            found = self.each(value, "Rescaling", float(factors), float(offsets))
+            return replace(found, formula=formula, traces=traces)
         # Keras' only stock layer of a factor and an offset a channel, and converters fold it into convolutions.
         channels = value.tensor.shape[-1]
         gamma, beta = (np.broadcast_to(array, channels) for array in (factors, offsets))
@@ -329,7 +353,8 @@ class Builder:
                 value, kernel_given * factor, shift, strides=strides, pads=pads, dilations=dilations, groups=groups
             )
 
-        return Value(found, self.map_axes, made_by=(_LINEAR, again))
+        first = value.scaling is not None and value.scaling.changes_nothing and _is_luma(kernel_given, bias)
+        return Value(found, self.map_axes, made_by=(_LINEAR, again), formula=(_LUMA, ()) if first else None)
 
     def dense(self, value: Value, kernel: Any, bias: Any = None) -> Value:
         """Multiply the last axis by a matrix (columns in, columns out)."""
@@ -384,18 +409,34 @@ class Builder:
         return Value(found, self.map_axes, nonnegative=value.nonnegative)
 
     def reduced(self, value: Value, kind: str, over: Sequence[int], *, keep: bool) -> Value:
-        """Reduce maps over height and width: ``kind`` is ``"Max"`` or ``"Average"``."""
-        chosen = sorted(axis % value.rank for axis in over)
-        if value.rank == 4 and len(chosen) == 2 and 0 not in chosen:
-            (channels,) = {1, 2, 3}.difference(chosen)
-            axes = (0, chosen[0], chosen[1], channels)
+        """Reduce over axes other than the batch's: ``kind`` is ``"Average"``, ``"Max"``, ``"Min"`` or ``"Sum"``."""
+        chosen = tuple(sorted(axis % value.rank for axis in over))
+        if 0 in chosen:
+            raise UnreadableError("reduces the first axis, which is the batch's: it mixes different pictures")
+        if kind == "Min":
+            found = self.scaled(self._reduced(self.scaled(value, -1.0, 0.0), "Max", chosen, keep), -1.0, 0.0)
+        elif kind == "Sum":
+            count = math.prod(value.shape[axis] for axis in chosen)
+            found = self.scaled(self._reduced(value, "Average", chosen, keep), count, 0.0)
+        else:
+            found = self._reduced(value, kind, chosen, keep)
+        return replace(found, formula=(kind, (value, chosen))) if keep else found
+
+    def _reduced(self, value: Value, kind: str, chosen: tuple[int, ...], keep: bool) -> Value:
+        kept = [1 if axis in chosen else size for axis, size in enumerate(value.shape)]
+        rest = [axis for axis in range(1, value.rank) if axis not in chosen]
+        left = [value.shape[axis] for axis in (0, *rest)]
+        if all(value.shape[axis] == 1 for axis in chosen):
+            return self.reshaped(value, kept if keep else left)
+        if value.rank == 4 and len(rest) == 1:
+            axes = (0, *chosen, *rest)
             found = self._global(self.arranged(value, axes), f"Global{kind}", keep=keep, nonnegative=value.nonnegative)
             return replace(found, axes=axes) if keep else found
-        if [value.shape[axis] for axis in chosen] == [1] * len(chosen) and 0 not in chosen:
-            kept = [1 if axis in chosen else size for axis, size in enumerate(value.shape)]
-            left = [size for axis, size in enumerate(value.shape) if axis not in chosen]
-            return self.reshaped(value, kept if keep else left)
-        raise UnreadableError(f"reduces axes {[*over]} of {value.rank}, other than height and width of maps")
+        # As pooling of maps of one column.
+        sizes = [math.prod(value.shape[axis] for axis in axes) for axes in (chosen, rest)]
+        columns = self._reshape(self.arranged(value, (0, *chosen, *rest)), (sizes[0], 1, sizes[1]))
+        pooled = Value(self.layer(f"Global{kind}Pooling2D", columns), (0, 1), nonnegative=value.nonnegative)
+        return self.reshaped(pooled, kept if keep else left)
 
     def merged(self, kind: str, values: Sequence[Value]) -> Value:
         """Add, subtract, multiply values, or take the larger or smaller of them."""
@@ -403,31 +444,72 @@ class Builder:
             return values[0]
         if len({value.rank for value in values}) > 1:
             raise UnreadableError(f"joins {' and '.join(str(value.rank) for value in values)} axes")
-        if kind == "multiply" and len(values) == 2:
-            for gate, other in (values, values[::-1]):
-                name, source = gate.made_by or ("", None)
-                if name in _GATED and source is other.tensor and gate.axes == other.axes:
-                    return self.activation(other, _GATED[name])
+        traces = formulas.joined_traces(kind, *values) if len(values) == 2 else ()
+        if known := formulas.recognized(traces):
+            return self.activation(known[1], known[0])
+        for value, factor in (values, values[::-1]) if kind == "multiply" and len(values) == 2 else ():
+            match factor.formula:
+                case ("reciprocal", (divisor,)) if quotient := self._normalized_by(divisor, value):
+                    return quotient
+        formula = formulas.of_joined(kind, values)
         values, axes = self._alike(values)
         tensor = self.layer(_MERGES[kind], [value.tensor for value in values])
         same_sign = kind != "subtract" and all(value.nonnegative for value in values)
-        return Value(tensor, axes, flat=values[0].flat, nonnegative=same_sign)
+        return Value(tensor, axes, flat=values[0].flat, nonnegative=same_sign, formula=formula, traces=traces)
 
     def computed(self, kind: str, given: Operands) -> Value:
         """Add, subtract, multiply or divide an operator's two inputs; one of them may be a constant."""
         first, second = given.inputs[:2]
         leads = isinstance(first, Value)
-        if kind == "divide" and isinstance(second, Value):
-            what = "something computed from the picture, which is no layer"
-            raise UnreadableError(f"divides by {what}" if leads else f"divides a constant by {what}")
         if isinstance(first, Value) and isinstance(second, Value):
-            return self.merged(kind, [first, second])
+            return self.divided(first, second) if kind == "divide" else self.merged(kind, [first, second])
+        if kind == "divide" and isinstance(second, Value):
+            return self.scaled(self.function(second, "reciprocal"), np.asarray(first, np.float64), 0.0)
         value, constant = given.value(0 if leads else 1), np.asarray(given.required(1 if leads else 0), np.float64)
         if kind == "multiply" or kind == "divide":
             return self.scaled(value, constant if kind == "multiply" else 1 / constant, 0.0)
         if kind == "subtract":
             return self.scaled(value, 1.0, -constant) if leads else self.scaled(value, -1.0, constant)
         return self.scaled(value, 1.0, constant)
+
+    def divided(self, value: Value, divisor: Value) -> Value:
+        """Divide one value by another."""
+        return self._normalized_by(divisor, value) or self.merged(
+            "multiply", [value, self.function(divisor, "reciprocal")]
+        )
+
+    def _normalized_by(self, divisor: Value, value: Value) -> Value | None:
+        """Divide where that is a layer: by the length of vectors, or by the deviation of what has a mean of nought."""
+        if formulas.is_length(divisor, value):
+            from toolkit.layers import UnitLength  # which brings Keras
+
+            tensor = self.called(UnitLength(name=self.name("UnitLength")), self.arranged(value, (0, 1)))
+            return Value(tensor, (0, 1))
+        if found := formulas.deviation(divisor, value):
+            source, axis, epsilon = found
+            return self.layer_normalized(source, axis, epsilon)
+        return None
+
+    def function(self, value: Value, name: str) -> Value:
+        """Apply a function of each number that is no activation, see ``toolkit.layers.Elementwise``."""
+        from toolkit.layers import Elementwise  # which brings Keras
+
+        value = self.built(value, columns=False)
+        found = value.becomes(self.called(Elementwise(name, name=self.name(name)), value.tensor))
+        return replace(found, formula=(name, (value,)), traces=formulas.traces(value, formulas.elementwise(name)))
+
+    def layer_normalized(self, value: Value, axis: int, epsilon: float, factor: Any = 1.0, offset: Any = 0.0) -> Value:
+        """Subtract the mean along an axis, divide by the deviation, and scale: numbers, or one for each on the axis."""
+        order = (*(own for own in range(value.rank) if own != axis), axis)
+        if value.rank == 4 and axis == self.map_axes[3]:
+            order = self.map_axes
+        weights = [np.broadcast_to(array, value.shape[axis]) for array in (factor, offset)]
+        tensor = self.layer("LayerNormalization", self.arranged(value, order), epsilon=epsilon, weights=weights)
+
+        def again(more: Any, further: Any) -> Value:
+            return self.layer_normalized(value, axis, epsilon, factor * more, offset * more + further)
+
+        return Value(tensor, order, made_by=(_LINEAR, again))
 
     def joined(self, values: Sequence[Value], axis: int) -> Value:
         """Put values one behind the other along an axis."""
@@ -469,23 +551,43 @@ class Builder:
         if len(chosen) != 1:
             raise UnreadableError(f"drops an axis of {len(chosen)}")
         dropped = tuple(None if own == axis else own if own is None or own < axis else own - 1 for own in found.axes)
-        return replace(found, axes=dropped)
+        return found.renamed(dropped)
 
     def sliced(self, value: Value, parts: Mapping[int, range]) -> Value:
-        """Take parts along axes: any channels, and every so many rows and columns of maps from the first on."""
-        steps = [1, 1]
+        """Take parts along axes: any channels, and every so many rows and columns of maps from one to another."""
+        steps, cropping = [1, 1], [(0, 0), (0, 0)]
         for axis, places in parts.items():
             size, step = value.shape[axis], places.step
             if axis and places == range(size):
                 continue
-            if value.rank == 4 and axis in self.map_axes[1:3] and step > 0 and places == range(0, size, step):
-                steps[self.map_axes[1:3].index(axis)] = step
+            if value.rank == 4 and axis in self.map_axes[1:3] and step > 0 and len(places):
+                side = self.map_axes[1:3].index(axis)
+                steps[side] = step
+                behind = 0 if places == range(places.start, size, step) else size - places[-1] - 1
+                cropping[side] = (places.start, behind)
             else:
                 value = self.picked(value, axis, places)
-        if steps == [1, 1]:
-            return value
-        maps = self.layer("MaxPooling2D", self.maps(value), (1, 1), strides=steps)
-        return Value(maps, self.map_axes, nonnegative=value.nonnegative)
+        if cropping != [(0, 0), (0, 0)]:
+            tensor = self.layer("Cropping2D", self.maps(value), cropping)
+            value = Value(tensor, self.map_axes, nonnegative=value.nonnegative)
+        if steps != [1, 1]:
+            maps = self.layer("MaxPooling2D", self.maps(value), (1, 1), strides=steps)
+            value = Value(maps, self.map_axes, nonnegative=value.nonnegative)
+        return value
+
+    def repeated(self, value: Value, times: tuple[int, int]) -> Value:
+        """Repeat rows and columns of maps."""
+        maps = self.maps(value)
+        self._require_room((maps.shape[1] * times[0], maps.shape[2] * times[1], maps.shape[3]))
+        return Value(self.layer("UpSampling2D", maps, times), self.map_axes, nonnegative=value.nonnegative)
+
+    def floored(self, value: Value) -> Value:
+        """Round down; what makes grey of a picture so is left out, and the network takes grey pictures."""
+        if value.formula != (_LUMA, ()):
+            return self.function(value, "floor")
+        height, width = value.tensor.shape[1:3]
+        self._picture = keras.Input((height, width, 1), name="input")
+        return Value(self._picture, self.map_axes, Scaling((0,), np.ones(1), np.zeros(1)))
 
     def bordered(self, value: Value, pads: Pads) -> Value:
         """Put zeros around maps."""
@@ -578,6 +680,13 @@ def same_pads(sizes: Sequence[int], spans: Sequence[int], strides: Sequence[int]
     ]
     (top, left) = (total // 2 for total in totals)
     return (top, totals[0] - top), (left, totals[1] - left)
+
+
+def _is_luma(kernel: Any, bias: Any) -> bool:
+    """Tell if a convolution of a picture in RGB answers its luma, and a half more."""
+    if kernel.shape != (1, 1, 3, 1) or bias is None:
+        return False
+    return np.allclose(kernel.ravel(), _LUMA_WEIGHTS, rtol=1e-6, atol=0) and np.allclose(bias, 0.5, atol=1e-6)
 
 
 def _plain_name(name: str) -> str:

@@ -1,6 +1,7 @@
 """ONNX files: read within limits, folded, and built anew in Keras. Nothing in a file is run before it is understood."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 else:
     np = lazy_module("numpy")
 onnx = lazy_module("onnx")
+
+log = logging.getLogger("toolkit")
 
 #: Older files describe some operators otherwise; they are from 2018.
 OLDEST_OPSET = 7
@@ -77,10 +80,10 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
     return GraphFile(
         network,
         names=frozenset(reader.names()),
-        answers=_session(document, given, reader.output_name, axes, batch),
+        answers=_session(document, given, reader.output_name, axes, batch, in_grey=builder.channels < shape[2]),
         runtime="ONNX Runtime",
         quantized=reader.quantized,
-        preprocessing=_noted(document, as_they_are(shape[:2], shape[2])) if takes_pixels else None,
+        preprocessing=_noted(document, as_they_are(shape[:2], builder.channels)) if takes_pixels else None,
     )
 
 
@@ -249,15 +252,16 @@ class _Reader:
                 raise UserError(f"{self._path}: {told} cannot be read ({first_line(error)})") from None
 
     def output(self) -> Value:
-        """The network's answer; of two, probabilities where the other is what they are made of."""
+        """The network's answer; of several, probabilities where another is what they are made of."""
         outputs = {each.name: self._values.get(each.name) for each in self._graph.output}
-        if len(outputs) == 2:
-            for name, value in outputs.items():
-                if isinstance(value, Value) and value.made_by is not None and value.made_by[0] == "softmax":
-                    others = [other for other in outputs.values() if other is not value and isinstance(other, Value)]
-                    if others and others[0].tensor is value.made_by[1]:
-                        outputs = {name: value}
-                        break
+        for name, value in outputs.items():
+            logits = _logits_of(value)
+            made_of = [other for other, each in outputs.items() if isinstance(each, Value) and each.tensor is logits]
+            if logits is not None and made_of:
+                for further in outputs.keys() - {name, *made_of}:
+                    log.info("%s: its answer %r is left out, the classes' alone are read", self._path, further)
+                outputs = {name: value}
+                break
         _ends(self._path, None, "output", [each for each in self._graph.output if each.name in outputs])
         ((self.output_name, found),) = outputs.items()
         if not isinstance(found, Value):
@@ -344,8 +348,14 @@ class _Reader:
         return "_".join(kept)
 
 
+def _logits_of(value: Any) -> Any:
+    """What a value is the softmax of; None where it is no softmax."""
+    made_by = value.made_by if isinstance(value, Value) else None
+    return made_by[1] if made_by is not None and made_by[0] == "softmax" else None
+
+
 def _session(
-    document: Any, given: Any, output: str, axes: tuple[int, ...], batch: int
+    document: Any, given: Any, output: str, axes: tuple[int, ...], batch: int, *, in_grey: bool
 ) -> Callable[["np.ndarray"], "np.ndarray"]:
     """The function that asks ONNX Runtime what the operators that were understood answer."""
 
@@ -357,7 +367,8 @@ def _session(
         content = document.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         kind = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
-        pictures = np.transpose(inputs, np.argsort(axes)).astype(kind)
+        pictures = np.repeat(inputs, 3, axis=-1) if in_grey else inputs
+        pictures = np.transpose(pictures, np.argsort(axes)).astype(kind)
         return in_batches(lambda part: session.run([output], {given.name: part})[0], pictures, batch)
 
     return answers

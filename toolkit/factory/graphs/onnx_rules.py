@@ -125,18 +125,56 @@ def _with_last(side: int, size: int, stride: int, pads: tuple[int, int]) -> tupl
     return before, max(after, (windows - 1) * stride + size - side - before)
 
 
+def _resize(builder: Builder, node: Node) -> Value:
+    """Repeat rows and columns: what else enlarges or shrinks maps has no rule."""
+    value = node.value()
+    scales, sizes = (node.constant(place, ()) for place in ((2, 3) if node.opset >= 11 else (1, 3)))
+    found = [size / own for size, own in zip(sizes, value.shape, strict=False)] if len(sizes) else [*scales]
+    times = [round(float(scale)) for scale in found[2:]]
+    if node.attributes.get("mode", "nearest") != "nearest" or len(found) != 4 or [*found[1:]] != [1, *times]:
+        raise UnreadableError("makes maps larger or smaller, other than by repeating rows and columns")
+    return builder.repeated(value, (times[0], times[1]))
+
+
 def _global_pooling(kind: str) -> Callable[[Builder, Node], Value]:
     return lambda builder, node: builder.reduced(node.value(), kind, (2, 3), keep=True)
 
 
-def _reduction(kind: str) -> Callable[[Builder, Node], Value]:
+def _reduction(kind: str, since: int = 18) -> Callable[[Builder, Node], Value]:
     def rule(builder: Builder, node: Node) -> Value:
-        axes = node.setting("axes", 1, since=18)
+        axes = node.setting("axes", 1, since)
         if axes is None:
             raise UnreadableError("reduces all axes, the batch's among them")
         return builder.reduced(node.value(), kind, axes, keep=bool(node.attributes.get("keepdims", 1)))
 
     return rule
+
+
+def _length(builder: Builder, node: Node) -> Value:
+    value = node.value()
+    squares = Node([builder.merged("multiply", [value, value]), *node.inputs[1:]], node.attributes, node.opset)
+    return builder.function(_reduction("Sum")(builder, squares), "sqrt")
+
+
+def _power(builder: Builder, node: Node) -> Value:
+    value, power = node.value(), _number(node.constant(1), math.nan)
+    if np.size(node.constant(1)) != 1 or power not in (0.5, 1, 2):
+        raise UnreadableError(f"raises to the power of {power:g}, and 2 and 0.5 alone have a rule")
+    if power == 2:
+        return builder.merged("multiply", [value, value])
+    return value if power == 1 else builder.function(value, "sqrt")
+
+
+def _function(name: str) -> Callable[[Builder, Node], Value]:
+    return lambda builder, node: builder.function(node.value(), name)
+
+
+def _negative(builder: Builder, node: Node) -> Value:
+    return builder.scaled(node.value(), -1.0, 0.0)
+
+
+def _floor(builder: Builder, node: Node) -> Value:
+    return builder.floored(node.value())
 
 
 def _gemm(builder: Builder, node: Node) -> Value:
@@ -166,14 +204,10 @@ def _normalization(builder: Builder, node: Node) -> Value:
 
 
 def _layer_normalization(builder: Builder, node: Node) -> Value:
-    value, scale, offset = node.value(), _floats(node.constant(1)), _floats(node.constant(2))
+    value, scale, offset = node.value(), _floats(node.constant(1)), _floats(node.constant(2, 0.0))
     if node.attributes.get("axis", -1) not in (-1, value.rank - 1):
         raise UnreadableError("normalises several axes, and only the last has a rule")
-    order = tuple(range(value.rank))
-    weights = [scale, np.zeros_like(scale) if offset is None else offset]
-    epsilon = float(node.attributes.get("epsilon", 1e-5))
-    tensor = builder.layer("LayerNormalization", builder.arranged(value, order), epsilon=epsilon, weights=weights)
-    return Value(tensor, order)
+    return builder.layer_normalized(value, value.rank - 1, float(node.attributes.get("epsilon", 1e-5)), scale, offset)
 
 
 def _local_response(builder: Builder, node: Node) -> Value:
@@ -249,10 +283,12 @@ def _parametric_relu(builder: Builder, node: Node) -> Value:
     slope, value = _floats(node.constant(1)), node.value()
     if slope.size == 1:
         return builder.each(value, "LeakyReLU", float(slope.ravel()[0]))
-    if value.rank != 4 or slope.size != value.shape[1]:
-        raise UnreadableError(f"has slopes of shape {slope.shape}, other than one a channel")
+    if value.rank != 4 or slope.size not in (value.shape[1], math.prod(value.shape[1:])):
+        raise UnreadableError(f"has slopes of shape {slope.shape}, other than one a channel, or one for each number")
     maps = builder.maps(value)
-    options = {"shared_axes": [1, 2], "weights": [slope.reshape(1, 1, -1)]}
+    options: dict[str, Any] = {"shared_axes": [1, 2], "weights": [slope.reshape(1, 1, -1)]}
+    if slope.size != value.shape[1]:
+        options = {"weights": [slope.reshape(value.shape[1:]).transpose([axis - 1 for axis in builder.map_axes[1:]])]}
     return Value(builder.layer("PReLU", maps, **options), builder.map_axes)
 
 
@@ -374,18 +410,24 @@ def _floats(array: Any) -> Any:
 
 #: By the operator's name: ``rule(builder, node)`` makes its value, or the values of one that answers several.
 RULES: dict[str, Callable[[Builder, Node], Value | list[Value]]] = {
+    "Abs": _function("abs"),
     "Add": _arithmetic("add"),
     "AveragePool": _pooling("Average"),
     "BatchNormalization": _normalization,
     "Cast": _cast,
+    "Ceil": _function("ceil"),
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _convolution,
+    "Cos": _function("cos"),
     "DequantizeLinear": _pass_on,
     "Div": _arithmetic("divide"),
     "Dropout": _dropout,
     "Elu": _elu,
+    "Erf": _function("erf"),
+    "Exp": _function("exp"),
     "Flatten": _flatten,
+    "Floor": _floor,
     "Gather": _gather,
     "Gelu": _gelu,
     "Gemm": _gemm,
@@ -397,6 +439,7 @@ RULES: dict[str, Callable[[Builder, Node], Value | list[Value]]] = {
     "LRN": _local_response,
     "LayerNormalization": _layer_normalization,
     "LeakyRelu": _leaky_relu,
+    "Log": _function("log"),
     "LogSoftmax": _softmax("log_softmax"),
     "MatMul": _matrix_product,
     "Max": _several("maximum"),
@@ -404,20 +447,29 @@ RULES: dict[str, Callable[[Builder, Node], Value | list[Value]]] = {
     "Min": _several("minimum"),
     "Mish": _activation("mish"),
     "Mul": _arithmetic("multiply"),
+    "Neg": _negative,
     "PRelu": _parametric_relu,
     "Pad": _pad,
+    "Pow": _power,
     "QuantizeLinear": _quantize,
+    "Reciprocal": _function("reciprocal"),
+    "ReduceL2": _length,
     "ReduceMax": _reduction("Max"),
     "ReduceMean": _reduction("Average"),
+    "ReduceMin": _reduction("Min"),
+    "ReduceSum": _reduction("Sum", since=13),
     "Relu": _activation("relu"),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Selu": _activation("selu"),
     "Sigmoid": _activation("sigmoid"),
+    "Sin": _function("sin"),
     "Slice": _slice,
     "Softmax": _softmax("softmax"),
     "Softplus": _activation("softplus"),
     "Softsign": _activation("softsign"),
     "Split": _split,
+    "Sqrt": _function("sqrt"),
     "Squeeze": _squeeze,
     "Sub": _arithmetic("subtract"),
     "Sum": _several("add"),

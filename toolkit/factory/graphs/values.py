@@ -61,6 +61,10 @@ class Value:
             flattened them channels first.
         made_by: the operation that made it, by name, and what that was given: some pairs of operations are one layer.
         nonnegative: no entry is below nought.
+        formula: the reckoning that made it, by name, and the values and axes that it was given: perhaps a part of a
+            normalisation.
+        traces: the values that this one is a function of, number by number, with what the function answers at the
+            places of ``toolkit.factory.graphs.formulas``.
     """
 
     tensor: Any
@@ -69,6 +73,8 @@ class Value:
     flat: tuple[int, int, int] | None = None
     made_by: tuple[str, Any] | None = None
     nonnegative: bool = False
+    formula: tuple[str, tuple[Any, ...]] | None = None
+    traces: tuple["Trace", ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,12 +97,24 @@ class Value:
         places = [*order]
         if sorted(places) != list(range(self.rank)):
             raise UnreadableError(f"turns {self.rank} axes into the order {places}")
-        return replace(self, axes=tuple(None if axis is None else places.index(axis) for axis in self.axes))
+        return self.renamed(tuple(None if axis is None else places.index(axis) for axis in self.axes))
+
+    def renamed(self, axes: tuple[int | None, ...]) -> "Value":
+        """Give the axes other names."""
+        return replace(self, axes=axes, formula=None, traces=())
+
+    def becomes(self, tensor: Any, *, nonnegative: bool = False) -> "Value":
+        """Give what is computed of each number by itself: another tensor of the same axes."""
+        return replace(self, tensor=tensor, made_by=None, nonnegative=nonnegative, formula=None, traces=())
 
     def columns(self) -> "np.ndarray":
         """For each of the file's columns, the column of ``tensor`` that it is; of a value that is ``flat``."""
         assert self.flat is not None
         return np.arange(np.prod(self.flat)).reshape(self.flat).transpose(2, 0, 1).ravel()
+
+
+#: A value, and what a function of each of its numbers answers at some places.
+Trace = tuple[Value, "np.ndarray"]
 
 
 @dataclass(frozen=True)

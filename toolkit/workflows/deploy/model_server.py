@@ -83,7 +83,7 @@ def _from_pixels(model: Any, manifest: Manifest) -> Any:
     taken.replace(_normalised(pixels, manifest.preprocessing).output(0))
     logits, *novelty = [result.input_value(0) for result in model.get_results()]
     answers = {"probabilities": ops.softmax(logits, 1)}
-    if novelty:  # an int8 file of a retrained network has none
+    if novelty:  # int8 files of retrained networks once had none
         answers["novelty"] = ops.squeeze(novelty[0], np.array([1]))
     for name, node in answers.items():
         node.output(0).tensor.set_names({name})
