@@ -52,8 +52,10 @@ def origin(record: Record, remark: str = "") -> list[str]:
         place = f"{record['cores']} cores"
     sets = machine.get("instruction_sets")
     place += f" ({' '.join(sets)})" if sets else ""
+    place = ", ".join(filter(None, (machine.get("gpu"), place)))
     versions = record.get("versions", {})
-    known = [f"{package} {versions[package]}" for package in ("keras", "tensorflow", "torch") if package in versions]
+    packages = ("keras", "tensorflow", "jax", "torch")
+    known = [f"{package} {versions[package]}" for package in packages if package in versions]
     parts = [part for part in (record.get("date"), place, ", ".join(known)) if part]
     command = [f"`{record['command']}`"] if "command" in record else []
     return [" · ".join([*parts, *command]) + ("" if not remark else f"  \n{remark}"), ""]
