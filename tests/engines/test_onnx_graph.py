@@ -10,7 +10,7 @@ import toolkit
 from toolkit import create_model, model_info
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import luma, normalize
-from toolkit.engines.extract import relative_difference
+from toolkit.engines.extract import features_graph, relative_difference
 from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
 from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.errors import UserError
@@ -35,7 +35,7 @@ def in_onnx_runtime(content: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.
 
 def in_openvino(model: keras.Model, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
     """As the features of a cache are computed."""
-    graph = openvino.Core().read_model(features_to_onnx(model, preprocessing, batch_size=len(pixels)))
+    graph = features_graph(model, preprocessing, batch_size=len(pixels))
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(luma(pixels) if preprocessing.channel_order == "grey" else pixels)[0]
 
