@@ -31,7 +31,7 @@ NOVELTY_TOLERANCE = 1e-3
 #: Largest difference in novelty, on average over pictures, of a quantized file.
 QUANTIZED_NOVELTY = 0.1
 
-_BATCH_SIZE = 32
+_BATCH_SIZE = 8  # several engines keep, at one time, what they computed such a batch in
 _NUM_NOISE = 16  # pictures that stand in for evaluation pictures
 _KEPT_BYTES = 512 << 20  # of decoded pictures
 
