@@ -234,6 +234,18 @@ def test_a_layer_that_is_only_called_like_a_stock_one_is_refused():
         features_to_onnx(model, Preprocessing(size=(8, 8)), batch_size=1)
 
 
+def test_large_weights_stand_beside_the_document_that_computes_features():
+    model = create_model("lenet5")
+    preprocessing = model_info("lenet5").preprocessing
+    content, weights = features_to_onnx(model, preprocessing, batch_size=1)
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    large = [np.prod(kernel.shape) for kernel in kernels if 4 * np.prod(kernel.shape) >= 1 << 16]
+    assert sorted(values.size for values in weights.values()) == sorted(large)
+    assert len(content) < 4 * (model.count_params() - sum(large)) + 10_000
+    graph = features_graph(model, preprocessing, batch_size=1)
+    assert [own.any_name for own in graph.inputs] == ["pixels"]
+
+
 def test_mixed_precision_is_written_in_float32():
     model = create_model("lenet5")
     keras.config.set_dtype_policy("mixed_bfloat16")
