@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def cannot_listen(error: OSError, host: str, port: int, port_option: str = "--po
 def return_memory() -> None:
     """Give back what is no longer held: networks are circles of objects, and the allocator keeps freed pages."""
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's alone
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # glibc's alone
         trim(0)
 
 
