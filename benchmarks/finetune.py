@@ -15,7 +15,8 @@ seconds beside them tell how busy a shared machine was with other things. The tu
 then those of two epochs: compare them where all ran.
 
 Accuracy is on ``--test`` held-out photographs that no side has seen, after the clock has stopped; with it stands its
-standard error, and the differences to the toolkit's in points. Peak memory is the process's, at the stopped clock.
+standard error, and the differences to the toolkit's in points. Peak memory is the process's, at the stopped clock. The
+toolkit's sides import Keras as its commands do, without the packages that Keras only offers to work with.
 
 Photographs are taken from ``--photos`` (class folders, or train/ and val/ with class folders in them); where there are
 too few, cut and mirrored copies make up the number, of a photograph always in the same part. By default they are cut
@@ -136,8 +137,10 @@ def run_side(arguments: argparse.Namespace) -> None:
 
 
 def run_toolkit(arguments: argparse.Namespace) -> Side:
-    import keras  # noqa: F401  (counted as an import)
+    from toolkit.lazy import keras, without_companions
 
+    with without_companions():  # as the commands import it
+        keras.Model  # noqa: B018  (counted as an import)
     from toolkit.data import scan_folder, teaching_split
     from toolkit.transfer import FinetuneOptions, finetune
 

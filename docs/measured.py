@@ -51,6 +51,10 @@ def _percent(rows: list[Record], *keys: str) -> list[Record]:
 _MIB = 2**20
 
 
+def _peaks(rows: list[Record]) -> list[Record]:
+    return [row | {"mib": (row.get("peak_bytes") or 0) // _MIB or None} for row in rows]
+
+
 def _compressed(record: Record) -> list[Record]:
     rows = _percent(record["rows"], "top1", "agreement")
     return [row | {"mib": round(row["bytes"] / _MIB, 3), "n": record["n"]} for row in rows]
@@ -134,16 +138,28 @@ MEASURED = (
         "Time to fine-tune GoogLeNet",
         "The same photographs and network: this package, a careful program that maps the pictures once, and a tutorial "
         "that trains through the frozen network.",
-        {"side": "name", "seconds": "wall_s", "processor seconds": "cpu_s", "test accuracy %": "test_accuracy"},
-        rows=lambda record: _percent(_named(record["sides"]), "test_accuracy"),
+        {
+            "side": "name",
+            "seconds": "wall_s",
+            "processor seconds": "cpu_s",
+            "peak MiB": "mib",
+            "test accuracy %": "test_accuracy",
+        },
+        rows=lambda record: _percent(_peaks(_named(record["sides"])), "test_accuracy"),
         log=True,
     ),
     Measured(
         "finetune-resnet50",
         "Time to fine-tune ResNet-50",
         "The same with random weights; *repeat* is the command given again.",
-        {"side": "name", "seconds": "wall_s", "processor seconds": "cpu_s", "epochs": "epochs_run"},
-        rows=lambda record: _named(record["sides"]),
+        {
+            "side": "name",
+            "seconds": "wall_s",
+            "processor seconds": "cpu_s",
+            "peak MiB": "mib",
+            "epochs": "epochs_run",
+        },
+        rows=lambda record: _peaks(_named(record["sides"])),
         log=True,
     ),
     Measured(
@@ -297,7 +313,7 @@ MEASURED = (
         "as it does in float32. Networks that are not named, PyTorch beside and the features of files wait for more "
         "time on such a machine.",
         {"network": "network", "pictures/s": "images_per_s", "MiB": "mib", "loss": "loss"},
-        rows=lambda record: [row | {"mib": (row.get("peak_bytes") or 0) // _MIB or None} for row in record["steps"]],
+        rows=lambda record: _peaks(record["steps"]),
         drawn=("pictures/s",),
         axis="pictures a second",
         log=True,

@@ -51,3 +51,24 @@ def test_openvino_is_imported_without_what_tells_others_of_it():
     sources = [*ROOT.glob("toolkit/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
     direct = [path for path in sources if re.search(r"^\s*(import|from) openvino\b", path.read_text(), re.MULTILINE)]
     assert not direct
+
+
+_COMMAND = "from toolkit.lazy import keras, without_companions\nwith without_companions():\n    keras.Model"
+
+
+def test_a_command_imports_keras_without_the_packages_that_it_only_offers_to_work_with():
+    modules = _modules_after(_COMMAND)
+    assert {"keras", "tensorflow"} <= modules
+    assert modules.isdisjoint({"jax", "matplotlib", "pandas", "sklearn"})
+
+
+def test_everybody_but_keras_and_tensorflow_still_finds_them():
+    assert {"matplotlib", "sklearn.base"} <= _modules_after(
+        f"{_COMMAND}\n    import matplotlib\n    import sklearn.base"
+    )
+
+
+def test_keras_on_jax_finds_jax():
+    modules = _modules_after(f"import os\nos.environ['KERAS_BACKEND'] = 'jax'\n{_COMMAND}")
+    assert "jax" in modules
+    assert "pandas" not in modules

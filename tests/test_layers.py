@@ -244,7 +244,8 @@ def scaled():
 
 
 def test_a_new_layer_crosses_into_onnx_and_openvino_by_its_own_rule(scaled):
-    from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
+    from toolkit.engines.extract import features_graph
+    from toolkit.engines.onnx_graph import to_onnx
     from toolkit.spec import Preprocessing
 
     onnxruntime, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")
@@ -252,7 +253,7 @@ def test_a_new_layer_crosses_into_onnx_and_openvino_by_its_own_rule(scaled):
     preprocessing = Preprocessing(size=(8, 8))
     session = onnxruntime.InferenceSession(to_onnx(model, preprocessing))
     np.testing.assert_allclose(session.run(["logits"], {"pixels": pixels})[0], expected, atol=1e-5)
-    graph = openvino.Core().read_model(features_to_onnx(model, preprocessing, batch_size=2))
+    graph = features_graph(model, preprocessing, batch_size=2)
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled(pixels)[0], expected, atol=1e-5)
 

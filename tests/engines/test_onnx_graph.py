@@ -12,7 +12,7 @@ import toolkit
 from toolkit import create_model, model_info
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import luma, normalize
-from toolkit.engines.extract import relative_difference
+from toolkit.engines.extract import features_graph, relative_difference
 from toolkit.engines.onnx_graph import features_to_onnx, to_onnx
 from toolkit.engines.onnx_rules import UntranslatableError
 from toolkit.errors import UserError
@@ -38,7 +38,7 @@ def in_onnx_runtime(content: bytes, pixels: np.ndarray) -> tuple[np.ndarray, np.
 
 def in_openvino(model: keras.Model, preprocessing: Preprocessing, pixels: np.ndarray) -> np.ndarray:
     """As the features of a cache are computed."""
-    graph = openvino.Core().read_model(features_to_onnx(model, preprocessing, batch_size=len(pixels)))
+    graph = features_graph(model, preprocessing, batch_size=len(pixels))
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(luma(pixels) if preprocessing.channel_order == "grey" else pixels)[0]
 
@@ -248,6 +248,18 @@ def test_a_layer_that_is_only_called_like_a_stock_one_is_refused():
     model = keras.Model(inputs := keras.Input((8, 8, 3)), keras.layers.Flatten()(Rescaling(name="twice")(inputs)))
     with pytest.raises(UntranslatableError, match="layer 'twice' is a Rescaling, which has no rule"):
         features_to_onnx(model, Preprocessing(size=(8, 8)), batch_size=1)
+
+
+def test_large_weights_stand_beside_the_document_that_computes_features():
+    model = create_model("lenet5")
+    preprocessing = model_info("lenet5").preprocessing
+    content, weights = features_to_onnx(model, preprocessing, batch_size=1)
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    large = [np.prod(kernel.shape) for kernel in kernels if 4 * np.prod(kernel.shape) >= 1 << 16]
+    assert sorted(values.size for values in weights.values()) == sorted(large)
+    assert len(content) < 4 * (model.count_params() - sum(large)) + 10_000
+    graph = features_graph(model, preprocessing, batch_size=1)
+    assert [own.any_name for own in graph.inputs] == ["pixels"]
 
 
 def test_mixed_precision_is_written_in_float32():

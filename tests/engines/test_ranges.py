@@ -32,7 +32,7 @@ def test_ranges_in_an_int8_file_are_those_of_the_networks_own_answers(residual, 
 
 
 def test_pictures_are_counted(residual, inputs, told):
-    with_ranges(to_litert(residual), inputs)
+    with_ranges(to_litert(residual), [inputs[:2], inputs[2:]])
     assert [row[1:] for row in told if row[0] == "learning ranges for integers"] == [(n, 5) for n in range(1, 6)]
 
 
@@ -40,4 +40,4 @@ def test_a_network_that_answers_no_numbers_is_named(inputs):
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3, name="stem_conv")], name="net")
     model.layers[0].kernel.assign(np.full(model.layers[0].kernel.shape, np.nan))
     with pytest.raises(UserError, match=r"nan…nan for the calibration pictures, not numbers"):
-        with_ranges(to_litert(model), inputs)
+        with_ranges(to_litert(model), [inputs])

@@ -12,9 +12,11 @@ from toolkit.export.parity import (
     REFERENCE,
     AccuracyBudget,
     EngineAnswers,
+    HeldOutPictures,
     collect_answers,
     compare,
     compare_novelty,
+    noise,
 )
 from toolkit.spec import Preprocessing
 
@@ -159,3 +161,13 @@ def test_without_pictures_noise_is_compared_and_int8_not_trusted(right, evaluati
 )
 def test_budget_is_one_point_or_two_pictures_whichever_is_more(lost, num, allowed):
     assert AccuracyBudget().allows(lost, num) == allowed
+
+
+def test_large_pictures_are_shown_few_at_a_time_and_each_once(told):
+    """Engines hold what they computed a batch in: memory goes by pixels, not by pictures."""
+    for size, most in (((32, 32), 32), ((224, 224), 4), ((1000, 1000), 1)):
+        preprocessing = Preprocessing(size)
+        starts, batches = zip(*HeldOutPictures(None, preprocessing).batches("showing"), strict=True)
+        assert max(map(len, batches)) == min(most, 16)
+        assert list(starts) == list(range(0, 16, len(batches[0])))
+        np.testing.assert_array_equal(np.concatenate(batches), noise(preprocessing))

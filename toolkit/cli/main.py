@@ -15,6 +15,7 @@ from toolkit.cli.options import parse
 from toolkit.cli.output import StderrHandler, claim_streams, drop_stdout, is_of_stdout, progress_bars
 from toolkit.cli.parser import build_parser
 from toolkit.errors import UserError
+from toolkit.lazy import without_companions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from toolkit.cli import commands
 
     try:
-        with progress_bars():
+        with progress_bars(), without_companions():
             getattr(commands, arguments.handler)(arguments)
             sys.stdout.flush()
     except BrokenPipeError:  # `toolkit models | head`

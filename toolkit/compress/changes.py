@@ -75,7 +75,7 @@ def kernels_in(content: bytes, layers: Collection[str]) -> dict[str, np.ndarray]
 
     from toolkit.engines.convert import layers_named_in
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer_utils.read_model_from_bytearray(content)
     names = list(layers)
     kernels: dict[str, np.ndarray] = {}
     for graph in model.subgraphs:

@@ -108,7 +108,7 @@ def compact(content: bytes, layer_names: Sequence[str]) -> bytes:
 
     from toolkit.engines.convert import layers_named_in
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer_utils.read_model_from_bytearray(content)
     for graph in model.subgraphs:
         fixed = {*graph.inputs.tolist(), *graph.outputs.tolist()}
         seen: dict[str, int] = {}
@@ -131,7 +131,7 @@ def _operators(content: bytes) -> Iterator[tuple[str, str, str]]:
     """Yield name, kind and first output's name of every operator."""
     from tensorflow.lite.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer_utils.read_model_from_bytearray(content)
     for graph in model.subgraphs:
         for operator in graph.operators:
             name = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)

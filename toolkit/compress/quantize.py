@@ -63,10 +63,8 @@ def quantize(
     if calibration is None or (isinstance(calibration, Sized) and not len(calibration)):
         raise UserError(f"{method} needs training pictures to learn activation ranges from; pass data")
     with step("reading pictures for calibration"):
-        examples = spread(calibration, preprocessing, NUM_CALIBRATION)
-    content = to_litert(
-        model, quantization=method, calibration=[examples], keep_float=keep_float, float_file=float_file
-    )
+        inputs = iter([spread(calibration, preprocessing, NUM_CALIBRATION)])  # nobody's any more once they were read
+    content = to_litert(model, quantization=method, calibration=inputs, keep_float=keep_float, float_file=float_file)
     if method == "int8":
         require_integer(content, model, keep_float)
     return compact(content, [layer.name for layer in model.layers])

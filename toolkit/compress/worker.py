@@ -24,6 +24,7 @@ import numpy as np
 from toolkit.compress.bridge import load_twin, save_twin
 from toolkit.compress.examples import StoredExamples
 from toolkit.errors import UserError
+from toolkit.lazy import without_companions
 from toolkit.machine import end_with_parent
 from toolkit.spec import Preprocessing
 
@@ -41,7 +42,8 @@ def main(directory: Path) -> None:
     end_with_parent()  # which holds the other end of standard input and never writes
     job = json.loads((directory / "job.json").read_text())
     try:
-        Worker(job, directory, tell).run()
+        with without_companions():
+            Worker(job, directory, tell).run()
     except Exception as error:  # whatever it is, the parent prints one line of it
         traceback.print_exc()
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -57,7 +57,7 @@ def to_litert(
             raise ValueError(f"{quantization} needs calibration batches: without them activation ranges are unknown")
         if quantization == "int16x8" and (unfused := _without_hard_swish(model)) is not model:
             model, float_file = unfused, None
-        ranged = with_ranges(float_file or to_litert(model), np.concatenate([*calibration]).astype(np.float32))
+        ranged = with_ranges(float_file or to_litert(model), [*calibration])
         if quantization == "int16x8":
             return _to_int16x8(ranged, model)
         return _to_int8(ranged, model, keep_float)
@@ -142,7 +142,7 @@ def _to_int8(ranged: bytes, model: "keras.Model", keep_float: Collection[str]) -
 
     kept = {*keep_float, *layers_in_float(model)}
     layer_names = [layer.name for layer in model.layers]
-    tensors = flatbuffer_utils.read_model_from_bytearray(bytearray(ranged)).subgraphs[0].tensors
+    tensors = flatbuffer_utils.read_model_from_bytearray(ranged).subgraphs[0].tensors
     names = [tensor.name.decode() for tensor in tensors]
     return mlir_quantize(
         ranged,
@@ -195,7 +195,7 @@ def _to_int16x8(ranged: bytes, model: "keras.Model") -> bytes:
 def _first_layer_with(operation: str, content: bytes, model: "keras.Model") -> str | None:
     from tensorflow.lite.tools import flatbuffer_utils
 
-    file = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    file = flatbuffer_utils.read_model_from_bytearray(content)
     layers = {layer.name: type(layer).__name__ for layer in model.layers}
     graph = file.subgraphs[0]
     for operator in graph.operators:

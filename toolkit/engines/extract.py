@@ -100,13 +100,12 @@ def open_extractor(
             log.warning("%s; Keras computes the features", needed)
         return reference
     trial = trial[:batch_size]
-    # One at a time: called without compiling, Keras keeps every layer's output until the last is done.
+    # One at a time and compiled, which lets go of each layer's output once it was read: TensorFlow keeps for itself, to
+    # the end, whatever it took for them.
+    forward = _compiled(model, 1)
     inputs = normalize(trial, preprocessing)
-    answers = [_as_list(model(inputs[i : i + 1], training=False)) for i in range(len(inputs))]
-    expected = [
-        np.concatenate([np.asarray(keras.ops.convert_to_numpy(row)) for row in rows])
-        for rows in zip(*answers, strict=True)
-    ]
+    answers = [forward(inputs[i : i + 1]) for i in range(len(inputs))]
+    expected = [np.concatenate(rows) for rows in zip(*answers, strict=True)]
     reasons: list[str] = []
     for candidate in _openvino_extractors(model, preprocessing, batch_size, precision, reasons):
         found = candidate.answers(trial)
@@ -164,23 +163,42 @@ def _openvino_extractors(
 
     grey = preprocessing.channel_order == "grey"
     core = openvino.Core()
-    try:
-        graph = core.read_model(features_to_onnx(model, preprocessing, batch_size=batch_size))
-    except UntranslatableError as error:
-        reasons.append(str(error))
-        return
     # A stream per core beats one call over all cores: no thread waits for another between layers. A lone picture
     # gets all cores.
     streams = num_threads() if batch_size > 1 else 1
     options: dict[str, Any] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": num_threads()}
     in_float32 = {"INFERENCE_PRECISION_HINT": "f32"}
     for hint in [in_float32] if precision == "float32" else [{}, in_float32]:
+        try:
+            graph = features_graph(model, preprocessing, batch_size=batch_size)
+        except UntranslatableError as error:
+            reasons.append(str(error))
+            return
         compiled = core.compile_model(graph, "CPU", options | hint)
+        del graph  # and the copy of all weights that it holds
         bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         name = "bfloat16" if bfloat16 else "float32"
         yield Extractor("OpenVINO", name, batch_size, 0.0, _openvino_call(compiled, grey))
         if not bfloat16:
             return
+
+
+def features_graph(model: "keras.Model", preprocessing: Preprocessing, *, batch_size: int) -> Any:
+    """Read the part of a network that computes features into OpenVINO, see ``features_to_onnx``; weights are shared.
+
+    Raises:
+        UntranslatableError: a layer that has no rule.
+    """
+    openvino = import_openvino()
+    content, weights = features_to_onnx(model, preprocessing, batch_size=batch_size)
+    graph = openvino.Core().read_model(content)
+    for parameter in graph.get_parameters():
+        if parameter.get_friendly_name() in weights:
+            values = openvino.op.Constant(weights[parameter.get_friendly_name()], shared_memory=True)
+            parameter.output(0).replace(values.output(0))
+            graph.remove_parameter(parameter)
+    graph.validate_nodes_and_infer_types()
+    return graph
 
 
 def _openvino_call(compiled: Any, grey: bool) -> Call:

@@ -25,6 +25,9 @@ onnx = lazy_module("onnx")
 OPSET = 13
 _IR_VERSION = 7
 
+#: Bytes of a constant from which on it stands beside the document that computes features.
+_LARGE = 1 << 16
+
 
 def to_onnx(
     model: "keras.Model",
@@ -98,8 +101,10 @@ def metadata(
     }
 
 
-def features_to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, batch_size: int) -> bytes:
-    """Write the part of a network that computes features, its normalisation in front.
+def features_to_onnx(
+    model: "keras.Model", preprocessing: Preprocessing, *, batch_size: int
+) -> tuple[bytes, dict[str, np.ndarray]]:
+    """Write the part of a network that computes features, its normalisation in front, its weights beside it.
 
     Args:
         model: a functional network with one input and any number of outputs, computed in float32.
@@ -110,7 +115,9 @@ def features_to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, batc
     Returns:
         The file's content: ``pixels``, uint8 ``(batch_size, height, width, channels)``, to float32 ``features`` in
         Keras' layout, vectors or maps; several outputs are ``features_1`` and so on. Pixels are RGB, and luma for a
-        grey network, whose sum has more bits than a runtime that computes in bfloat16 keeps.
+        grey network, whose sum has more bits than a runtime that computes in bfloat16 keeps. And the large weights, by
+        the names of the inputs that stand in for them in the file: inside, they would be in memory four times while a
+        runtime reads it.
 
     Raises:
         UntranslatableError: a layer that has no rule here, by its name.
@@ -123,7 +130,8 @@ def features_to_onnx(model: "keras.Model", preprocessing: Preprocessing, *, batc
         last = {"perm": [0, 2, 3, 1]} if len(output.shape) == 4 else {}
         graph.add("Transpose" if last else "Identity", features, output=name, **last)
         answers[name] = [batch_size, *output.shape[1:]]
-    return graph.document(batch_size, answers).SerializeToString()
+    weights = graph.large_constants()
+    return graph.document(batch_size, answers).SerializeToString(), weights
 
 
 class _Graph:
@@ -135,6 +143,7 @@ class _Graph:
         self._channels = num_channels
         self._nodes: list[Any] = []
         self._constants: dict[str, np.ndarray] = {}
+        self._inputs: list[Any] = []
         self._times: Counter[str] = Counter()
         self._layer = "input"
 
@@ -180,6 +189,15 @@ class _Graph:
             raise UntranslatableError(f"layer {layer.name!r} is a {kind}, which has no rule for ONNX")
         return write_activation(self, layer, RULES[kind](self, layer, *inputs))
 
+    def large_constants(self) -> dict[str, np.ndarray]:
+        """Take the large tensors out of the file, which has inputs of their names then."""
+        large = {name: values for name, values in self._constants.items() if values.nbytes >= _LARGE}
+        for name, values in large.items():
+            del self._constants[name]
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            self._inputs.append(onnx.helper.make_tensor_value_info(name, kind, values.shape))
+        return large
+
     def document(self, batch: int | str, answers: Mapping[str, Sequence[int | str]]) -> Any:
         """The whole as ``onnx.ModelProto``, given the batch's size or name and the shapes of its answers by name."""
         kinds, value = onnx.TensorProto, onnx.helper.make_tensor_value_info
@@ -190,6 +208,7 @@ class _Graph:
         graph.name = self._model.name
         graph.node.extend(self._nodes)
         graph.input.append(value("pixels", kinds.UINT8, [batch, *self._preprocessing.size, self._channels]))
+        graph.input.extend(self._inputs)
         graph.output.extend(value(name, kinds.FLOAT, shape) for name, shape in answers.items())
         while self._constants:  # each let go once it is in the document
             name, values = self._constants.popitem()

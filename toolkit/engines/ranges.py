@@ -5,6 +5,7 @@ GoogLeNet. Here every tensor becomes an output, which LiteRT's fast kernels then
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from toolkit.machine import num_threads
 from toolkit.progress import track
 
 
-def with_ranges(content: bytes, inputs: np.ndarray) -> bytes:
+def with_ranges(content: bytes, batches: Sequence[np.ndarray]) -> bytes:
     """Write into a float LiteRT file the least and the largest value that each tensor takes.
 
     Args:
         content: the file.
-        inputs: float32 (n, height, width, channels), normalised.
+        batches: (n, height, width, channels), normalised.
 
     Raises:
         UserError: a tensor takes values that are no numbers.
@@ -27,7 +28,7 @@ def with_ranges(content: bytes, inputs: np.ndarray) -> bytes:
     from tensorflow.lite.python.schema_py_generated import QuantizationParametersT
     from tensorflow.lite.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer_utils.read_model_from_bytearray(content)
     graph = model.subgraphs[0]
     _own_constants(model)
     computed = {int(index) for operator in graph.operators for index in operator.outputs}
@@ -36,14 +37,14 @@ def with_ranges(content: bytes, inputs: np.ndarray) -> bytes:
         for index in sorted(computed | set(graph.inputs.tolist()))
         if flatbuffer_utils.type_to_name(graph.tensors[index].type) == "FLOAT32"
     ]
-    lowest, highest = _ranges(_answering(model, indices), indices, inputs)
+    lowest, highest = _ranges(_answering(model, indices), indices, batches)
     for index, low, high in zip(indices, lowest, highest, strict=True):
         tensor = graph.tensors[index]
         if not np.isfinite((low, high)).all():
             raise UserError(f"{tensor.name.decode()} answers {low}…{high} for the calibration pictures, not numbers")
         tensor.quantization = tensor.quantization or QuantizationParametersT()
         tensor.quantization.min, tensor.quantization.max = np.array([low]), np.array([high])
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return _packed(model)
 
 
 def _own_constants(model: Any) -> None:
@@ -71,27 +72,35 @@ def _own_constants(model: Any) -> None:
 
 def _answering(model: Any, indices: list[int]) -> bytes:
     """Copy a file such that it answers the tensors of these indices."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
     model = copy.copy(model)
     model.signatureDefs = []
     model.subgraphs = [copy.copy(model.subgraphs[0])]
     model.subgraphs[0].outputs = np.array(indices, np.int32)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return _packed(model)
 
 
-def _ranges(content: bytes, indices: list[int], inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _packed(model: Any) -> bytes:
+    """Write a file as TensorFlow does, in a buffer that need not grow: growing holds three copies of all weights."""
+    import flatbuffers
+
+    weights = sum(buffer.data.nbytes for buffer in model.buffers if isinstance(buffer.data, np.ndarray))
+    builder = flatbuffers.Builder(weights + (1 << 20))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def _ranges(content: bytes, indices: list[int], batches: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=num_threads())
     place = interpreter.get_input_details()[0]["index"]
     # One picture at a time: all its tensors are in memory at once.
-    interpreter.resize_tensor_input(place, (1, *inputs.shape[1:]))
+    interpreter.resize_tensor_input(place, (1, *batches[0].shape[1:]))
     interpreter.allocate_tensors()
     # The interpreter's own memory, looked at without a copy.
     lowest, highest = np.full(len(indices), np.inf, np.float32), np.full(len(indices), -np.inf, np.float32)
-    for picture in track(inputs, "learning ranges for integers"):
-        interpreter.set_tensor(place, picture[None])
+    for picture in track([picture for batch in batches for picture in batch], "learning ranges for integers"):
+        interpreter.set_tensor(place, picture[None].astype(np.float32, copy=False))
         interpreter.invoke()
         for number, index in enumerate(indices):
             values = interpreter.tensor(index)()

@@ -15,7 +15,7 @@ from toolkit.data.pixels.decode import normalize
 from toolkit.errors import UserError, first_line, unknown_name
 from toolkit.files import plain_path
 from toolkit.lazy import import_openvino, keras
-from toolkit.machine import computes_bfloat16, num_threads, processor, sums_bytes_exactly
+from toolkit.machine import computes_bfloat16, num_threads, processor, return_memory, sums_bytes_exactly
 from toolkit.metrics import softmax
 from toolkit.network import answers_novelty, probabilities_of
 from toolkit.spec import Preprocessing
@@ -168,6 +168,7 @@ class OpenVINOEngine(Engine):
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             self._idle.put(compiled.create_infer_request())
+        return_memory()  # all weights twice, which reading the file took
 
     def answers(self, pixels: np.ndarray) -> Answers:
         inputs = normalize(pixels, self._preprocessing)

@@ -50,7 +50,7 @@ from toolkit.export.parity import (
 )
 from toolkit.factory import save_network
 from toolkit.lazy import keras
-from toolkit.machine import installed_versions, processor
+from toolkit.machine import installed_versions, processor, return_memory
 from toolkit.metrics import rejection_curve, top_k_accuracy
 from toolkit.network import (
     as_classifier,
@@ -319,10 +319,12 @@ def draft_bundle(
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", place)
         answering = model if options.novelty is None else with_novelty(model, options.novelty)
         _write_forms(answering, staging, labels, preprocessing, options)
+        return_memory()
         if options.evaluation is not None:
             copy_examples(options.evaluation, staging, options.num_examples, labels)
         with step("opening engines"):
             engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
+        return_memory()
         yield BundleDraft(
             staging, directory, model, labels, preprocessing, options, answering, engines, pictures, reference
         )
@@ -370,10 +372,12 @@ def _write_forms(
     if FLOAT_LITERT in options.copied:
         float_file = (staging / FLOAT_LITERT).read_bytes()
     elif options.litert or {"int8", "int16x8"}.intersection(methods):
+        return_memory()
         float_file = to_litert(model)
     if options.litert and float_file is not None:
         (staging / FLOAT_LITERT).write_bytes(float_file)
     for method in methods:
+        return_memory()  # of converters, which hold all weights several times
         try:
             files[method] = quantize(
                 model, method, preprocessing=preprocessing, calibration=options.calibration, float_file=float_file

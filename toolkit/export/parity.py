@@ -1,6 +1,7 @@
 """The gate before publication: every engine answers the same pictures once, and the answers are compared."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ NOVELTY_TOLERANCE = 1e-3
 #: Largest difference in novelty, on average over pictures, of a quantized file.
 QUANTIZED_NOVELTY = 0.1
 
-_BATCH_SIZE = 32
+_BATCH_SIZE = 32  # pictures at most
+_BATCH_PIXELS = 4 * 224 * 224  # about: all engines hold what they computed a batch in, at one time
 _NUM_NOISE = 16  # pictures that stand in for evaluation pictures
 _KEPT_BYTES = 512 << 20  # of decoded pictures
 
@@ -95,6 +97,7 @@ class HeldOutPictures:
     def __init__(self, evaluation: Subset | None, preprocessing: Preprocessing) -> None:
         self._paths = evaluation.paths if evaluation is not None else ()
         self._preprocessing = preprocessing
+        self._batch_size = max(1, min(_BATCH_SIZE, _BATCH_PIXELS // math.prod(preprocessing.size)))
         self._kept: list[np.ndarray] = []
         #: integers (pictures,); None for noise, which has none
         self.labels = np.asarray(evaluation.labels) if evaluation is not None and len(evaluation) else None
@@ -105,7 +108,7 @@ class HeldOutPictures:
     def batches(self, label: str) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the index of the first picture, and pixels, uint8 (n, height, width, 3)."""
         with step(label, len(self)) as told:
-            for start in range(0, len(self), _BATCH_SIZE):
+            for start in range(0, len(self), self._batch_size):
                 pixels = self._batch(start)
                 yield start, pixels
                 told(start + len(pixels))
@@ -115,13 +118,14 @@ class HeldOutPictures:
         return np.concatenate([ask(pixels) for _, pixels in self.batches(label)])
 
     def _batch(self, start: int) -> np.ndarray:
-        number = start // _BATCH_SIZE
+        number = start // self._batch_size
         if number < len(self._kept):
             return self._kept[number]
+        part = slice(start, start + self._batch_size)
         if self._paths:
-            pixels = load_pixels(self._paths[start : start + _BATCH_SIZE], self._preprocessing)
+            pixels = load_pixels(self._paths[part], self._preprocessing)
         else:
-            pixels = noise(self._preprocessing)
+            pixels = noise(self._preprocessing)[part]
         # Only from the first on without a gap, so that a number is a place.
         if number == len(self._kept) and (number + 1) * pixels.nbytes <= _KEPT_BYTES:
             self._kept.append(pixels)

@@ -1,7 +1,5 @@
 """The bundles below a directory, loaded when first asked for, kept up with as versions come and go."""
 
-import ctypes
-import gc
 import logging
 import os
 import threading
@@ -15,7 +13,7 @@ import numpy as np
 from toolkit.bundle import MANIFEST, complete_versions, list_bundles
 from toolkit.errors import UserError
 from toolkit.inference.predictor import Predictor
-from toolkit.machine import num_threads
+from toolkit.machine import num_threads, return_memory
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +215,7 @@ class Shelf:
         with self._lock:
             has_dropped, self._has_dropped = self._has_dropped, False
         if has_dropped:
-            threading.Thread(target=_return_memory, name="return memory", daemon=True).start()
+            threading.Thread(target=return_memory, name="return memory", daemon=True).start()
 
     def _trim(self, new: Key) -> None:
         """Drop what is more than is kept, now that ``new`` is loaded."""
@@ -292,13 +290,6 @@ def _load_warm(version_dir: Path, engine: str, *, shared: bool) -> Predictor:
     for number in (1, 4) * num_threads() if shared else (1,):
         predictor.from_pixels(np.full((number, *size, 3), 127, np.uint8))
     return predictor
-
-
-def _return_memory() -> None:
-    """Give back what dropped networks held: TensorFlow's are circles of objects; the allocator keeps freed pages."""
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's alone
-        trim(0)
 
 
 def _stamp(version_dir: Path) -> int:

@@ -19,7 +19,7 @@ from toolkit.engines.extract import Extractor, default_batch_size, open_extracto
 from toolkit.errors import UserError
 from toolkit.files import spare_file
 from toolkit.lazy import keras
-from toolkit.machine import num_threads
+from toolkit.machine import num_threads, return_memory
 from toolkit.network import architecture_digest, as_float32, weights_digest
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -221,6 +221,7 @@ class FeatureExtractor:
         for cache in self._caches:
             cache.close()
         self._engine = None
+        return_memory()
 
     def __enter__(self) -> "FeatureExtractor":
         return self
@@ -289,6 +290,7 @@ class FeatureExtractor:
                 batch_size=self._batch_size,
             )
             self._engine = lacking, extractor
+            return_memory()  # the network as it was handed to the engine
         return self._engine
 
     def _network(self, lacking: list[int]) -> "keras.Model":

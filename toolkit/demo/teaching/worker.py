@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.bundle import read_manifest, require_network
 from toolkit.errors import UserError
+from toolkit.lazy import without_companions
 from toolkit.machine import end_with_parent
 from toolkit.progress import shown_on, step
 
@@ -42,7 +43,7 @@ def main(folder: Path) -> None:
     logging.getLogger("toolkit").addHandler(_Told(tell))
     logging.getLogger("toolkit").setLevel(logging.INFO)
     try:
-        with shown_on(_Display(tell)):
+        with shown_on(_Display(tell)), without_companions():
             _teach(folder, json.loads((folder / "lesson.json").read_text()), tell)
     except Exception as error:  # whatever it is, the visitor is told one line of it
         traceback.print_exc()

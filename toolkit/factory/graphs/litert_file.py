@@ -63,7 +63,7 @@ def _parsed(path: Path, content: bytes) -> Any:
 
     try:
         Interpreter(model_content=content)  # which checks that no part lies outside of the file
-        return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        return flatbuffer_utils.read_model_from_bytearray(content)
     except Exception as error:  # as the readers are for sound files
         raise UserError(f"{path}: is cut off or damaged ({first_line(error)[:120]}); download it again") from None
 

@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.lazy import without_companions
 from toolkit.machine import bind_address
 from toolkit.serving.operation.logs import LogForm, current_form
 from toolkit.serving.operation.metrics import SHARED_DIR
@@ -126,7 +127,7 @@ def _be_worker(
         processors = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, processors[index :: options.workers] or [processors[index % len(processors)]])
     try:
-        with bind_address(host, port, shared=True) as listener:
+        with bind_address(host, port, shared=True) as listener, without_companions():
             work(place, host, listener, options)
     except UserError as error:
         logging.getLogger("toolkit").error("%s", error)
