@@ -16,7 +16,6 @@ TensorFlow is not needed. Without a GPU the program runs, too, and says so; take
 import argparse
 import gc
 import importlib
-import json
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from command import given
+from command import given, write_record
 from extract import clock, files
 from finetune import write_photos
 
@@ -70,9 +69,7 @@ def main() -> None:
     }
 
     def write() -> None:  # after each part, for a machine that is lent by the minute
-        if arguments.out:
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_record(report, arguments.out)
 
     for name in arguments.networks:
         report["steps"].append(stepped(name, arguments))
