@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.values import Trace, Value
+from toolkit.factory.graphs.building.values import Trace, Value
 from toolkit.lazy import keras, lazy_module
 
 if TYPE_CHECKING:
