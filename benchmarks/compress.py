@@ -52,7 +52,7 @@ from toolkit.factory import preprocessing_of
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer import FinetuneOptions, finetune
-from toolkit.workflows.compress import training_parts
+from toolkit.workflows.compress.pictures import training_parts
 
 
 @dataclass(frozen=True)
