@@ -28,7 +28,6 @@ the processor's, of the classifier alone, features being the same for all, or of
 """
 
 import argparse
-import json
 import os
 import sys
 import tarfile
@@ -43,7 +42,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from command import given
+from command import given, write_record
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -114,8 +113,7 @@ def write_report(out: Path | None, figures: dict[str, Any]) -> None:
         "versions": {name: version(name) for name in ("scikit-learn", "keras", "openvino", "numpy")},
         **figures,
     }
-    if out:
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, out)
 
 
 def sets(data: Path, scratch: Path) -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,6 @@ Ratios are medians over the rounds of processor time, which other programs distu
 
 import argparse
 import gc
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from command import given
+from command import given, write_record
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -35,9 +34,7 @@ def main() -> None:
     report = measure(arguments.model, arguments.rounds)
     columns = ["build", "wall_s", "cpu_s", "cpu_ratio", "wall_ratio"]
     print_table([[row[column] for column in columns] for row in report["rows"]], columns)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""The day and the command that a record notes, so that a reader can measure again."""
+"""The day and the command that a record notes, so that a reader can measure again, and its file."""
 
+import json
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +23,13 @@ def given_command() -> str:
     """
     program, *words = sys.argv
     return shlex.join(["python", _shown(str(Path(program).resolve())), *map(_shown, words)])
+
+
+def write_record(record: Mapping[str, Any], out: Path | None) -> None:
+    """Write a record as JSON, where a place for it is given; its folder is made."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _shown(word: str) -> str:

@@ -14,7 +14,6 @@ Epochs of quantization-aware training are chosen on validation pictures that it 
 
 import argparse
 import gzip
-import json
 import os
 import platform
 import tempfile
@@ -27,7 +26,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from command import given
+from command import given, write_record
 
 from toolkit import create_model, model_info
 from toolkit.cli.output import print_table
@@ -53,7 +52,7 @@ from toolkit.factory import preprocessing_of
 from toolkit.machine import num_threads
 from toolkit.spec import Preprocessing
 from toolkit.transfer import FinetuneOptions, finetune
-from toolkit.workflows.compress import training_parts
+from toolkit.workflows.compress.pictures import training_parts
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,7 @@ def main() -> None:
     show(report)
     if arguments.untimed:
         report = without_times(report)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
     if arguments.page:
         arguments.page.write_text(report_page(report))
 

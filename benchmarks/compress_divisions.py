@@ -9,7 +9,6 @@ in LiteRT. The last row sums the divisions up.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import SHARES
-from command import given
+from command import given, write_record
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -63,13 +62,12 @@ def main() -> None:
         }
     )
     print_table([list(row.values()) for row in rows], list(rows[0]))
-    if arguments.out:
-        report = {
-            **given(),
-            "versions": {name: version(name) for name in ("keras", "tensorflow", "tensorflow-model-optimization")},
-            "rows": rows,
-        }
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    report = {
+        **given(),
+        "versions": {name: version(name) for name in ("keras", "tensorflow", "tensorflow-model-optimization")},
+        "rows": rows,
+    }
+    write_record(report, arguments.out)
 
 
 def measure(arguments: argparse.Namespace, num_classes: int, split: Split, cache: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ that differ, and, given GoogLeNet's weights, what that does to its answers.
 
 import argparse
 import io
-import json
 import os
 import statistics
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from command import given
+from command import given, write_record
 from PIL import Image
 from pipeline import SETS, SIZE, write_photographs
 
@@ -72,9 +71,7 @@ def main() -> None:
         "times": times,
         "nearness": nearness,
     }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(pictures: list[bytes], rounds: int, threads: int) -> dict[str, Any]:

@@ -8,13 +8,12 @@ within a round, because a shared machine's speed drifts.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from command import given
+from command import given, write_record
 from PIL import Image
 
 from toolkit import create_model, model_info
@@ -38,9 +37,7 @@ def main() -> None:
         report = measure(arguments.model, arguments.batches, arguments.rounds, Path(directory))
     columns = ["engine", "batch", "median_ms", "images_per_s", "speedup", "bytes"]
     print_table([[row[column] for column in columns] for row in report["rows"]], columns)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(model_name: str, batches: list[int], rounds: int, directory: Path) -> dict:

@@ -13,7 +13,6 @@ rounds are told. Photographs are scikit-learn's two, cut and mirrored, 500 pixel
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from command import given
+from command import given, write_record
 from finetune import write_photos
 
 from toolkit import create_model
@@ -73,9 +72,7 @@ def main() -> None:
         "versions": {package: version(package) for package in ("keras", "numpy", "openvino", "pillow")},
         "rows": rows,
     }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def of_features(arguments: argparse.Namespace, paths: list[str], scratch: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from command import given  # noqa: E402
+from command import given, write_record  # noqa: E402
 
 NUM_CORES = 2
 BATCH_SIZE = 32
@@ -71,9 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         report = measure(arguments, Path(directory))
     print(json.dumps(report, indent=1))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
     return None
 
 

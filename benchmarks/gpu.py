@@ -18,7 +18,6 @@ TensorFlow is not needed. Without a GPU the program runs, too, and says so; take
 import argparse
 import importlib
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
@@ -36,7 +35,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import keras
 import numpy as np
-from command import given
+from command import given, write_record
 from extract import clock, files
 from finetune import write_photos
 
@@ -81,9 +80,7 @@ def main() -> None:
     }
 
     def write() -> None:  # after each part, for a machine that is lent by the minute
-        if arguments.out:
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_record(report, arguments.out)
 
     if arguments.torch:
         report["peers"] = peers(arguments)

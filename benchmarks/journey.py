@@ -8,7 +8,6 @@ command; ``load`` is how busy the machine was before it, in processes.
 """
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from command import given
+from command import given, write_record
 
 from toolkit.machine import processor
 
@@ -56,10 +55,8 @@ def main() -> None:
             rows[f"compress --method {method}"] = run([*compress, method], environment)
     for name, row in rows.items():
         print(f"{name:40} {row['seconds']:6.1f} s  {row['processor_seconds']:6.1f} s of processor time")
-    if arguments.out:
-        machine = {"data": arguments.data.name, "model": arguments.model, "processor": processor()}
-        document = given() | machine | {"commands": rows}
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    machine = {"data": arguments.data.name, "model": arguments.model, "processor": processor()}
+    write_record(given() | machine | {"commands": rows}, arguments.out)
 
 
 if __name__ == "__main__":

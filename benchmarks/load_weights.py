@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from command import given
+from command import given, write_record
 
 from toolkit.cli.output import print_table
 
@@ -51,9 +51,7 @@ def main() -> None:
     report = measure(arguments.model, arguments.rounds)
     columns = ["format", "bytes", "build_s", "fill_s", "peak"]
     print_table([[row[column] for column in columns] for row in report["rows"]], columns)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ torchvision from the same index.
 
 import argparse
 import importlib
-import json
 import os
 import statistics
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command import given
+from command import given, write_record
 
 from toolkit.cli.output import print_table
 from toolkit.machine import instruction_sets, num_threads, processor
@@ -68,9 +67,7 @@ def main() -> None:
         "missing": missing,
         "rows": rows,
     }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def available() -> tuple[list[str], dict[str, str]]:

@@ -15,7 +15,6 @@ processors' time, which other programs disturb less.
 
 import argparse
 import gc
-import json
 import os
 import statistics
 import tempfile
@@ -27,7 +26,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from command import given
+from command import given, write_record
 from PIL import Image
 
 from toolkit.cli.output import print_table
@@ -65,9 +64,7 @@ def main() -> None:
         "rows": rows,
         "versions": {package: version(package) for package in ("keras", "tensorflow")},
     }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(folder: Path, rounds: int) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from command import write_record
+
 from toolkit.machine import instruction_sets, processor
 
 
@@ -37,7 +39,7 @@ def main() -> None:
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": []}
     key = ("network", "weights", "pictures")
     known["rows"] = [other for other in known["rows"] if any(other[name] != row[name] for name in key)] + [row]
-    arguments.out.write_text(json.dumps(known, indent=1) + "\n")
+    write_record(known, arguments.out)
 
 
 def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command import given
+from command import given, write_record
 from PIL import Image
 
 from toolkit.cli.output import print_table
@@ -39,9 +39,7 @@ def main() -> None:
     report["data"] = arguments.folder.name if arguments.folder else "cut out of scikit-learn's photographs"
     columns = ["run", "wall_s", "cpu_s", "peak_mb"]
     print_table([[row[column] for column in columns] for row in report["rows"]], columns)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(folder: Path, cache: Path) -> dict[str, Any]:

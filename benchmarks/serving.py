@@ -32,7 +32,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from command import given
+from command import given, write_record
 
 from toolkit.machine import processor
 
@@ -85,9 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = endure(arguments) if arguments.requests or arguments.swaps or arguments.fuzz else measure(arguments)
     print(json.dumps(report, indent=1))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from command import write_record
+
 from toolkit.cli.output import print_table
 
 
@@ -33,9 +35,7 @@ def main() -> None:
         report = measure(arguments, Path(scratch) / "run")
     columns = ["model", "epochs", "test_pictures", "test_error_percent", "seconds", "cpu_seconds", "peak_mib"]
     print_table([[report[column] for column in columns]], columns)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(arguments: argparse.Namespace, run: Path) -> dict[str, Any]:

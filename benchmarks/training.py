@@ -12,7 +12,6 @@ nothing is decoded. `--torch` adds PyTorch's step of the same network (channels 
 import argparse
 import gc
 import importlib.util
-import json
 import os
 import statistics
 import time
@@ -25,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from command import given
+from command import given, write_record
 
 from toolkit import create_model
 from toolkit.cli.output import print_table
@@ -66,9 +65,7 @@ def main() -> None:
         "versions": {package: version(package) for package in packages},
         "rows": rows,
     }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_record(report, arguments.out)
 
 
 def measure(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:

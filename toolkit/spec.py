@@ -11,6 +11,20 @@ Interpolation = Literal["bilinear", "bicubic"]
 ChannelOrder = Literal["rgb", "bgr", "grey"]
 ResizeMode = Literal["crop", "stretch"]
 
+#: Ends of the names of files that hold a whole network: Keras' own, and those of which it is built anew in Keras.
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+GRAPH_SUFFIXES = (".onnx", ".tflite")
+
+
+def is_network_name(name: str) -> bool:
+    """Tell by its name whether a file holds a whole network, and not weights alone.
+
+    >>> is_network_name("Mine.H5"), is_network_name("mine.weights.h5")
+    (True, False)
+    """
+    lower = name.lower()
+    return lower.endswith((*KERAS_SUFFIXES, *GRAPH_SUFFIXES)) and not lower.endswith(".weights.h5")
+
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -210,6 +210,7 @@ def test_what_is_no_bundle_is_one_clear_line(tmp_path, place):
 
 def test_what_stands_in_a_bundles_place_is_told_with_the_way_to_one(tmp_path):
     run, network, theirs = tmp_path / "run", tmp_path / "mine.onnx", tmp_path / "theirs"
+    (weights := tmp_path / "mine.weights.h5").touch()
     run.mkdir()
     theirs.mkdir()
     for file in (run / "config.json", run / "model.json", run / "model.keras", network, theirs / "saved_model.pb"):
@@ -219,6 +220,7 @@ def test_what_stands_in_a_bundles_place_is_told_with_the_way_to_one(tmp_path):
         (run, f"`toolkit train --resume {run} --export saved_models/NAME` makes one of this run"),
         (network, f"`toolkit import {network} --labels FILE --out saved_models/NAME` makes one of this network"),
         (theirs, f"`toolkit import {theirs} --labels FILE --out saved_models/NAME` makes one of this network"),
+        (weights, "it is a file"),
         (run / "config.json", "it is a file"),
         (tmp_path / "saved_models", f"give one of them, such as {tmp_path / 'saved_models' / 'pets'}"),
     ):

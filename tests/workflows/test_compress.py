@@ -29,7 +29,8 @@ from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.network import load_network
 from toolkit.workflows import ExportOptions, compress_bundle, finetune_folder
-from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions, training_parts
+from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions
+from toolkit.workflows.compress.pictures import training_parts
 from toolkit.workflows.finetune import FolderOptions
 
 needs_worker = pytest.mark.skipif(
@@ -199,12 +200,12 @@ def test_pictures_that_taught_are_said_and_others_judge(finetuned_copy, bundle_c
 def test_a_file_that_is_there_is_not_made_again(bundle_copy, digits, monkeypatch, caplog):
     """The export quantized the same network with the same pictures: that is said before anything heavy."""
     import toolkit.compress
-    import toolkit.workflows.compress
+    import toolkit.workflows.compress.journey
 
     def heavy(*_, **__):
         raise AssertionError("not at once")
 
-    monkeypatch.setattr(toolkit.workflows.compress, "load_network", heavy)
+    monkeypatch.setattr(toolkit.workflows.compress.journey, "load_network", heavy)
     monkeypatch.setattr(toolkit.compress, "quantize", heavy)
     caplog.set_level("INFO", "toolkit")
     result = compress_bundle(bundle_copy, "INT8", data=digits)

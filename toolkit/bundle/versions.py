@@ -9,10 +9,10 @@ from pathlib import Path
 from toolkit.bundle.manifest import GRAPH, MANIFEST
 from toolkit.errors import UserError, WriteError
 from toolkit.files import remove_abandoned, require_writable, staging_path, writing
+from toolkit.spec import is_network_name
 
 _STAGING = ".staging-"
-# What is often given for a bundle: suffixes of networks' files, and files of a training run.
-_NETWORKS = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
+# What is often given for a bundle: the folder of a training run, by its files.
 _RUN = ("config.json", "model.json", "model.keras")
 #: Names of the bundles that come with the project.
 SHIPPED = ("lenet5-mnist", "resnet20-cifar10")
@@ -60,7 +60,7 @@ def _instead(path: Path) -> str:
     """Say what stands in a bundle's place, and how a bundle is had of it; nothing where it cannot be told."""
     if held := held_bundles(path):
         return f"; it is a folder of bundles: give one of them, such as {path / next(iter(held))}"
-    if path.suffix.lower() in _NETWORKS or (path / GRAPH).is_file():
+    if is_network_name(path.name) or (path / GRAPH).is_file():
         return f"; `toolkit import {path} --labels FILE --out saved_models/NAME` makes one of this network"
     if all((path / name).is_file() for name in _RUN):
         return f"; `toolkit train --resume {path} --export saved_models/NAME` makes one of this run"

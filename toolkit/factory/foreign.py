@@ -19,13 +19,12 @@ from toolkit.factory.graphs.graph_file import GREY, as_they_are
 from toolkit.factory.source import noted_preprocessing
 from toolkit.lazy import keras, lazy_module
 from toolkit.network import as_classifier, load_network, name_stages, require_labels, split_rescaling, with_new_head
-from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode
+from toolkit.spec import IMAGENET, ChannelOrder, Interpolation, Preprocessing, ResizeMode, is_network_name
 from toolkit.weights.naming import CAFFE, INCEPTION
 from toolkit.weights.readers import read_tensors
 
 np = lazy_module("numpy")
 
-SUFFIXES = (".keras", ".h5", ".hdf5")
 #: What is read, for messages.
 KINDS = "a .keras or .h5 file of a whole model, an .onnx or .tflite file, or a SavedModel's folder"
 
@@ -58,8 +57,7 @@ _CHOICES = {
 
 def is_network_file(name: str | os.PathLike[str]) -> bool:
     """Tell the path of a saved network from the name of a registered one."""
-    lower = str(name).lower()
-    return is_graph(name) or (lower.endswith(SUFFIXES) and not lower.endswith(".weights.h5"))
+    return is_graph(name) or is_network_name(os.fspath(name))
 
 
 def open_network(

@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 from toolkit.errors import UserError
 from toolkit.factory import open_network, preprocessing_of
-from toolkit.factory.graphs import builder, check_answers, open_graph
+from toolkit.factory.graphs import check_answers, open_graph
+from toolkit.factory.graphs.building import graph
 from toolkit.spec import IMAGENET
 
 KERNEL = np.random.default_rng(0).normal(0, 0.5, (4, 3, 3, 3)).astype(np.float32)
@@ -154,7 +155,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_what_a_file_repeats_counts_each_time(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(builder, "MAX_HELD", 900)
+    monkeypatch.setattr(graph, "MAX_HELD", 900)
     assert "numbers, more than there is memory for" in message(tmp_path, model(*REPEATED[name]))
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, first_line
-from toolkit.factory.graphs.builder import Builder
+from toolkit.factory.graphs.building.builder import Builder
+from toolkit.factory.graphs.building.values import UnreadableError, Value
 from toolkit.factory.graphs.graph_file import MAX_SIDE, GraphFile, as_they_are, in_batches
-from toolkit.factory.graphs.values import UnreadableError, Value
 from toolkit.lazy import lazy_module
 from toolkit.spec import Preprocessing
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.builder import MAX_CHANNELS, NO_PADS, Builder, Pads, same_pads
-from toolkit.factory.graphs.values import Operands, UnreadableError, Value
+from toolkit.factory.graphs.building.builder import MAX_CHANNELS, NO_PADS, Builder, Pads, same_pads
+from toolkit.factory.graphs.building.values import Operands, UnreadableError, Value
 from toolkit.lazy import lazy_module
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from toolkit.errors import UserError, first_line
 from toolkit.factory.graphs.graph_file import GraphFile
 from toolkit.lazy import keras, lazy_module
 from toolkit.progress import step
+from toolkit.spec import GRAPH_SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,6 @@ else:
 
 log = logging.getLogger("toolkit")
 
-SUFFIXES = (".onnx", ".tflite")
 #: Largest difference between the network and its file, relative to the largest answer.
 TOLERANCE = 1e-4
 #: The same, on average over pictures of noise, of a file that computes with rounded numbers.
@@ -31,7 +31,7 @@ def is_graph(path: str | os.PathLike[str]) -> bool:
     place = Path(path)
     if place.is_dir():
         return (place / GRAPH).is_file() and not (place / MANIFEST).exists()
-    return place.suffix.lower() in SUFFIXES
+    return place.suffix.lower() in GRAPH_SUFFIXES
 
 
 def open_graph(path: Path, size: tuple[int, int] | None) -> GraphFile:

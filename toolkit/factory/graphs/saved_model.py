@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.bundle import GRAPH
 from toolkit.errors import UserError, first_line
-from toolkit.factory.graphs.builder import MAX_HELD
+from toolkit.factory.graphs.building.graph import MAX_HELD
 from toolkit.factory.graphs.graph_file import GraphFile, in_batches, picture_sides
 from toolkit.factory.graphs.litert_file import read_litert
 from toolkit.files import plain_path

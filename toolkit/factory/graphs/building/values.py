@@ -64,7 +64,7 @@ class Value:
         formula: the reckoning that made it, by name, and the values and axes that it was given: perhaps a part of a
             normalisation.
         traces: the values that this one is a function of, number by number, with what the function answers at the
-            places of ``toolkit.factory.graphs.formulas``.
+            places of ``toolkit.factory.graphs.building.formulas``.
     """
 
     tensor: Any

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from toolkit.factory.graphs.values import Trace, Value
+from toolkit.factory.graphs.building.values import Trace, Value
 from toolkit.lazy import keras, lazy_module
 
 if TYPE_CHECKING:
@@ -43,17 +43,19 @@ def traces(value: Value, function: Callable[["np.ndarray"], "np.ndarray"]) -> tu
     """Give the traces of what a function makes of each number of a value."""
     if value.scaling is not None:
         return ()
-    return tuple((source, function(numbers)) for source, numbers in _traces(value)[:_MAX_STEPS])
+    with np.errstate(all="ignore"):  # a logarithm has no answer at every place
+        return tuple((source, function(numbers)) for source, numbers in _traces(value)[:_MAX_STEPS])
 
 
 def joined_traces(kind: str, first: Value, second: Value) -> tuple[Trace, ...]:
     """Give the traces of two values joined, number by number, from what both are functions of."""
-    found = [
-        (source, _JOINS[kind](numbers, others))
-        for source, numbers in _traces(first)
-        for other, others in _traces(second)
-        if is_same(source, other)
-    ]
+    with np.errstate(all="ignore"):
+        found = [
+            (source, _JOINS[kind](numbers, others))
+            for source, numbers in _traces(first)
+            for other, others in _traces(second)
+            if is_same(source, other)
+        ]
     return tuple(found[:_MAX_STEPS])
 
 

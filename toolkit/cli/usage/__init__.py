@@ -1,0 +1,1 @@
+"""Options of every command, a module for each kind of them."""
