@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from httpx_retries import retry
 from PIL import Image
 
 from toolkit import AsyncClient, Client
@@ -114,16 +116,39 @@ def test_a_server_that_is_busy_is_asked_again(scripted):
     assert 1.0 <= time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_stays_busy_is_told(scripted, status):
-    scripted.will((status, {"error": "full"}))
+@pytest.mark.parametrize(
+    ("status", "retries", "asked"),
+    [(503, 1, 2), (429, 0, 1), (429, 1, 21)],  # a full one is asked again for a minute, every three seconds
+)
+def test_a_server_that_stays_busy_is_told(scripted, monkeypatch, status, retries, asked):
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    scripted.will((status, {"error": "full"}, {"Retry-After": "3"}))
     with (
-        Client(scripted.url, "digits", retries=1) as client,
+        Client(scripted.url, "digits", retries=retries) as client,
         pytest.raises(ServerError, match=f"{status}, full; ") as told,
     ):
         client.predict(b"picture")
     assert told.value.status == status
-    assert len(scripted.asked) == 2
+    assert len(scripted.asked) == asked
+
+
+def test_a_full_server_costs_none_of_the_retries_with_asyncio_either(scripted, monkeypatch):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(retry, "asyncio", SimpleNamespace(sleep=pause))
+    full, failed = (429, {"error": "full"}, {"Retry-After": "2"}), (503, {"error": "loading"})
+    scripted.will(full, failed, full, full, failed, (200, ONE))
+
+    async def ask():
+        async with AsyncClient(scripted.url, "digits", retries=2) as client:
+            return await client.predict(b"picture", top_k=1)
+
+    assert asyncio.run(ask()) == [[Prediction("1", 0.75)]]
+    assert [pauses[index] for index in (0, 2, 3)] == [2, 2, 2]
+    assert 0.25 <= pauses[1] <= 0.5 <= pauses[4] <= 1
 
 
 def test_connections_are_used_again_and_headers_sent(scripted):

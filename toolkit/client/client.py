@@ -55,9 +55,10 @@ class _Connection:
             version: a number, or a label such as ``"stable"``; by default what the server answers with, its highest.
             headers: sent with each request, such as ``{"Authorization": "Bearer …"}``.
             timeout: seconds that an answer may take.
-            retries: how often a request is sent again where nobody could be reached or the server had no time (429,
-                502, 503, 504): after the time it names, or else after about 0.5, 1, 2, … seconds. Not after a
-                timeout: whoever is slow has enough to do.
+            retries: how often a request is sent again where nobody could be reached or the server could not answer
+                (502, 503, 504): after the time it names, or else after about 0.5, 1, 2, … seconds. Not after a
+                timeout: whoever is slow has enough to do. One that is full (429) is asked again as often as it says,
+                for pauses of a minute in all; with 0 nothing is sent again.
 
         Raises:
             UserError: no such address, or the extra ``client`` is not installed.
@@ -77,9 +78,10 @@ class _Connection:
 
     def _retry(self) -> "Retry":
         import httpx
-        from httpx_retries import Retry
 
-        return Retry(
+        from toolkit.client.patience import PatientRetry
+
+        return PatientRetry(
             self._retries,
             allowed_methods=("GET", "POST"),  # asking twice changes nothing
             status_forcelist=(429, 502, 503, 504),
