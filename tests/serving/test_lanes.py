@@ -92,7 +92,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(monkeypatch):
     monkeypatch.setattr(lanes, "MAX_ACTIVE", 1)
 
     async def main() -> None:
-        lane = Lane("digits", max_queue=2)
+        lane = Lane("digits", places=2)
         order: list[int] = []
         release = asyncio.Event()
 

@@ -30,13 +30,14 @@ class Lane:
 
     Attributes:
         name: the bundle's.
-        admitted: requests that have a place: they are worked on or wait.
+        places: requests that are worked on or wait, at most.
+        admitted: requests that have a place.
         turns: held by requests that are worked on.
     """
 
-    def __init__(self, name: str, max_queue: int) -> None:
+    def __init__(self, name: str, places: int) -> None:
         self.name = name
-        self._max_queue = max_queue
+        self.places = places
         self.admitted = 0
         self.turns = asyncio.Semaphore(MAX_ACTIVE)
         self._typical_seconds = 0.0
@@ -51,7 +52,7 @@ class Lane:
         Raises:
             RequestError: with status 429, and the seconds after which there should be one.
         """
-        if self.admitted >= self._max_queue:
+        if self.admitted >= self.places:
             wait = min(60, max(1, math.ceil(self._typical_seconds)))
             message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
             raise RequestError(message, 429, retry_after=wait)

@@ -155,7 +155,7 @@ class Service:
     async def _lane(self, name: str, version: int | None) -> Lane:
         if name not in self._lanes:
             await to_thread.run_sync(self.table.require, name, version)
-            self._lanes.setdefault(name, Lane(name, self.options.max_queue))
+            self._lanes.setdefault(name, Lane(name, self.options.places))
         return self._lanes[name]
 
     async def _answer(self, lane: Lane, target: _Target, body: Body) -> Reply:
