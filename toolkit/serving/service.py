@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 32
 #: A picture of more pixels is decoded in a thread of its own kind, so that small ones need not wait for it.
 LARGE_PIXELS = 25_000_000
+#: Figures that are no counters are at most so old, where several processes tell of each other.
+OBSERVE_SECONDS = 1.0
 
 #: Reads a request's content for a predictor, in a decoding thread; more pictures than are taken it refuses.
 Parse = Callable[[bytes, Predictor], Question]
@@ -140,12 +142,19 @@ class Service:
         except Exception as error:
             raise internal_error(error) from None
 
-    def observe_lanes(self) -> None:
+    def observe(self) -> None:
         """Write what stands in no counter into the figures."""
         for name, lane in self._lanes.items():
             self.metrics.admitted.labels(name).set(lane.admitted)
         for name, versions in self.table.loaded().items():
             self.metrics.loaded.labels(name).set(len(versions))
+            self.metrics.places.labels(name).set(self.options.places)
+
+    async def keep_observing(self) -> None:
+        """Write them again and again: another process behind the port may be the one that is asked for all figures."""
+        while True:
+            self.observe()
+            await asyncio.sleep(OBSERVE_SECONDS)
 
     def close(self) -> None:
         """End all threads, once they have done what they were given."""
