@@ -47,7 +47,7 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
             yield
         service.close()
 
-    middleware = [Middleware(EveryRequest, metrics=service.metrics, keys=keys, log_requests=options.access_log)]
+    middleware = [Middleware(EveryRequest, metrics=service.metrics, keys=keys, options=options)]
     if options.cors:
         let_in = Middleware(
             CORSMiddleware,

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from toolkit.serving import protocol
 from toolkit.serving.operation.metrics import Metrics
 from toolkit.serving.operation.security import ApiKeys
+from toolkit.serving.options import ServerOptions
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("toolkit.serving.access")
@@ -21,6 +22,9 @@ access = logging.getLogger("toolkit.serving.access")
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 #: Of a body that is refused so much is read and thrown away, so that its sender gets to read the answer.
 DISCARDED_BYTES = 8 << 20
+#: Where several processes share a port, a full one closes the connection of a request that it refuses, for a new one
+#: may reach a process that has room. Seconds between two: where all are full, new connections are only more work.
+ELSEWHERE_SECONDS = 0.1
 
 #: The answer's header that says which version of the bundle it is from, in every protocol.
 VERSION_HEADER = "x-model-version"
@@ -35,11 +39,13 @@ _CLIENTS_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 class EveryRequest:
     """ASGI middleware: gives each request an id, asks for a key, counts and times, and logs."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, log_requests: bool) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, options: ServerOptions) -> None:
         self._app = app
         self._metrics = metrics
         self._keys = keys
-        self._log_requests = log_requests
+        self._log_requests = options.access_log
+        self._has_others = options.workers > 1
+        self._sent_elsewhere = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,6 +65,9 @@ class EveryRequest:
                 answered["x-request-id"] = request_id
                 if version := scope.get("state", {}).get("version"):
                     answered[VERSION_HEADER] = str(version)
+                if status == 429 and self._has_others and start - self._sent_elsewhere >= ELSEWHERE_SECONDS:
+                    self._sent_elsewhere = start
+                    answered["connection"] = "close"
                 if status >= 400:
                     await body.discard()
             await send(message)
