@@ -470,7 +470,7 @@ MEASURED = (
             f"serving-{network.lower().replace('-', '')}",
             f"Serving {network}",
             "Clients that each ask again when they are answered, *offline* being the same pictures in one program and "
-            "*base* an older state of the server; then requests that come by chance, at 70 % and at three times the "
+            "*base* an older state of the server; then requests sent at even intervals, at 70 % and at three times the "
             "rate that was carried.",
             {
                 "server": "name",
