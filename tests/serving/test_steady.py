@@ -17,6 +17,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -71,9 +72,10 @@ def test_beyond_the_queue_requests_are_refused_and_the_others_answered(bundle, i
 
 
 def test_one_who_is_refused_may_come_to_another_process(bundle, images, running, slow_engine, monkeypatch):
+    monkeypatch.setattr(middleware, "CLOSED_A_SECOND", 2)
+    monkeypatch.setattr(middleware, "time", SimpleNamespace(perf_counter=lambda: 7.5))  # all within a second
     with ThreadPoolExecutor(2) as pool, httpx.Client() as client:
-        for workers, seconds, closed in ((1, 0, [False] * 3), (2, 0, [True] * 3), (2, 60, [True, False, False])):
-            monkeypatch.setattr(middleware, "ELSEWHERE_SECONDS", seconds)
+        for workers, closed in ((1, [False] * 3), (2, [True, True, False])):
             options = ServerOptions(max_queue=1, workers=workers)
             with running(create_app(bundle.parent.parent, "litert", options), options) as (_, port):
                 slow_engine.clear()

@@ -23,8 +23,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/re
 #: Of a body that is refused so much is read and thrown away, so that its sender gets to read the answer.
 DISCARDED_BYTES = 8 << 20
 #: Where several processes share a port, a full one closes the connection of a request that it refuses, for a new one
-#: may reach a process that has room. Seconds between two: where all are full, new connections are only more work.
-ELSEWHERE_SECONDS = 0.1
+#: may reach a process that has room. So many a second, for where all are full new connections are only work.
+CLOSED_A_SECOND = 10
 
 #: The answer's header that says which version of the bundle it is from, in every protocol.
 VERSION_HEADER = "x-model-version"
@@ -45,7 +45,7 @@ class EveryRequest:
         self._keys = keys
         self._log_requests = options.access_log
         self._has_others = options.workers > 1
-        self._sent_elsewhere = 0.0
+        self._closed = (0, 0)  # in which second, and how many
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,8 +65,7 @@ class EveryRequest:
                 answered["x-request-id"] = request_id
                 if version := scope.get("state", {}).get("version"):
                     answered[VERSION_HEADER] = str(version)
-                if status == 429 and self._has_others and start - self._sent_elsewhere >= ELSEWHERE_SECONDS:
-                    self._sent_elsewhere = start
+                if status == 429 and self._has_others and self._may_close(int(start)):
                     answered["connection"] = "close"
                 if status >= 400:
                     await body.discard()
@@ -98,6 +97,11 @@ class EveryRequest:
                 access.info("%(method)s %(path)r %(status)s in %(ms)s ms for %(client)s", facts, extra={"facts": facts})
             _request_id.reset(token)
         return None
+
+    def _may_close(self, second: int) -> bool:
+        number = self._closed[1] + 1 if self._closed[0] == second else 1
+        self._closed = second, number
+        return number <= CLOSED_A_SECOND
 
 
 class _Body:
