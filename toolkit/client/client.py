@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,7 +127,9 @@ class Client(_Connection):
         import httpx
         from httpx_retries import RetryTransport
 
-        transport = RetryTransport(httpx.HTTPTransport(), self._retry())
+        from toolkit.client.patience import Transport
+
+        transport = RetryTransport(Transport(), self._retry())
         self._http = httpx.Client(transport=transport, headers=self._headers, timeout=self._timeout())
 
     def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
@@ -176,7 +179,7 @@ class Client(_Connection):
             while True:
                 try:
                     method = "GET" if query.body is None else "POST"
-                    response = self._http.request(method, query.url, content=query.body)
+                    response = self._http.request(method, query.url, content=query.body, headers=_new_id())
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise self._in_words(error) from None
                 query = exchange.send(Reply(response.status_code, response.content))
@@ -201,7 +204,9 @@ class AsyncClient(_Connection):
         import httpx
         from httpx_retries import RetryTransport
 
-        transport = RetryTransport(httpx.AsyncHTTPTransport(), self._retry())
+        from toolkit.client.patience import AsyncTransport
+
+        transport = RetryTransport(AsyncTransport(), self._retry())
         self._http = httpx.AsyncClient(transport=transport, headers=self._headers, timeout=self._timeout())
 
     async def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
@@ -243,7 +248,7 @@ class AsyncClient(_Connection):
             while True:
                 try:
                     method = "GET" if query.body is None else "POST"
-                    response = await self._http.request(method, query.url, content=query.body)
+                    response = await self._http.request(method, query.url, content=query.body, headers=_new_id())
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise self._in_words(error) from None
                 query = exchange.send(Reply(response.status_code, response.content))
@@ -259,6 +264,11 @@ class AsyncClient(_Connection):
 
     async def __aexit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.close()
+
+
+def _new_id() -> dict[str, str]:
+    """Make a request's id, which it keeps when it is sent again, so that a full server knows who has waited."""
+    return {"X-Request-ID": secrets.token_hex(8)}
 
 
 def _raised(answer: NamedAnswer | ImageError) -> NamedAnswer:
