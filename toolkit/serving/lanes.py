@@ -23,6 +23,11 @@ T = TypeVar("T")
 MAX_ACTIVE = 32
 #: Pictures of several requests that the engine is given at once: beyond, a picture costs no less.
 MAX_BATCH = 4
+#: Places kept for clients that were refused and come again when told, as long as there are such: one who asks again as
+#: soon as it is answered would take every place before them.
+KEPT_SHARE = 0.25
+#: A client that does not come within so many seconds after it should is not expected any more.
+FORGOTTEN_SECONDS = 1.0
 
 
 class Lane:
@@ -41,30 +46,43 @@ class Lane:
         self.admitted = 0
         self.turns = asyncio.Semaphore(MAX_ACTIVE)
         self._typical_seconds = 0.0
+        self._sent_away: dict[object, float] = {}  # clients, by when they were told to come again
         self._decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix=f"decode {name}")
         # One picture at a time that is so large that others would wait long for its thread.
         self._large = ThreadPoolExecutor(1, thread_name_prefix=f"decode large {name}")
         self._batchers: dict[str, Batcher] = {}
 
-    def refuse_if_full(self) -> None:
+    def refuse_if_full(self, client: object = None) -> None:
         """Refuse a request for which there is no place.
+
+        Args:
+            client: whose request it is, if that is known: one who was refused and waits as told goes before others.
 
         Raises:
             RequestError: with status 429, and the seconds after which there should be one.
         """
-        if self.admitted >= self.places:
-            wait = min(60, max(1, math.ceil(self._typical_seconds)))
-            message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
-            raise RequestError(message, 429, retry_after=wait)
+        now = time.monotonic()
+        while self._sent_away and next(iter(self._sent_away.values())) < now - FORGOTTEN_SECONDS:
+            del self._sent_away[next(iter(self._sent_away))]
+        has_waited = self._sent_away.get(client, math.inf) <= now
+        kept = 0 if has_waited else min(len(self._sent_away), int(KEPT_SHARE * self.places))
+        if self.admitted < self.places - kept:
+            return
+        wait = min(60, max(1, math.ceil(self._typical_seconds)))
+        if client is not None:
+            self._sent_away.pop(client, None)
+            self._sent_away[client] = now + wait
+        message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
+        raise RequestError(message, 429, retry_after=wait)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, client: object = None) -> AsyncIterator[None]:
         """Take a place for a request until the context ends; its turn it has to wait for, and take, by itself.
 
-        Raises:
-            RequestError: the queue is full.
+        Arguments and errors are those of ``refuse_if_full``.
         """
-        self.refuse_if_full()
+        self.refuse_if_full(client)
+        self._sent_away.pop(client, None)
         self.admitted += 1
         start = time.perf_counter()
         try:

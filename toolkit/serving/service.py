@@ -65,11 +65,12 @@ class Reply:
 
 
 class _Target(NamedTuple):
-    """Target of a request: a version, or None and a place among those that name none; and how it is read."""
+    """Target of a request: a version, or None and a place among those that name none; how it is read; its sender."""
 
     version: int | None
     position: float
     parse: Parse
+    client: object = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class Service:
         """
         lane = await self._lane(name, version)
         request.state.model = name
-        target = _Target(version, position_of(name, request.headers.get(KEY_HEADER, "")), parse)
+        position = position_of(name, request.headers.get(KEY_HEADER, ""))
+        # Sent again it has the same id, if its client gives any, or comes by the same connection.
+        target = _Target(version, position, parse, request.headers.get("x-request-id") or request.client)
         reply = await self._guarded(lane, target, self._bodies.read(request))
         request.state.version = reply.version
         return reply
@@ -126,7 +129,7 @@ class Service:
     async def _guarded(self, lane: Lane, target: _Target, reading: AbstractAsyncContextManager[Body]) -> Reply:
         name, start = lane.name, time.perf_counter()
         try:
-            lane.refuse_if_full()  # before its body is read
+            lane.refuse_if_full(target.client)  # before its body is read
             async with reading as body:
                 self._observe(name, "body", start)
                 return await self._answer(lane, target, body)
@@ -169,7 +172,7 @@ class Service:
 
     async def _answer(self, lane: Lane, target: _Target, body: Body) -> Reply:
         begin = start = time.perf_counter()
-        async with lane.place():
+        async with lane.place(target.client):
             while True:
                 async with lane.turns:
                     start = self._observe(lane.name, "queue", start)

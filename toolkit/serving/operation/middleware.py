@@ -24,7 +24,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/re
 DISCARDED_BYTES = 8 << 20
 #: Where several processes share a port, a full one closes the connection of a request that it refuses, for a new one
 #: may reach a process that has room. So many a second, for where all are full new connections are only work.
-CLOSED_A_SECOND = 10
+CLOSED_A_SECOND = 3
 
 #: The answer's header that says which version of the bundle it is from, in every protocol.
 VERSION_HEADER = "x-model-version"
