@@ -138,18 +138,22 @@ def test_one_who_waits_as_told_goes_before_those_who_never_do(monkeypatch):
             async with lane.place():
                 assert is_refused("patient")
                 assert is_refused("hasty")
-            assert is_refused("hasty")  # two of eight places are kept for them
-            assert is_refused("new")
-            assert is_refused(None)
+            assert not is_refused("new")
             now = 0.5
-            assert is_refused("hasty")
+            assert not is_refused("hasty")
+            async with lane.place():
+                assert is_refused("hasty")
             now = 1.1
-            assert is_refused("hasty")  # it is to wait for a second from the last time
+            assert is_refused("new")  # the last place is kept for who has waited
+            assert is_refused("hasty")  # it was to wait for a second from the last time
+            assert is_refused(None)
             async with lane.place("patient"):
                 assert lane.admitted == 8
+            assert not is_refused("new")
+            now = 2.2
             assert is_refused("patient")  # the next request is like any other's
             now = 9.0  # nobody has come again
-            assert not is_refused("new")
+            assert not is_refused("another")
 
     now, lane = 0.0, Lane("digits", places=8)
     with ThreadPoolExecutor(1) as pool:

@@ -28,8 +28,7 @@ from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
 from toolkit.inference import Predictor, shelf
 from toolkit.machine import num_threads
-from toolkit.serving import ServerOptions, create_app, server
-from toolkit.serving.operation import middleware
+from toolkit.serving import ServerOptions, create_app, lanes, server
 
 PREDICT = "/predict/digits"
 
@@ -72,8 +71,9 @@ def test_beyond_the_queue_requests_are_refused_and_the_others_answered(bundle, i
 
 
 def test_one_who_is_refused_may_come_to_another_process(bundle, images, running, slow_engine, monkeypatch):
-    monkeypatch.setattr(middleware, "CLOSED_A_SECOND", 2)
-    monkeypatch.setattr(middleware, "time", SimpleNamespace(perf_counter=lambda: 7.5))  # all within a second
+    monkeypatch.setattr(lanes, "SENT_ELSEWHERE", 2)
+    # All within a second.
+    monkeypatch.setattr(lanes, "time", SimpleNamespace(perf_counter=time.perf_counter, monotonic=lambda: 7.5))
     with ThreadPoolExecutor(2) as pool, httpx.Client() as client:
         for workers, closed in ((1, [False] * 3), (2, [True, True, False])):
             options = ServerOptions(max_queue=1, workers=workers)

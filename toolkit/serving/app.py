@@ -47,7 +47,7 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
             yield
         service.close()
 
-    middleware = [Middleware(EveryRequest, metrics=service.metrics, keys=keys, options=options)]
+    middleware = [Middleware(EveryRequest, metrics=service.metrics, keys=keys, log_requests=options.access_log)]
     if options.cors:
         let_in = Middleware(
             CORSMiddleware,
@@ -70,6 +70,8 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
 async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestError):
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        if error.elsewhere:
+            headers["Connection"] = "close"
         return json_response(protocol.encode_error(str(error)), error.status, headers)
     if isinstance(error, HTTPException):
         message = f"Malformed request: {request.method} {request.url.path}"

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from toolkit.machine import num_threads
@@ -23,9 +24,12 @@ T = TypeVar("T")
 MAX_ACTIVE = 32
 #: Pictures of several requests that the engine is given at once: beyond, a picture costs no less.
 MAX_BATCH = 4
-#: Places kept for clients that were refused and come again when told, as long as there are such: one who asks again as
-#: soon as it is answered would take every place before them.
+#: Share of the places that are kept, at most, for clients that were refused and are about to come again as told: those
+#: who ask again as soon as they are answered would take every place before them.
 KEPT_SHARE = 0.25
+#: Refused clients whose connection is closed in a second, at most, where several processes share a port: a new one may
+#: reach a process that has room. Where all are full, new connections are only more work.
+SENT_ELSEWHERE = 3
 #: A client that does not come within so many seconds after it should is not expected any more.
 FORGOTTEN_SECONDS = 1.0
 
@@ -37,16 +41,19 @@ class Lane:
         name: the bundle's.
         places: requests that are worked on or wait, at most.
         admitted: requests that have a place.
+        one_of_many: other processes behind the port have places of their own.
         turns: held by requests that are worked on.
     """
 
-    def __init__(self, name: str, places: int) -> None:
+    def __init__(self, name: str, places: int, *, one_of_many: bool = False) -> None:
         self.name = name
         self.places = places
+        self.one_of_many = one_of_many
         self.admitted = 0
         self.turns = asyncio.Semaphore(MAX_ACTIVE)
         self._typical_seconds = 0.0
         self._sent_away: dict[object, float] = {}  # clients, by when they were told to come again
+        self._sent_elsewhere = (0, 0)  # in which second, and how many
         self._decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix=f"decode {name}")
         # One picture at a time that is so large that others would wait long for its thread.
         self._large = ThreadPoolExecutor(1, thread_name_prefix=f"decode large {name}")
@@ -64,16 +71,24 @@ class Lane:
         now = time.monotonic()
         while self._sent_away and next(iter(self._sent_away.values())) < now - FORGOTTEN_SECONDS:
             del self._sent_away[next(iter(self._sent_away))]
-        has_waited = self._sent_away.get(client, math.inf) <= now
-        kept = 0 if has_waited else min(len(self._sent_away), int(KEPT_SHARE * self.places))
+        kept = 0
+        if self._sent_away.get(client, math.inf) > now:  # it has not waited, and leaves room for those who soon have
+            soonest = islice(self._sent_away.values(), int(KEPT_SHARE * self.places))
+            kept = sum(due <= now + self._typical_seconds for due in soonest)
         if self.admitted < self.places - kept:
             return
         wait = min(60, max(1, math.ceil(self._typical_seconds)))
-        if client is not None:
-            self._sent_away.pop(client, None)
+        elsewhere = self.one_of_many and self._may_send_elsewhere(int(now))
+        self._sent_away.pop(client, None)
+        if client is not None and not elsewhere:
             self._sent_away[client] = now + wait
         message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
-        raise RequestError(message, 429, retry_after=wait)
+        raise RequestError(message, 429, retry_after=wait, elsewhere=elsewhere)
+
+    def _may_send_elsewhere(self, second: int) -> bool:
+        number = self._sent_elsewhere[1] + 1 if self._sent_elsewhere[0] == second else 1
+        self._sent_elsewhere = second, number
+        return number <= SENT_ELSEWHERE
 
     @asynccontextmanager
     async def place(self, client: object = None) -> AsyncIterator[None]:

@@ -167,7 +167,7 @@ class Service:
     async def _lane(self, name: str, version: int | None) -> Lane:
         if name not in self._lanes:
             await to_thread.run_sync(self.table.require, name, version)
-            self._lanes.setdefault(name, Lane(name, self.options.places))
+            self._lanes.setdefault(name, Lane(name, self.options.places, one_of_many=self.options.workers > 1))
         return self._lanes[name]
 
     async def _answer(self, lane: Lane, target: _Target, body: Body) -> Reply:

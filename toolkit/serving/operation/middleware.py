@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from toolkit.serving import protocol
 from toolkit.serving.operation.metrics import Metrics
 from toolkit.serving.operation.security import ApiKeys
-from toolkit.serving.options import ServerOptions
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("toolkit.serving.access")
@@ -22,9 +21,6 @@ access = logging.getLogger("toolkit.serving.access")
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 #: Of a body that is refused so much is read and thrown away, so that its sender gets to read the answer.
 DISCARDED_BYTES = 8 << 20
-#: Where several processes share a port, a full one closes the connection of a request that it refuses, for a new one
-#: may reach a process that has room. So many a second, for where all are full new connections are only work.
-CLOSED_A_SECOND = 3
 
 #: The answer's header that says which version of the bundle it is from, in every protocol.
 VERSION_HEADER = "x-model-version"
@@ -39,13 +35,11 @@ _CLIENTS_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 class EveryRequest:
     """ASGI middleware: gives each request an id, asks for a key, counts and times, and logs."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, options: ServerOptions) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, log_requests: bool) -> None:
         self._app = app
         self._metrics = metrics
         self._keys = keys
-        self._log_requests = options.access_log
-        self._has_others = options.workers > 1
-        self._closed = (0, 0)  # in which second, and how many
+        self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,8 +59,6 @@ class EveryRequest:
                 answered["x-request-id"] = request_id
                 if version := scope.get("state", {}).get("version"):
                     answered[VERSION_HEADER] = str(version)
-                if status == 429 and self._has_others and self._may_close(int(start)):
-                    answered["connection"] = "close"
                 if status >= 400:
                     await body.discard()
             await send(message)
@@ -97,11 +89,6 @@ class EveryRequest:
                 access.info("%(method)s %(path)r %(status)s in %(ms)s ms for %(client)s", facts, extra={"facts": facts})
             _request_id.reset(token)
         return None
-
-    def _may_close(self, second: int) -> bool:
-        number = self._closed[1] + 1 if self._closed[0] == second else 1
-        self._closed = second, number
-        return number <= CLOSED_A_SECOND
 
 
 class _Body:
