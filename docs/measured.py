@@ -183,7 +183,7 @@ MEASURED = (
             f"serving-{network.lower().replace('-', '')}",
             f"Serving {network}",
             "Clients that each ask again when they are answered, *offline* being the same pictures in one program and "
-            "*base* an older state of the server; then requests that come by chance, at 70 % and at three times the "
+            "*base* an older state of the server; then requests sent at even intervals, at 70 % and at three times the "
             "rate that was carried.",
             {
                 "server": "name",
@@ -309,8 +309,8 @@ MEASURED = (
         "gpu",
         "On a GPU",
         "Training steps with JAX in bfloat16, on 64 random pictures that are on the device: pictures a second, and the "
-        "most memory taken. Where the loss is a dash it had grown beyond numbers by then, at one rate for all networks; so "
-        "it does in float32. Networks that are not named, PyTorch beside and the features of files wait for more "
+        "most memory taken. Where the loss is a dash it had grown beyond numbers by then, at one rate for all, "
+        "as it does in float32. Networks that are not named, PyTorch beside and the features of files wait for more "
         "time on such a machine.",
         {"network": "network", "pictures/s": "images_per_s", "MiB": "mib", "loss": "loss"},
         rows=lambda record: _peaks(record["steps"]),

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from httpx_retries import retry
 from PIL import Image
 
 from toolkit import AsyncClient, Client
-from toolkit.client import ServerError, exchange
+from toolkit.client import ServerError, exchange, patience
 from toolkit.data import ImageError
 from toolkit.errors import UserError
 from toolkit.inference import Prediction, Predictor
@@ -112,18 +114,46 @@ def test_a_server_that_is_busy_is_asked_again(scripted):
         assert client.predict(b"picture", top_k=2) == [[Prediction("1", 0.75), Prediction("7", 0.25)]]
     assert len(scripted.asked) == 3
     assert 1.0 <= time.monotonic() - began < 20
+    assert len({headers["X-Request-ID"] for _, headers, _ in scripted.asked}) == 1  # the same request
+    assert scripted.ports[0] == scripted.ports[1]  # by the same connection
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_stays_busy_is_told(scripted, status):
-    scripted.will((status, {"error": "full"}))
+@pytest.mark.parametrize(
+    ("status", "retries", "asked"),
+    [(503, 1, 2), (429, 0, 1), (429, 1, 21)],  # a full one is asked again for a minute, every three seconds
+)
+def test_a_server_that_stays_busy_is_told(scripted, monkeypatch, status, retries, asked):
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(patience.random, "uniform", lambda low, high: low)
+    scripted.will((status, {"error": "full"}, {"Retry-After": "3"}))
     with (
-        Client(scripted.url, "digits", retries=1) as client,
+        Client(scripted.url, "digits", retries=retries) as client,
         pytest.raises(ServerError, match=f"{status}, full; ") as told,
     ):
         client.predict(b"picture")
     assert told.value.status == status
-    assert len(scripted.asked) == 2
+    assert len(scripted.asked) == asked
+
+
+def test_a_full_server_costs_none_of_the_retries_with_asyncio_either(scripted, monkeypatch):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(retry, "asyncio", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(patience.random, "uniform", lambda low, high: high)
+    full, failed = (429, {"error": "full"}, {"Retry-After": "2"}), (503, {"error": "loading"})
+    scripted.will(full, failed, full, full, failed, (200, ONE))
+
+    async def ask():
+        async with AsyncClient(scripted.url, "digits", retries=2) as client:
+            return await client.predict(b"picture", top_k=1)
+
+    assert asyncio.run(ask()) == [[Prediction("1", 0.75)]]
+    assert pauses == [3, 0.5, 3, 3, 1]  # half as long again as it said, so that those refused together return apart
+    assert len({headers["X-Request-ID"] for _, headers, _ in scripted.asked}) == 1
+    assert len(set(scripted.ports)) == 1
 
 
 def test_connections_are_used_again_and_headers_sent(scripted):

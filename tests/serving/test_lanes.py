@@ -1,11 +1,13 @@
 """A bundle's queue and its threads, without networks."""
 
 import asyncio
+import contextlib
 import gc
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,7 +94,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(monkeypatch):
     monkeypatch.setattr(lanes, "MAX_ACTIVE", 1)
 
     async def main() -> None:
-        lane = Lane("digits", max_queue=2)
+        lane = Lane("digits", places=2)
         order: list[int] = []
         release = asyncio.Event()
 
@@ -115,3 +117,45 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(monkeypatch):
 
     with ThreadPoolExecutor(1) as pool:  # a browser's tests leave a loop running in this thread
         pool.submit(asyncio.run, main()).result()
+
+
+def test_one_who_waits_as_told_goes_before_those_who_never_do(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: now, perf_counter=time.perf_counter)
+    monkeypatch.setattr(lanes, "time", clock)
+
+    def is_refused(client: object) -> bool:
+        try:
+            lane.refuse_if_full(client)
+        except RequestError:
+            return True
+        return False
+
+    async def main() -> None:
+        nonlocal now
+        async with contextlib.AsyncExitStack() as others:
+            for _ in range(7):
+                await others.enter_async_context(lane.place())
+            async with lane.place():
+                assert is_refused("patient")
+                assert is_refused("hasty")
+            assert not is_refused("new")
+            now = 0.5
+            assert not is_refused("hasty")
+            async with lane.place():
+                assert is_refused("hasty")
+            now = 1.1
+            assert is_refused("new")  # the last place is kept for who has waited
+            assert is_refused("hasty")  # it was to wait for a second from the last time
+            assert is_refused(None)
+            async with lane.place("patient"):
+                assert lane.admitted == 8
+            assert not is_refused("new")
+            now = 2.2
+            assert is_refused("patient")  # the next request is like any other's
+            now = 9.0  # nobody has come again
+            assert not is_refused("another")
+
+    now, lane = 0.0, Lane("digits", places=8)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, main()).result()
+    lane.close()

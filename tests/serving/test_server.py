@@ -100,6 +100,9 @@ def test_a_killed_worker_is_back_within_two_seconds_and_the_other_answers_meanwh
         assert "ended with status -9; starting it anew" in log.read_text()
         pages = [httpx.get(f"{base}/metrics").text for _ in range(4)]  # of either, they tell of both
         assert all(float(re.search(r"toolkit_pictures_total{.*} (\S+)", page)[1]) >= 8 for page in pages)
+        deadline = time.monotonic() + 30
+        while {figure(base, "loaded_versions"), figure(base, "queue_places") / 16, 2} != {2}:
+            assert time.monotonic() < deadline
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:
@@ -108,6 +111,10 @@ def test_a_killed_worker_is_back_within_two_seconds_and_the_other_answers_meanwh
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert {line["level"] for line in lines} == {"info", "error"}
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def figure(base: str, name: str) -> float:
+    return float(re.search(rf"^toolkit_{name}{{.*}} (\S+)$", httpx.get(f"{base}/metrics").text, re.MULTILINE)[1])
 
 
 def workers_of(pid: int) -> list[int]:

@@ -17,6 +17,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -27,7 +28,7 @@ from toolkit.bundle import MANIFEST
 from toolkit.errors import UserError
 from toolkit.inference import Predictor, shelf
 from toolkit.machine import num_threads
-from toolkit.serving import ServerOptions, create_app, server
+from toolkit.serving import ServerOptions, create_app, lanes, server
 
 PREDICT = "/predict/digits"
 
@@ -67,6 +68,25 @@ def test_beyond_the_queue_requests_are_refused_and_the_others_answered(bundle, i
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.headers["retry-after"] == "1"
     assert "4 requests for digits are waiting already" in refused.json()["error"]
+
+
+def test_one_who_is_refused_may_come_to_another_process(bundle, images, running, slow_engine, monkeypatch):
+    monkeypatch.setattr(lanes, "SENT_ELSEWHERE", 2)
+    # All within a second.
+    monkeypatch.setattr(lanes, "time", SimpleNamespace(perf_counter=time.perf_counter, monotonic=lambda: 7.5))
+    with ThreadPoolExecutor(2) as pool, httpx.Client() as client:
+        for workers, closed in ((1, [False] * 3), (2, [True, True, False])):
+            options = ServerOptions(max_queue=1, workers=workers)
+            with running(create_app(bundle.parent.parent, "litert", options), options) as (_, port):
+                slow_engine.clear()
+                waiting = pool.submit(ask, port, images[0])
+                wait_until(lambda port=port: figure(port, "toolkit_queue_requests") == 1)
+                url = f"http://127.0.0.1:{port}{PREDICT}"
+                refused = [client.post(url, content=images[0]) for _ in range(3)]
+                slow_engine.set()
+                assert waiting.result().status_code == 200
+            assert [answer.status_code for answer in refused] == [429] * 3
+            assert ["connection" in answer.headers for answer in refused] == closed
 
 
 def test_a_request_in_progress_is_answered_when_told_to_end(bundle, images, running, slow_engine):
@@ -133,7 +153,8 @@ def test_a_bundle_that_loads_holds_nobody_elses_threads(models_dir, images, runn
         "_load_warm",
         lambda path, *args, **more: (path.parent.name == "slow" and go_on.wait(60), load_warm(path, *args, **more))[1],
     )
-    with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(45) as pool:
+    options = ServerOptions(max_queue=64)
+    with running(create_app(models_dir, "litert", options), options) as (_, port), ThreadPoolExecutor(45) as pool:
         waiting = [pool.submit(ask, port, images[0], "/predict/slow") for _ in range(45)]
         time.sleep(0.2)
         for _ in range(5):
@@ -349,7 +370,8 @@ def test_a_version_that_loads_holds_up_no_other_version(models_dir, images, runn
         "_load_warm",
         lambda path, *args, **more: (path.name == "1" and go_on.wait(60), load_warm(path, *args, **more))[1],
     )
-    with running(create_app(models_dir, "litert")) as (_, port), ThreadPoolExecutor(40) as pool:
+    options = ServerOptions(max_queue=64)
+    with running(create_app(models_dir, "litert", options), options) as (_, port), ThreadPoolExecutor(40) as pool:
         waiting = [pool.submit(ask, port, images[0], "/predict/digits/versions/1") for _ in range(40)]
         time.sleep(0.2)
         assert ask(port, images[0]).json()["version"] == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,9 +56,10 @@ class _Connection:
             version: a number, or a label such as ``"stable"``; by default what the server answers with, its highest.
             headers: sent with each request, such as ``{"Authorization": "Bearer …"}``.
             timeout: seconds that an answer may take.
-            retries: how often a request is sent again where nobody could be reached or the server had no time (429,
-                502, 503, 504): after the time it names, or else after about 0.5, 1, 2, … seconds. Not after a
-                timeout: whoever is slow has enough to do.
+            retries: how often a request is sent again where nobody could be reached or the server could not answer
+                (502, 503, 504): after the time it names, or else after about 0.5, 1, 2, … seconds. Not after a
+                timeout: whoever is slow has enough to do. One that is full (429) is asked again as often as it says,
+                for pauses of a minute in all; with 0 nothing is sent again.
 
         Raises:
             UserError: no such address, or the extra ``client`` is not installed.
@@ -77,9 +79,10 @@ class _Connection:
 
     def _retry(self) -> "Retry":
         import httpx
-        from httpx_retries import Retry
 
-        return Retry(
+        from toolkit.client.patience import PatientRetry
+
+        return PatientRetry(
             self._retries,
             allowed_methods=("GET", "POST"),  # asking twice changes nothing
             status_forcelist=(429, 502, 503, 504),
@@ -124,7 +127,9 @@ class Client(_Connection):
         import httpx
         from httpx_retries import RetryTransport
 
-        transport = RetryTransport(httpx.HTTPTransport(), self._retry())
+        from toolkit.client.patience import Transport
+
+        transport = RetryTransport(Transport(), self._retry())
         self._http = httpx.Client(transport=transport, headers=self._headers, timeout=self._timeout())
 
     def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
@@ -174,7 +179,7 @@ class Client(_Connection):
             while True:
                 try:
                     method = "GET" if query.body is None else "POST"
-                    response = self._http.request(method, query.url, content=query.body)
+                    response = self._http.request(method, query.url, content=query.body, headers=_new_id())
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise self._in_words(error) from None
                 query = exchange.send(Reply(response.status_code, response.content))
@@ -199,7 +204,9 @@ class AsyncClient(_Connection):
         import httpx
         from httpx_retries import RetryTransport
 
-        transport = RetryTransport(httpx.AsyncHTTPTransport(), self._retry())
+        from toolkit.client.patience import AsyncTransport
+
+        transport = RetryTransport(AsyncTransport(), self._retry())
         self._http = httpx.AsyncClient(transport=transport, headers=self._headers, timeout=self._timeout())
 
     async def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
@@ -241,7 +248,7 @@ class AsyncClient(_Connection):
             while True:
                 try:
                     method = "GET" if query.body is None else "POST"
-                    response = await self._http.request(method, query.url, content=query.body)
+                    response = await self._http.request(method, query.url, content=query.body, headers=_new_id())
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise self._in_words(error) from None
                 query = exchange.send(Reply(response.status_code, response.content))
@@ -257,6 +264,11 @@ class AsyncClient(_Connection):
 
     async def __aexit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.close()
+
+
+def _new_id() -> dict[str, str]:
+    """Make a request's id, which it keeps when it is sent again, so that a full server knows who has waited."""
+    return {"X-Request-ID": secrets.token_hex(8)}
 
 
 def _raised(answer: NamedAnswer | ImageError) -> NamedAnswer:

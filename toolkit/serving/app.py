@@ -1,5 +1,6 @@
 """The ASGI application: every protocol's routes over one service, and what every request passes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -38,6 +39,7 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.callback(asyncio.create_task(service.keep_observing()).cancel)
             if options.grpc_port is not None:
                 from toolkit.serving.grpc import grpc_server
 
@@ -68,6 +70,8 @@ def build_app(table: ModelTable, options: ServerOptions | None = None, host: str
 async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestError):
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        if error.elsewhere:
+            headers["Connection"] = "close"
         return json_response(protocol.encode_error(str(error)), error.status, headers)
     if isinstance(error, HTTPException):
         message = f"Malformed request: {request.method} {request.url.path}"

@@ -40,6 +40,9 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 _MAX_DETAILS = 1000  # characters of an error: it travels in a header
+#: Calls that a process takes at once at least, of whatever method and bundle.
+MAX_CALLS = 256
+
 _KEY_NEEDED = "an API key is needed: send it as the metadata authorization: Bearer KEY or x-api-key: KEY"
 
 #: Answers a request message, given its bytes and the metadata, too.
@@ -67,7 +70,7 @@ async def grpc_server(service: Service, keys: ApiKeys | None, host: str) -> Asyn
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", int(options.workers > 1)),  # else a second server would share the port
         ],
-        maximum_concurrent_rpcs=4 * options.max_queue,  # of all bundles; each has a queue of its own
+        maximum_concurrent_rpcs=max(MAX_CALLS, 4 * options.places),  # each bundle has a queue of its own
     )
     calls = _Calls(service)
     methods: dict[str, dict[str, _Call]] = {

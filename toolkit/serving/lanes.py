@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from toolkit.machine import num_threads
@@ -23,6 +24,14 @@ T = TypeVar("T")
 MAX_ACTIVE = 32
 #: Pictures of several requests that the engine is given at once: beyond, a picture costs no less.
 MAX_BATCH = 4
+#: Share of the places that are kept, at most, for clients that were refused and are about to come again as told: those
+#: who ask again as soon as they are answered would take every place before them.
+KEPT_SHARE = 0.25
+#: Refused clients whose connection is closed in a second, at most, where several processes share a port: a new one may
+#: reach a process that has room. Where all are full, new connections are only more work.
+SENT_ELSEWHERE = 3
+#: A client that does not come within so many seconds after it should is not expected any more.
+FORGOTTEN_SECONDS = 1.0
 
 
 class Lane:
@@ -30,40 +39,65 @@ class Lane:
 
     Attributes:
         name: the bundle's.
-        admitted: requests that have a place: they are worked on or wait.
+        places: requests that are worked on or wait, at most.
+        admitted: requests that have a place.
+        one_of_many: other processes behind the port have places of their own.
         turns: held by requests that are worked on.
     """
 
-    def __init__(self, name: str, max_queue: int) -> None:
+    def __init__(self, name: str, places: int, *, one_of_many: bool = False) -> None:
         self.name = name
-        self._max_queue = max_queue
+        self.places = places
+        self.one_of_many = one_of_many
         self.admitted = 0
         self.turns = asyncio.Semaphore(MAX_ACTIVE)
         self._typical_seconds = 0.0
+        self._sent_away: dict[object, float] = {}  # clients, by when they were told to come again
+        self._sent_elsewhere = (0, 0)  # in which second, and how many
         self._decoders = ThreadPoolExecutor(num_threads(), thread_name_prefix=f"decode {name}")
         # One picture at a time that is so large that others would wait long for its thread.
         self._large = ThreadPoolExecutor(1, thread_name_prefix=f"decode large {name}")
         self._batchers: dict[str, Batcher] = {}
 
-    def refuse_if_full(self) -> None:
+    def refuse_if_full(self, client: object = None) -> None:
         """Refuse a request for which there is no place.
+
+        Args:
+            client: whose request it is, if that is known: one who was refused and waits as told goes before others.
 
         Raises:
             RequestError: with status 429, and the seconds after which there should be one.
         """
-        if self.admitted >= self._max_queue:
-            wait = min(60, max(1, math.ceil(self._typical_seconds)))
-            message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
-            raise RequestError(message, 429, retry_after=wait)
+        now = time.monotonic()
+        while self._sent_away and next(iter(self._sent_away.values())) < now - FORGOTTEN_SECONDS:
+            del self._sent_away[next(iter(self._sent_away))]
+        kept = 0
+        if self._sent_away.get(client, math.inf) > now:  # it has not waited, and leaves room for those who soon have
+            soonest = islice(self._sent_away.values(), int(KEPT_SHARE * self.places))
+            kept = sum(due <= now + self._typical_seconds for due in soonest)
+        if self.admitted < self.places - kept:
+            return
+        wait = min(60, max(1, math.ceil(self._typical_seconds)))
+        elsewhere = self.one_of_many and self._may_send_elsewhere(int(now))
+        self._sent_away.pop(client, None)
+        if client is not None and not elsewhere:
+            self._sent_away[client] = now + wait
+        message = f"{self.admitted} requests for {self.name} are waiting already; try again after {wait} s"
+        raise RequestError(message, 429, retry_after=wait, elsewhere=elsewhere)
+
+    def _may_send_elsewhere(self, second: int) -> bool:
+        number = self._sent_elsewhere[1] + 1 if self._sent_elsewhere[0] == second else 1
+        self._sent_elsewhere = second, number
+        return number <= SENT_ELSEWHERE
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, client: object = None) -> AsyncIterator[None]:
         """Take a place for a request until the context ends; its turn it has to wait for, and take, by itself.
 
-        Raises:
-            RequestError: the queue is full.
+        Arguments and errors are those of ``refuse_if_full``.
         """
-        self.refuse_if_full()
+        self.refuse_if_full(client)
+        self._sent_away.pop(client, None)
         self.admitted += 1
         start = time.perf_counter()
         try:

@@ -1,10 +1,16 @@
 """The server's options as one record. Standard library only, so that the command line may ask."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from toolkit.errors import UserError
+
+#: Places in a bundle's queue: enough to keep the processors busy. More let everyone wait longer and answer no faster.
+QUEUE = 32
+#: Places a worker needs: with fewer, requests that reach it together by chance would be refused while others are idle.
+WORKER_QUEUE = 16
 
 
 @dataclass(frozen=True)
@@ -13,7 +19,9 @@ class ServerOptions:
 
     Attributes:
         workers: processes behind the port; each has all bundles in memory, and its share of the processors.
-        max_queue: requests of one bundle that are worked on or wait, in each process; one more is answered 429.
+        max_queue: requests of one bundle that are worked on or wait, shared out equally among the workers; one more is
+            answered 429. Under full load an accepted request waits for as many others: ``max_queue`` divided by the
+            requests that the server answers a second. By default ``QUEUE``, but at least ``WORKER_QUEUE`` a worker.
         max_body_bytes: of a request, also once unpacked.
         max_buffered_bytes: of all requests' bodies together, in each process; what goes beyond is answered 429.
         max_pictures: in one request.
@@ -31,7 +39,7 @@ class ServerOptions:
     """
 
     workers: int = 1
-    max_queue: int = 64
+    max_queue: int | None = None
     max_body_bytes: int = 64 << 20
     max_buffered_bytes: int = 512 << 20
     max_pictures: int = 256
@@ -54,8 +62,9 @@ class ServerOptions:
             UserError: a limit below 1, a key without its certificate, or a file that is not there.
         """
         for name in ("workers", "max_queue", "max_body_bytes", "max_buffered_bytes", "max_pictures", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
         for name in ("body_seconds", "keep_alive", "grace"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} must be 0 seconds or more, got {getattr(self, name)}")
@@ -65,3 +74,10 @@ class ServerOptions:
             file = getattr(self, name)
             if file is not None and not file.is_file():
                 raise UserError(f"{file}: no such file, given as {name}")
+
+    @property
+    def places(self) -> int:
+        """Number of requests of one bundle that are worked on or wait in each process: its share of ``max_queue``."""
+        if self.max_queue is None:
+            return max(WORKER_QUEUE, math.ceil(QUEUE / self.workers))
+        return math.ceil(self.max_queue / self.workers)

@@ -26,13 +26,17 @@ _DEFAULT_SIGNATURE = "serving_default"
 class RequestError(Exception):
     """A request that is answered with an HTTP error status and one line that says why.
 
-    ``retry_after`` are the seconds after which it is worth another try, where that is known.
+    ``retry_after`` are the seconds after which it is worth another try, where that is known; ``elsewhere`` says that
+    another connection may do better.
     """
 
-    def __init__(self, message: str, status: int = 400, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int = 400, *, retry_after: int | None = None, elsewhere: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.elsewhere = elsewhere
 
 
 #: What every bundle answers, each signature's one input and its outputs; see ``toolkit.export.saved_model``. Where a

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 32
 #: A picture of more pixels is decoded in a thread of its own kind, so that small ones need not wait for it.
 LARGE_PIXELS = 25_000_000
+#: Figures that are no counters are at most so old, where several processes tell of each other.
+OBSERVE_SECONDS = 1.0
 
 #: Reads a request's content for a predictor, in a decoding thread; more pictures than are taken it refuses.
 Parse = Callable[[bytes, Predictor], Question]
@@ -63,11 +65,12 @@ class Reply:
 
 
 class _Target(NamedTuple):
-    """Target of a request: a version, or None and a place among those that name none; and how it is read."""
+    """Target of a request: a version, or None and a place among those that name none; how it is read; its sender."""
 
     version: int | None
     position: float
     parse: Parse
+    client: object = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ class Service:
         """
         lane = await self._lane(name, version)
         request.state.model = name
-        target = _Target(version, position_of(name, request.headers.get(KEY_HEADER, "")), parse)
+        position = position_of(name, request.headers.get(KEY_HEADER, ""))
+        # Sent again it has the same id, if its client gives any, or comes by the same connection.
+        target = _Target(version, position, parse, request.headers.get("x-request-id") or request.client)
         reply = await self._guarded(lane, target, self._bodies.read(request))
         request.state.version = reply.version
         return reply
@@ -124,7 +129,7 @@ class Service:
     async def _guarded(self, lane: Lane, target: _Target, reading: AbstractAsyncContextManager[Body]) -> Reply:
         name, start = lane.name, time.perf_counter()
         try:
-            lane.refuse_if_full()  # before its body is read
+            lane.refuse_if_full(target.client)  # before its body is read
             async with reading as body:
                 self._observe(name, "body", start)
                 return await self._answer(lane, target, body)
@@ -140,12 +145,19 @@ class Service:
         except Exception as error:
             raise internal_error(error) from None
 
-    def observe_lanes(self) -> None:
+    def observe(self) -> None:
         """Write what stands in no counter into the figures."""
         for name, lane in self._lanes.items():
             self.metrics.admitted.labels(name).set(lane.admitted)
         for name, versions in self.table.loaded().items():
             self.metrics.loaded.labels(name).set(len(versions))
+            self.metrics.places.labels(name).set(self.options.places)
+
+    async def keep_observing(self) -> None:
+        """Write them again and again: another process behind the port may be the one that is asked for all figures."""
+        while True:
+            self.observe()
+            await asyncio.sleep(OBSERVE_SECONDS)
 
     def close(self) -> None:
         """End all threads, once they have done what they were given."""
@@ -155,12 +167,12 @@ class Service:
     async def _lane(self, name: str, version: int | None) -> Lane:
         if name not in self._lanes:
             await to_thread.run_sync(self.table.require, name, version)
-            self._lanes.setdefault(name, Lane(name, self.options.max_queue))
+            self._lanes.setdefault(name, Lane(name, self.options.places, one_of_many=self.options.workers > 1))
         return self._lanes[name]
 
     async def _answer(self, lane: Lane, target: _Target, body: Body) -> Reply:
         begin = start = time.perf_counter()
-        async with lane.place():
+        async with lane.place(target.client):
             while True:
                 async with lane.turns:
                     start = self._observe(lane.name, "queue", start)

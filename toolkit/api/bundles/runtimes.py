@@ -154,7 +154,7 @@ def serve(
     port: int = 8501,
     engine: str = "auto",
     workers: int = 1,
-    max_queue: int = 64,
+    max_queue: int | None = None,
     max_body_mb: int = 64,
     max_pictures: int = 256,
     max_megapixels: int = 256,
@@ -176,7 +176,9 @@ def serve(
         port: 0 takes any free one.
         engine: what runs the networks, see ``toolkit.Predictor.load``.
         workers: processes behind the port, each with all bundles in memory.
-        max_queue: requests of one bundle that are worked on or wait; one more is told to come again.
+        max_queue: requests of one bundle that are worked on or wait, shared out among the workers; one more is told to
+            come again. Under full load each waits for as many others, ``max_queue`` divided by the answers a second.
+            By default 32, and at least 16 a worker.
         max_body_mb: of a request's body.
         max_pictures: in one request.
         max_megapixels: of all pictures of a request together.

@@ -29,7 +29,7 @@ def _verify(commands: Commands) -> None:
 
 
 def _serve(commands: Commands) -> None:
-    from toolkit.serving.options import ServerOptions
+    from toolkit.serving.options import QUEUE, WORKER_QUEUE, ServerOptions
 
     default = ServerOptions()
     what = "answer every bundle over HTTP: TensorFlow Serving's REST, Open Inference v2, and pictures as they are"
@@ -41,10 +41,12 @@ def _serve(commands: Commands) -> None:
     add_engine(parser)
     workers = "processes behind the port, each with all bundles in memory and its share of the processors"
     parser.add_argument("--workers", type=positive, default=default.workers, metavar="N", help=f"{workers} (default 1)")
-    queue = "requests of one bundle that are worked on or wait; one more is told to come again, with status 429"
-    parser.add_argument(
-        "--max-queue", type=positive, default=default.max_queue, metavar="N", help=f"{queue} (default %(default)s)"
+    queue = (
+        "requests of one bundle that are worked on or wait, shared out among the workers; one more is told to come "
+        "again, with status 429. Under full load an answer takes N / (answers a second) seconds "
+        f"(default {QUEUE}, and at least {WORKER_QUEUE} a worker)"
     )
+    parser.add_argument("--max-queue", type=positive, metavar="N", help=queue)
     for option, value, unit, of in (
         ("--max-body-mb", default.max_body_bytes >> 20, "MB", "of a request's body, also once unpacked"),
         ("--max-pictures", default.max_pictures, "N", "pictures in one request"),

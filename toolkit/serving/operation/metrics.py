@@ -50,6 +50,10 @@ class Metrics:
             "toolkit_queue_requests", "Requests that are worked on or wait.", ["model"],
             registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
+        self.places = Gauge(
+            "toolkit_queue_places", "Requests that may be worked on or wait; one more is refused.", ["model"],
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
         self.version = Gauge(
             "toolkit_version", "The version that answers requests that name none.", ["model"],
             registry=registry, multiprocess_mode="livemin",

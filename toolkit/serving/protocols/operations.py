@@ -21,7 +21,7 @@ def routes(service: Service) -> list[Route]:
         return json_document({"ready": is_ready, "models": found}, 200 if is_ready else 503)
 
     async def metrics(request: Request) -> Response:
-        service.observe_lanes()
+        service.observe()
         page = await to_thread.run_sync(service.metrics.page)
         return Response(page, media_type=CONTENT_TYPE_LATEST)
 
