@@ -55,6 +55,7 @@ def experiment(name: str, title: str, words: str) -> tuple[list[str], Record | N
             f"{counts['train']:,} pictures of `{record['data']}` to train on, {counts['val']:,} to validate, "
             f"{counts['test']:,} to test."
         )
+        remark += f" {record['note']}" if "note" in record else ""
         lines_ += origin(record, remark)
     else:
         command = (
