@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 from toolkit import list_models, model_info
@@ -60,7 +61,7 @@ def test_pictures_of_results_are_drawn_from_the_records():
     assert set(files) == set(drawn)
 
 
-def test_a_result_is_the_mean_over_its_seeds_and_what_was_not_run_stays_empty(tmp_path):
+def test_a_result_is_the_mean_over_its_seeds_and_what_was_not_run_stays_empty(tmp_path, monkeypatch):
     results = runpy.run_path(str(ROOT / "docs" / "results.py"))
     record = json.loads((ROOT / "benchmarks/results/initialisers.json").read_text())
     run = record["runs"][0] | {"name": "plain20", "train_error": 10.0, "test_error": 20.0}
@@ -69,7 +70,7 @@ def test_a_result_is_the_mean_over_its_seeds_and_what_was_not_run_stays_empty(tm
     papers = ROOT / "benchmarks/results/papers.json"
     (tmp_path / "papers.json").write_text(papers.read_text())
     (tmp_path / "degradation.json").write_text(json.dumps(record | {"runs": [*more, deep]}))
-    results["page"].__globals__["RECORDS"] = tmp_path
+    monkeypatch.setattr(sys.modules["records"], "RECORDS", tmp_path)
     page = results["page"]()
     epochs = run["epochs"]
     assert f"| `plain20` | {epochs} | 0, 1 | 11.00 ± 1.41 | 22.00 ± 2.83 | – |" in page

@@ -15,6 +15,7 @@ from pathlib import Path
 from toolkit.errors import UserError
 
 _CPUINFO = Path("/proc/cpuinfo")
+_WORTH_RETURNING = 16 << 20
 
 
 def num_threads() -> int:
@@ -135,8 +136,15 @@ def cannot_listen(error: OSError, host: str, port: int, port_option: str = "--po
     return UserError(f"cannot listen on {host} port {port} ({reason}); choose another with --host or {port_option}")
 
 
-def return_memory() -> None:
-    """Give back what is no longer held: networks are circles of objects, and the allocator keeps freed pages."""
+def return_memory(num_bytes: int) -> None:
+    """Give back what is no longer held: networks are circles of objects, and the allocator keeps freed pages.
+
+    Args:
+        num_bytes: of the weights that were copied. For few of them nothing is done: to look through all objects of a
+            process that has loaded TensorFlow takes a quarter of a second.
+    """
+    if num_bytes < _WORTH_RETURNING:
+        return
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # glibc's alone
         trim(0)

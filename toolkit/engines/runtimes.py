@@ -168,7 +168,7 @@ class OpenVINOEngine(Engine):
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             self._idle.put(compiled.create_infer_request())
-        return_memory()  # all weights twice, which reading the file took
+        return_memory(file.stat().st_size)  # all weights twice, which reading the file took
 
     def answers(self, pixels: np.ndarray) -> Answers:
         inputs = normalize(pixels, self._preprocessing)

@@ -319,15 +319,19 @@ def draft_bundle(
             log.info("held-out accuracy: %.2f %% of %s pictures; writing %s", accuracy, f"{len(pictures):,}", place)
         answering = model if options.novelty is None else with_novelty(model, options.novelty)
         _write_forms(answering, staging, labels, preprocessing, options)
-        return_memory()
+        return_memory(_num_bytes(model))
         if options.evaluation is not None:
             copy_examples(options.evaluation, staging, options.num_examples, labels)
         with step("opening engines"):
             engines = {name: open_engine(name, staging, preprocessing) for name in available_engines(staging)}
-        return_memory()
+        return_memory(_num_bytes(model))
         yield BundleDraft(
             staging, directory, model, labels, preprocessing, options, answering, engines, pictures, reference
         )
+
+
+def _num_bytes(model: "keras.Model") -> int:
+    return 4 * model.count_params()
 
 
 def require_tensorflow() -> None:
@@ -372,12 +376,12 @@ def _write_forms(
     if FLOAT_LITERT in options.copied:
         float_file = (staging / FLOAT_LITERT).read_bytes()
     elif options.litert or {"int8", "int16x8"}.intersection(methods):
-        return_memory()
+        return_memory(_num_bytes(model))
         float_file = to_litert(model)
     if options.litert and float_file is not None:
         (staging / FLOAT_LITERT).write_bytes(float_file)
     for method in methods:
-        return_memory()  # of converters, which hold all weights several times
+        return_memory(_num_bytes(model))  # of converters, which hold all weights several times
         try:
             files[method] = quantize(
                 model, method, preprocessing=preprocessing, calibration=options.calibration, float_file=float_file

@@ -221,7 +221,7 @@ class FeatureExtractor:
         for cache in self._caches:
             cache.close()
         self._engine = None
-        return_memory()
+        return_memory(4 * self._frozen.count_params())
 
     def __enter__(self) -> "FeatureExtractor":
         return self
@@ -290,7 +290,7 @@ class FeatureExtractor:
                 batch_size=self._batch_size,
             )
             self._engine = lacking, extractor
-            return_memory()  # the network as it was handed to the engine
+            return_memory(4 * self._frozen.count_params())  # the network as it was handed to the engine
         return self._engine
 
     def _network(self, lacking: list[int]) -> "keras.Model":

@@ -211,6 +211,12 @@ class School:
         """End the visits of a page that was closed."""
         self._leave_all(lambda visit: visit.session == session)
 
+    def shut(self) -> None:
+        """End all visits; it happens by itself when the process ends."""
+        self._leave_all(lambda _: True)
+        if self._root is not None:
+            self._root.cleanup()
+
     def _sweep(self) -> None:
         """End visits that nobody has heard of for long."""
         oldest = time.monotonic() - self.limits.idle_seconds
