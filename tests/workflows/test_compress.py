@@ -1,8 +1,10 @@
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,6 @@ from toolkit.bundle import (
     write_manifest,
     write_pictures,
 )
-from toolkit.compress import operator_report
 from toolkit.compress.changes import kernels_in, most_values, share_of_zeros
 from toolkit.data import Split
 from toolkit.data.feed.split import Subset
@@ -105,19 +106,29 @@ def test_a_quantization_aware_trained_file_is_the_bundles_int8(finetuned_copy, d
     options = CompressionOptions(epochs=1, page=page)
     result = compress_bundle(finetuned_copy, "qat", data=digits, options=options)
     first, path = finetuned_copy / "1", finetuned_copy / "2"
-    assert operator_report(path / INT8_LITERT).float_outputs == ()
-    assert result["kept_float"] == []
+    assert in_head(result["kept_float"])
     assert (path / INT8_LITERT).read_bytes() != (first / INT8_LITERT).read_bytes()
-    assert result["changes"]["trained"] == result["changes"]["parameters"] == 61706
+    parameters = load_network(path / KERAS_FILE).count_params()
+    assert result["changes"]["trained"] == result["changes"]["parameters"] == parameters
     verdict = result["report"]["rows"][1]["verdict"]
     assert ("--engine" in verdict) == ("use it" in verdict)
-    assert "training moved 61,706 of 61,706 parameters" in page.read_text()
+    assert f"training moved {parameters:,} of {parameters:,} parameters" in page.read_text()
     assert "training, epoch 1 of 1" in {label for label, *_ in told}
     picture = np.zeros((32, 32, 3), np.uint8)
     for engine in ("litert-int8", "openvino-int8"):
         (answer,) = Predictor.load(path, engine=engine).predict([picture])
         assert len(answer) == 5
     assert page.read_text().count("<svg") == 1
+
+
+def in_head(outputs: Iterable[str]) -> bool:
+    """Tell if all of these are of the classifier on several stages, whose unit lengths stay in float."""
+    return all("head_" in name for name in outputs)
+
+
+def is_novelty(kernel: np.ndarray, network: Any) -> bool:
+    """Tell the class means, which stand beside the network in a SavedModel, from its kernels."""
+    return kernel.shape not in [layer.kernel.shape for layer in network.layers if hasattr(layer, "kernel")]
 
 
 def large_kernels(version_dir: Path) -> dict[str, list[np.ndarray]]:
@@ -127,6 +138,7 @@ def large_kernels(version_dir: Path) -> dict[str, list[np.ndarray]]:
     network = load_network(version_dir / KERAS_FILE)
     checkpoint = tf.train.load_checkpoint(str(version_dir / "variables" / "variables"))
     names = [name for name, shape in checkpoint.get_variable_to_shape_map().items() if len(shape) in (2, 4)]
+    names = [name for name in names if not is_novelty(checkpoint.get_tensor(name), network)]
     litert = kernels_in((version_dir / FLOAT_LITERT).read_bytes(), [layer.name for layer in network.layers])
     found = {
         "keras": [np.asarray(layer.kernel) for layer in network.layers if hasattr(layer, "kernel")],
@@ -152,8 +164,8 @@ def test_what_fine_tuning_froze_is_changed_in_the_files(finetuned_copy, digits, 
     if "prune" in method:
         assert row["gzip_bytes"] < 0.75 * result["bytes"]
     if "int8" in method or "qat" in method:
-        assert row["operators"]["float_outputs"] == ()
-        assert result["bytes"] < 0.28 * result["float_bytes"]
+        assert in_head(result["kept_float"])
+        assert result["bytes"] < 0.32 * result["float_bytes"]  # the classifier's unit lengths stay in float
         layers = ["stage2_conv", "head_fc1", "head_fc2", "head_logits"]
         kernels = kernels_in((path / INT8_LITERT).read_bytes(), layers)
         if "prune" in method:
@@ -162,7 +174,7 @@ def test_what_fine_tuning_froze_is_changed_in_the_files(finetuned_copy, digits, 
             assert most_values(kernels, by_channel=True) <= 16
     else:
         assert result["bytes"] == pytest.approx(result["float_bytes"], rel=0.01)
-    assert changes["trained"] == 61706
+    assert changes["trained"] == load_network(path / KERAS_FILE).count_params()
     assert changes["zeros"] == row["zeros"]
     assert (changes["values"] is not None and changes["values"] <= 16) == ("cluster" in method)
 

@@ -102,8 +102,9 @@ def calibrate(network: Any, batches: Iterable[Any]) -> None:
 
 
 def zero_masks(model: Any) -> dict[str, np.ndarray]:
-    """Return a mask for each pruned kernel, by its layer: True where it is not zero."""
-    return {layer.name: np.asarray(layer.kernel) != 0 for layer in model.layers if hasattr(layer, "kernel")}
+    """Return a mask for each pruned kernel, by its layer: True where it is not zero. What answers novelty has none."""
+    kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
+    return {name: np.asarray(kernel) != 0 for name, kernel in kernels.items() if not name.startswith(NOVELTY)}
 
 
 def convert(network: Any, masks: Mapping[str, np.ndarray] | None = None) -> bytes:
