@@ -309,8 +309,8 @@ MEASURED = (
         "gpu",
         "On a GPU",
         "Training steps with JAX in bfloat16, on 64 random pictures that are on the device: pictures a second, and the "
-        "most memory taken. Where the loss is a dash it had grown beyond numbers by then, at one rate for all, "
-        "as it does in float32. Networks that are not named, PyTorch beside and the features of files wait for more "
+        "most memory taken. Where the loss is a dash it had grown beyond numbers by then, at one rate for all; VGG-11 "
+        "does so in float32, too. Networks that are not named, PyTorch beside and the features of files wait for more "
         "time on such a machine.",
         {"network": "network", "pictures/s": "images_per_s", "MiB": "mib", "loss": "loss"},
         rows=lambda record: _peaks(record["steps"]),
