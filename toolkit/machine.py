@@ -4,6 +4,7 @@ import ctypes
 import errno
 import gc
 import importlib.metadata
+import math
 import os
 import platform
 import socket
@@ -136,12 +137,12 @@ def cannot_listen(error: OSError, host: str, port: int, port_option: str = "--po
     return UserError(f"cannot listen on {host} port {port} ({reason}); choose another with --host or {port_option}")
 
 
-def return_memory(num_bytes: int) -> None:
+def return_memory(num_bytes: float = math.inf) -> None:
     """Give back what is no longer held: networks are circles of objects, and the allocator keeps freed pages.
 
     Args:
-        num_bytes: of the weights that were copied. For few of them nothing is done: to look through all objects of a
-            process that has loaded TensorFlow takes a quarter of a second.
+        num_bytes: of the weights that were copied, if that is known. For few of them nothing is done: to look through
+            all objects of a process that has loaded TensorFlow takes a quarter of a second.
     """
     if num_bytes < _WORTH_RETURNING:
         return
