@@ -349,7 +349,7 @@ class _Reader:
 
 
 def _logits_of(value: Any) -> Any:
-    """What a value is the softmax of; None where it is no softmax."""
+    """Find the value that this one is the softmax of; None where it is no softmax."""
     made_by = value.made_by if isinstance(value, Value) else None
     return made_by[1] if made_by is not None and made_by[0] == "softmax" else None
 

@@ -1,4 +1,4 @@
-"""What treats each number of a Keras graph by itself: functions, scaling, normalisation, and values joined."""
+"""Operations on each number of a Keras graph by itself: functions, scaling, normalisation, and values joined."""
 
 import math
 from collections.abc import Sequence
