@@ -71,6 +71,27 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 assert "tensorflow" not in sys.modules
 """
 
+# A run from the command line, where TensorFlow is not even known by name.
+RUN = """
+import importlib.metadata
+
+known = importlib.metadata.version
+
+def version(name):
+    if name == "tensorflow":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+
+importlib.metadata.version = version
+from toolkit.cli import main
+
+place = sys.argv[0]
+assert main(["samples", "digits", f"{place}/digits"]) == 0
+settings = ("--set", "run.epochs=1", "--set", "data.augment=none")
+assert main(["train", f"{place}/digits", "--model", "lenet5", *settings, "--out", f"{place}/run"]) == 0
+assert "tensorflow" not in sys.modules
+"""
+
 
 def run(script: str, *words: str) -> str:
     """Run a script without TensorFlow; what it printed."""
@@ -97,6 +118,16 @@ def test_network_trains_without_tensorflow():
 @pytest.mark.parametrize("deep", [True, False])
 def test_every_network_trains_without_tensorflow(deep):
     train([name for name in toolkit.list_models() if name.startswith(("resnet", "plain")) == deep])
+
+
+@pytest.mark.slow
+def test_a_run_ends_where_tensorflow_is_not_installed(tmp_path):
+    run(RUN, str(tmp_path))
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["backend"] == "jax"
+    assert "jax" in environment
+    assert "tensorflow" not in environment
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["top1"] > 0.5
 
 
 @pytest.mark.slow
