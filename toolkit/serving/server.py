@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from toolkit.errors import UserError
-from toolkit.machine import bind_address, cannot_listen
+from toolkit.machine import bind_address, cannot_listen, limit_arenas
 from toolkit.serving.app import build_app
 from toolkit.serving.models import ModelTable
 from toolkit.serving.operation.logs import configure_logging
@@ -58,6 +58,7 @@ def run_server(table: ModelTable, *, host: str, port: int, options: ServerOption
 
 def serve_on(listener: socket.socket, table: ModelTable, host: str, options: ServerOptions) -> None:
     """Load the bundles, then answer on a bound socket until told to end."""
+    limit_arenas()
     port = listener.getsockname()[1]
     server = make_server(build_app(table, options, host), options)
     scheme = "http" if options.tls_cert is None else "https"
