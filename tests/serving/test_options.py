@@ -8,7 +8,7 @@ from toolkit.serving import ServerOptions
 
 @pytest.mark.parametrize(
     ("workers", "max_queue", "places"),
-    [(1, None, 32), (2, None, 16), (8, None, 16), (1, 4, 4), (2, 4, 2), (2, 5, 3), (8, 5, 1)],
+    [(1, None, 32), (2, None, 24), (8, None, 24), (1, 4, 4), (2, 4, 2), (2, 5, 3), (8, 5, 1)],
 )
 def test_the_places_of_a_queue_are_shared_out_among_the_workers(workers, max_queue, places):
     assert ServerOptions(workers=workers, max_queue=max_queue).places == places

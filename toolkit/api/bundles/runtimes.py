@@ -178,7 +178,7 @@ def serve(
         workers: processes behind the port, each with all bundles in memory.
         max_queue: requests of one bundle that are worked on or wait, shared out among the workers; one more is told to
             come again. Under full load each waits for as many others, ``max_queue`` divided by the answers a second.
-            By default 32, and at least 16 a worker.
+            By default 32, and at least 24 a worker.
         max_body_mb: of a request's body.
         max_pictures: in one request.
         max_megapixels: of all pictures of a request together.
