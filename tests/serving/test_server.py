@@ -19,6 +19,7 @@ import pytest
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
 from toolkit.serving import serve
+from toolkit.serving.options import WORKER_QUEUE
 
 START = "import sys, toolkit.serving; toolkit.serving.serve(sys.argv[1], port=0, engine='litert')"
 
@@ -101,7 +102,7 @@ def test_a_killed_worker_is_back_within_two_seconds_and_the_other_answers_meanwh
         pages = [httpx.get(f"{base}/metrics").text for _ in range(4)]  # of either, they tell of both
         assert all(float(re.search(r"toolkit_pictures_total{.*} (\S+)", page)[1]) >= 8 for page in pages)
         deadline = time.monotonic() + 30
-        while {figure(base, "loaded_versions"), figure(base, "queue_places") / 16, 2} != {2}:
+        while (figure(base, "loaded_versions"), figure(base, "queue_places")) != (2, 2 * WORKER_QUEUE):
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

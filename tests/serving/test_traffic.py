@@ -177,15 +177,14 @@ def test_by_grpc_metadata_holds_the_key(shared, images, running):
     request.inputs["image_bytes"].string_val.append(images[3])
     with running(app), grpc.insecure_channel(f"127.0.0.1:{app.state.grpc_port}") as channel:
         stub = stubs.PredictionServiceStub(channel)
-        asked = [
-            [
-                stub.Predict(request, metadata=(("x-traffic-key", str(key)),)).model_spec.version.value
-                for key in range(20)
-            ]
-            for _ in range(2)
-        ]
-    assert asked[0] == asked[1]
-    assert set(asked[0]) == {1, 2}
+
+        def ask() -> list[int]:
+            keys = [(("x-traffic-key", str(key)),) for key in range(20)]
+            return [stub.Predict(request, metadata=key).model_spec.version.value for key in keys]
+
+        # Until both versions are loaded, the first that is answers for the other.
+        assert any(set(ask()) == {1, 2} for _ in range(100))
+        assert ask() == ask()
 
 
 def test_the_description_names_the_key(shared):
