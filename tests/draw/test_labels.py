@@ -7,7 +7,7 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from toolkit.draw.labels import drawable
+from toolkit.draw.labels import _fonts_for, drawable
 from toolkit.errors import one_line
 
 
@@ -47,14 +47,22 @@ def test_letters_that_no_font_has_are_code_points_and_said(caplog):
     assert "no font here has the letters of b\U0010fffd:" in caplog.text
 
 
-def test_a_font_is_found_that_has_the_letters():
-    own = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    fonts = [font for font in font_manager.fontManager.ttflist if font.name.startswith("STIX")]
-    [letter, *_] = [
-        code for font in fonts for code in font_manager.get_font(font.fname).get_charmap() if code not in own
-    ]
-    with drawable(["cat", chr(letter)]) as drawn:
-        assert drawn == ["cat", chr(letter)]
+def letters_of(font: str) -> set[int]:
+    return set(font_manager.get_font(font).get_charmap())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_font_is_found_that_has_the_letters(reverse, monkeypatch):
+    """Matplotlib lists fonts as the file system does."""
+    fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: font.fname, reverse=reverse)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    _fonts_for.cache_clear()
+    regular, bold = "STIXNonUnicode", "STIXNonUnicode:weight=700"
+    known = letters_of(font_manager.findfont("DejaVu Sans")) | letters_of(font_manager.findfont(bold))
+    letter = chr(min(letters_of(font_manager.findfont(regular)) - known))
+    with drawable(["cat", letter]) as drawn:
+        assert drawn == ["cat", letter]
+    _fonts_for.cache_clear()
 
 
 def test_lines_stay_lines():

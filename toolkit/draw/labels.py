@@ -62,6 +62,8 @@ def _fonts_for(letters: str) -> tuple[tuple[str, ...], str]:
     missing = _without(letters, path)
     if missing:
         upright = [font for font in font_manager.fontManager.ttflist if font.style == "normal"]
+        # Of a family the face that Matplotlib draws with: a bold one may have letters that the regular one has not.
+        upright.sort(key=lambda font: -abs(font_manager.weight_dict.get(font.weight, font.weight) - 400))
         fonts = {font.name: font.fname for font in upright if not any(no in font.name for no in _NO_FONTS)}
         left = {name: _without(missing, path) for name, path in sorted(fonts.items())}
         while missing and left:
