@@ -43,7 +43,7 @@ def theirs(tmp_path_factory):
 
 def test_bundle_answers_what_the_network_answers(theirs, tmp_path):
     home, model = theirs
-    result = toolkit.import_model(home / "model.keras", labels=home / "labels.txt", out=tmp_path / "saved_models" / "m")
+    result = toolkit.import_model(home / "model.keras", out=tmp_path / "saved_models" / "m")  # labels.txt is beside it
     assert result["labels"] == ["ant", "bee hive", "wasp"]
     assert {"savedmodel", "litert", "openvino"} <= set(result["parity"]) <= {*FLOAT_ENGINES, "openvino-bf16"}
     assert max(result["parity"][engine] for engine in FLOAT_ENGINES) < 1e-4
@@ -99,6 +99,8 @@ def test_network_with_weights_is_measured_on_flat_validation_pictures(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             toolkit.import_model("softmax_regression", labels=labels, **{**common, "out": tmp_path / "n", **more})
+    with pytest.raises(UserError, match="published weights do not bring the names of their classes; give them with"):
+        toolkit.import_model("softmax_regression", weights=weights, out=tmp_path / "n")
     with pytest.raises(UserError, match="the network softmax_regression needs --weights"):
         toolkit.import_model("softmax_regression", labels=names, out=tmp_path / "n")
     assert not (tmp_path / "n").exists()

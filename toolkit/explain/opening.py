@@ -7,10 +7,9 @@ from toolkit.bundle import SHIPPED, find_bundle, read_manifest, shipped_bundle
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError, did_you_mean, nearest, unknown_name
 from toolkit.explain.explainer import Explainer
-from toolkit.factory import create_model, preprocessing_of
+from toolkit.factory import create_model, preprocessing_of, read_labels
 from toolkit.factory.create import locate_weights, network_in
 from toolkit.factory.foreign import is_network_file, open_network
-from toolkit.files import read_text
 from toolkit.network import load_network
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -35,7 +34,7 @@ def open_explainer(
     Raises:
         UserError: nothing is there, or it cannot be opened.
     """
-    names = _read_labels(Path(labels)) if labels is not None else ()
+    names = read_labels(Path(labels)) if labels is not None else ()
     name = os.fspath(source)
     is_registered = name in list_models() and not Path(name).exists()
     if weights is not None and not is_registered:
@@ -92,13 +91,3 @@ def _labels_in(directory: Path) -> tuple[str, ...]:
         return read_manifest(find_bundle(directory)).labels
     except UserError:  # a run
         return ()
-
-
-def _read_labels(file: Path) -> tuple[str, ...]:
-    try:
-        lines = read_text(file, errors="surrogateescape").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; expected class names, one a line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); expected class names, one a line") from None
-    return tuple(line for line in lines if line.strip())

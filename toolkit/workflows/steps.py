@@ -27,7 +27,7 @@ from toolkit.data.scan.facts import notes
 from toolkit.data.scan.folder import require_classes
 from toolkit.data.scan.imagenet import require_order_of_ids
 from toolkit.errors import UserError, one_line, unknown_name
-from toolkit.files import no_such_file, read_text
+from toolkit.files import no_such_file
 from toolkit.lazy import keras
 from toolkit.progress import step
 from toolkit.spec import Preprocessing
@@ -80,7 +80,7 @@ def import_network(
     file: Path,
     export: ExportOptions,
     *,
-    labels: str | os.PathLike[str] | Sequence[str],
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     preprocessing: str | Preprocessing | None = None,
     data: str | os.PathLike[str] | None = None,
@@ -94,10 +94,10 @@ def import_network(
     from toolkit.factory import preprocessing_of
 
     require_bundle_place(export.directory, "--out")
-    names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
     if weights is None:
         _require_network_file(file)
-    else:
+    names = _class_names(file, labels, published=weights is not None)
+    if weights is not None:
         _require_published(str(file), weights, names, preprocessing)
     if data is not None:
         require_classes(data, names)
@@ -123,6 +123,21 @@ def import_network(
     )
     manifest = read_manifest(path)
     return {"bundle": str(path), "model": manifest.model, "labels": list(names), "parity": manifest.parity}
+
+
+def _class_names(
+    file: Path, labels: str | os.PathLike[str] | Sequence[str] | None, *, published: bool
+) -> tuple[str, ...]:
+    from toolkit.factory import find_labels, read_labels
+
+    if labels is None:
+        if published:
+            raise UserError(
+                "published weights do not bring the names of their classes; give them with --labels, a text with a "
+                "name a line in the order of the outputs"
+            )
+        return find_labels(file)
+    return read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
 
 
 def _require_published(
@@ -170,24 +185,6 @@ def _opened(
         return model
     given = read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
     return open_network(file, num_labels=num_labels, preprocessing=given)
-
-
-def read_labels(file: Path) -> tuple[str, ...]:
-    """Read class names, one a line; where each begins with its number, as Teachable Machine writes them, without it.
-
-    Raises:
-        UserError: no such file, or no names in it.
-    """
-    if not file.is_file():
-        raise UserError(f"{file}: a folder; expected a file of class names" if file.is_dir() else no_such_file(file))
-    names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    if not all(name.isprintable() and "\ufffd" not in name for name in names):
-        raise UserError(f"{file}: not a text; expected class names, one a line")
-    if names and all(name.startswith(f"{number} ") for number, name in enumerate(names)):
-        names = [name.partition(" ")[2].strip() for name in names]
-    if len(set(names)) != len(names) or not names:
-        raise UserError(f"{file}: expected class names, one a line, each once, got {len(names)} lines")
-    return tuple(names)
 
 
 #: Training pictures that engines are compared on where none are held out.

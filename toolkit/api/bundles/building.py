@@ -154,7 +154,7 @@ def import_model(
     file: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | Sequence[str],
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     preprocessing: "str | Preprocessing | None" = None,
     data: str | os.PathLike[str] | None = None,
@@ -173,7 +173,9 @@ def import_model(
             such as Teachable Machine's. It may answer logits, probabilities, or one sigmoid. What is not Keras' is
             built anew in Keras and compared with the file. Or a network, see ``toolkit.list_models``, with ``weights``.
         out: the bundle, ``saved_models/NAME``.
-        labels: class names in the order of the outputs: a file, one a line, numbered or not; or a list.
+        labels: class names in the order of the outputs: a file, one a line, numbered or not; or a list. By default
+            those that the file brings: ONNX files of this package and of Ultralytics, LiteRT files with metadata, or a
+            ``labels.txt`` beside it, as Teachable Machine writes.
         weights: of a network: a tag, see ``toolkit.model_info(name).weights``, or a file.
         preprocessing: what it was trained with, see ``toolkit.finetune``; by default as its layers tell.
         data: pictures of its classes: engines are compared on some, the int8 file is calibrated on others. Without them

@@ -42,7 +42,8 @@ def _import_(commands: Commands) -> None:
     published = "of a NETWORK: a tag, see `toolkit weights list`, or a file of weights"
     parser.add_argument("--weights", metavar="TAG|PATH", help=published)
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
-    parser.add_argument("--labels", required=True, type=Path, metavar="FILE", help="class names in order, one a line")
+    names = "class names in order, one a line; by default as the file brings them, or labels.txt beside it"
+    parser.add_argument("--labels", type=Path, metavar="FILE", help=names)
     told = "what it was trained with, if its layers do not tell: imagenet, caffe, inception, none, or fields as JSON"
     parser.add_argument("--preprocessing", metavar="P", help=told)
     parser.add_argument("--data", type=Path, help="pictures to compare engines on, and to calibrate int8 with")

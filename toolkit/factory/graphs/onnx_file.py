@@ -87,9 +87,23 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
     )
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """Read what an ONNX file says of itself, by key.
+
+    Raises:
+        UserError: a damaged file, or ONNX is not installed.
+    """
+    _require_installed(path)
+    return _notes(_parsed(path))
+
+
+def _notes(document: Any) -> dict[str, str]:
+    return {entry.key: entry.value for entry in document.metadata_props}
+
+
 def _noted(document: Any, pixels: Preprocessing) -> Preprocessing:
     """Frame pixels as a file of ``toolkit export --onnx`` notes it; a note of anybody else's is passed over."""
-    noted = {entry.key: entry.value for entry in document.metadata_props}.get("resize", "")
+    noted = _notes(document).get("resize", "")
     try:
         how = json.loads(noted)
         framed = replace(pixels, resize=how["mode"], crop_fraction=how["crop_fraction"])
