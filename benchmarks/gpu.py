@@ -40,6 +40,7 @@ from extract import clock, files
 from finetune import write_photos
 
 from toolkit import create_model, list_models
+from toolkit.cli.arguments import positive
 from toolkit.data.pixels.decode import decode_pixels
 from toolkit.engines.extract import default_batch_size, on_gpu, open_extractor
 from toolkit.factory import preprocessing_of
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--at-once", type=int, default=1, help="networks built and compiled beside each other")
+    parser.add_argument("--at-once", type=positive, default=1, help="networks built and compiled beside each other")
     parser.add_argument("--torch", action="store_true", help="ResNet-50 in torchvision and timm as well")
     parser.add_argument("--torch-batch", type=int, default=128, help="of all three")
     parser.add_argument("--photographs", type=int, default=10_000, help="0: no features")

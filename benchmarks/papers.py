@@ -31,6 +31,7 @@ from typing import Any
 from command import given_command
 from experiments import EXPERIMENTS, Experiment, Run
 
+from toolkit.cli.arguments import positive
 from toolkit.cli.output import print_table
 from toolkit.data import scan_folder, split_folder
 from toolkit.machine import installed_versions, instruction_sets, processor
@@ -65,9 +66,11 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="anything that `toolkit train` reads")
     parser.add_argument("--runs", required=True, type=Path, help="a folder for the runs, to go on after a kill")
     parser.add_argument("--out", required=True, type=Path, help="write the figures as JSON")
-    parser.add_argument("--epochs", type=int, help="of every run, instead of the experiment's")
+    parser.add_argument("--epochs", type=positive, help="of every run, instead of the experiment's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other, for a GPU that one leaves idle")
+    parser.add_argument(
+        "--at-once", type=positive, default=1, help="runs beside each other, for a GPU that one leaves idle"
+    )
     parser.add_argument("--only", nargs="+", metavar="RUN", help="train these runs; of the others what is done counts")
     parser.add_argument("--pictures", type=int, help="training pictures, instead of the experiment's")
     parser.add_argument("--test-pictures", type=int, help="likewise")

@@ -123,8 +123,8 @@ def test_file_may_stand_before_an_action(tmp_path, capsys):
     [
         ("modle = 1", "unknown option of `toolkit finetune` 'modle'; did you mean 'model'?"),
         ("config = 'x'", "unknown option of `toolkit finetune` 'config'; "),
-        ("views = 0", "views = 0: expected at least 1, got 0"),
-        ("views = 'many'", "views = 'many': invalid literal"),
+        ("views = 0", "views = 0: expected a whole number from 1 on, got 0"),
+        ("views = 'many'", "views = 'many': expected a whole number from 1 on, got many"),
         ("views = true", "views = True: expected a value, not true or false"),
         ("balanced = 1", "balanced = 1: expected true or false"),
         ("budget = 'soon'", "budget = 'soon': expected a time such as 90s, 10m or 1.5h, got 'soon'"),

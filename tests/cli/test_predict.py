@@ -168,7 +168,7 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(bundle, album, argu
     assert message in stderr.splitlines()[-1]
     assert frameworks == []
     assert modules < 520  # the engines alone bring more
-    assert seconds < 0.5
+    assert seconds < 1  # on a slow machine
 
 
 @measuring

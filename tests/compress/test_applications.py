@@ -54,7 +54,7 @@ REFUSED = {
     ("ConvNeXtTiny", "int16x8"): r"layer '\w+' \(LayerNormalization\) .* take float16",
     **{("ConvNeXtTiny", method): r"DepthwiseConv2D\(1, use_bias=False\)" for method in ("qat", "prune", "cluster")},
 }
-QUICK = [("MobileNetV3Small", "onnx"), ("MobileNetV3Small", "int16x8")]
+QUICK = [("MobileNetV3Small", "onnx")]
 
 
 def pictures(count: int, seed: int) -> np.ndarray:

@@ -56,7 +56,7 @@ def in_graph(resize: str, crops: int, scales: tuple[int, ...]):
     [
         ("crop", 1, ()),
         ("crop", 10, (48, 100)),
-        ("crop", 144, (60,)),
+        pytest.param("crop", 144, (60,), marks=pytest.mark.slow),
         ("crop", 50, (48,)),
         ("stretch", 10, ()),
         pytest.param("crop", 144, (), marks=pytest.mark.slow),

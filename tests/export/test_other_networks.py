@@ -40,7 +40,7 @@ def tutorial(*head, scaled=True):
     ("model", "preprocessing"),
     [
         (lambda: tutorial(layers.Dense(3, activation="softmax")), AS_IT_IS),
-        (lambda: tutorial(layers.Dense(3), layers.Softmax(), scaled=False), TO_ONE),
+        pytest.param(lambda: tutorial(layers.Dense(3), layers.Softmax(), scaled=False), TO_ONE, marks=pytest.mark.slow),
         (lambda: tutorial(layers.Dense(1, activation="sigmoid"), scaled=False), TO_ONE),
     ],
     ids=["softmax", "softmax layer", "sigmoid"],

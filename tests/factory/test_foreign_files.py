@@ -60,7 +60,7 @@ def legacy_h5(model, path):
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
-        ("resnet50", "ResNet50"),
+        pytest.param("resnet50", "ResNet50", marks=pytest.mark.slow),
         pytest.param("resnet101", "ResNet101", marks=pytest.mark.slow),
         pytest.param("resnet152", "ResNet152", marks=pytest.mark.slow),
         pytest.param("vgg16", "VGG16", marks=pytest.mark.slow),

@@ -74,7 +74,7 @@ def test_preprocessing_is_that_of_keras(module):
         np.testing.assert_allclose(prepared(PREPROCESSING[name]), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["whole.weights.h5", "whole.h5"])
+@pytest.mark.parametrize("name", ["whole.weights.h5", pytest.param("whole.h5", marks=pytest.mark.slow)])
 def test_a_file_fills_the_whole_network(own, files, name):
     model = create_model(SMALL, input_shape=SHAPE, weights=files / name)
     np.testing.assert_allclose(model(prepared(preprocessing_of(model))), own(PIXELS), atol=1e-4)

@@ -9,7 +9,7 @@ from toolkit.errors import UserError
 from toolkit.workflows.gradcheck import check_model_gradients
 
 
-@pytest.mark.parametrize("name", ["lenet5", "nin_cifar", "highway_mlp"])
+@pytest.mark.parametrize("name", ["lenet5", pytest.param("nin_cifar", marks=pytest.mark.slow), "highway_mlp"])
 def test_registered_network_passes(name):
     report = check_model_gradients(name, num_entries=1, batch_size=2)
     assert report["passed"], report["variables"][0]

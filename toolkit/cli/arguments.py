@@ -9,9 +9,12 @@ from toolkit.errors import UserError
 
 def positive(text: str) -> int:
     """Read a whole number from 1 on."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text}")
     return value
 
 

@@ -87,7 +87,7 @@ def test_metrics_logger_of_weights_and_biases(photos, tmp_path, monkeypatch):
     assert told["epoch/val_loss"] == pytest.approx(last["val_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("save_freq", ["epoch", 1])
+@pytest.mark.parametrize("save_freq", ["epoch", pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_run_that_keras_backs_up_too_comes_to_the_same_weights(photos, tmp_path, save_freq):
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=save_freq)
