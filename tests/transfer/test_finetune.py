@@ -381,6 +381,11 @@ def test_network_that_averages_class_maps_trains_its_last_convolution(stripes, t
     ):
         with pytest.raises(UserError, match=message):
             finetune(model, stripes, preprocessing, cache_dir=tmp_path / "cache", options=options)
+    alone = Split(stripes.train.picked(range(3)), Subset((), ()), Subset((), ()))  # one picture of each: none can judge
+    options = FinetuneOptions(unfrozen=UnfrozenOptions(epochs=1))
+    result = finetune(model, alone, preprocessing, cache_dir=tmp_path / "cache", options=options)
+    assert (result.accuracy, len(result.judged.subset), len(result.split.train)) == (None, 0, 3)
+    assert [step.kept for step in result.steps] == [True]
 
 
 def test_whole_network_trains_from_the_pictures(stripes, tmp_path):

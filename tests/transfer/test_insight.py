@@ -62,6 +62,10 @@ def test_map_puts_like_pictures_together():
     assert map_of(FEATURES[:3])[1].shape == (3, 2)
 
 
+def test_map_of_one_picture_and_its_copies_is_one_point():
+    assert not map_of(np.tile(FEATURES[:1], (6, 1)))[1].any()  # scikit-learn's tree would end the process
+
+
 def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
     paths = []
     for index in range(150):

@@ -58,3 +58,14 @@ def test_it_becomes_a_bundle_like_a_registered_one(own, digits):
 def test_a_preprocessing_that_scales_once_more_is_refused(own):
     with pytest.raises(UserError, match=r"scales its input itself \(to_one\)"):
         finetuned(own, preprocessing=IMAGENET)
+
+
+def test_weights_for_a_network_that_brings_its_own_are_refused(own):
+    with pytest.raises(UserError, match=r"own\.keras brings its own weights; leave --weights out"):
+        finetune_folder(
+            own / "three",
+            str(own / "own.keras"),
+            weights="other.weights.h5",
+            export=ExportOptions(own / "saved_models" / "no"),
+            options=FolderOptions(cache_dir=own / "cache"),
+        )

@@ -378,11 +378,14 @@ def _compete(
     with _timed(result, "unfrozen stages"):
         outcome = Contest(frozen, wish, on_epoch).run()
     result = replace(result, plan=outcome.plan)
-    if outcome.accuracy is None:
-        return _with_classifier(result)
-    is_kept = outcome.model is not None
-    is_fold = not len(result.split.val)
     name = f"training from {outcome.plan.unfreeze_from} on"
+    is_fold = not len(result.split.val)
+    if outcome.accuracy is None:
+        if outcome.model is None:
+            return _with_classifier(result)
+        log.info("there are too few pictures to judge what was trained: a class has one, or one lot of look-alikes")
+        return replace(result, model=outcome.model, steps=[Step(name, None, "held-out fold", True)])
+    is_kept = outcome.model is not None
     step = Step(name, outcome.accuracy, "held-out fold" if is_fold else "val", is_kept)
     steps = [*(replace(own, kept=own.kept and not is_kept) for own in result.steps), step]
     if outcome.model is None:

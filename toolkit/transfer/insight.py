@@ -106,6 +106,8 @@ def map_of(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     # So few points are moved faster by one thread than by several that wait for each other.
     with threadpool_limits(1):
         components = PCA(num_components, svd_solver="randomized", random_state=seed).fit_transform(values)
+        if not components[:, 0].std():  # copies of one picture: scikit-learn would divide by it, and its tree crash
+            return drawn, np.zeros((len(drawn), 2), np.float32)
         return drawn, TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from toolkit.bundle import RejectionCurve, require_bundle_place
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, teaching_split
-from toolkit.data.feed.split import lots_remarks
+from toolkit.data.feed.split import lots_remarks, repeats_remarks
 from toolkit.errors import UserError
 from toolkit.factory import (
+    KINDS,
     create_model,
     is_application,
     is_network_file,
@@ -90,6 +91,7 @@ class FinetunedFolder:
         result: what fine-tuning came to.
         networks: those that were compared before, where there were several.
         licence: of the weights that it began with; empty where nothing tells.
+        remarks: sentences for people on the pictures.
     """
 
     folder: ImageFolder
@@ -97,6 +99,7 @@ class FinetunedFolder:
     result: FinetuneResult
     networks: tuple[dict[str, Any], ...] = ()
     licence: str = ""
+    remarks: tuple[str, ...] = ()
 
     def deliver(self, export: ExportOptions | None = None, report: Path | None = None) -> dict[str, Any]:
         """Write the report and the bundle, where they are asked for.
@@ -121,7 +124,7 @@ class FinetunedFolder:
 
     def write_report(self, path: Path) -> dict[str, Any]:
         """Write the page about the fine-tuning, and give ``BundleOptions`` that spare doing it again."""
-        return _write_report(path, self.result, self.folder.class_names, self.preprocessing)
+        return _write_report(path, self.result, self.folder.class_names, self.preprocessing, self.remarks)
 
     def _export(self, export: ExportOptions, known: dict[str, Any]) -> dict[str, Any]:
         result = self.result
@@ -159,9 +162,9 @@ def fit_folder(
 
     Args:
         data: see ``toolkit.data.scan_folder``.
-        model_name: a registered network, one of Keras' by ``"keras.applications:NAME"``, or the path of one that Keras
-            saved, ``.keras`` or ``.h5``.
-        weights: a tag, a weights file, a run directory or a bundle; without effect on a network from a file.
+        model_name: a registered network, one of Keras' by ``"keras.applications:NAME"``, or the path of somebody's
+            network, see ``toolkit.factory.open_network``.
+        weights: a tag, a weights file, a run directory or a bundle; a network from a file brings its own.
         options: feature cache, training, report.
         export: where a bundle is to go, refused at once if it cannot be written.
         on_epoch: called with each epoch's metrics while unfrozen stages train.
@@ -186,12 +189,19 @@ def fit_folder(
         locate_weights(info, weights)
     elif is_application(model_name):
         require_application(model_name, weights)
-    elif not Path(model_name).is_file():
-        raise UserError(f"no network at {model_name}; give a .keras file or an .h5 file of a whole model")
+    elif not Path(model_name).exists():
+        raise UserError(f"no network at {model_name}; give {KINDS}")
+    elif weights != "imagenet":  # the default
+        raise UserError(
+            f"{model_name} brings its own weights; leave --weights out, or name a network that they are for"
+        )
     folder = scan(data, options.skip_bad)
     split, lots = teaching_split(folder, keep_val=options.keep_val)
-    for remark in lots_remarks(lots):
+    remarks = repeats_remarks(folder, keep_val=options.keep_val)
+    for remark in [*lots_remarks(lots), *remarks]:
         log.info(remark)
+    if options.keep_val and not len(split.val):
+        log.info("there are no validation pictures to hold out: %s has none", folder.root)
 
     with step("building the network"):
         num_classes = len(folder.class_names)
@@ -215,7 +225,7 @@ def fit_folder(
         on_epoch=on_epoch,
     )
     licence = licence_of(info.name, weights) if info is not None else ""
-    return FinetunedFolder(folder, preprocessing, result, licence=licence)
+    return FinetunedFolder(folder, preprocessing, result, licence=licence, remarks=tuple(remarks))
 
 
 def require_places(export: ExportOptions | None, options: FolderOptions) -> None:
@@ -259,7 +269,11 @@ def _rejection(judged: Judged) -> RejectionCurve | None:
 
 
 def _write_report(
-    path: Path, result: FinetuneResult, class_names: tuple[str, ...], preprocessing: Preprocessing
+    path: Path,
+    result: FinetuneResult,
+    class_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    remarks: tuple[str, ...],
 ) -> dict[str, Any]:
     """Write the page about a fine-tuning, and give ``BundleOptions`` that spare doing it again."""
     from toolkit.engines.runtimes import KerasEngine
@@ -276,9 +290,9 @@ def _write_report(
         known["reference"] = known["pictures"].answers(engine.probabilities, "classifying held-out pictures")
         shown = [own for own in shown if own.name != name]
         shown.append(HeldOut(name, subset, known["reference"]))
-    told = Told(result.steps)
+    told = Told(result.steps, remarks=remarks)
     if selection is not None:
-        told = Told(result.steps, selection.trials, selection.remarks, selection.curve)
+        told = Told(result.steps, selection.trials, (*remarks, *selection.remarks), selection.curve)
     with step("writing the report"):
         write_report(
             path,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from toolkit.data import ImageFolder, scan_folder, split_folder
 from toolkit.data.doctor import examine_folder
-from toolkit.data.feed.split import divide_folder
+from toolkit.data.feed.split import divide_folder, repeats_remarks
 from toolkit.data.feed.together import find_lots
 from toolkit.data.scan.facts import FACTS
 from toolkit.errors import UserError
@@ -131,3 +131,18 @@ def test_fifty_thousand_pictures_with_copies_take_seconds():
     own = {path: index for index, subset in enumerate((split.train, split.val, split.test)) for path in subset.paths}
     paths = [str((folder.root / path).absolute()) for path in folder.paths]
     assert all(own[a] == own[b] for a, b in zip(paths[:25_000], paths[25_000:], strict=True))
+
+
+def test_test_pictures_that_repeat_what_teaches_are_said():
+    bits = random_bits(40)
+    bits[35] = bits[0]
+    bits[35, :3] ^= 1
+    digests = np.arange(40)
+    digests[39] = 1
+    folder = made(bits, [0, 1] * 20, digests)
+    given = ImageFolder(**{**vars(folder), "splits": ("train",) * 20 + ("val",) * 12 + ("test",) * 8})
+    (said,) = repeats_remarks(given)
+    assert said.startswith("2 of 8 held-out pictures are copies or look-alikes of pictures that teach")
+    assert repeats_remarks(folder) == []
+    apart = ImageFolder(**{**vars(made(random_bits(40), [0, 1] * 20)), "splits": given.splits})
+    assert repeats_remarks(apart, keep_val=True) == []

@@ -51,6 +51,14 @@ def test_blank_picture_is_left_out(root):
     assert [path for path, _ in scan_folder(root).quarantined] == ["a/17.png"]
 
 
+def test_a_class_of_blank_pictures_is_one(root):
+    (root / "lens covered").mkdir()
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (30, 30), "black").save(root / "lens covered" / name)
+    folder = scan_folder(root)
+    assert (len(folder), folder.quarantined) == (42, ())
+
+
 def test_flat_picture_without_other_evidence_stays(root):
     placeholder().save(root / "a" / "17.png")
     assert scan_folder(root).quarantined == ()

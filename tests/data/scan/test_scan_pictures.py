@@ -59,6 +59,15 @@ def test_second_scan_decodes_nothing_and_finds_the_same(files, decoded, tmp_path
     assert len(decoded) == 14
 
 
+def test_installing_what_reads_a_picture_is_enough(decoded, tmp_path, monkeypatch):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.heic")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        assert "needs pillow-heif" in look([tmp_path / "a.heic"], tmp_path / "cache")[1][0]
+    assert look([tmp_path / "a.heic"], tmp_path / "cache")[1] == [None]
+
+
 def test_moved_copied_and_touched_files_are_known_by_their_content(files, decoded, tmp_path):
     first, _ = look(files, tmp_path / "cache")
     decoded.clear()

@@ -272,3 +272,29 @@ def test_same_pictures_same_classifier():
 def test_class_without_pictures_is_refused():
     with pytest.raises(UserError, match="each of 3 classes"):
         select_head(cuts(np.array([0, 1, 1]), tells=set()), [0, 1, 1], num_classes=3)
+
+
+def test_a_part_of_few_large_groups_is_judged_too(monkeypatch):
+    monkeypatch.setattr(selection, "MAX_SEARCHED", 100)
+    labels = np.arange(600) % 2
+    lots = labels + 2 * (np.arange(600) // 120)  # five films of sixty frames in each class
+    chosen = chosen_for(labels, SelectionOptions(lots=lots), tells={"stage3"}, noise=2.0)
+    assert all(np.isfinite(trial.log_loss) for trial in chosen.trials)
+    assert chosen.trials[0].accuracy > 0.8
+
+
+def test_a_part_of_many_classes_has_few_pictures_of_each(monkeypatch):
+    monkeypatch.setattr(selection, "MAX_SEARCHED", 200)
+    labels = np.arange(1500) % 50
+    problem = selection._problem({"stage3": np.zeros((1500, 2), np.float32)}, labels, 50, SelectionOptions())
+    counts = np.bincount(labels[selection._drawn(problem)], minlength=50)
+    assert 4 <= counts.min() <= counts.max() <= 10
+
+
+def test_one_large_lot_of_a_class_leaves_pictures_to_judge_what_keras_trains():
+    labels = np.array([0] * 50 + [1, 2] * 8)
+    lots = np.array([0] * 50 + [1, 2] * 4 + [3, 4] * 4)
+    options = SelectionOptions(HeadOptions("adam", strengths=(0.1,), epochs=1), lots=lots)
+    chosen = chosen_for(labels, options, tells={"stage3"})
+    assert chosen.accuracy is not None
+    assert 4 <= chosen.judged.sum() <= 16

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.feed.together import Lots, find_lots
+from toolkit.data.feed.together import Lots, find_lots, num_repeated
 from toolkit.data.scan.folder import ImageFolder
 from toolkit.data.sources.alike import alike_key
 from toolkit.errors import UserError
@@ -170,6 +170,21 @@ def lots_remarks(lots: Lots | None) -> list[str]:
             "figures may flatter; name groups in a CSV file path,label,group to keep them apart"
         )
     return found
+
+
+def repeats_remarks(folder: ImageFolder, *, keep_val: bool = False) -> list[str]:
+    """Sentences on what ``teaching_split`` holds out although it repeats what teaches: figures on it would flatter."""
+    if not folder.splits:
+        return []
+    is_held_out = np.isin(folder.splits, ["val", "test"] if keep_val else ["test"])
+    held_out = np.flatnonzero(is_held_out)
+    count = num_repeated(folder, held_out, np.flatnonzero(~is_held_out)) if len(held_out) else 0
+    if not count:
+        return []
+    return [
+        f"{count:,} of {len(held_out):,} held-out pictures are copies or look-alikes of pictures that teach: figures "
+        "measured on them flatter; `toolkit check` names them"
+    ]
 
 
 def _split(folder: ImageFolder, train: np.ndarray, val: np.ndarray, test: np.ndarray) -> Split:

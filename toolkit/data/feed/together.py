@@ -51,6 +51,17 @@ def find_lots(folder: ImageFolder, indices: np.ndarray, min_lots: int) -> Lots:
     return Lots(lots, len(copies), len(np.unique(near[lots[near[:, 0]] != lots[near[:, 1]]])))
 
 
+def num_repeated(folder: ImageFolder, held_out: np.ndarray, taught: np.ndarray) -> int:
+    """Count the pictures at ``held_out`` that have the bytes of one at ``taught``, or look like one."""
+    if folder.facts is None:
+        return 0
+    content = np.unique(folder.facts["digest"], axis=0, return_inverse=True)[1].ravel()
+    pairs = content[folder.near_pairs[0]].reshape(-1, 2)
+    known = content[taught]
+    alike = [pairs[np.isin(pairs[:, end], known), 1 - end] for end in (0, 1)]
+    return int(np.isin(content[held_out], np.concatenate([known, *alike])).sum())
+
+
 def _within(folder: ImageFolder, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Near pairs within ``indices``, as positions there. Any of equal pictures stands for all of them."""
     pairs, differences = folder.near_pairs

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,9 @@ class ScanCache:
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
         if directory is not None:
-            # Another version of Pillow may read what this one cannot.
-            self._open(Path(directory) / f"pictures-{FACTS_VERSION}-pillow{PIL.__version__}.sqlite")
+            # Another version of Pillow may read what this one cannot, and so may this one with its extension.
+            heif = "-heif" if find_spec("pillow_heif") else ""
+            self._open(Path(directory) / f"pictures-{FACTS_VERSION}-pillow{PIL.__version__}{heif}.sqlite")
 
     def find(self, path: Path, status: bytes) -> Finding | None:
         """Look up a file, unless it has changed since."""

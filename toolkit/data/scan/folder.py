@@ -142,7 +142,8 @@ def scan_folder(
         cache.close()
     readable = [index for index, reason in enumerate(reasons) if reason is None]
     if listed is None:
-        left_out = find_placeholders([files[i].path for i in readable], facts[readable])
+        seen = [files[i] for i in readable]
+        left_out = find_placeholders([each.path for each in seen], [each.label for each in seen], facts[readable])
         readable = [i for i in readable if files[i].path not in left_out]
     else:
         left_out = {file.path: listed[file.path] for file in listing.files if file.path in listed}

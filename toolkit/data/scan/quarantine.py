@@ -74,12 +74,13 @@ def write_quarantine(file: Path, reasons: Mapping[str, str]) -> None:
     write_file(file, _HEADING + "".join(rows))
 
 
-def find_placeholders(paths: Sequence[str], facts: np.ndarray) -> dict[str, str]:
+def find_placeholders(paths: Sequence[str], labels: Sequence[str], facts: np.ndarray) -> dict[str, str]:
     """Pictures that stand for a missing one, as picture hosts serve them ("this image could not be found").
 
     Such a picture is readable and wrong. It is taken for one if it is nearly all one grey value among pictures that
-    are not, and has a file format of its own or a name that says so; or if it is blank altogether. Given are readable
-    pictures with one row of ``toolkit.data.scan.facts.FACTS`` each; the answer has reasons by path.
+    are not, and has a file format of its own or a name that says so; or if it is blank altogether. Where all pictures
+    of a class are so, that is what the class is of. Given are readable pictures with a class and one row of
+    ``toolkit.data.scan.facts.FACTS`` each; the answer has reasons by path.
     """
     few = max(2, int(RARE * len(paths)))
     if len(paths) < MIN_PICTURES or np.sum(facts["flat"] >= 0.5) > few:
@@ -95,7 +96,8 @@ def find_placeholders(paths: Sequence[str], facts: np.ndarray) -> dict[str, str]
             found[paths[index]] = f"a placeholder: {share}, and its name says so"
         elif facts["flat"][index] >= BLANK:
             found[paths[index]] = f"blank: {share}"
-    return found
+    others = {label for path, label in zip(paths, labels, strict=True) if path not in found}
+    return {path: found[path] for path, label in zip(paths, labels, strict=True) if path in found and label in others}
 
 
 def _quote(path: str) -> str:

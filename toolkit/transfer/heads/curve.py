@@ -114,7 +114,7 @@ class _Shares:
     def of(cls, problem: Problem) -> "_Shares":
         num_pictures = len(problem.labels)
         least = max(_LEAST_PER_CLASS * problem.num_classes, _LEAST)
-        most = math.floor(math.log2(max(_num_taught(num_pictures) / least, 1)))
+        most = math.floor(math.log2(max(_num_taught(len(np.unique(problem.lots))) / least, 1)))
         first = max(1, math.ceil(math.log2(num_pictures / _MOST_TAUGHT)))
         halvings = tuple(reversed(range(first, min(most, first + _MOST_HALVINGS - 1) + 1)))
         depth = max(halvings, default=0)
@@ -144,7 +144,7 @@ def _by_share(
     for halving in shares.halvings:
         drawn = [own[needed] for own in shares.drawn(halving)]
         answers = [_answered(part, candidate.views, strength, folds, x, taught)[asked[needed]] for taught in drawn]
-        yield _num_taught(len(problem.labels) / 2**halving), np.mean(answers, axis=0)
+        yield _num_taught(float(np.mean([taught.sum() for taught in drawn]))), np.mean(answers, axis=0)
 
 
 def _answered(

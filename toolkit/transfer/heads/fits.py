@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit.files import spare_file
 from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
-from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_fold, num_lots
 from toolkit.transfer.heads.head import Head, HeadOptions, Layers, apply_layers, fit_path, moments
 from toolkit.transfer.heads.logistic import Coordinates, logistic_path
 
@@ -253,13 +253,14 @@ class SolverFits:
         folds = self._problem.folds()[0]
         shape = 1, len(folds), self._problem.num_classes
         logits: dict[float, np.ndarray] = {}
-        num_judging = 1 if self._options.solver == "adam" else NUM_FOLDS
-        for fold in range(num_judging):
-            own = folds == fold
+        held_out = [folds == fold for fold in range(NUM_FOLDS)]
+        if self._options.solver == "adam":
+            held_out = [judging_fold(self._problem.labels, folds)]
+        for own in held_out:
             for strength, layers in self._fits(np.flatnonzero(np.tile(~own, self._views)), self._options):
                 answers = logits.setdefault(strength, np.zeros(shape, np.float32))
                 answers[0, own] = apply_layers(layers, self._x[: len(own)][own])
-        return logits, folds < num_judging
+        return logits, np.any(held_out, axis=0)
 
     def head(self, strength: float) -> Head:
         """Fit on every picture."""

@@ -50,6 +50,26 @@ def assign_folds(
     return folds
 
 
+def judging_fold(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Mark the pictures that judge where one fold does: those whose class the others have.
+
+    The first fold that has at least half as many of them as any: the one with the largest lot may have none.
+
+    Args:
+        labels: integer class per picture.
+        folds: of each picture, see ``assign_folds``.
+
+    Returns:
+        bool (pictures,); nowhere true where each class is in one fold only.
+
+    >>> judging_fold(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])).tolist()
+    [False, False, True, False]
+    """
+    marked = [(folds == fold) & np.isin(labels, labels[folds != fold]) for fold in range(int(folds.max()) + 1)]
+    counts = np.array([own.sum() for own in marked])
+    return marked[int(np.argmax(2 * counts >= counts.max()))]
+
+
 def num_lots(labels: np.ndarray, lots: np.ndarray, num_classes: int) -> np.ndarray:
     """Count the lots that each class is in, int (classes,)."""
     pairs = np.unique(np.stack([np.asarray(labels), np.asarray(lots)], axis=1), axis=0)

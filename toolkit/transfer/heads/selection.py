@@ -44,7 +44,7 @@ TOLERANCE = 0.5
 #: The candidate that everybody fits, in words: what others bring is told against it.
 PROBE = str(Candidate(FeatureSet(("",)), "feature"))
 
-_LEAST_PER_CLASS = 20  # of a class in the part that candidates are compared on, as far as it has them
+_LEAST_PER_CLASS = 5, 20  # of a class in the part that candidates are compared on: with many classes, and with few
 _WORK = 4e7  # squared examples times classes, up to which every candidate is fitted by logistic regression
 _SCREENED = 3  # candidates that are, beyond
 _PATIENCE = 2  # strengths that may be worse than the best before the weaker ones are not tried
@@ -249,16 +249,21 @@ def _trial(problem: Problem, outcome: _Outcome, chosen: bool) -> Trial:
 
 
 def _drawn(problem: Problem) -> np.ndarray | None:
-    """Pictures to compare candidates on, whole lots of every class; None for all."""
+    """Pictures to compare candidates on, of every class; None for all.
+
+    Single pictures, not whole lots: where lots are large, a class would be in one alone, and nothing could be judged.
+    """
     num_parts = math.ceil(len(problem.labels) * problem.num_views / MAX_SEARCHED)
     if num_parts == 1:
         return None
-    part = assign_folds(problem.labels, problem.lots, num_folds=num_parts) == 0
-    rare = np.bincount(problem.labels[part], minlength=problem.num_classes) < _LEAST_PER_CLASS
+    part = assign_folds(problem.labels, num_folds=num_parts) == 0
+    num_wanted = MAX_SEARCHED // (problem.num_classes * problem.num_views)
+    num_wanted = min(_LEAST_PER_CLASS[1], max(_LEAST_PER_CLASS[0], num_wanted))
+    rare = np.bincount(problem.labels[part], minlength=problem.num_classes) < num_wanted
     for label in np.flatnonzero(rare):
         members = np.flatnonzero(problem.labels == label)
-        wanted = problem.lots[members[:_LEAST_PER_CLASS]]
-        part |= np.isin(problem.lots, wanted) & (problem.labels == label)
+        first = np.unique(problem.lots[members], return_index=True)[1]  # of as many lots as there are
+        part[np.concatenate([members[first], np.delete(members, first)])[:num_wanted]] = True
     return np.flatnonzero(part)
 
 
@@ -275,15 +280,16 @@ def _num_cuts(total: int) -> list[int]:
 def _search(problem: Problem) -> list[_Outcome]:
     """Fit every candidate, or of a large problem the probe and those that least squares find the best."""
     folds = problem.folds()
-    grams = list(_grams(problem))
+    losses: dict[Candidate, float] = {}
     if len(problem.labels) ** 2 * problem.num_classes > _WORK:
-        screened = [_best_strength(problem, candidate, ridge_logits(problem, folds, gram)) for candidate, gram in grams]
-        ranked = sorted(range(len(grams)), key=lambda i: screened[i].loss)[:_SCREENED]
-        probe = [i for i, (candidate, _) in enumerate(grams) if str(candidate) == PROBE]
-        grams = [grams[i] for i in sorted({*ranked, *probe})]
+        for candidate, gram in _grams(problem):
+            losses[candidate] = _best_strength(problem, candidate, ridge_logits(problem, folds, gram)).loss
+    ranked = sorted(losses, key=losses.__getitem__)[:_SCREENED]
+    # Matrices are computed again rather than kept: with many classes each takes hundreds of megabytes.
     return [
         _best_strength(problem, candidate, logistic_logits(problem, folds, gram, candidate.views))
-        for candidate, gram in grams
+        for candidate, gram in _grams(problem)
+        if not losses or candidate in ranked or str(candidate) == PROBE
     ]
 
 

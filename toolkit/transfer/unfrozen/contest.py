@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.data.feed.split import Split, Subset
-from toolkit.metrics import estimated_share, fit_temperature, softmax, top_k_accuracy
+from toolkit.metrics import fit_temperature, softmax, top_k_accuracy
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
-from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_fold, standard_error
 from toolkit.transfer.heads.head import HeadOptions
 from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts, stitch
@@ -75,7 +75,8 @@ class Outcome:
         plan: what was tried, or why nothing was.
         model: the trained network; None where the classifier on frozen features won.
         split: the pictures that taught it, and those that did not.
-        judged: the pictures that judged.
+        judged: the pictures that judged; none where every class has one picture or lot.
+        lots: number of each of their lots, whose pictures are right or wrong together.
         logits: of them, by the trained network that had not seen them, float32 (pictures, classes); None where nothing
             was trained to its end.
         again: whether all pictures taught it in the end, those that judged among them.
@@ -85,6 +86,7 @@ class Outcome:
     model: "keras.Model | None"
     split: Split
     judged: Subset
+    lots: np.ndarray
     logits: np.ndarray | None
     again: bool = False
 
@@ -95,8 +97,9 @@ class Outcome:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, see ``metrics.estimated_share``."""
-        return estimated_share((self.accuracy or 0.0) * len(self.judged), len(self.judged))[1]
+        """Of the accuracy, over lots, see ``folds.standard_error``."""
+        assert self.logits is not None
+        return standard_error(self.logits.argmax(axis=1) == np.asarray(self.judged.labels), self.lots)
 
 
 class Contest:
@@ -116,10 +119,10 @@ class Contest:
         self._frozen = frozen
         self._wish = wish
         self._on_epoch = on_epoch
-        self._taught, split = _held_out(frozen.pictures.split, frozen.lots)
+        self._taught, split, lots = _held_out(frozen.pictures.split, frozen.lots)
         self._pictures = replace(frozen.pictures, split=split)
         self._before = frozen.model.get_weights()
-        self._best = Outcome(wish.plan, None, split, split.val, None)
+        self._best = Outcome(wish.plan, None, split, split.val, lots, None)
         self._weights: list[np.ndarray] = []  # of the best outcome's model
 
     def run(self) -> Outcome:
@@ -143,10 +146,13 @@ class Contest:
         log.info("%s", plan)
         if training is None:
             return
-        training.train(schedule.epochs, deadline=schedule.judged_by, on_epoch=self._on_epoch)
         split = self._pictures.split
+        if not len(split.val):  # all pictures teach already, and nobody can judge
+            training.train(schedule.epochs, deadline=schedule.deadline, on_epoch=self._on_epoch)
+            return self._keep(model)
+        training.train(schedule.epochs, deadline=schedule.judged_by, on_epoch=self._on_epoch)
         logits, labels = training.logits(split.val), np.asarray(split.val.labels)
-        is_better = reference is None or _is_better(logits, reference, labels)
+        is_better = reference is None or _is_better(logits, reference, labels, self._best.lots)
         self._best = replace(self._best, logits=logits)
         _tell(plan, logits, reference, labels, is_better)
         if not is_better:
@@ -248,15 +254,17 @@ def _starts(body: list[str]) -> list[str]:
     return list(dict.fromkeys([body[0], body[len(body) // 2], body[-1]]))
 
 
-def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split]:
-    """Give the pictures that go on teaching, and a split whose validation is the others, a fold, if it has none."""
+def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split, np.ndarray]:
+    """Give the pictures that go on teaching, a split whose validation is the others, a fold, if it has none, its lots.
+
+    Where every class has one picture or one lot, the validation stays empty.
+    """
     if len(split.val):
-        return np.arange(len(split.train)), split
+        return np.arange(len(split.train)), split, np.arange(len(split.val))
     labels = np.asarray(split.train.labels)
-    folds = assign_folds(labels, lots, num_folds=NUM_FOLDS)
-    is_held_out = (folds == 0) & np.isin(labels, labels[folds != 0])
+    is_held_out = judging_fold(labels, assign_folds(labels, lots, num_folds=NUM_FOLDS))
     taught, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-    return taught, Split(split.train.picked(taught), split.train.picked(held_out), split.test)
+    return taught, Split(split.train.picked(taught), split.train.picked(held_out), split.test), lots[held_out]
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -265,13 +273,17 @@ def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
 
 
-def _is_better(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> bool:
-    """Tell whether neither accuracy nor log loss is worse, and one of them is better, the latter beyond chance."""
+def _is_better(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray, lots: np.ndarray) -> bool:
+    """Tell whether neither accuracy nor log loss is worse, and one of them is better, the latter beyond chance.
+
+    Pictures of one lot count as one: they are better or worse together.
+    """
     ours, theirs = (top_k_accuracy(own, labels, 1) for own in (logits, reference))
     gain = _losses(reference, labels) - _losses(logits, labels)
     if ours < theirs or gain.mean() <= 0:
         return False
-    return ours > theirs or bool(gain.mean() > MARGIN * gain.std() / math.sqrt(len(gain)))
+    of_lots = np.bincount(np.unique(lots, return_inverse=True)[1], weights=gain - gain.mean())
+    return ours > theirs or bool(gain.sum() > MARGIN * math.sqrt(float(np.square(of_lots).sum())))
 
 
 def _tell(
