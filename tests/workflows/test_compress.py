@@ -33,7 +33,7 @@ from toolkit.network import load_network
 from toolkit.workflows import ExportOptions, compress_bundle, finetune_folder
 from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions
 from toolkit.workflows.compress.pictures import DividedPictures, training_parts
-from toolkit.workflows.compress.publishing import _accuracy
+from toolkit.workflows.compress.publishing import _accuracy, unchanged
 from toolkit.workflows.compress.source import Source
 from toolkit.workflows.finetune import FolderOptions
 
@@ -251,6 +251,10 @@ def test_a_file_that_is_there_is_not_made_again(bundle_copy, digits, monkeypatch
     for other in (CompressionOptions(keep_float=("stage2_conv",)), CompressionOptions(keep_worst=1)):
         with pytest.raises(AssertionError, match="not at once"):
             compress_bundle(bundle_copy, "int8", data=digits, options=other)
+
+
+def test_the_file_of_quantization_aware_training_that_is_there_is_the_int8_file(bundle):
+    assert unchanged(bundle, "qat")["bytes"] == (bundle / INT8_LITERT).stat().st_size
 
 
 def test_forms_in_float_are_not_made_again(bundle_copy, digits, monkeypatch):

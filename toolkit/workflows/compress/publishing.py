@@ -109,11 +109,12 @@ def unchanged(version_dir: Path, method: str) -> dict[str, Any]:
     """Say that the bundle has what was asked for, and give the result of a compression that wrote nothing."""
     log.info("%s has this very %s file already: nothing was written", version_dir, method)
     float_file = version_dir / FLOAT_LITERT
+    kind = "int8" if method == "qat" else method  # whose file is the bundle's int8
     return {
         "bundle": str(version_dir),
         "method": method,
         "written": False,
-        "bytes": (version_dir / litert_file(method)).stat().st_size,
+        "bytes": (version_dir / litert_file(kind)).stat().st_size,
         "float_bytes": float_file.stat().st_size if float_file.is_file() else None,
     }
 
