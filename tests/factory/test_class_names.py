@@ -58,7 +58,14 @@ def test_an_onnx_file_notes_them(tmp_path, notes, caplog):
 
 @pytest.mark.parametrize(
     "notes",
-    [{}, {"labels": "{}"}, {"names": "{0: 'ant', 2: 'wasp'}"}, {"labels": "[1, 2]"}, {"names": "__import__('os')"}],
+    [
+        {},
+        {"labels": "{}"},
+        {"names": "{0: 'ant', 2: 'wasp'}"},
+        {"labels": "[1, 2]"},
+        {"names": "__import__('os')"},
+        {"names": "{[]: 1}"},
+    ],
 )
 def test_a_note_of_something_else_is_passed_over(tmp_path, notes):
     file = onnx_file(tmp_path / "m.onnx", **notes)
@@ -85,6 +92,21 @@ def test_a_litert_file_packs_them(tmp_path):
         packed.writestr("labels.de.txt", "Ameise\nBienenstock\nWespe\n")
     with pytest.raises(UserError, match="does not bring the names"):
         find_labels(file)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_packed_text_that_is_damaged_is_passed_over(tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "m.tflite", "w", kind) as packed:
+        packed.writestr("labels.txt", "ant\nbee hive\nwasp\n")
+    content = bytearray((tmp_path / "m.tflite").read_bytes())
+    if kind == zipfile.ZIP_DEFLATED:
+        content[40:43] = b"\xff\xff\xff"  # the packed text's beginning, after its name
+    else:
+        sizes = content.index(b"PK\1\2") + 20
+        content[sizes : sizes + 8] = 2 * (9_000_000).to_bytes(4, "little")  # more than there is
+    (tmp_path / "m.tflite").write_bytes(content)
+    with pytest.raises(UserError, match="does not bring the names"):
+        find_labels(tmp_path / "m.tflite")
 
 
 @pytest.mark.parametrize("place", ["labels.txt", "m/labels.txt", "m/assets/labels.txt"])

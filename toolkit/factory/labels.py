@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _noted_in_onnx(file: Path) -> tuple[str, ...]:
     for key, read in (("labels", json.loads), ("names", ast.literal_eval)):
         try:
             found: Any = read(notes.get(key, ""))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(found, dict) and sorted(found, key=str) == sorted(range(len(found)), key=str):
             found = [found[number] for number in range(len(found))]
@@ -90,7 +91,7 @@ def _packed(file: Path) -> tuple[str, ...]:
             if len(texts) != 1 or texts[0].file_size > _MAX_BYTES:
                 return ()
             lines = packed.read(texts[0]).decode("utf-8", errors="replace").splitlines()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
         return ()
     return _names(f"{texts[0].filename} in {file}", lines)
 
