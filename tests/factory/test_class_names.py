@@ -30,6 +30,12 @@ def test_a_text_is_read_as_people_write_it(tmp_path, text):
     assert read_labels(tmp_path / "labels.txt") == NAMES
 
 
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "👩\u200d🍳", "bee\u00a0hive", "café", "犬"])
+def test_names_are_of_any_script(tmp_path, name):
+    (tmp_path / "labels.txt").write_text(f"ant\n{name}\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.txt") == ("ant", name)
+
+
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 a picture", "café\nthé".encode("latin-1"), b"a\0b\0\x01\0"])
 def test_a_text_that_is_none_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)

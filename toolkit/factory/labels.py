@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ log = logging.getLogger("toolkit")
 #: Where tools put the names that belong to a file, in or beside its folder.
 BESIDE = ("labels.txt", "assets/labels.txt")
 _MAX_BYTES = 10_000_000  # of a text within a file
+#: Control characters, halves of characters and ends of lines. No names without the joiners of Persian and of emoji.
+_NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
@@ -98,7 +101,7 @@ def _packed(file: Path) -> tuple[str, ...]:
 
 def _names(place: str, lines: Iterable[str]) -> tuple[str, ...]:
     names = [line.strip() for line in lines if line.strip()]
-    if not all(name.isprintable() and "\ufffd" not in name for name in names):
+    if any(letter == "\ufffd" or unicodedata.category(letter) in _NOT_IN_NAMES for letter in "".join(names)):
         raise UserError(f"{place}: not a text; expected class names, one a line")
     if names and all(name.startswith(f"{number} ") for number, name in enumerate(names)):
         names = [name.partition(" ")[2].strip() for name in names]
