@@ -81,6 +81,11 @@ def test_a_note_of_something_else_is_passed_over(tmp_path, notes):
     assert find_labels(file) == NAMES
 
 
+@pytest.mark.parametrize("names", [("0 bad", "1 good"), ("", " ant")])
+def test_a_noted_list_is_taken_as_it_is(tmp_path, names):
+    assert find_labels(onnx_file(tmp_path / "m.onnx", labels=json.dumps(names))) == names
+
+
 def test_a_note_with_a_name_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"labels in .*m\.onnx: expected class names, one a line, each once, got 2"):
         find_labels(onnx_file(tmp_path / "m.onnx", labels='["ant", "ant"]'))

@@ -6,7 +6,7 @@ import logging
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
     """
     if not file.is_file():
         raise UserError(f"{file}: a folder; expected a file of class names" if file.is_dir() else no_such_file(file))
-    return _names(str(file), read_text(file, errors="replace").splitlines())
+    return _lines(str(file), read_text(file, errors="replace"))
 
 
 def find_labels(file: Path) -> tuple[str, ...]:
@@ -93,18 +93,23 @@ def _packed(file: Path) -> tuple[str, ...]:
             texts = [each for each in packed.infolist() if each.filename.endswith(".txt")]
             if len(texts) != 1 or texts[0].file_size > _MAX_BYTES:
                 return ()
-            lines = packed.read(texts[0]).decode("utf-8", errors="replace").splitlines()
+            text = packed.read(texts[0]).decode("utf-8", errors="replace")
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
         return ()
-    return _names(f"{texts[0].filename} in {file}", lines)
+    return _lines(f"{texts[0].filename} in {file}", text)
 
 
-def _names(place: str, lines: Iterable[str]) -> tuple[str, ...]:
-    names = [line.strip() for line in lines if line.strip()]
+def _lines(place: str, text: str) -> tuple[str, ...]:
+    """Take the names that stand in a text, which may be numbered."""
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if all(name.startswith(f"{number} ") for number, name in enumerate(names)):
+        names = [name.partition(" ")[2].strip() for name in names]
+    return _names(place, names)
+
+
+def _names(place: str, names: Sequence[str]) -> tuple[str, ...]:
     if any(letter == "\ufffd" or unicodedata.category(letter) in _NOT_IN_NAMES for letter in "".join(names)):
         raise UserError(f"{place}: not a text; expected class names, one a line")
-    if names and all(name.startswith(f"{number} ") for number, name in enumerate(names)):
-        names = [name.partition(" ")[2].strip() for name in names]
     if len(set(names)) != len(names) or not names:
         raise UserError(f"{place}: expected class names, one a line, each once, got {len(names)} lines")
     return tuple(names)
