@@ -68,6 +68,27 @@ def test_keras_engine_is_keras_as_the_batch_changes(lenet, lenet_preprocessing, 
         np.testing.assert_allclose(engine.probabilities(pixels[rows]), expected[rows], atol=1e-5)
 
 
+def test_a_call_without_memory_fails_alone(bundle, lenet_preprocessing, pixels, expected, monkeypatch):
+    engine = open_engine("litert", bundle, lenet_preprocessing)
+    engine.probabilities(pixels[:1])
+
+    class Full:
+        """An interpreter that finds no memory for a larger batch."""
+
+        def __getattr__(self, name):
+            return getattr(interpreter, name)
+
+        def allocate_tensors(self):
+            raise RuntimeError("no memory")
+
+    interpreter = engine._interpreter
+    monkeypatch.setattr(engine, "_interpreter", Full())
+    with pytest.raises(RuntimeError, match="no memory"):
+        engine.probabilities(pixels[:3])
+    monkeypatch.setattr(engine, "_interpreter", interpreter)
+    np.testing.assert_allclose(engine.probabilities(pixels[:1]), expected[:1], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", INT8)
 def test_int8_engine_is_close_and_does_not_depend_on_the_batch(engines, name, pixels, expected):
     together = engines[name].probabilities(pixels)

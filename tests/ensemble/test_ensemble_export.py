@@ -10,7 +10,7 @@ import toolkit.ensemble.export
 from toolkit import Predictor
 from toolkit.bundle import read_manifest, verify_files, write_manifest
 from toolkit.data.feed.split import Subset
-from toolkit.ensemble.export import export_ensemble
+from toolkit.ensemble.export import HeldOut, _measured, export_ensemble
 from toolkit.errors import UserError
 from toolkit.export import ParityError
 from toolkit.metrics import reject_threshold
@@ -37,6 +37,10 @@ def test_manifest_says_what_is_in_it_and_how_good_it_is(ensemble, bundle, other,
     assert (manifest.rejection.answered[0], manifest.rejection.right[0]) == (len(test), right.sum())
     threshold = reject_threshold(predictor.probabilities(val.paths), np.asarray(val.labels))
     assert manifest.reject_below == predictor.reject_below == pytest.approx(threshold, abs=1e-4)
+
+
+def test_pictures_that_taught_the_members_measure_nothing(digits_split):
+    assert _measured(None, tuple("0123456789"), HeldOut(part(digits_split.test, 6), taught=True)) == {}
 
 
 def test_members_that_do_not_fit_are_refused_and_nothing_is_left(bundle, bundle_copy, other, tmp_path):

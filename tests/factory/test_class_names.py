@@ -30,6 +30,12 @@ def test_a_text_is_read_as_people_write_it(tmp_path, text):
     assert read_labels(tmp_path / "labels.txt") == NAMES
 
 
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "👩\u200d🍳", "bee\u00a0hive", "café", "犬"])
+def test_names_are_of_any_script(tmp_path, name):
+    (tmp_path / "labels.txt").write_text(f"ant\n{name}\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.txt") == ("ant", name)
+
+
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 a picture", "café\nthé".encode("latin-1"), b"a\0b\0\x01\0"])
 def test_a_text_that_is_none_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "labels.txt").write_bytes(content)
@@ -58,7 +64,14 @@ def test_an_onnx_file_notes_them(tmp_path, notes, caplog):
 
 @pytest.mark.parametrize(
     "notes",
-    [{}, {"labels": "{}"}, {"names": "{0: 'ant', 2: 'wasp'}"}, {"labels": "[1, 2]"}, {"names": "__import__('os')"}],
+    [
+        {},
+        {"labels": "{}"},
+        {"names": "{0: 'ant', 2: 'wasp'}"},
+        {"labels": "[1, 2]"},
+        {"names": "__import__('os')"},
+        {"names": "{[]: 1}"},
+    ],
 )
 def test_a_note_of_something_else_is_passed_over(tmp_path, notes):
     file = onnx_file(tmp_path / "m.onnx", **notes)
@@ -66,6 +79,11 @@ def test_a_note_of_something_else_is_passed_over(tmp_path, notes):
         find_labels(file)
     (tmp_path / "labels.txt").write_text("ant\nbee hive\nwasp\n")
     assert find_labels(file) == NAMES
+
+
+@pytest.mark.parametrize("names", [("0 bad", "1 good"), ("", " ant")])
+def test_a_noted_list_is_taken_as_it_is(tmp_path, names):
+    assert find_labels(onnx_file(tmp_path / "m.onnx", labels=json.dumps(names))) == names
 
 
 def test_a_note_with_a_name_twice_is_refused(tmp_path):
@@ -85,6 +103,21 @@ def test_a_litert_file_packs_them(tmp_path):
         packed.writestr("labels.de.txt", "Ameise\nBienenstock\nWespe\n")
     with pytest.raises(UserError, match="does not bring the names"):
         find_labels(file)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_packed_text_that_is_damaged_is_passed_over(tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "m.tflite", "w", kind) as packed:
+        packed.writestr("labels.txt", "ant\nbee hive\nwasp\n")
+    content = bytearray((tmp_path / "m.tflite").read_bytes())
+    if kind == zipfile.ZIP_DEFLATED:
+        content[40:43] = b"\xff\xff\xff"  # the packed text's beginning, after its name
+    else:
+        sizes = content.index(b"PK\1\2") + 20
+        content[sizes : sizes + 8] = 2 * (9_000_000).to_bytes(4, "little")  # more than there is
+    (tmp_path / "m.tflite").write_bytes(content)
+    with pytest.raises(UserError, match="does not bring the names"):
+        find_labels(tmp_path / "m.tflite")
 
 
 @pytest.mark.parametrize("place", ["labels.txt", "m/labels.txt", "m/assets/labels.txt"])

@@ -15,6 +15,7 @@ from toolkit.bundle import (
     FLOAT_LITERT,
     INT8_LITERT,
     KERAS_FILE,
+    Manifest,
     litert_file,
     picture_digests,
     read_examples,
@@ -31,7 +32,9 @@ from toolkit.inference import Predictor
 from toolkit.network import load_network
 from toolkit.workflows import ExportOptions, compress_bundle, finetune_folder
 from toolkit.workflows.compress import COMPRESSION_METHODS, CompressionOptions
-from toolkit.workflows.compress.pictures import training_parts
+from toolkit.workflows.compress.pictures import DividedPictures, training_parts
+from toolkit.workflows.compress.publishing import _accuracy, unchanged
+from toolkit.workflows.compress.source import Source
 from toolkit.workflows.finetune import FolderOptions
 
 needs_worker = pytest.mark.skipif(
@@ -201,12 +204,32 @@ def test_pictures_that_taught_are_said_and_others_judge(finetuned_copy, bundle_c
     assert compress_bundle(finetuned_copy, "int8", data=digits)["written"] is False  # fine-tuning made it
     report = compress_bundle(finetuned_copy, "dynamic", data=digits)["report"]
     assert "pictures that taught the bundle, like all others" in report["pictures"]
+    before, after = read_manifest(finetuned_copy / "1"), read_manifest(finetuned_copy / "2")
+    assert accuracy(before) == accuracy(after)
+    assert (before.rejection, after.subset) == (after.rejection, "out-of-fold")
     known = {"train": picture_digests(sorted(digits.glob("[0-4]/*.png")) + sorted(digits.glob("[5-9]/*[02468].png")))}
     write_pictures(bundle_copy, known)
     write_manifest(bundle_copy, read_manifest(bundle_copy))
     report = compress_bundle(bundle_copy, "dynamic", data=digits)["report"]
     unseen = len(list(digits.glob("[5-9]/*[13579].png")))
     assert (report["n"], report["pictures"]) == (unseen, f"{unseen:,} pictures that did not teach the bundle")
+    assert accuracy(read_manifest(bundle_copy.parent / "2"))["n"] == unseen
+
+
+def accuracy(manifest: Manifest) -> dict[str, float]:
+    """What a bundle says of the network itself; the rest is of its engines."""
+    return {name: value for name, value in manifest.metrics.items() if "top1_" not in name}
+
+
+def test_accuracy_that_is_not_known_is_not_noted(bundle_copy, digits):
+    """Of an imported bundle nobody knows which pictures taught it, nor of a network that was trained on all of them."""
+    write_manifest(bundle_copy, replace(read_manifest(bundle_copy), metrics={}, rejection=None))
+    compress_bundle(bundle_copy, "dynamic", data=digits)
+    manifest = read_manifest(bundle_copy.parent / "2")
+    assert (manifest.metrics, manifest.rejection) == ({}, None)
+    source, taught = Source(bundle_copy, manifest, object()), Subset(("a.png",), (0,))
+    pictures = DividedPictures(taught, taught, taught, taught, "one picture")
+    assert _accuracy(source, object(), pictures) == {"out_of_fold": {}}
 
 
 def test_a_file_that_is_there_is_not_made_again(bundle_copy, digits, monkeypatch, caplog):
@@ -228,6 +251,10 @@ def test_a_file_that_is_there_is_not_made_again(bundle_copy, digits, monkeypatch
     for other in (CompressionOptions(keep_float=("stage2_conv",)), CompressionOptions(keep_worst=1)):
         with pytest.raises(AssertionError, match="not at once"):
             compress_bundle(bundle_copy, "int8", data=digits, options=other)
+
+
+def test_the_file_of_quantization_aware_training_that_is_there_is_the_int8_file(bundle):
+    assert unchanged(bundle, "qat")["bytes"] == (bundle / INT8_LITERT).stat().st_size
 
 
 def test_forms_in_float_are_not_made_again(bundle_copy, digits, monkeypatch):

@@ -3,6 +3,8 @@ import logging
 import numpy as np
 import pytest
 
+import toolkit.export
+import toolkit.factory.graphs.onnx_file
 from toolkit import Predictor
 from toolkit.bundle import EXTRA, RejectionCurve, picture_digests, read_manifest, read_pictures
 from toolkit.data.feed.arrays import load_pixels
@@ -11,7 +13,8 @@ from toolkit.engines import available_engines
 from toolkit.engines.runtimes import KerasEngine
 from toolkit.errors import UserError
 from toolkit.metrics import accuracy_report
-from toolkit.workflows.steps import ExportOptions, export_held_out
+from toolkit.workflows import steps
+from toolkit.workflows.steps import ExportOptions, export_held_out, import_network
 
 
 def test_one_pass_gives_the_metrics_and_the_gate(
@@ -49,6 +52,18 @@ def test_one_pass_gives_the_metrics_and_the_gate(
     )
     assert shown == []  # what is known is not computed anew
     assert again == metrics
+
+
+def test_an_imported_network_keeps_the_threshold_that_its_file_notes(bundle, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(steps, "_opened", lambda *_: None)
+    monkeypatch.setattr(toolkit.factory, "preprocessing_of", lambda _: None)
+    monkeypatch.setattr(toolkit.factory.graphs.onnx_file, "read_notes", lambda _: {"reject_below": "0.25"})
+    monkeypatch.setattr(toolkit.export, "export_bundle", lambda *_, **given: asked.update(given) or bundle)
+    for name, expected in (("theirs.onnx", 0.25), ("theirs.keras", None)):
+        (tmp_path / name).touch()
+        import_network(tmp_path / name, ExportOptions(tmp_path / "saved_models" / "m"), labels=["a", "b"])
+        assert asked["reject_below"] == expected
 
 
 @pytest.mark.slow

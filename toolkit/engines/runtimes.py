@@ -130,6 +130,7 @@ class LiteRTEngine(Engine):
         inputs = normalize(pixels, self._preprocessing)
         with self._lock:
             if inputs.shape != self._shape:
+                self._shape = ()  # what it is in between, should there be no memory for the new one
                 self._interpreter.resize_tensor_input(self._input, inputs.shape)
                 self._interpreter.allocate_tensors()
                 self._shape = inputs.shape

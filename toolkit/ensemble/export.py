@@ -59,11 +59,13 @@ class HeldOut:
         validation: to fit the reject threshold on; without them there is none, since those of the members do not hold
             for an average.
         num_examples: pictures of ``evaluation`` to copy into the bundle for the demo.
+        taught: ``evaluation`` taught the members, so that answers are compared on them and accuracy is not measured.
     """
 
     evaluation: Subset | None = None
     validation: Subset | None = None
     num_examples: int = 0
+    taught: bool = False
 
 
 def export_ensemble(
@@ -246,7 +248,7 @@ def _same_but_for_rounding(host: np.ndarray, graph: np.ndarray) -> bool:
 
 def _measured(reference: Ensemble, labels: tuple[str, ...], held_out: HeldOut) -> dict[str, Any]:
     """Accuracy on the pictures for evaluation and the reject threshold from those for validation: maybe the same."""
-    evaluation, validation = held_out.evaluation, held_out.validation
+    evaluation, validation = None if held_out.taught else held_out.evaluation, held_out.validation
     subsets = {subset for subset in (evaluation, validation) if subset is not None}
     probabilities = {subset: _probabilities(reference, subset) for subset in subsets}
     measured: dict[str, Any] = {}

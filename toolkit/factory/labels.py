@@ -3,8 +3,10 @@
 import ast
 import json
 import logging
+import unicodedata
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ log = logging.getLogger("toolkit")
 #: Where tools put the names that belong to a file, in or beside its folder.
 BESIDE = ("labels.txt", "assets/labels.txt")
 _MAX_BYTES = 10_000_000  # of a text within a file
+#: Control characters, halves of characters and ends of lines. No names without the joiners of Persian and of emoji.
+_NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
@@ -26,7 +30,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
     """
     if not file.is_file():
         raise UserError(f"{file}: a folder; expected a file of class names" if file.is_dir() else no_such_file(file))
-    return _names(str(file), read_text(file, errors="replace").splitlines())
+    return _lines(str(file), read_text(file, errors="replace"))
 
 
 def find_labels(file: Path) -> tuple[str, ...]:
@@ -73,7 +77,7 @@ def _noted_in_onnx(file: Path) -> tuple[str, ...]:
     for key, read in (("labels", json.loads), ("names", ast.literal_eval)):
         try:
             found: Any = read(notes.get(key, ""))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(found, dict) and sorted(found, key=str) == sorted(range(len(found)), key=str):
             found = [found[number] for number in range(len(found))]
@@ -89,18 +93,23 @@ def _packed(file: Path) -> tuple[str, ...]:
             texts = [each for each in packed.infolist() if each.filename.endswith(".txt")]
             if len(texts) != 1 or texts[0].file_size > _MAX_BYTES:
                 return ()
-            lines = packed.read(texts[0]).decode("utf-8", errors="replace").splitlines()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
+            text = packed.read(texts[0]).decode("utf-8", errors="replace")
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
         return ()
-    return _names(f"{texts[0].filename} in {file}", lines)
+    return _lines(f"{texts[0].filename} in {file}", text)
 
 
-def _names(place: str, lines: Iterable[str]) -> tuple[str, ...]:
-    names = [line.strip() for line in lines if line.strip()]
-    if not all(name.isprintable() and "\ufffd" not in name for name in names):
-        raise UserError(f"{place}: not a text; expected class names, one a line")
-    if names and all(name.startswith(f"{number} ") for number, name in enumerate(names)):
+def _lines(place: str, text: str) -> tuple[str, ...]:
+    """Take the names that stand in a text, which may be numbered."""
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if all(name.startswith(f"{number} ") for number, name in enumerate(names)):
         names = [name.partition(" ")[2].strip() for name in names]
+    return _names(place, names)
+
+
+def _names(place: str, names: Sequence[str]) -> tuple[str, ...]:
+    if any(letter == "\ufffd" or unicodedata.category(letter) in _NOT_IN_NAMES for letter in "".join(names)):
+        raise UserError(f"{place}: not a text; expected class names, one a line")
     if len(set(names)) != len(names) or not names:
         raise UserError(f"{place}: expected class names, one a line, each once, got {len(names)} lines")
     return tuple(names)

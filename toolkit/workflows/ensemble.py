@@ -1,13 +1,29 @@
 """Several bundles turned into one that averages them."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toolkit.bundle import read_manifest, require_bundle_place
-from toolkit.data import split_folder
+import numpy as np
+
+from toolkit.bundle import (
+    Pictures,
+    join_pictures,
+    picture_digests,
+    read_manifest,
+    read_pictures,
+    require_bundle_place,
+)
+from toolkit.data import ImageFolder, split_folder
+from toolkit.data.feed.split import subset_of
 from toolkit.workflows.steps import ExportOptions, scan
+
+if TYPE_CHECKING:
+    from toolkit.ensemble.export import HeldOut
+
+log = logging.getLogger("toolkit")
 
 
 def ensemble_bundles(
@@ -26,8 +42,9 @@ def ensemble_bundles(
         export: where the bundle goes.
         crops: of a picture that each network is shown, see ``toolkit.ensemble.crops.plan_crops``.
         scales: shorter sides to resize a picture to; by default each network's own.
-        data: the pictures the members were trained on: accuracy is measured on the held-out split and the reject
-            threshold fitted on the validation split. Without it the bundle has neither.
+        data: the pictures the members were trained on: accuracy is measured on those that no member learned from, and
+            the reject threshold is fitted on those that chose among settings, or where there are none on the same.
+            Without such pictures the bundle has neither.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
 
     Returns:
@@ -36,17 +53,20 @@ def ensemble_bundles(
     Raises:
         UserError: see ``toolkit.ensemble.export.export_ensemble``.
     """
-    from toolkit.ensemble.export import HeldOut, export_ensemble, require_members
+    from toolkit.ensemble.export import export_ensemble, require_members
 
     require_bundle_place(export.directory, "--out")
     members = require_members(bundles, crops, scales)
-    split = None if data is None else split_folder(scan(data, skip_bad, members[0][1].labels))
+    held_out, subset = None, ""
+    if data is not None:
+        known = join_pictures([read_pictures(*member) for member in members])
+        held_out, subset = _held_out(scan(data, skip_bad, members[0][1].labels), known, export.num_examples)
     path = export_ensemble(
         bundles,
         export.directory,
         crops=crops,
         scales=scales,
-        held_out=HeldOut(split.held_out[1], split.val, export.num_examples) if split else None,
+        held_out=held_out,
         force=export.force,
     )
     manifest = read_manifest(path)
@@ -55,8 +75,30 @@ def ensemble_bundles(
         "members": [asdict(member) for member in manifest.members],
         "crops": crops,
         "scales": list(scales),
-        "metrics": manifest.metrics
-        | ({"subset": split.held_out[0], "num_classes": len(manifest.labels)} if split else {}),
+        "metrics": manifest.metrics | ({"subset": subset, "num_classes": len(manifest.labels)} if subset else {}),
         "parity": manifest.parity,
         "reject_below": manifest.reject_below,
     }
+
+
+def _held_out(folder: ImageFolder, known: Pictures | None, num_examples: int) -> "tuple[HeldOut, str]":
+    """Find what no member learned from, and say what it is: ``unseen``, or ``val`` where it chose among settings.
+
+    Where it is not known what taught them, that is the folder's split, by its name; nothing where all of it did.
+    """
+    from toolkit.ensemble.export import HeldOut
+
+    if known is None:
+        split = split_folder(folder)
+        name, judging = split.held_out
+        log.info("it is not known which pictures taught the members: the %s subset measures them", name)
+        return HeldOut(judging, split.val, num_examples), name
+    digests = picture_digests([folder.root / path for path in folder.paths])
+    taught, chose = (np.isin(digests, list(known[name])) for name in ("train", "val"))
+    others = ~taught & ~chose
+    if taught.all():
+        log.info("all pictures taught the members: neither accuracy nor a reject threshold is measured on them")
+        return HeldOut(subset_of(folder, np.arange(len(folder))), None, num_examples, taught=True), ""
+    judging = subset_of(folder, np.flatnonzero(others if others.any() else chose))
+    choosing = subset_of(folder, np.flatnonzero(chose)) if chose.any() else judging
+    return HeldOut(judging, choosing, num_examples), "unseen" if others.any() else "val"

@@ -92,6 +92,7 @@ def import_network(
     """
     from toolkit.export import BundleOptions, export_bundle
     from toolkit.factory import preprocessing_of
+    from toolkit.factory.graphs.onnx_file import read_threshold
 
     require_bundle_place(export.directory, "--out")
     if weights is None:
@@ -114,6 +115,7 @@ def import_network(
         litert="litert" in export.formats,
         methods=tuple(method for method in METHODS if method in export.formats),
         num_examples=export.num_examples,
+        reject_below=read_threshold(file) if file.is_file() and file.suffix.lower() == ".onnx" else None,
         out_of_fold={},
         force=export.force,
         half=export.half,

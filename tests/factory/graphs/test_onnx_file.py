@@ -12,6 +12,7 @@ from toolkit.errors import UserError
 from toolkit.factory import open_network, preprocessing_of
 from toolkit.factory.graphs import check_answers, open_graph
 from toolkit.factory.graphs.building import graph
+from toolkit.factory.graphs.onnx_file import read_threshold
 from toolkit.spec import IMAGENET
 
 KERNEL = np.random.default_rng(0).normal(0, 0.5, (4, 3, 3, 3)).astype(np.float32)
@@ -273,3 +274,23 @@ def test_notes_of_others_are_passed_over(tmp_path, note):
     document.metadata_props.add(key="resize", value=note)
     onnx.save(document, tmp_path / "theirs.onnx")
     assert open_graph(tmp_path / "theirs.onnx", None).preprocessing.resize == "stretch"
+
+
+@pytest.mark.parametrize(("note", "threshold"), [("0.25", 0.25), ("1", 1.0), ("null", None), (None, None)])
+def test_a_threshold_that_is_noted_is_read(tmp_path, caplog, note, threshold):
+    assert noted_threshold(tmp_path, caplog, note) == threshold
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("note", ["2", "NaN", "true", "half", "["])
+def test_a_threshold_that_is_no_probability_is_left_out_and_said(tmp_path, caplog, note):
+    assert noted_threshold(tmp_path, caplog, note) is None
+    assert f"reject_below is left out; expected a probability, 0…1, got {note}" in caplog.text
+
+
+def noted_threshold(folder, caplog, note):
+    document = model()
+    helper.set_model_props(document, {} if note is None else {"reject_below": note})
+    onnx.save(document, folder / "theirs.onnx")
+    with caplog.at_level("INFO", "toolkit"):
+        return read_threshold(folder / "theirs.onnx")

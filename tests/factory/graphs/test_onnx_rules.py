@@ -304,6 +304,25 @@ def test_weights_that_the_file_rounds_itself(tmp_path, opset):
     assert not opened(write(tmp_path / "theirs.onnx", [*steps, *END], opset=opset)).quantized
 
 
+@pytest.mark.parametrize("cap", [6.0, 0.7])
+@pytest.mark.parametrize("zero", [np.uint8(0), np.int8(-128)])
+def test_a_range_that_begins_at_nought_is_an_activation(tmp_path, cap, zero):
+    """ONNX Runtime leaves out a ReLU6 whose range does the same."""
+    scale = np.float32(cap / 255)
+    steps = [
+        *(("Conv", [20 * weights(8, 3, 3, 3)], {}), ("QuantizeLinear", [scale, zero], {})),
+        *(("DequantizeLinear", [scale, zero], {}), *END[:2]),
+        *(("QuantizeLinear", [scale, zero], {}), ("DequantizeLinear", [scale, zero], {}), *END[2:]),
+    ]
+    path = write(tmp_path / "theirs.onnx", steps)
+    file = opened(path)
+    (activation,) = [layer for layer in file.network.layers if type(layer).__name__ == "ReLU"]
+    assert activation.max_value == pytest.approx(cap)
+    assert (activation.max_value == 6.0) == (cap == 6.0)
+    inputs = RNG.normal(0, 1, (3, *file.network.input_shape[1:])).astype(np.float32)
+    assert check_answers(path, file, inputs) < 0.01  # what rounding changes
+
+
 def test_rounded_weights_and_ranges(tmp_path):
     """Of a file quantized with QuantizeLinear and DequantizeLinear; the ReLU is where a range begins at nought."""
     scale, zero = np.float32(0.02), np.uint8(0)

@@ -11,7 +11,7 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from toolkit.bundle import move_label, set_recommended
+from toolkit.bundle import FLOAT_LITERT, move_label, read_manifest, set_recommended
 from toolkit.engines import open_engine
 from toolkit.errors import UserError
 from toolkit.inference import Predictor
@@ -201,6 +201,16 @@ def test_an_int8_file_that_answers_otherwise_there_gives_way_to_the_float_one(bu
     assert report["openvino"] is None
     assert sorted(report["files"]) == ["batching.config", "compose.yaml", "kserve.yaml", "models.config"]
     assert "openvino" not in (tmp_path / "without/compose.yaml").read_text()
+
+
+def test_a_damaged_file_is_not_written_on(bundle_copy, tmp_path):
+    file = bundle_copy / FLOAT_LITERT
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.fp32\.tflite: checksum differs from the manifest"):
+        model_server.write_model(bundle_copy, read_manifest(bundle_copy), tmp_path / "model.xml")
+    assert not (tmp_path / "model.xml").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)

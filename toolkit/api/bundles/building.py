@@ -46,8 +46,9 @@ def ensemble(
         out: the bundle, ``saved_models/NAME``.
         crops: of each picture, to average.
         scales: shorter sides in pixels, each with all of the crops.
-        data: the pictures they were trained on: for its accuracy and its reject threshold.
-        examples: held-out pictures to ship in the bundle for the demo.
+        data: the pictures they were trained on: its accuracy and its reject threshold are measured on those that none
+            of them learned from; without such it has neither.
+        examples: pictures, held-out ones where there are some, to ship in the bundle for the demo.
         force: write the bundle even if its engines disagree.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
         split_folders: see ``toolkit.finetune``.

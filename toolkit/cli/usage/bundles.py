@@ -24,7 +24,9 @@ def _ensemble(commands: Commands) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     add_crops(parser)
     parser.add_argument(
-        "--data", type=Path, help="the pictures they were trained on: for its accuracy and its reject threshold"
+        "--data",
+        type=Path,
+        help="the pictures they were trained on: those that taught none tell its accuracy and its reject threshold",
     )
     add_reading(parser)
     add_export(parser)

@@ -97,6 +97,24 @@ def read_notes(path: Path) -> dict[str, str]:
     return _notes(_parsed(path))
 
 
+def read_threshold(path: Path) -> float | None:
+    """Read below which probability an answer may be refused, as ``toolkit export --onnx`` notes it; None without.
+
+    Raises:
+        UserError: a damaged file, or ONNX is not installed.
+    """
+    noted = read_notes(path).get("reject_below", "null")
+    try:
+        found = json.loads(noted)
+    except (ValueError, RecursionError):
+        found = noted
+    if type(found) in (int, float) and 0 <= found <= 1:
+        return float(found)
+    if found is not None:
+        log.info("%s: reject_below is left out; expected a probability, 0…1, got %.40s", path, noted)
+    return None
+
+
 def _notes(document: Any) -> dict[str, str]:
     return {entry.key: entry.value for entry in document.metadata_props}
 

@@ -396,12 +396,19 @@ def _pad(builder: Builder, node: Node) -> Value:
 
 
 def _quantize(builder: Builder, node: Node) -> Value:
-    """Pass on what a quantized file rounds; where its range begins at nought, it also cuts off what is below."""
+    """Pass on what a quantized file rounds; where its range begins at nought, it also cuts off what is outside.
+
+    ONNX Runtime leaves a ReLU or ReLU6 out where the range does it.
+    """
     value, zero = node.value(), node.constant(2)
-    begins_at_zero = zero is None or bool((zero == np.iinfo(zero.dtype).min).all())
-    if begins_at_zero and value.scaling is None and not value.nonnegative:
+    kind = np.iinfo(np.uint8 if zero is None else zero.dtype)
+    begins_at_zero = zero is None or bool((zero == kind.min).all())
+    if not begins_at_zero or value.scaling is not None or value.nonnegative:
+        return value
+    if np.size(node.constant(1)) != 1:
         return builder.activation(value, "relu")
-    return value
+    cap = (int(kind.max) - int(kind.min)) * _number(node.constant(1), math.nan)
+    return builder.clipped(value, 0.0, 6.0 if math.isclose(cap, 6.0, rel_tol=1e-3) else cap)
 
 
 def _floats(array: Any) -> Any:

@@ -19,6 +19,7 @@ class DividedPictures:
         choosing: those that choose among epochs.
         judging: those that are reported on.
         words: says what ``judging`` is.
+        unseen: it is known that none of ``judging`` taught the bundle.
     """
 
     calibration: Subset
@@ -26,6 +27,7 @@ class DividedPictures:
     choosing: Subset
     judging: Subset
     words: str
+    unseen: bool = False
 
 
 def divide(folder: ImageFolder, known: Pictures | None) -> DividedPictures:
@@ -41,9 +43,8 @@ def divide(folder: ImageFolder, known: Pictures | None) -> DividedPictures:
                 (training, subset_of(folder, own_val)) if others.any() and len(own_val) else _fifth_chooses(training)
             )
             judging = subset_of(folder, np.flatnonzero(unseen))
-            return DividedPictures(
-                training, *parts, judging, f"{len(judging):,} pictures that did not teach the bundle"
-            )
+            words = f"{len(judging):,} pictures that did not teach the bundle"
+            return DividedPictures(training, *parts, judging, words, unseen=True)
     split = split_folder(folder)
     judging = split.held_out[1]
     if known is None or not taught.any():

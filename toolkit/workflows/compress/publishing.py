@@ -63,6 +63,7 @@ def write(source: Source, compressed: Compressed, pictures: DividedPictures, req
         ground=manifest.ground,
         licence=manifest.licence,
         force=request.force,
+        **_accuracy(source, network, pictures),
     )
     name = source.path.parent
     with draft_bundle(network, name, manifest.labels, manifest.preprocessing, chosen) as draft:
@@ -90,15 +91,30 @@ def write(source: Source, compressed: Compressed, pictures: DividedPictures, req
     return {"bundle": str(path), "method": request.method, "written": True, **sizes, **found}
 
 
+def _accuracy(source: Source, network: "keras.Model", pictures: DividedPictures) -> dict[str, Any]:
+    """Say as ``BundleOptions`` how good the network is known to be, where the pictures that judge may have taught it.
+
+    One that was trained on is another network than the source's: of that nothing is known.
+    """
+    if pictures.unseen:
+        return {}
+    if network is not source.model:
+        return {"out_of_fold": {}}
+    metrics = source.manifest.metrics
+    known = {key: metrics[key] for key in ("top1", "top5", "n", "standard_error") if key in metrics}
+    return {"out_of_fold": known, "rejection": source.manifest.rejection}
+
+
 def unchanged(version_dir: Path, method: str) -> dict[str, Any]:
     """Say that the bundle has what was asked for, and give the result of a compression that wrote nothing."""
     log.info("%s has this very %s file already: nothing was written", version_dir, method)
     float_file = version_dir / FLOAT_LITERT
+    kind = "int8" if method == "qat" else method  # whose file is the bundle's int8
     return {
         "bundle": str(version_dir),
         "method": method,
         "written": False,
-        "bytes": (version_dir / litert_file(method)).stat().st_size,
+        "bytes": (version_dir / litert_file(kind)).stat().st_size,
         "float_bytes": float_file.stat().st_size if float_file.is_file() else None,
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle import FLOAT_LITERT, Manifest
+from toolkit.bundle import FLOAT_LITERT, Manifest, verify_files
 from toolkit.engines import ENGINES, open_engine
 from toolkit.errors import UserError
 from toolkit.export.parity import FLOAT_TOLERANCE, noise
@@ -44,7 +44,7 @@ def write_model(version_dir: Path, manifest: Manifest, file: Path) -> dict[str, 
         ``{"engine", "difference"}``: the engine whose answers it gives, and the largest difference from them.
 
     Raises:
-        UserError: it does not answer as the engine does.
+        UserError: its file is missing or damaged, or it does not answer as the engine does.
     """
     names = ["openvino"]
     if manifest.recommended_engine.endswith("-int8") and (version_dir / ENGINES["openvino-int8"].file).exists():
@@ -65,6 +65,7 @@ def _write(name: str, version_dir: Path, manifest: Manifest, file: Path) -> floa
     """Write an engine's file in the server's form; the largest difference in probability from the engine."""
     openvino = import_openvino()
 
+    verify_files(version_dir, manifest, (ENGINES[name].file,))
     core, pixels = openvino.Core(), noise(manifest.preprocessing)
     model = _from_pixels(core.read_model(version_dir / ENGINES[name].file), manifest)
     openvino.save_model(model, file, compress_to_fp16=False)

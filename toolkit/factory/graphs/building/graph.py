@@ -152,7 +152,7 @@ class Graph:
         """Rename axes, where only some of size 1 come or go."""
         kind, source = value.made_by or ("", None)
         if kind in GLOBAL and len(target) == 1:
-            return self._global(source, kind, keep=False)
+            return self._global(source, kind, keep=False, nonnegative=value.nonnegative)
         if value.flat is not None:
             value = self.built(value)
         sizes = dict(zip(value.axes, value.sizes, strict=True))
