@@ -288,6 +288,19 @@ def test_what_was_written_anew_answers_until_it_is_loaded_anew(root, loads):
     wait_for(lambda: both.answering("b")[1].result() is not first)
 
 
+def test_what_was_written_anew_and_is_damaged_leaves_the_one_before_answering(root, loads):
+    both = Shelf(root, retry_seconds=1000)
+    first = both.answering("b")[1].result()
+    loads.fail = {"b/1 auto"}
+    (root / "b" / "1" / MANIFEST).write_text("{ }")
+    os.utime(root / "b" / "1" / MANIFEST, (1, 1))
+    wait_for(lambda: both.answering("b") and both.errors("b") == {1: "cannot load b/1 auto"})
+    assert both.answering("b")[1].result() is first
+    with pytest.raises(UserError, match="cannot load b/1 auto"):
+        both.answering("b", 1)
+    assert loads.keys == ["b/1 auto"] * 2
+
+
 def test_a_damaged_newer_version_never_interrupts_the_one_that_answers(root, loads):
     loads.fail = {"a/12 auto"}
     both = Shelf(root, retry_seconds=0.01)

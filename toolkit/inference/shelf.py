@@ -122,7 +122,7 @@ class Shelf:
         Args:
             name: the bundle's.
             version: by default the highest that is loaded, while higher ones are loaded beside it. Also one that is
-                gone from disk, or was written anew, answers until what is there now is loaded.
+                gone from disk, or was written anew, answers until what is there now is loaded, if ever.
             engine: as in ``get``.
 
         Returns:
@@ -164,9 +164,11 @@ class Shelf:
                     loading = number, outcome
                 else:
                     reasons.append(slot.error)
+            if version is None and kept is not None:  # also where what is there now cannot be loaded
+                return kept
             if loading is None:
                 raise UserError(reasons[0])
-            return kept if version is None and kept is not None else loading
+            return loading
 
     def errors(self, name: str, engine: str = "auto") -> dict[int, str]:
         """Give the reason why each version could not be loaded; empty where nothing is known against it."""
