@@ -30,9 +30,10 @@ class UnknownBundle(UserError):
 class Shelf:
     """Bundles below a directory; each version is opened in an engine when first asked for. Safe for several threads.
 
-    A version is loaded and warmed up once, however many threads ask for it at the same time, and no lock is held
-    meanwhile: nobody waits for another bundle. It is dropped when it is gone from disk or was written anew, and when
-    more were loaded than are kept; whoever works with it may go on. Why a version could not be loaded is remembered.
+    A version is loaded and warmed up once, however many threads ask for it at the same time. Those of one bundle are
+    loaded one after the other, so that no more are in memory than are kept, and one; nobody waits for another bundle.
+    It is dropped when it is gone from disk or was written anew, and when more were loaded than are kept; whoever works
+    with it may go on. Why a version could not be loaded is remembered.
 
     There are two ways to ask. ``get`` gives the version that is meant, and waits until it is loaded. ``answering``
     gives the version that answers now: while a newer one is loaded beside it, the one before.
@@ -64,6 +65,7 @@ class Shelf:
         self._slots: dict[Key, _Slot] = {}
         self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
         self._kept: dict[str, frozenset[int]] = {}
+        self._loading: dict[str, threading.Lock] = {}  # by bundle
         self._has_dropped = False
         self._lock = threading.Lock()
 
@@ -209,7 +211,8 @@ class Shelf:
 
     def _load(self, key: Key, slot: "_Slot", outcome: Outcome) -> None:
         try:
-            slot.load(shared=self._shared)
+            with self._loading.setdefault(key[0], threading.Lock()):
+                slot.load(shared=self._shared)
         finally:
             with self._lock:  # together, so that whoever waited finds no more than are kept
                 slot.settle(outcome)
@@ -262,11 +265,11 @@ class _Slot:
         if self.outcome is not None and not (self.outcome.done() and may_retry):
             return self.outcome, False
         self.outcome = Future()
+        self._found = f"{self.version_dir}: loading was interrupted"
         return self.outcome, True
 
     def load(self, *, shared: bool) -> None:
         """Load and warm up the version, for one thread or several, and keep what came of it for ``settle``."""
-        self._found = f"{self.version_dir}: loading was interrupted"
         try:
             self._found = _load_warm(self.version_dir, self._engine, shared=shared)
         except UserError as error:
