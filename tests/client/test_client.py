@@ -5,6 +5,7 @@ import io
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -93,6 +94,27 @@ def test_pictures_that_cannot_be_read_cost_the_others_nothing(client, predictor,
     assert [answer.reason for answer in answered] == expected
     with pytest.raises(ImageError, match=r"broken\.png: "):
         client.predict(images)
+
+
+def test_whoever_leaves_amid_the_answers_waits_for_none(scripted, monkeypatch):
+    monkeypatch.setattr(exchange, "BATCH_SIZE", 1)
+    go_on, waited, run = threading.Event(), [], Client._run
+
+    def slow(client, asked):
+        if threading.current_thread().name.startswith("ask"):
+            waited.append(go_on.wait(20))
+        return run(client, asked)
+
+    def pictures():
+        yield from (b"a", b"b")
+        raise ZeroDivisionError
+
+    scripted.will((200, {}), (200, ONE))
+    monkeypatch.setattr(Client, "_run", slow)
+    with Client(scripted.url, "digits") as client, pytest.raises(ZeroDivisionError):
+        list(client.iter_answers(pictures(), top_k=1))
+    assert waited == []
+    go_on.set()
 
 
 def test_requests_stay_within_what_the_server_takes(scripted, monkeypatch):

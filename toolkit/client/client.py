@@ -159,17 +159,16 @@ class Client(_Connection):
     def _answers(self, images: Any, thresholds: Thresholds, top_k: int) -> Iterator[NamedAnswer | ImageError]:
         _require_positive(top_k)
         waiting: deque[Future[list[NamedAnswer | ImageError]]] = deque()
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
-            try:
-                for batch in read_batches(images):
-                    if len(waiting) == REQUESTS_AT_ONCE:
-                        yield from waiting.popleft().result()
-                    waiting.append(pool.submit(self._run, ask_pictures(self.url, batch, thresholds, top_k)))
-                while waiting:
+        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask")
+        try:
+            for batch in read_batches(images):
+                if len(waiting) == REQUESTS_AT_ONCE:
                     yield from waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+                waiting.append(pool.submit(self._run, ask_pictures(self.url, batch, thresholds, top_k)))
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever leaves amid them waits for none
 
     def _run(self, exchange: Exchange[Result]) -> Result:
         import httpx
