@@ -190,6 +190,23 @@ def test_connections_are_used_again_and_headers_sent(scripted):
     assert len(set(scripted.ports)) == 1
 
 
+@pytest.mark.parametrize("version", [None, "stable"])
+def test_answers_are_judged_by_the_thresholds_of_the_version_that_gave_them(scripted, version):
+    def metadata(number, bound):
+        return {"model_spec": {"version": number}, "metadata": {"rejection": {"reject_below": bound}}}
+
+    three, four, gone = ((200, ONE, {"X-Model-Version": number}) for number in "345")
+    refused, absent = (400, {"error": "Unable to decode"}), (404, {"error": "not found"})
+    scripted.will((200, metadata("3", 0.8)), refused, three, four, (200, metadata("4", 0.7)), four, gone, absent)
+    with Client(scripted.url, "digits", version) as client:
+        found = list(client.iter_answers([b"a", b"b", b"c", b"d"], top_k=1))
+    assert [answer.reason for answer in found] == ["unsure", "", "", "unsure"]  # the last came first
+    gets = [path for path, _, document in scripted.asked if document is None]
+    chosen = f"/labels/{version}" if version else ""
+    models = "/v1/models/digits"
+    assert gets == [f"{models}{chosen}/metadata", f"{models}/versions/4/metadata", f"{models}/versions/5/metadata"]
+
+
 def test_a_refusal_without_a_place_is_found_by_asking_for_each_alone(scripted):
     refused = (400, {"error": "Unable to decode"})
     scripted.will((200, {"metadata": {"rejection": {"reject_below": 0.8}}}), refused, (200, ONE), refused)
