@@ -119,7 +119,7 @@ def test_nobody_waits_for_another_bundle(root, loads):
         assert slow.result()[0] == 10
 
 
-def test_versions_of_a_bundle_are_loaded_one_after_the_other(root, loads):
+def test_no_more_versions_of_a_bundle_load_at_once_than_are_kept(root, loads):
     under_way, most = [], []
 
     def load(key: str) -> None:
@@ -130,9 +130,9 @@ def test_versions_of_a_bundle_are_loaded_one_after_the_other(root, loads):
 
     loads.before = load
     both = Shelf(root, max_versions=2)
-    outcomes = [both.answering("a", version)[1] for version in (1, 2, 10)]  # at once, each in a thread of its own
+    outcomes = [both.answering("a", version)[1] for version in (1, 2, 10)]
     assert [outcome.result(30).key for outcome in outcomes] == ["a/1 auto", "a/2 auto", "a/10 auto"]
-    assert most == [1, 1, 1]
+    assert max(most) <= 2
 
 
 def test_the_least_recently_used_is_dropped(root, loads):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -30,10 +31,10 @@ class UnknownBundle(UserError):
 class Shelf:
     """Bundles below a directory; each version is opened in an engine when first asked for. Safe for several threads.
 
-    A version is loaded and warmed up once, however many threads ask for it at the same time. Those of one bundle are
-    loaded one after the other, so that no more are in memory than are kept, and one; nobody waits for another bundle.
-    It is dropped when it is gone from disk or was written anew, and when more were loaded than are kept; whoever works
-    with it may go on. Why a version could not be loaded is remembered.
+    A version is loaded and warmed up once, however many threads ask for it at the same time. Of one bundle as many are
+    loaded at once as are kept, so that a slow one holds up no other; nobody waits for another bundle. It is dropped
+    when it is gone from disk or was written anew, and when more were loaded than are kept; whoever works with it may go
+    on. Why a version could not be loaded is remembered.
 
     There are two ways to ask. ``get`` gives the version that is meant, and waits until it is loaded. ``answering``
     gives the version that answers now: while a newer one is loaded beside it, the one before.
@@ -65,7 +66,7 @@ class Shelf:
         self._slots: dict[Key, _Slot] = {}
         self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
         self._kept: dict[str, frozenset[int]] = {}
-        self._loading: dict[str, threading.Lock] = {}  # by bundle
+        self._loading: dict[str, threading.Semaphore] = {}  # by bundle
         self._has_dropped = False
         self._lock = threading.Lock()
 
@@ -211,7 +212,7 @@ class Shelf:
 
     def _load(self, key: Key, slot: "_Slot", outcome: Outcome) -> None:
         try:
-            with self._loading.setdefault(key[0], threading.Lock()):
+            with self._loading.setdefault(key[0], threading.Semaphore(self._max_versions or sys.maxsize)):
                 slot.load(shared=self._shared)
         finally:
             with self._lock:  # together, so that whoever waited finds no more than are kept
