@@ -5,6 +5,7 @@ import io
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -95,6 +96,27 @@ def test_pictures_that_cannot_be_read_cost_the_others_nothing(client, predictor,
         client.predict(images)
 
 
+def test_whoever_leaves_amid_the_answers_waits_for_none(scripted, monkeypatch):
+    monkeypatch.setattr(exchange, "BATCH_SIZE", 1)
+    go_on, waited, run = threading.Event(), [], Client._run
+
+    def slow(client, asked):
+        if threading.current_thread().name.startswith("ask"):
+            waited.append(go_on.wait(20))
+        return run(client, asked)
+
+    def pictures():
+        yield from (b"a", b"b")
+        raise ZeroDivisionError
+
+    scripted.will((200, {}), (200, ONE))
+    monkeypatch.setattr(Client, "_run", slow)
+    with Client(scripted.url, "digits") as client, pytest.raises(ZeroDivisionError):
+        list(client.iter_answers(pictures(), top_k=1))
+    assert waited == []
+    go_on.set()
+
+
 def test_requests_stay_within_what_the_server_takes(scripted, monkeypatch):
     assert ServerOptions().max_pictures >= exchange.BATCH_SIZE
     assert ServerOptions().max_body_bytes > exchange.BATCH_BYTES * 4 / 3
@@ -166,6 +188,23 @@ def test_connections_are_used_again_and_headers_sent(scripted):
     assert headers["Authorization"] == "Bearer x"
     assert list(document["instances"][0]) == ["b64"]
     assert len(set(scripted.ports)) == 1
+
+
+@pytest.mark.parametrize("version", [None, "stable"])
+def test_answers_are_judged_by_the_thresholds_of_the_version_that_gave_them(scripted, version):
+    def metadata(number, bound):
+        return {"model_spec": {"version": number}, "metadata": {"rejection": {"reject_below": bound}}}
+
+    three, four, gone = ((200, ONE, {"X-Model-Version": number}) for number in "345")
+    refused, absent = (400, {"error": "Unable to decode"}), (404, {"error": "not found"})
+    scripted.will((200, metadata("3", 0.8)), refused, three, four, (200, metadata("4", 0.7)), four, gone, absent)
+    with Client(scripted.url, "digits", version) as client:
+        found = list(client.iter_answers([b"a", b"b", b"c", b"d"], top_k=1))
+    assert [answer.reason for answer in found] == ["unsure", "", "", "unsure"]  # the last came first
+    gets = [path for path, _, document in scripted.asked if document is None]
+    chosen = f"/labels/{version}" if version else ""
+    models = "/v1/models/digits"
+    assert gets == [f"{models}{chosen}/metadata", f"{models}/versions/4/metadata", f"{models}/versions/5/metadata"]
 
 
 def test_a_refusal_without_a_place_is_found_by_asking_for_each_alone(scripted):

@@ -119,6 +119,22 @@ def test_nobody_waits_for_another_bundle(root, loads):
         assert slow.result()[0] == 10
 
 
+def test_no_more_versions_of_a_bundle_load_at_once_than_are_kept(root, loads):
+    under_way, most = [], []
+
+    def load(key: str) -> None:
+        under_way.append(key)
+        most.append(len(under_way))
+        time.sleep(0.05)
+        under_way.remove(key)
+
+    loads.before = load
+    both = Shelf(root, max_versions=2)
+    outcomes = [both.answering("a", version)[1] for version in (1, 2, 10)]
+    assert [outcome.result(30).key for outcome in outcomes] == ["a/1 auto", "a/2 auto", "a/10 auto"]
+    assert max(most) <= 2
+
+
 def test_the_least_recently_used_is_dropped(root, loads):
     publish(root, "c/1")
     both = Shelf(root, max_loaded=2)
@@ -286,6 +302,19 @@ def test_what_was_written_anew_answers_until_it_is_loaded_anew(root, loads):
     assert both.answering("b")[1].result() is first
     go_on.set()
     wait_for(lambda: both.answering("b")[1].result() is not first)
+
+
+def test_what_was_written_anew_and_is_damaged_leaves_the_one_before_answering(root, loads):
+    both = Shelf(root, retry_seconds=1000)
+    first = both.answering("b")[1].result()
+    loads.fail = {"b/1 auto"}
+    (root / "b" / "1" / MANIFEST).write_text("{ }")
+    os.utime(root / "b" / "1" / MANIFEST, (1, 1))
+    wait_for(lambda: both.answering("b") and both.errors("b") == {1: "cannot load b/1 auto"})
+    assert both.answering("b")[1].result() is first
+    with pytest.raises(UserError, match="cannot load b/1 auto"):
+        both.answering("b", 1)
+    assert loads.keys == ["b/1 auto"] * 2
 
 
 def test_a_damaged_newer_version_never_interrupts_the_one_that_answers(root, loads):

@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 
 from toolkit.serving import bodies
-from toolkit.serving.bodies import Bodies
+from toolkit.serving.bodies import Bodies, Body
 from toolkit.serving.options import ServerOptions
 from toolkit.serving.protocol import RequestError
 
@@ -97,6 +97,21 @@ def test_unknown_encodings():
 def test_all_bodies_together_are_bounded():
     assert len(read(request(b"x" * 700), request(b"x" * 700))) == 2
     assert refused(request(b"x" * 800), request(b"x" * 800))[0] == 429
+
+
+def test_a_body_that_is_still_unpacked_when_its_client_has_left_counts_no_more():
+    held = Bodies(ServerOptions())
+    raw = gzip.compress(bytes(2 * bodies._STEP))
+
+    async def leave() -> Body:
+        async with held.read(request(raw, content_encoding="gzip")) as body:
+            return body
+
+    with ThreadPoolExecutor(1) as pool:
+        body = pool.submit(asyncio.run, leave()).result()
+    with pytest.raises(RequestError, match="the client has hung up"):
+        body.unpack()
+    assert held._held == 0
 
 
 def test_slow_senders_are_given_up(monkeypatch):

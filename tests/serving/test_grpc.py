@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 
 import grpc
 import httpx
@@ -222,6 +224,32 @@ def test_bytes_that_are_no_message_and_methods_that_are_not_there(running, bundl
             serve(bundle.parent.parent, port=0, options=options)
     with socket.create_server(("127.0.0.1", port)):  # free again
         pass
+
+
+def test_calls_that_send_no_message_are_given_up(running, bundle, tmp_path):
+    path = "/tensorflow.serving.PredictionService/Predict"
+    keys, ended = tmp_path / "keys", threading.Event()
+    keys.write_text(hashlib.sha256(b"secret").hexdigest())
+
+    def silent():
+        ended.wait(20)
+        yield from ()
+
+    limits = {"body_seconds": 0.05, "max_body_bytes": 1000}
+    with (
+        listening(running, bundle.parent.parent, **limits) as (port, _),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call = partial(channel.stream_unary(path), timeout=10)
+        assert "too slowly" in refused(call, silent(), CODE.DEADLINE_EXCEEDED)
+        assert "without a message" in refused(call, iter(()), CODE.INVALID_ARGUMENT)
+    with (
+        listening(running, bundle.parent.parent, api_keys=keys) as (port, _),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call = partial(channel.stream_unary(path), timeout=10)
+        assert "an API key is needed" in refused(call, silent(), CODE.UNAUTHENTICATED)
+    ended.set()
 
 
 def test_labels_follow_what_is_promoted_in_both_protocols(running, models_dir, images, b64):

@@ -1,9 +1,11 @@
 """JSON to inputs and outputs to JSON, without a web framework."""
 
 import base64
+import gc
 import json
 
 import numpy as np
+import orjson
 import pytest
 
 from toolkit.serving import protocol
@@ -32,6 +34,34 @@ def test_every_form_gives_the_same_pictures(document, columnar):
     request = parse(document)
     assert request.columnar is columnar
     assert protocol.decode_images(request) == [b"hi", b"hi"]
+
+
+def test_more_lists_than_pixels_have_are_refused_unread(monkeypatch):
+    pixels = np.zeros((2, 300, 200, 3), np.uint8).tolist()
+    closest = json.dumps({"signature_name": "pixels", "instances": pixels}, separators=(",", ":")).encode()
+    assert closest.count(b"[") > protocol.MAX_BRACKETS
+    assert len(parse(closest).values) == 2
+    monkeypatch.setattr(protocol.orjson, "loads", None)
+    for bomb in (b"[],", b"{},", b"[[]],"):
+        with pytest.raises(RequestError, match="bytes, more than pixels need") as error:
+            parse(b'{"instances":[' + bomb * 200_000 + b"[]]}")
+        assert error.value.status == 413
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_the_garbage_collector_is_left_out_of_parsing(monkeypatch, is_enabled):
+    states, loads = [], orjson.loads
+    monkeypatch.setattr(protocol.orjson, "loads", lambda body: states.append(gc.isenabled()) or loads(body))
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        parse({"instances": [B64]})
+        states.append(gc.isenabled())
+        with pytest.raises(RequestError):
+            parse(b"{")
+        states.append(gc.isenabled())
+    finally:
+        gc.enable()
+    assert states == [False, is_enabled, False, is_enabled]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ class Client(_Connection):
             ImageError: a picture cannot be read, here or there.
             ServerError: there is no answer.
         """
-        return [_raised(answer).predictions for answer in self._answers(images, Thresholds(), top_k)]
+        return [_raised(answer).predictions for answer in self._answers(images, None, top_k)]
 
     def iter_answers(self, images: Any, *, top_k: int = 5) -> Iterator[NamedAnswer | ImageError]:
         """Answer pictures one by one, going on after those that cannot be read.
@@ -156,20 +156,21 @@ class Client(_Connection):
         """
         yield from self._answers(images, self._run(ask_thresholds(self.url)), top_k)
 
-    def _answers(self, images: Any, thresholds: Thresholds, top_k: int) -> Iterator[NamedAnswer | ImageError]:
+    def _answers(
+        self, images: Any, known: dict[str, Thresholds] | None, top_k: int
+    ) -> Iterator[NamedAnswer | ImageError]:
         _require_positive(top_k)
         waiting: deque[Future[list[NamedAnswer | ImageError]]] = deque()
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
-            try:
-                for batch in read_batches(images):
-                    if len(waiting) == REQUESTS_AT_ONCE:
-                        yield from waiting.popleft().result()
-                    waiting.append(pool.submit(self._run, ask_pictures(self.url, batch, thresholds, top_k)))
-                while waiting:
+        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask")
+        try:
+            for batch in read_batches(images):
+                if len(waiting) == REQUESTS_AT_ONCE:
                     yield from waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+                waiting.append(pool.submit(self._run, ask_pictures(self.url, batch, known, top_k)))
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever leaves amid them waits for none
 
     def _run(self, exchange: Exchange[Result]) -> Result:
         import httpx
@@ -182,7 +183,7 @@ class Client(_Connection):
                     response = self._http.request(method, query.url, content=query.body, headers=_new_id())
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise self._in_words(error) from None
-                query = exchange.send(Reply(response.status_code, response.content))
+                query = exchange.send(_reply(response))
         except StopIteration as end:
             return end.value
 
@@ -211,16 +212,16 @@ class AsyncClient(_Connection):
 
     async def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
         """Do as ``Client.predict``; files are read in another thread."""
-        return [_raised(answer).predictions async for answer in self._answers(images, Thresholds(), top_k)]
+        return [_raised(answer).predictions async for answer in self._answers(images, None, top_k)]
 
     async def iter_answers(self, images: Any, *, top_k: int = 5) -> AsyncIterator[NamedAnswer | ImageError]:
         """Do as ``Client.iter_answers``."""
-        thresholds = await self._run(ask_thresholds(self.url))
-        async for answer in self._answers(images, thresholds, top_k):
+        known = await self._run(ask_thresholds(self.url))
+        async for answer in self._answers(images, known, top_k):
             yield answer
 
     async def _answers(
-        self, images: Any, thresholds: Thresholds, top_k: int
+        self, images: Any, known: dict[str, Thresholds] | None, top_k: int
     ) -> AsyncIterator[NamedAnswer | ImageError]:
         _require_positive(top_k)
         batches = read_batches(images)
@@ -230,7 +231,7 @@ class AsyncClient(_Connection):
                 if len(waiting) == REQUESTS_AT_ONCE:
                     for answer in await waiting.popleft():
                         yield answer
-                exchange = ask_pictures(self.url, batch, thresholds, top_k)
+                exchange = ask_pictures(self.url, batch, known, top_k)
                 waiting.append(asyncio.create_task(self._run(exchange)))
             while waiting:
                 for answer in await waiting.popleft():
@@ -251,7 +252,7 @@ class AsyncClient(_Connection):
                     response = await self._http.request(method, query.url, content=query.body, headers=_new_id())
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
                     raise self._in_words(error) from None
-                query = exchange.send(Reply(response.status_code, response.content))
+                query = exchange.send(_reply(response))
         except StopIteration as end:
             return end.value
 
@@ -269,6 +270,10 @@ class AsyncClient(_Connection):
 def _new_id() -> dict[str, str]:
     """Make a request's id, which it keeps when it is sent again, so that a full server knows who has waited."""
     return {"X-Request-ID": secrets.token_hex(8)}
+
+
+def _reply(response: "httpx.Response") -> Reply:
+    return Reply(response.status_code, response.content, response.headers.get("x-model-version", ""))
 
 
 def _raised(answer: NamedAnswer | ImageError) -> NamedAnswer:

@@ -43,10 +43,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's reply."""
+    """A server's reply, and the version of the bundle that it is from, where the server says so."""
 
     status: int
     content: bytes
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,11 @@ def _read(image: Any, name: str) -> Picture:
         return Picture(name, error)
 
 
-def ask_thresholds(url: str) -> Exchange[Thresholds]:
+def ask_thresholds(url: str) -> Exchange[dict[str, Thresholds]]:
     """Ask for the bounds beyond which answers mean "none of these"; other servers have none.
+
+    Returns:
+        They, by the version they are of, and as ``""`` for replies that do not say which one they are from.
 
     Raises:
         ServerError: no such bundle, or no such server.
@@ -125,17 +129,39 @@ def ask_thresholds(url: str) -> Exchange[Thresholds]:
     if reply.status != 200:
         raise _failure(url, reply)
     document = _parse(url, reply)
-    found = document.get("metadata", {}).get("rejection", {}) if isinstance(document, dict) else {}
-    return Thresholds(found.get("reject_below"), found.get("novelty_above"))
+    document = document if isinstance(document, dict) else {}
+    found = document.get("metadata", {}).get("rejection", {})
+    thresholds = Thresholds(found.get("reject_below"), found.get("novelty_above"))
+    return {"": thresholds, str(document.get("model_spec", {}).get("version", "")): thresholds}
+
+
+def _ask_thresholds_of(url: str, version: str, known: dict[str, Thresholds]) -> Exchange[Thresholds]:
+    """Look up the bounds of the version that answered, or ask for them: shares and labels may have moved."""
+    if version not in known:
+        try:
+            found = yield from ask_thresholds(f"{_CHOICE.sub('', url)}/versions/{quote(version, safe='')}")
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            found = known  # it was removed after it answered
+        known[version] = found[""]
+    return known[version]
 
 
 def ask_pictures(
-    url: str, batch: Sequence[Picture], thresholds: Thresholds, top_k: int
+    url: str, batch: Sequence[Picture], known: dict[str, Thresholds] | None, top_k: int
 ) -> Exchange[list[NamedAnswer | ImageError]]:
     """Ask for answers to pictures.
 
     A picture that the server refuses costs the others of its request nothing: they are sent once more without it,
     or each alone where the server does not say which one it is.
+
+    Args:
+        url: of the bundle.
+        batch: the pictures.
+        known: thresholds by version, those of ``ask_thresholds`` to begin with; others are asked for and added. None
+            where nobody wants to know whether an answer means "none of these".
+        top_k: classes named of each picture.
 
     Returns:
         For each picture its answer, or the error that says why there is none.
@@ -156,6 +182,9 @@ def ask_pictures(
         reply = yield Query(f"{url}:predict", _body([contents[index] for index in group]))
         if reply.status == 200:
             rows = _parse_rows(url, reply, len(group))
+            thresholds = Thresholds()
+            if known is not None:
+                thresholds = yield from _ask_thresholds_of(url, reply.version, known)
             found |= {i: _named(url, row, thresholds, top_k) for i, row in zip(group, rows, strict=True)}
             continue
         if reply.status not in (400, 413):
@@ -172,6 +201,7 @@ def ask_pictures(
     return [found[index] for index in range(len(batch))]
 
 
+_CHOICE = re.compile(r"/(?:versions|labels)/[^/]*$")  # what bundle_url put behind the bundle's name
 _PLACE = re.compile(r"^instances\[(\d+)\]: ")
 
 

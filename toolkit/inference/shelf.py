@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -30,9 +31,10 @@ class UnknownBundle(UserError):
 class Shelf:
     """Bundles below a directory; each version is opened in an engine when first asked for. Safe for several threads.
 
-    A version is loaded and warmed up once, however many threads ask for it at the same time, and no lock is held
-    meanwhile: nobody waits for another bundle. It is dropped when it is gone from disk or was written anew, and when
-    more were loaded than are kept; whoever works with it may go on. Why a version could not be loaded is remembered.
+    A version is loaded and warmed up once, however many threads ask for it at the same time. Of one bundle as many are
+    loaded at once as are kept, so that a slow one holds up no other; nobody waits for another bundle. It is dropped
+    when it is gone from disk or was written anew, and when more were loaded than are kept; whoever works with it may go
+    on. Why a version could not be loaded is remembered.
 
     There are two ways to ask. ``get`` gives the version that is meant, and waits until it is loaded. ``answering``
     gives the version that answers now: while a newer one is loaded beside it, the one before.
@@ -64,6 +66,7 @@ class Shelf:
         self._slots: dict[Key, _Slot] = {}
         self._answering: dict[tuple[str, str], tuple[int, Outcome]] = {}
         self._kept: dict[str, frozenset[int]] = {}
+        self._loading: dict[str, threading.Semaphore] = {}  # by bundle
         self._has_dropped = False
         self._lock = threading.Lock()
 
@@ -122,7 +125,7 @@ class Shelf:
         Args:
             name: the bundle's.
             version: by default the highest that is loaded, while higher ones are loaded beside it. Also one that is
-                gone from disk, or was written anew, answers until what is there now is loaded.
+                gone from disk, or was written anew, answers until what is there now is loaded, if ever.
             engine: as in ``get``.
 
         Returns:
@@ -164,9 +167,11 @@ class Shelf:
                     loading = number, outcome
                 else:
                     reasons.append(slot.error)
+            if version is None and kept is not None:  # also where what is there now cannot be loaded
+                return kept
             if loading is None:
                 raise UserError(reasons[0])
-            return kept if version is None and kept is not None else loading
+            return loading
 
     def errors(self, name: str, engine: str = "auto") -> dict[int, str]:
         """Give the reason why each version could not be loaded; empty where nothing is known against it."""
@@ -207,7 +212,8 @@ class Shelf:
 
     def _load(self, key: Key, slot: "_Slot", outcome: Outcome) -> None:
         try:
-            slot.load(shared=self._shared)
+            with self._loading.setdefault(key[0], threading.Semaphore(self._max_versions or sys.maxsize)):
+                slot.load(shared=self._shared)
         finally:
             with self._lock:  # together, so that whoever waited finds no more than are kept
                 slot.settle(outcome)
@@ -260,11 +266,11 @@ class _Slot:
         if self.outcome is not None and not (self.outcome.done() and may_retry):
             return self.outcome, False
         self.outcome = Future()
+        self._found = f"{self.version_dir}: loading was interrupted"
         return self.outcome, True
 
     def load(self, *, shared: bool) -> None:
         """Load and warm up the version, for one thread or several, and keep what came of it for ``settle``."""
-        self._found = f"{self.version_dir}: loading was interrupted"
         try:
             self._found = _load_warm(self.version_dir, self._engine, shared=shared)
         except UserError as error:

@@ -29,6 +29,7 @@ class Body:
         self._encoding = encoding
         self._bodies = bodies
         self.reserved = 0
+        self.is_over = False
 
     def unpack(self) -> bytes:
         """Give the content, unpacked where it came compressed.
@@ -100,6 +101,7 @@ class Bodies:
             yield
         finally:
             with self._lock:
+                body.is_over = True
                 self._held -= body.reserved
 
     async def _receive(self, request: Request, body: Body) -> bytes:
@@ -128,9 +130,11 @@ class Bodies:
         """Count bytes that are about to be held for ``body``.
 
         Raises:
-            RequestError: too many are held already.
+            RequestError: too many are held already, or its context has ended.
         """
         with self._lock:
+            if body.is_over:  # its client hung up while a thread unpacks it: nobody would give these bytes back
+                raise RequestError("the client has hung up")
             if self._held + num_bytes > self.options.max_buffered_bytes:
                 problem = "the server holds too many large requests at the moment; try again after 1 s"
                 raise RequestError(problem, 429, retry_after=1)

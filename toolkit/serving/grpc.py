@@ -1,5 +1,6 @@
 """TensorFlow Serving's gRPC services over the same service as HTTP: Predict, GetModelMetadata and GetModelStatus."""
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -34,6 +35,7 @@ _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
@@ -42,6 +44,8 @@ _CODES = {
 _MAX_DETAILS = 1000  # characters of an error: it travels in a header
 #: Calls that a process takes at once at least, of whatever method and bundle.
 MAX_CALLS = 256
+#: Beyond ``body_seconds``, a message gets a second for so many bytes of the largest: nobody tells how many have come.
+MIN_BYTES_A_SECOND = 1 << 20
 
 _KEY_NEEDED = "an API key is needed: send it as the metadata authorization: Bearer KEY or x-api-key: KEY"
 
@@ -102,23 +106,28 @@ def _credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
 
 
 def _handler(method: str, function: _Call, service: Service, keys: ApiKeys | None) -> grpc.RpcMethodHandler:
-    """Wrap a function from request to response message: a key is asked for, errors become statuses."""
+    """Wrap a function from request to response message: a key is asked for, errors become statuses.
+
+    The handler is one of a stream of messages, which on the wire is the same: it is called before the message has come,
+    and can refuse those who show no key or never send one. They count among the calls that are taken at once.
+    """
     request_type = message_type(f"{method}Request")
 
-    async def answer(content: bytes, metadata: dict[str, str]) -> Any:
+    async def answer(messages: AsyncIterator[bytes], metadata: dict[str, str]) -> Any:
         if keys is not None and not keys.admit(Headers(metadata)):
             raise RequestError(_KEY_NEEDED, 401)
+        content = await _message(messages, service.options)
         try:
             request = request_type.FromString(content)
         except DecodeError:
             raise RequestError(f"the request is not a {method}Request") from None
         return await function(request, content, metadata)
 
-    async def handle(content: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
         start, requests = time.perf_counter(), service.metrics.requests
         metadata = {key: str(value) for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            response = await answer(content, metadata)
+            response = await answer(messages, metadata)
             answered: bytes = response.SerializeToString()
         except Exception as error:
             problem = error if isinstance(error, RequestError) else internal_error(error)
@@ -133,7 +142,18 @@ def _handler(method: str, function: _Call, service: Service, keys: ApiKeys | Non
         after = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
         return await context.abort(code, one_line(str(problem)[:_MAX_DETAILS]), after)  # which raises
 
-    return grpc.unary_unary_rpc_method_handler(handle)  # bytes in and out: what cannot be parsed is an answer too
+    return grpc.stream_unary_rpc_method_handler(handle)  # bytes in and out: what cannot be parsed is an answer too
+
+
+async def _message(messages: AsyncIterator[bytes], options: ServerOptions) -> bytes:
+    seconds = options.body_seconds + options.max_body_bytes / MIN_BYTES_A_SECOND
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(aiter(messages))
+    except StopAsyncIteration:
+        raise RequestError("the call ended without a message") from None
+    except TimeoutError:
+        raise RequestError(f"the message came too slowly; it was not there after {seconds:.3g} s", 408) from None
 
 
 class _Calls:

@@ -41,6 +41,7 @@ class Lane:
         name: the bundle's.
         places: requests that are worked on or wait, at most.
         admitted: requests that have a place.
+        users: requests that have one or are on their way to it, as those whose bodies are being read.
         one_of_many: other processes behind the port have places of their own.
         turns: held by requests that are worked on.
     """
@@ -50,6 +51,7 @@ class Lane:
         self.places = places
         self.one_of_many = one_of_many
         self.admitted = 0
+        self.users = 0
         self.turns = asyncio.Semaphore(MAX_ACTIVE)
         self._typical_seconds = 0.0
         self._sent_away: dict[object, float] = {}  # clients, by when they were told to come again

@@ -128,6 +128,7 @@ class Service:
 
     async def _guarded(self, lane: Lane, target: _Target, reading: AbstractAsyncContextManager[Body]) -> Reply:
         name, start = lane.name, time.perf_counter()
+        lane.users += 1
         try:
             lane.refuse_if_full(target.client)  # before its body is read
             async with reading as body:
@@ -137,13 +138,21 @@ class Service:
             if error.status == 429:
                 self.metrics.refused.labels(name).inc()
             elif error.status == 404 and not await to_thread.run_sync(self.table.versions, name):
-                self._lanes.pop(name, lane).close()
+                self._close_unused(lane)
             raise
         except (ClientDisconnect, asyncio.CancelledError):  # by gRPC it is the latter
             self.metrics.abandoned.labels(name).inc()
             raise
         except Exception as error:
             raise internal_error(error) from None
+        finally:
+            lane.users -= 1
+
+    def _close_unused(self, lane: Lane) -> None:
+        """Close the lane of a bundle that is gone, unless another request than the one that says so still uses it."""
+        if lane.users == 1 and self._lanes.get(lane.name) is lane:
+            del self._lanes[lane.name]
+            lane.close()
 
     def observe(self) -> None:
         """Write what stands in no counter into the figures."""

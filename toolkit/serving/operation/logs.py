@@ -20,6 +20,8 @@ def configure_logging(options: ServerOptions) -> None:
         handler.addFilter(_add_request_id)
         if options.log_format == "json":
             handler.setFormatter(JsonLines())
+        elif not isinstance(handler.formatter, TextLines):  # a worker is given one
+            handler.setFormatter(TextLines(handler.formatter or logging.Formatter()))
 
 
 class LogForm(NamedTuple):
@@ -62,6 +64,22 @@ def _add_request_id(record: logging.LogRecord) -> bool:
     if request_id := current_request_id():
         record.request_id = request_id
     return True
+
+
+class TextLines(logging.Formatter):
+    """Lines as another formatter writes them, with the id of the request that each is about."""
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record, the id at the end of its first line."""
+        text = self._form.format(record)
+        if not (request_id := getattr(record, "request_id", "")):
+            return text
+        line, *traceback = text.split("\n")
+        return "\n".join([f"{line} (request {request_id})", *traceback])
 
 
 class JsonLines(logging.Formatter):

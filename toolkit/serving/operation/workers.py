@@ -68,6 +68,7 @@ class _Workers:
         self._context.set_forkserver_preload(_PRELOADED)
         self._running: dict[int, Any] = {}  # by sentinel: index, process, time of its start
         self._died_young: set[int] = set()  # by index: the one before
+        self._replaced: set[int] = set()  # by index: there was one before
         self._is_ending = threading.Event()
 
     def run(self) -> None:
@@ -93,9 +94,11 @@ class _Workers:
         mark_process_dead(process.pid)
         if self._is_ending.is_set():
             return
-        if process.exitcode == _CANNOT_START:
+        # Later on it is a file that somebody is changing, say: no reason to end the processes that answer.
+        if process.exitcode == _CANNOT_START and index not in self._replaced:
             self._end()
             raise UserError("a process of the server could not start; the line above says why")
+        self._replaced.add(index)
         log.error("%s ended with status %s; starting it anew", process.name, process.exitcode)
         if time.monotonic() - start >= SHORT_LIFE:
             self._died_young.discard(index)

@@ -1,0 +1,51 @@
+"""The log's forms: both tell which request a line is about."""
+
+import io
+import json
+import logging
+import pickle
+
+import pytest
+
+from toolkit.serving import ServerOptions
+from toolkit.serving.operation import middleware
+from toolkit.serving.operation.logs import configure_logging
+
+
+@pytest.fixture
+def handler(monkeypatch):
+    """The one handler of the log, set up as the command does."""
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    return handler
+
+
+def logged(handler: logging.Handler) -> str:
+    """What the log says outside of any request, then within one."""
+    log = logging.getLogger("toolkit.test")
+    log.error("one")
+    token = middleware._request_id.set("mine-7")
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        log.exception("two")
+    finally:
+        middleware._request_id.reset(token)
+    return handler.stream.getvalue()
+
+
+def test_text_lines_end_in_the_requests_id(handler):
+    for _ in range(2):  # a worker sets up what it was given
+        configure_logging(ServerOptions())
+        handler.setFormatter(pickle.loads(pickle.dumps(handler.formatter)))
+    lines = logged(handler).splitlines()
+    assert lines[:3] == ["ERROR: one", "ERROR: two (request mine-7)", "Traceback (most recent call last):"]
+    assert lines[-1] == "ZeroDivisionError"
+
+
+def test_json_lines_hold_it(handler):
+    configure_logging(ServerOptions(log_format="json"))
+    first, second = map(json.loads, logged(handler).splitlines())
+    assert "request_id" not in first
+    assert (second["message"], second["request_id"]) == ("two", "mine-7")
