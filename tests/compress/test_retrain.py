@@ -291,6 +291,27 @@ def test_gates_lone_normalisations_and_lrn_become_int8(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_classifier_of_eight_stages_becomes_int8(tmp_path):
+    """What ``toolkit finetune`` builds on networks of many stages."""
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((16, 16, 3), name="input")
+    pooled = []
+    for number in range(8):
+        x = layers.Conv2D(8, 3, padding="same", activation="relu", name=f"stage{number}")(x)
+        average = layers.GlobalAveragePooling2D(name=f"pool{number}")(x)
+        pooled.append(layers.UnitNormalization(name=f"unit{number}")(average) if number % 2 else average)
+    model = keras.Model(inputs, layers.Dense(4, name="logits")(layers.Concatenate(name="joined")(pooled)), name="wide")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 16, 16, 3), np.uint8)
+    content = quantize_aware_train(
+        model, preprocessing=RGB, train=(pixels, rng.integers(0, 4, 64)), retraining=Retraining(epochs=0)
+    )
+    assert operator_report(content).by_name["CONCATENATION"] == {"int8": 1}
+    answers = engine_for(content, tmp_path, RGB).probabilities(pixels)
+    assert np.abs(answers - KerasEngine(model, RGB).probabilities(pixels)).max() < 0.05
+
+
+@pytest.mark.slow
 def test_an_activation_that_has_no_int8_form_is_named():
     inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(8, 3, activation="elu", name="odd")(inputs)

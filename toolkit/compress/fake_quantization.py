@@ -16,6 +16,8 @@ from toolkit.network import ANSWERS, NOVELTY
 #: Activations that 8-bit training has a rule for: as a layer, and as the own one of a layer with weights.
 _ACTIVATION_LAYERS = ("linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "gelu", "swish")
 _OWN_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish")
+#: Inputs of a concatenation up to which that package gives them one range.
+_MOST_JOINED = 6
 
 
 def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str] = ()) -> Any:
@@ -36,7 +38,7 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
     keras_api = tfmot.quantization.keras
     _round_before_swish()
     model = _without_lone_normalizations(model)
-    normalized = _inputs_of_normalizations(model)
+    normalized, joined = _inputs_of_normalizations(model), _inputs_of_wide_concatenations(model)
 
     def annotate(layer: Any) -> Any:
         if isinstance(layer, tf_keras.layers.InputLayer) or layer.name.startswith(NOVELTY):
@@ -47,6 +49,8 @@ def quantization_aware(model: Any, *, preserve: str, keep_float: Collection[str]
         if normalized.get(layer.name) in keep_float:
             return keras_api.quantize_annotate_layer(layer, _output_config())
         _require_known_activation(layer)
+        if layer.name in joined and not layer.weights:
+            return keras_api.quantize_annotate_layer(layer, _output_config(False))
         return keras_api.quantize_annotate_layer(layer, _config(layer))
 
     with keras_api.quantize_scope(twin_layers()):
@@ -196,6 +200,18 @@ def _inputs_of_normalizations(model: Any) -> dict[str, str]:
 
     layers = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
     return {layer.name: layer.inbound_nodes[0].inbound_layers.name for layer in layers}
+
+
+def _inputs_of_wide_concatenations(model: Any) -> set[str]:
+    """Name the layers before concatenations of many: in a file all have the range of what comes out."""
+    import tf_keras
+
+    return {
+        tensor.node.layer.name
+        for layer in model.layers
+        if isinstance(layer, tf_keras.layers.Concatenate) and len(layer.input) > _MOST_JOINED
+        for tensor in layer.input
+    }
 
 
 def _without_lone_normalizations(model: Any) -> Any:
