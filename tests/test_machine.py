@@ -1,4 +1,4 @@
-"""What the process asks of the system's allocator."""
+"""Settings of the system's allocator."""
 
 import os
 import subprocess

@@ -292,7 +292,7 @@ def test_gates_lone_normalisations_and_lrn_become_int8(tmp_path):
 
 @pytest.mark.slow
 def test_a_classifier_of_eight_stages_becomes_int8(tmp_path):
-    """What ``toolkit finetune`` builds on networks of many stages."""
+    """``toolkit finetune`` builds such on networks of many stages."""
     keras.utils.set_random_seed(0)
     inputs = x = keras.Input((16, 16, 3), name="input")
     pooled = []

@@ -217,7 +217,7 @@ def test_pictures_that_taught_are_said_and_others_judge(finetuned_copy, bundle_c
 
 
 def accuracy(manifest: Manifest) -> dict[str, float]:
-    """What a bundle says of the network itself; the rest is of its engines."""
+    """Figures of the network itself; a bundle's others are of its engines."""
     return {name: value for name, value in manifest.metrics.items() if "top1_" not in name}
 
 

@@ -61,9 +61,10 @@ def _fonts_for(letters: str) -> tuple[tuple[str, ...], str]:
     path = font_manager.findfont(_FONT)
     missing = _without(letters, path)
     if missing:
-        upright = [font for font in font_manager.fontManager.ttflist if font.style == "normal"]
+        manager = font_manager.fontManager
+        upright = [font for font in manager.ttflist if font.style == "normal"]
         # Of a family the face that Matplotlib draws with: a bold one may have letters that the regular one has not.
-        upright.sort(key=lambda font: -abs(_weight(font.weight) - 400))
+        upright.sort(key=lambda font: -manager.score_weight(font.weight, "normal"))
         fonts = {font.name: font.fname for font in upright if not any(no in font.name for no in _NO_FONTS)}
         left = {name: _without(missing, path) for name, path in sorted(fonts.items())}
         while missing and left:
@@ -74,12 +75,6 @@ def _fonts_for(letters: str) -> tuple[tuple[str, ...], str]:
             missing = left[best]
             left = {name: "".join(c for c in rest if c in missing) for name, rest in left.items()}
     return tuple(families), missing
-
-
-def _weight(weight: int | str) -> int:
-    from matplotlib import font_manager
-
-    return weight if isinstance(weight, int) else font_manager.weight_dict[weight]
 
 
 def _without(letters: str, font: str) -> str:

@@ -87,7 +87,7 @@ def _noted_in_onnx(file: Path) -> tuple[str, ...]:
 
 
 def _packed(file: Path) -> tuple[str, ...]:
-    """Class names of a LiteRT file, where it holds one text."""
+    """Class names of a LiteRT file, where it holds one text; a damaged one is as good as none."""
     try:
         with zipfile.ZipFile(file) as packed:
             texts = [each for each in packed.infolist() if each.filename.endswith(".txt")]

@@ -22,7 +22,7 @@ def handler(monkeypatch):
 
 
 def logged(handler: logging.Handler) -> str:
-    """What the log says outside of any request, then within one."""
+    """Log a line outside of any request, then an error within one, and give the text."""
     log = logging.getLogger("toolkit.test")
     log.error("one")
     token = middleware._request_id.set("mine-7")

@@ -132,9 +132,8 @@ def test_many_pictures_are_judged_in_part(monkeypatch):
 
 @pytest.mark.parametrize(("num_groups", "num_points"), [(16, 1), (15, 1), (120, 4)])
 def test_few_groups_make_few_points(num_groups, num_points):
-    labels = np.arange(600) % 2
-    lots = np.arange(600) % num_groups if num_groups % 2 == 0 else np.arange(600) // 40
-    found = chosen_for(labels, lots=lots).curve
+    """Groups of one class, and, where their number is odd, of both."""
+    found = chosen_for(np.arange(600) % 2, lots=np.arange(600) % num_groups).curve
     assert len(found.points) == num_points
     counts = [point.num_pictures for point in found.points]
     assert counts == sorted(counts)

@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit.files import spare_file
 from toolkit.transfer.heads.feature_set import FeatureSet, bounded_deviation
-from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_fold, num_lots
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_pictures, num_lots
 from toolkit.transfer.heads.head import Head, HeadOptions, Layers, apply_layers, fit_path, moments
 from toolkit.transfer.heads.logistic import Coordinates, logistic_path
 
@@ -255,7 +255,7 @@ class SolverFits:
         logits: dict[float, np.ndarray] = {}
         held_out = [folds == fold for fold in range(NUM_FOLDS)]
         if self._options.solver == "adam":
-            held_out = [judging_fold(self._problem.labels, folds)]
+            held_out = [judging_pictures(self._problem.labels, folds)]
         for own in held_out:
             for strength, layers in self._fits(np.flatnonzero(np.tile(~own, self._views)), self._options):
                 answers = logits.setdefault(strength, np.zeros(shape, np.float32))

@@ -50,7 +50,7 @@ def assign_folds(
     return folds
 
 
-def judging_fold(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def judging_pictures(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Mark the pictures that judge where one fold does: those whose class the others have.
 
     The first fold that has at least half as many of them as any: the one with the largest lot may have none.
@@ -62,7 +62,7 @@ def judging_fold(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
     Returns:
         bool (pictures,); nowhere true where each class is in one fold only.
 
-    >>> judging_fold(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])).tolist()
+    >>> judging_pictures(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])).tolist()
     [False, False, True, False]
     """
     marked = [(folds == fold) & np.isin(labels, labels[folds != fold]) for fold in range(int(folds.max()) + 1)]

@@ -257,8 +257,7 @@ def _drawn(problem: Problem) -> np.ndarray | None:
     if num_parts == 1:
         return None
     part = assign_folds(problem.labels, num_folds=num_parts) == 0
-    num_wanted = MAX_SEARCHED // (problem.num_classes * problem.num_views)
-    num_wanted = min(_LEAST_PER_CLASS[1], max(_LEAST_PER_CLASS[0], num_wanted))
+    num_wanted = int(np.clip(MAX_SEARCHED // (problem.num_classes * problem.num_views), *_LEAST_PER_CLASS))
     rare = np.bincount(problem.labels[part], minlength=problem.num_classes) < num_wanted
     for label in np.flatnonzero(rare):
         members = np.flatnonzero(problem.labels == label)

@@ -13,7 +13,7 @@ from toolkit.data.feed.split import Split, Subset
 from toolkit.metrics import fit_temperature, softmax, top_k_accuracy
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
-from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_fold, standard_error
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_pictures, standard_error
 from toolkit.transfer.heads.head import HeadOptions
 from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts, stitch
@@ -262,7 +262,7 @@ def _held_out(split: Split, lots: np.ndarray) -> tuple[np.ndarray, Split, np.nda
     if len(split.val):
         return np.arange(len(split.train)), split, np.arange(len(split.val))
     labels = np.asarray(split.train.labels)
-    is_held_out = judging_fold(labels, assign_folds(labels, lots, num_folds=NUM_FOLDS))
+    is_held_out = judging_pictures(labels, assign_folds(labels, lots, num_folds=NUM_FOLDS))
     taught, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     return taught, Split(split.train.picked(taught), split.train.picked(held_out), split.test), lots[held_out]
 
