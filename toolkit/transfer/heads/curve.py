@@ -174,7 +174,7 @@ def _described(points: tuple[CurvePoint, ...], right: np.ndarray, lots: np.ndarr
     """Say what the points tell; ``right`` is (points, pictures), what each asked picture's answers were worth."""
     if len(points) < 2 or right.shape[1] == 0:
         return LearningCurve(
-            points, None, None, None, "There are too few pictures to say what more of them would bring."
+            points, None, None, None, "There are too few pictures, or groups of them, to say what more would bring."
         )
     counts = np.array([point.num_pictures for point in points], float)
     errors, resampled = 1 - right.mean(axis=1), _resampled(right, lots)
