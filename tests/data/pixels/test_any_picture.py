@@ -203,6 +203,18 @@ def test_host_reads_scanners_and_phones_formats_and_the_graph_says_that_it_does_
     assert as_graph_reads(like) is like
 
 
+@pytest.mark.parametrize("image_format", ["AVIF", "HEIF", "TIFF", "PNG", "WEBP"])
+def test_whatever_a_damaged_picture_makes_its_plugin_raise_it_is_an_unreadable_picture(image_format):
+    """Pillow's AVIF raised RuntimeError, for which a server answered 500 and `toolkit check` ended in a traceback."""
+    whole = host_only(image_format, "RGB")
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(60):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        refused += by_host(bytes(data)) is None
+    assert refused
+
+
 def animation(**options) -> bytes:
     frames = [Image.open(io.BytesIO(picture("PNG", "RGB", (40, 50), seed))) for seed in range(3)]
     buffer = io.BytesIO()

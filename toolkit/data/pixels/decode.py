@@ -94,7 +94,8 @@ def image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: not a picture in a supported format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels, which is refused as unsafe to decode") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError) as error:
+    # What the plugins of single formats raise besides: RuntimeError (AVIF, HEIF), TypeError (fields of TIFF).
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, RuntimeError, TypeError) as error:
         raise ImageError(f"{name}: damaged or truncated picture ({error})") from None
 
 
