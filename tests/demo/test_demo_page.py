@@ -258,6 +258,14 @@ def test_only_uploads_are_read(served, picture):
     assert re.search("not uploaded|not an upload|no file was given|not its web address|null", answer), answer
 
 
+def test_no_input_fetches_a_web_address(served):
+    address = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
+    for place in range(3):
+        data: list[object] = [None, "digits/1", "litert"]
+        data[place] = address
+        assert "not its web address" in _ask(served, *data)
+
+
 def test_fifty_visitors_at_once_are_all_answered(served, digits):
     pictures = [path for label in "0123456789" for path in sorted((digits / label).glob("*.png"))[:5]]
     answers: dict[int, str] = {}
@@ -351,9 +359,9 @@ def _upload(served: str, data: bytes) -> str:
         return json.load(answer)[0]
 
 
-def _ask(served: str, picture: object) -> str:
+def _ask(served: str, picture: object, bundle: object = "digits/1", engine: object = "litert") -> str:
     url = f"{served}gradio_api/call/predict"
-    body = json.dumps({"data": [picture, "digits/1", "litert"]}).encode()
+    body = json.dumps({"data": [picture, bundle, engine]}).encode()
     headers = {"Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
         event = json.load(answer)["event_id"]

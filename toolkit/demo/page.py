@@ -37,6 +37,7 @@ def build_page(classifier: Classifier, quota: Quota, school: School | None) -> g
         if school is not None:
             teach.offer(teaching, frame, tabs, own, (classifying, looking, comparing))
         demo.unload(release)
+    uploads.refuse_addresses(demo)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY)
     return demo
 

@@ -1,7 +1,9 @@
 """Visitors' files: read as they were sent, and shown as the network's decoder reads them."""
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,22 +148,27 @@ def dispensable() -> list[Path]:
     return [path for *_, path in sorted(found)]
 
 
-def refuse_addresses(picture: Any) -> None:
+def refuse_addresses(page: gr.Blocks) -> None:
     """Refuse files sent as web addresses: this server would fetch them, of any size and from anywhere.
 
     Args:
-        picture: a ``gr.Image`` or a ``gr.File``. It is changed itself: for a subclass of a component, Gradio writes a
-            ``.pyi`` file beside this module.
+        page: it is changed itself, all of its components: Gradio looks for files in what is sent for any of them, text
+            too. (For a subclass of a component, Gradio writes a ``.pyi`` file beside this module.)
     """
-    keep = picture.async_move_resource_to_block_cache
+    block: Any  # whose methods are replaced
+    for block in page.blocks.values():
+        block.async_move_resource_to_block_cache = _refusing(block.async_move_resource_to_block_cache)
+        if block.get_block_name() in ("image", "file"):
+            # Gradio's own example in the interface's documentation is a web address.
+            example = {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
+            is_several = getattr(block, "file_count", "single") == "multiple"
+            block.example_payload = partial(list, [example]) if is_several else example.copy
 
+
+def _refusing(keep: Callable[[str | Path | None], Awaitable[str | None]]) -> Any:
     async def move(url_or_file_path: str | Path | None) -> str | None:
         if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
             raise gr.Error("send the picture's bytes, not its web address", print_exception=False)
         return await keep(url_or_file_path)
 
-    picture.async_move_resource_to_block_cache = move
-    # Gradio's own example in the interface's documentation is a web address.
-    example = {"path": "picture.png", "url": "picture.png", "meta": {"_type": "gradio.FileData"}}
-    is_several = getattr(picture, "file_count", "single") == "multiple"
-    picture.example_payload = lambda: [example] if is_several else example
+    return move

@@ -97,7 +97,6 @@ def build(classifier: Classifier, quota: Quota) -> tuple[gr.Image, gr.Dropdown]:
     limit.changed(several.judge, [items, picture, bundle, engine, ten], [below, answer, tiles], **predicting)
     answer.draw(lambda: gr.update(selected=DRAW), None, ways, **AT_ONCE)
     _add_endpoints(page, several, picture, chosen)
-    uploads.refuse_addresses(picture)
     return picture, bundle
 
 
@@ -112,7 +111,6 @@ def _add_endpoints(page: "Classify", several: Several, picture: gr.Image, chosen
     options = {"preprocess": False, "api_name": "predict_several", **_BATCHES}
     many.click(several.predict_several, [pictures, *chosen, crops, below], result, **options)
     listing.click(page.networks, None, result, api_name="networks", queue=False)
-    uploads.refuse_addresses(pictures)
 
 
 class Classify:

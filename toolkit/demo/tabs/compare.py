@@ -62,7 +62,6 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image, own: gr.Sta
     examples.click(page.show_example, chosen, seen, **predicting)
     button, result = gr.Button(visible=False), gr.JSON(visible=False, label="rows")
     button.click(page.compare, question[:-1], result, preprocess=False, api_name="compare", **LIMITS)
-    uploads.refuse_addresses(picture)
     return bundles
 
 

@@ -140,8 +140,6 @@ def build(classifier: Classifier, tab: gr.Tab, classified: gr.Image, classifying
         api_name="arithmetic",
         **EXPLAINING,
     )
-    for image in (picture, api_picture):
-        uploads.refuse_addresses(image)
     return bundle
 
 
