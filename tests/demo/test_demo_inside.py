@@ -76,7 +76,8 @@ def test_the_smallest_part_that_keeps_the_answer_is_outlined_when_asked_for(page
 
 @pytest.mark.parametrize("view", ["heat", "features", "edges", "arithmetic"])
 def test_a_bad_file_is_one_message_in_whatever_view(page, sent, bad_files, view):
-    picture, *_, heat, features, edges, arithmetic = page.fresh(view, sent(bad_files["text"]), "digits/1")
+    picture, label, *_, heat, features, edges, arithmetic = page.fresh(view, sent(bad_files["text"]), "digits/1")
+    assert label is None  # that of the picture before, for which the next one would not be looked at
     panel = {"heat": heat, "features": features, "edges": edges, "arithmetic": arithmetic}[view]
     assert picture is None
     assert panel.count('data-state="problem"') == 1

@@ -194,7 +194,9 @@ class Inside:
         except Exception as error:
             # Edges need no network.
             panel = self._problem(error, picture) if view != _EDGES else self._written(view, picture, bundle, {})
-            return place, *(4 * [gr.skip()]), *self._panels(view, panel)
+            # A picture that is not there has no evidence; the next one taken over is looked at, see `first`.
+            label = gr.skip() if shown else None
+            return place, label, *(3 * [gr.skip()]), *self._panels(view, panel)
         explainer, (label, _) = look.explanation.explainer, look.explanation.top(1)[0]
         stages = views.stage_choices(explainer)
         methods = [(name, value) for value, name in _METHODS.items() if self._has(look, value)]
