@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.demo.teaching.lesson import Backbone
+from toolkit.demo.teaching.lesson import Backbone, Lesson
 from toolkit.demo.teaching.limits import Limits
 from toolkit.demo.teaching.school import School
 from toolkit.errors import UserError
@@ -86,6 +86,31 @@ def test_a_visit_that_nobody_ended_ends_by_itself(make_school, fill, tmp_path):
     with pytest.raises(UserError, match="this visit has ended"):
         school.get(secret)
     assert _folders(tmp_path) == []
+
+
+def test_a_refused_lesson_costs_nothing_that_was_taught(make_school, fill, seven, bundle, monkeypatch):
+    school = make_school(Limits(at_once=1, waiting=0))
+    visitor, other = (fill(school.get(school.open(page))) for page in ("one", "other"))
+    assert visitor.teach(Backbone(bundle)).wait(20)
+    taught = visitor.bundle
+    monkeypatch.setattr(Lesson, "_follow", lambda *_: None)  # the other's never ends
+    other.teach(Backbone(bundle))
+    with pytest.raises(UserError, match="others wait for a lesson"):
+        visitor.teach(Backbone(bundle))
+    assert visitor.bundle == taught
+    assert visitor.classify(seven.read_bytes()).predictions[0].label == "7"
+
+
+def test_a_visit_whose_network_is_in_use_goes_on(make_school, fill, bundle):
+    school = make_school(Limits(idle_seconds=2))
+    secret = school.open("page")
+    visitor = fill(school.get(secret))
+    assert visitor.teach(Backbone(bundle)).wait(20)
+    for _ in range(6):
+        time.sleep(0.5)
+        assert school.network(visitor.bundle) is not None
+        school.open("another")
+    assert school.get(secret) is visitor
 
 
 def test_a_full_disk_is_told(make_school, fill, tmp_path, bundle, monkeypatch):

@@ -65,11 +65,13 @@ class Visitor:
             table = self.collection.write_table()
             if shutil.disk_usage(self._folder).free < _RESERVE:
                 raise UserError("this server has no room left for another network; try again later")
+            if self.lesson is not None and self.lesson.phase != "done":
+                self._forget()  # first, for its place in the line
+            folder = self._folder / f"lesson-{self._num_lessons + 1}"
+            lesson = Lesson(Order(table, backbone, report), folder, self._limits)
+            self._line.join(lesson)  # or be refused, and keep the network there is
             self._forget()
             self._num_lessons += 1
-            folder = self._folder / f"lesson-{self._num_lessons}"
-            lesson = Lesson(Order(table, backbone, report), folder, self._limits)
-            self._line.join(lesson)
             self.lesson = lesson
             return lesson
 
@@ -192,9 +194,11 @@ class School:
 
     def network(self, bundle: str) -> Classifier | None:
         """Find what a visitor taught by its name, see ``Visitor.bundle``; None where it is gone."""
+        found = None
         with self._lock:
-            visitors = [visit.visitor for visit in self._visits.values() if visit.visitor is not None]
-        found = next((visitor for visitor in visitors if visitor.bundle == bundle), None)
+            for visit in self._visits.values():
+                if visit.visitor is not None and visit.visitor.bundle == bundle:
+                    visit.last_seen, found = time.monotonic(), visit.visitor
         try:
             return None if found is None else found.network()
         except UserError:  # it is taught anew
