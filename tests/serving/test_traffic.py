@@ -89,6 +89,8 @@ def test_a_share_by_chance_or_by_a_key(shared, images, b64):
         assert set(counts) == {"1", "2", "3"}
         assert 'toolkit_loaded_versions{model="digits"} 3.0' in page
         share_traffic(shared, 0)
+        versions_of(client, images[3], 1)
+        assert 'toolkit_version{model="digits"} 1.0' in client.get("/metrics").text  # that of stable
         assert versions_of(client, images[3], 20) == {"1": 20}
         (shared / TRAFFIC).write_text("no JSON")  # what was read before stays
         assert versions_of(client, images[3], 5) == {"1": 5}

@@ -93,12 +93,15 @@ class ModelTable:
             position: of the request, see ``traffic.position_of``; by default at random.
 
         Returns:
-            The version, its outcome, and whether it was asked for as the newest: by no number, label or share.
+            The version, its outcome, and whether it was found for a request that names none, and is the one for such
+            requests: the highest that answers, or with shares that of ``stable``.
         """
         shares = self.shares(name) if version is None else []
         if not shares:
             return *self._answering(name, version), version is None
-        return *self._shared(name, chosen(shares, position_of(name, "") if position is None else position)), False
+        place = position_of(name, "") if position is None else position
+        number, outcome = self._shared(name, chosen(shares, place))
+        return number, outcome, number == shares[-1].version
 
     def _answering(self, name: str, version: int | None) -> tuple[int, Outcome]:
         try:
@@ -189,6 +192,10 @@ class ModelTable:
     def loaded(self) -> dict[str, list[int]]:
         """List the versions in memory of each bundle that has any."""
         return self._shelf.loaded(self.engine)
+
+    def loading(self, name: str) -> list[int]:
+        """List the versions of a bundle that are being loaded."""
+        return self._shelf.loading(name, self.engine)
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
         """Tell whether a bundle answers at once. Loading begins where it has not.

@@ -76,7 +76,7 @@ class _Target(NamedTuple):
 @dataclass(frozen=True)
 class _Prepared:
     version: int
-    is_newest: bool  # asked for by no number, label or share
+    is_default: bool  # see ``ModelTable.answering``
     predictor: Predictor
     question: Question
     counts: list[int]  # of pixels
@@ -92,6 +92,7 @@ class Service:
         self.metrics = Metrics()
         self._bodies = Bodies(options)
         self._lanes: dict[str, Lane] = {}
+        self._observed: set[str] = set()  # bundles that were in memory at any time
 
     async def answer(self, request: Request, name: str, version: int | None, parse: Parse) -> Reply:
         """Answer a request's pictures.
@@ -158,9 +159,14 @@ class Service:
         """Write what stands in no counter into the figures."""
         for name, lane in self._lanes.items():
             self.metrics.admitted.labels(name).set(lane.admitted)
-        for name, versions in self.table.loaded().items():
-            self.metrics.loaded.labels(name).set(len(versions))
-            self.metrics.places.labels(name).set(self.options.places)
+        loaded = self.table.loaded()
+        for name in self._observed.union(loaded):
+            self.metrics.loaded.labels(name).set(len(loaded.get(name, [])))
+            self.metrics.places.labels(name).set(self.options.places if name in loaded else 0)
+        # Figures of what is gone are zeros: several processes' cannot be taken back.
+        for name in self._observed.difference(loaded, self._lanes):
+            self.metrics.admitted.labels(name).set(0)
+        self._observed.update(loaded)
 
     async def keep_observing(self) -> None:
         """Write them again and again: another process behind the port may be the one that is asked for all figures."""
@@ -195,7 +201,7 @@ class Service:
 
     def _prepare(self, name: str, target: _Target, body: Body) -> _Prepared | Outcome:
         """Find the version, read the request, count its pixels; or give what has to be waited for."""
-        number, outcome, is_newest = self.table.answering(name, target.version, target.position)
+        number, outcome, is_default = self.table.answering(name, target.version, target.position)
         if not outcome.done():
             return outcome
         predictor = outcome.result()
@@ -203,14 +209,14 @@ class Service:
             return outcome
         question = target.parse(body.unpack(), predictor)
         counts = count_pixels(question, self.options.max_pixels)
-        prepared = _Prepared(number, is_newest, predictor, question, counts)
+        prepared = _Prepared(number, is_default, predictor, question, counts)
         if len(counts) == 1 and counts[0] <= LARGE_PIXELS and question.signature != "features":
             return replace(prepared, decoded=decode_picture(predictor, question, 0))
         return prepared
 
     async def _reply(self, lane: Lane, prepared: _Prepared, begin: float, start: float) -> Reply:
         question, version = prepared.question, str(prepared.version)
-        if prepared.is_newest:
+        if prepared.is_default:
             self.metrics.version.labels(lane.name).set(prepared.version)
         work = self._features if question.signature == "features" else self._classified
         try:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -98,6 +99,18 @@ def test_figures(client_of, images):
     for stage in ("body", "queue", "decode", "engine"):
         assert found["toolkit_stage_seconds_count", *sorted(("digits", stage))] >= 2
     assert "made-up" not in page.text
+
+
+def test_figures_of_a_bundle_that_is_gone_are_zeros(tmp_path, bundle, images):
+    shutil.copytree(bundle.parent, tmp_path / "digits")
+    client = TestClient(create_app(tmp_path))
+    assert client.post("/predict/digits", content=images[0]).status_code == 200
+    assert 'toolkit_loaded_versions{model="digits"} 1.0' in client.get("/metrics").text
+    shutil.rmtree(tmp_path / "digits")
+    assert client.post("/predict/digits", content=images[0]).status_code == 404
+    page = client.get("/metrics").text
+    for name in ("loaded_versions", "queue_places", "queue_requests"):
+        assert f'toolkit_{name}{{model="digits"}} 0.0' in page
 
 
 def test_log_lines(client_of, images, caplog):
