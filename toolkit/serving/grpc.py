@@ -233,7 +233,9 @@ def _read_question(signature: str, tensor: Any, size: tuple[int, int], max_pictu
     protocol.require_few(shape[0], max_pictures)
     pictures: list[bytes] | np.ndarray
     if name == "image_bytes":
-        pictures = _filled(name, list(tensor.string_val), shape[0])
+        given = list(tensor.string_val)
+        _require_filling(name, len(given), shape[0])
+        pictures = given + given[-1:] * (shape[0] - len(given))
     else:
         pictures = _pixels(name, tensor, shape)
     return Question(signature, pictures, "inputs[{}]".format)
@@ -243,20 +245,21 @@ def _pixels(name: str, tensor: Any, shape: list[int]) -> np.ndarray:
     if tensor.tensor_content:
         pixels = np.frombuffer(tensor.tensor_content, np.uint8)
     else:
-        given = np.asarray(tensor.int_val)
+        given = np.fromiter(tensor.int_val, np.int32, len(tensor.int_val))
         if given.size and not (given.min() >= 0 and given.max() <= 255):
             raise RequestError(f"inputs[{name!r}]: pixels must be whole numbers from 0 to 255")
-        pixels = np.asarray(_filled(name, list(given), math.prod(shape)), np.uint8)
+        _require_filling(name, given.size, math.prod(shape))
+        pixels = np.full(math.prod(shape), given[-1], np.uint8)
+        pixels[: given.size] = given
     if pixels.size != math.prod(shape):
         raise RequestError(f"inputs[{name!r}]: {pixels.size} values do not fill the shape {shape}")
     return pixels.reshape(shape)
 
 
-def _filled(name: str, values: list[Any], count: int) -> list[Any]:
-    """Repeat the last value up to ``count``, as TensorFlow does."""
-    if not 0 < len(values) <= count:
-        raise RequestError(f"inputs[{name!r}]: {len(values)} values do not fill a shape of {count}")
-    return values + values[-1:] * (count - len(values))
+def _require_filling(name: str, given: int, count: int) -> None:
+    """Refuse too many values, or none; where there are too few, the last one is repeated, as TensorFlow does."""
+    if not 0 < given <= count:
+        raise RequestError(f"inputs[{name!r}]: {given} values do not fill a shape of {count}")
 
 
 def _write_tensor(tensor: Any, values: Any) -> None:
