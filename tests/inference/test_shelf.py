@@ -114,9 +114,11 @@ def test_nobody_waits_for_another_bundle(root, loads):
             time.sleep(0.01)
         assert both.get("b")[0] == 1
         assert both.errors("a") == {1: "", 2: "", 10: ""}
+        assert (both.loading("a"), both.loading("b"), both.loading("a", "litert")) == ([10], [], [])
         assert not slow.done()
         go_on.set()
         assert slow.result()[0] == 10
+        assert both.loading("a") == []
 
 
 def test_no_more_versions_of_a_bundle_load_at_once_than_are_kept(root, loads):

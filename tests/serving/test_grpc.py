@@ -135,7 +135,7 @@ def test_outputs_are_chosen(served, images):
     assert "no output 'logits'; there are probabilities" in refused(served[0].Predict, asked, CODE.INVALID_ARGUMENT)
 
 
-def test_metadata_and_status(served, bundle):
+def test_metadata_and_status(served, bundle, monkeypatch):
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     asked.model_spec.name = "digits"
     response = served[0].GetModelMetadata(asked, timeout=60)
@@ -160,6 +160,9 @@ def test_metadata_and_status(served, bundle):
     asked.model_spec.name = "digits"
     (row,) = served[1].GetModelStatus(asked, timeout=60).model_version_status
     assert (row.version, row.state, row.status.error_code) == (1, get_model_status_pb2.ModelVersionStatus.AVAILABLE, 0)
+    monkeypatch.setattr(ModelTable, "loading", lambda *_: [1])
+    (row,) = served[1].GetModelStatus(asked, timeout=60).model_version_status
+    assert row.state == get_model_status_pb2.ModelVersionStatus.LOADING
     asked.model_spec.version.value = 7
     assert "version 7 of model digits" in refused(served[1].GetModelStatus, asked, CODE.NOT_FOUND)
 

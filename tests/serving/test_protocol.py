@@ -159,12 +159,13 @@ def test_answers_keep_float32_and_write_nan_as_tensorflow_serving_does():
 
 
 def test_status():
-    document = protocol.status_of({1: "", 10: "damaged"})
+    document = protocol.status_of({1: "", 2: "", 10: "damaged"}, loading=[2, 10])
     ok = {"error_code": "OK", "error_message": ""}
     failed = {"error_code": "FAILED_PRECONDITION", "error_message": "damaged"}
     assert document == {
         "model_version_status": [
-            {"version": "10", "state": "END", "status": failed},
+            {"version": "10", "state": "END", "status": failed},  # also while it is tried again
+            {"version": "2", "state": "LOADING", "status": ok},
             {"version": "1", "state": "AVAILABLE", "status": ok},
         ]
     }

@@ -42,6 +42,13 @@ def versions_of(client, picture, number=200, key=None) -> Counter:
     return Counter(map(ask, range(number)))
 
 
+def states(client) -> dict[str, tuple[str, str]]:
+    """Each version's state in TensorFlow Serving's protocol, and why it is not ready in the other."""
+    rows = client.get("/v1/models/digits").json()["model_version_status"]
+    reasons = {row["version"]: row["reason"] for row in client.post("/v2/repository/index").json()}
+    return {row["version"]: (row["state"], reasons[row["version"]]) for row in rows}
+
+
 def test_versions_of_all_labels_with_a_share_are_wanted(shared):
     table = ModelTable(shared.parent)
     assert table.wanted("digits") == [2, 1]
@@ -147,6 +154,11 @@ def test_until_a_labels_new_version_is_loaded_the_one_before_answers(shared, ima
         move_label(shared, "canary", 3)
         assert versions_of(client, images[3], 5) == {"2": 5}
         assert client.get("/readyz").status_code == 200
+        assert states(client) == {
+            "1": ("AVAILABLE", ""),
+            "2": ("AVAILABLE", ""),
+            "3": ("LOADING", "loading"),
+        }
         go_on.set()
         for _ in range(1000):
             if versions_of(client, images[3], 1)["3"]:

@@ -191,6 +191,12 @@ class Shelf:
             keys = sorted(key for key, slot in self._slots.items() if slot.is_loaded and key[2] == engine)
         return {name: [version for other, version, _ in keys if other == name] for name, _, _ in keys}
 
+    def loading(self, name: str, engine: str = "auto") -> list[int]:
+        """List the versions of a bundle that are being loaded, ascending."""
+        with self._lock:
+            slots = [(key, slot.outcome) for key, slot in self._slots.items() if key[0] == name and key[2] == engine]
+        return sorted(key[1] for key, outcome in slots if outcome is not None and not outcome.done())
+
     def _wanted(self, name: str, version: int | None) -> dict[int, Path]:
         """A bundle's versions that are meant, highest first."""
         found = self.versions(name)

@@ -204,8 +204,10 @@ class _Calls:
         return response
 
     async def status(self, request: Any, *_: Any) -> Any:
-        statuses = await to_thread.run_sync(self._table.statuses, *await self._target(request.model_spec))
-        return json_format.ParseDict(protocol.status_of(statuses), message_type("GetModelStatusResponse")())
+        name, version = await self._target(request.model_spec)
+        statuses = await to_thread.run_sync(self._table.statuses, name, version)
+        document = protocol.status_of(statuses, self._table.loading(name))
+        return json_format.ParseDict(document, message_type("GetModelStatusResponse")())
 
     async def _target(self, spec: Any) -> tuple[str, int | None]:
         if spec.version_label:

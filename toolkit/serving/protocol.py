@@ -10,7 +10,7 @@ import binascii
 import gc
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,12 +162,15 @@ def encode_answer(outputs: Mapping[str, Any], *, columnar: bool) -> bytes:
     return dump({"predictions": columns})
 
 
-def status_of(versions: Mapping[int, str]) -> dict[str, Any]:
-    """Tell the status of versions, highest first; the values say why one cannot be loaded, or are empty."""
+def status_of(versions: Mapping[int, str], loading: Collection[int] = ()) -> dict[str, Any]:
+    """Tell the status of versions, highest first; the values say why one cannot be loaded, or are empty.
+
+    One that nobody has asked for yet is available: it loads when it is.
+    """
     rows = [
         {
             "version": str(version),
-            "state": "END" if error else "AVAILABLE",
+            "state": "END" if error else "LOADING" if version in loading else "AVAILABLE",
             "status": {"error_code": "FAILED_PRECONDITION" if error else "OK", "error_message": error},
         }
         for version, error in sorted(versions.items(), reverse=True)

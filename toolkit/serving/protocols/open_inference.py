@@ -310,9 +310,11 @@ def _metadata(name: str, versions: Sequence[int], manifest: Manifest) -> dict[st
 def _index(service: Service) -> list[dict[str, str]]:
     rows, loaded = [], service.table.loaded()
     for name in service.table.names():
+        loading = service.table.loading(name)
         for version, reason in service.table.statuses(name).items():
             is_ready = version in loaded.get(name, [])
-            state, why = ("READY", "") if is_ready else ("UNAVAILABLE", reason or "not loaded: nobody has asked for it")
+            absent = "loading" if version in loading else "not loaded: nobody has asked for it"
+            state, why = ("READY", "") if is_ready else ("UNAVAILABLE", reason or absent)
             rows.append({"name": name, "version": str(version), "state": state, "reason": why})
     return rows
 

@@ -27,8 +27,9 @@ def routes(service: Service) -> list[Route]:
     async def status(request: Request) -> Response:
         if ":" in request.url.path.rpartition("/")[2]:  # as in NAME:predict, which wants a POST
             raise HTTPException(405, headers={"Allow": "POST"})
-        statuses = await to_thread.run_sync(table.statuses, *await wanted(request))
-        return json_document(protocol.status_of(statuses))
+        name, version = await wanted(request)
+        statuses = await to_thread.run_sync(table.statuses, name, version)
+        return json_document(protocol.status_of(statuses, table.loading(name)))
 
     async def metadata(request: Request) -> Response:
         name, version = await wanted(request)
