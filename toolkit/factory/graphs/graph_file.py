@@ -32,6 +32,7 @@ class GraphFile:
             them to its answers, float32 (n, classes).
         runtime: that runtime's name.
         quantized: the file computes with rounded numbers, so that it answers only about as ``network`` does.
+        halved: it computes in half precision, which is nearer.
         preprocessing: where the file tells it, what makes the network's input of pixels.
     """
 
@@ -40,6 +41,7 @@ class GraphFile:
     answers: Callable[["np.ndarray"], "np.ndarray"]
     runtime: str
     quantized: bool = False
+    halved: bool = False
     preprocessing: Preprocessing | None = None
 
 

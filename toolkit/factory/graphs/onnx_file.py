@@ -83,6 +83,7 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
         answers=_session(document, given, reader.output_name, axes, batch, in_grey=builder.channels < shape[2]),
         runtime="ONNX Runtime",
         quantized=reader.quantized,
+        halved=reader.halved or given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16,
         preprocessing=_noted(document, as_they_are(shape[:2], builder.channels)) if takes_pixels else None,
     )
 
@@ -248,7 +249,7 @@ class _Reader:
         self._values = values
         self._opset = opset
         self._weights = {tensor.name for tensor in document.graph.initializer}
-        self.quantized = False
+        self.quantized = self.halved = False
         self.output_name = ""
 
     def names(self) -> Iterator[str]:
@@ -328,6 +329,8 @@ class _Reader:
         attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
         attributes = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         self.quantized |= kind == "QuantizeLinear"
+        casts = kind == "Cast" and isinstance(inputs[0], Value)  # weights alone may be stored so
+        self.halved |= casts and attributes.get("to") == onnx.TensorProto.FLOAT16
         self._builder.wish = self._wish(node)
         asked = Node(inputs, attributes, self._opset, self._builder.batch, len(node.output))
         found = rules[kind](self._builder, asked)

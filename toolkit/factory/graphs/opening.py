@@ -21,6 +21,8 @@ log = logging.getLogger("toolkit")
 
 #: Largest difference between the network and its file, relative to the largest answer.
 TOLERANCE = 1e-4
+#: The same of a file that computes in half precision.
+HALF_TOLERANCE = 0.02
 #: The same, on average over pictures of noise, of a file that computes with rounded numbers.
 QUANTIZED_TOLERANCE = 0.5
 _LEAST = 1e-9  # of a network that answers nought
@@ -81,12 +83,13 @@ def check_answers(path: Path, file: GraphFile, inputs: "np.ndarray") -> float:
         raise UserError(f"{path}: {file.runtime} answers {theirs.shape[1:]}, and its network here {ours.shape[1:]}")
     differences = np.abs(ours - theirs).max(axis=1) / max(_LEAST, float(np.abs(theirs).max()))
     difference = float(differences.mean() if file.quantized else differences.max())
-    if not difference <= (QUANTIZED_TOLERANCE if file.quantized else TOLERANCE):  # so that NaN is one too
+    tolerance = QUANTIZED_TOLERANCE if file.quantized else HALF_TOLERANCE if file.halved else TOLERANCE
+    if not difference <= tolerance:  # so that NaN is one too
         raise UserError(
             f"{path}: the network built of it answers otherwise than {file.runtime} does with the file, by "
             f"{difference:.2g} of its largest answer; bring the network in another form (.keras, ONNX, LiteRT, "
             "SavedModel)"
         )
-    about = ", as it rounds numbers" if file.quantized else ""
+    about = ", as it rounds numbers" if file.quantized or file.halved else ""
     log.info("%s: built anew in Keras; answers differ from %s's by %.1g%s", path, file.runtime, difference, about)
     return difference
