@@ -4,6 +4,7 @@ import pytest
 from interpreted import interpreted
 
 from toolkit.compress import float_layers, layer_sensitivity, quantize, range_report
+from toolkit.compress.sensitivity import _rounded
 from toolkit.spec import Preprocessing
 
 layers = keras.layers
@@ -73,6 +74,34 @@ def test_the_rounding_of_one_layer_is_what_the_file_does(lenet, lenet_preprocess
 
 def inputs() -> np.ndarray:
     return PIXELS.astype(np.float32) / 127.5 - 1
+
+
+def test_a_depthwise_kernel_is_rounded_channel_by_channel():
+    """As the file stores it; with one scale for all, a sound layer of a MobileNet was called the worst by far."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="first")(inputs)
+    x = layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(x)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(x))
+    model = keras.Model(inputs, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D(name="pool")(x)))
+    spread = np.logspace(-2, 0, 8).astype(np.float32)  # which the normalisation takes out again
+    (kernel,) = model.get_layer("depthwise").get_weights()
+    model.get_layer("depthwise").set_weights([kernel * spread[:, None]])
+    gamma, beta, mean, _ = model.get_layer("bn").get_weights()
+    model.get_layer("bn").set_weights([gamma, beta, mean, 0.05 * spread**2])
+    ranking = {row.layer: row.decibels for row in layer_sensitivity(model, (PIXELS, LABELS), preprocessing=RGB)}
+    assert ranking["depthwise"] > 40
+
+
+def test_so_is_that_of_a_separable_convolution():
+    layer = layers.SeparableConv2D(6, 3, use_bias=False)
+    layer.build((None, 8, 8, 4))
+    kernel, pointwise = layer.get_weights()
+    layer.set_weights([kernel * np.float32([1e-3, 1e-2, 1e-1, 1])[:, None], pointwise])
+    for weight, rounded, axes in zip(layer.get_weights(), _rounded(layer), [(0, 1), (0, 1, 2)], strict=True):
+        largest = np.abs(weight).max(axis=axes)
+        assert (np.abs(weight - rounded).max(axis=axes) <= largest / 254 * 1.001).all()
+        assert not np.array_equal(weight, rounded)
 
 
 def test_ranges_are_those_of_the_pictures(uneven, uneven_int8):

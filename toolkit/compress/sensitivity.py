@@ -102,7 +102,8 @@ def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocess
         groups = _groups(to_litert(model, quantization="int8", calibration=[inputs]), model)
     network, switches = _with_roundings(model, groups)
     for layer in model.layers:
-        network.get_layer(layer.name).set_weights(layer.get_weights())
+        if layer.weights:  # an input that was given no name has another in the copy
+            network.get_layer(layer.name).set_weights(layer.get_weights())
     pictures = inputs[:: max(1, len(inputs) // NUM_PICTURES)][:NUM_PICTURES]
 
     def logits() -> np.ndarray:
@@ -113,7 +114,7 @@ def layer_sensitivity(model: "keras.Model", calibration: Examples, *, preprocess
     for group in track(groups, "trying each layer in int8"):
         layer = network.get_layer(group.first)
         weights = layer.get_weights()
-        layer.set_weights([_rounded(weight) for weight in weights])
+        layer.set_weights(_rounded(layer))
         for switch in switches[group.last]:
             switch.on.assign(1.0)
         noise = float(np.mean(np.square(logits() - expected)))
@@ -246,13 +247,17 @@ def _rounding_class() -> type:
     return Rounding
 
 
-def _rounded(weight: np.ndarray) -> np.ndarray:
-    """Round a kernel as int8 stores it: 255 steps, symmetric, by output channel, or over a whole dense kernel."""
-    if weight.ndim < 2:
-        return weight  # biases are int32
-    axes = (0, 1, 2) if weight.ndim == 4 else None
-    step = np.abs(weight).max(axis=axes, keepdims=True) / 127
-    return np.round(weight / np.where(step > 0, step, 1)) * step
+def _rounded(layer: "keras.Layer") -> list[np.ndarray]:
+    """Round a layer's weights as int8 stores kernels: 255 steps, symmetric, by output channel or over a dense one."""
+    rounded = []
+    for variable, weight in zip(layer.weights, layer.get_weights(), strict=True):
+        is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D) or variable.name == "depthwise_kernel"
+        if weight.ndim >= 2:  # biases are int32
+            axes = None if weight.ndim < 4 else (0, 1) if is_depthwise else (0, 1, 2)
+            step = np.abs(weight).max(axis=axes, keepdims=True) / 127
+            weight = np.round(weight / np.where(step > 0, step, 1)) * step
+        rounded.append(weight)
+    return rounded
 
 
 def _batches(inputs: np.ndarray) -> Iterator[np.ndarray]:
