@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from toolkit.demo.inside.way import way_through
+from toolkit.engines.convert import to_litert
 from toolkit.explain import METHODS, Explainer, open_explainer
 from toolkit.explain.inside import feature_maps, first_filters, statistics
 from toolkit.factory import open_application, preprocessing_of
+from toolkit.network import name_stages
 from toolkit.spec import Preprocessing
 
 SIZE = (64, 64)
@@ -23,6 +25,22 @@ def _nested(name, tmp_path):
     own = [keras.Input((*SIZE, 3)), backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dropout(0.2)]
     keras.Sequential([*own, keras.layers.Dense(3, activation="softmax")]).save(tmp_path / "own.keras")
     return open_explainer(tmp_path / "own.keras", preprocessing=Preprocessing(SIZE))
+
+
+def test_a_network_with_operations_that_are_no_layers_is_explained(tmp_path):
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="first")(keras.layers.Rescaling(1 / 255)(inputs))
+    one, other = keras.ops.split(x, 2, axis=-1)
+    other = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="second")(other)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="third")(keras.ops.concatenate([one, other]))
+    x = keras.layers.Dense(3, activation="softmax", name="logits")(keras.ops.mean(x, axis=(1, 2)))
+    keras.Model(inputs, x).save(tmp_path / "own.keras")
+    explainer = open_explainer(tmp_path / "own.keras")
+    explanation = explainer.explain(np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8))
+    for method in ("grad-cam", "hires-cam"):
+        assert np.isfinite(explanation.heat_map(method=method, stage="third").values).all()
+    assert to_litert(explainer.model, quantization="int8", calibration=[np.ones((1, *SIZE, 3), np.float32)])
+    assert name_stages(explainer.model).output_shape == (None, 3)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import keras
 
-from toolkit.network import bottlenecks, origin, shrinks
+from toolkit.network import bottlenecks, origin, producers_of, shrinks
 
 
 def network():
@@ -33,9 +33,18 @@ def test_two_inputs_narrow_only_where_they_meet():
     assert [layer.name for layer in bottlenecks(model)][-2:] == ["both", "head"]
 
 
+def test_an_operation_of_several_outputs_is_no_bottleneck():
+    inputs = keras.Input((8, 8, 4), name="input")
+    left, right, _ = keras.ops.split(keras.layers.Conv2D(6, 3, name="stem")(inputs), 3, axis=-1)
+    both = keras.layers.Concatenate(name="both")([left, keras.layers.ReLU(name="relu")(right)])
+    one, _ = keras.ops.split(both, 2, axis=-1)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.ops.mean(one, axis=(1, 2))))
+    assert [layer.name.partition("_")[0] for layer in bottlenecks(model)] == ["input", "stem", "both", "mean", "head"]
+
+
 def test_what_repeats_goes_back_to_what_computed():
     model = network()
-    producers = {id(layer.output): layer for layer in model.operations}
+    producers = producers_of(model)
     for name in ("head_pool", "stage1_dropout", "stage1_pool", "stage1_add"):
         assert origin(model.get_layer(name), producers).name == "stage1_add"
 

@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.engines.ranges import with_ranges
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import ANSWERS, NOVELTY, as_classifier, as_float32, inputs_of
+from toolkit.network import ANSWERS, NOVELTY, as_classifier, as_float32, inputs_of, producers_of
 from toolkit.progress import step
 
 #: Share of a network's parameters up to which the layers behind its global pooling stay in float in an int8 file.
@@ -79,7 +79,7 @@ def float_head(model: "keras.Model") -> set[str]:
     modules 0.306 and 0.030. It costs nothing that could be measured in time, and the file 3 bytes a weight; so a head
     stays in float that is small, up to ``SMALL_HEAD`` of the parameters, or joins several stages.
     """
-    producers = {id(layer.output): layer for layer in model.layers}
+    producers = producers_of(model)
     pending, head, poolings, joins = [producers[id(model.outputs[0])]], {}, 0, False
     while pending:
         layer = pending.pop()

@@ -7,7 +7,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network import inputs_of
+from toolkit.network import inputs_of, outputs_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def cut_at(model: "keras.Model", tensor: "keras.KerasTensor") -> Halves:
     for layer in model.operations:
         read = inputs_of(layer)
         if layer.output is not tensor and any(id(one) in behind for one in read):
-            behind.add(id(layer.output))
+            behind.update(map(id, outputs_of(layer)))
             past |= {id(one): one for one in read if id(one) not in behind}
     tensors = [tensor, *past.values()] if past else tensor
     return Halves(keras.Model(model.input, tensors), keras.Model(tensors, model.outputs[0]))

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.arithmetic.receptive_field import receptive_fields
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.network import bottlenecks, origin, shrinks
+from toolkit.network import bottlenecks, origin, producers_of, shrinks
 
 
 def stage_maps(model: "keras.Model") -> dict[str, "keras.Layer"]:
@@ -23,7 +23,7 @@ def stage_maps(model: "keras.Model") -> dict[str, "keras.Layer"]:
         Layers by the stage that their names start with, or by their whole names where stages have several; empty for a
         network without maps.
     """
-    producers = {id(layer.output): layer for layer in model.operations}
+    producers = producers_of(model)
     computed = (origin(layer, producers) for layer in reversed(model.layers) if is_map(layer))
     last = next((layer for layer in computed if is_map(layer)), None)
     if last is None:
@@ -57,7 +57,7 @@ def find_map(model: "keras.Model", known: Mapping[str, "keras.Layer"], name: str
         if of_stage:
             raise UserError(f"{name!r} has no map to show, only vectors; maps are in {', '.join(known) or 'no stage'}")
         raise UserError(unknown_name("stage", name, list(known), listing="or the name of any layer with a map"))
-    return found if found.name == name else origin(found, {id(layer.output): layer for layer in model.operations})
+    return found if found.name == name else origin(found, producers_of(model))
 
 
 def is_map(layer: "keras.Layer") -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.lazy import keras
+from toolkit.network import producers_of
 
 _PASSING = ("Dropout", "Identity", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout")
 _RESHAPING = ("GlobalAveragePooling2D", "Flatten", "Reshape")  # which leave a map of one cell as it is
@@ -68,7 +69,7 @@ def read_out(model: "keras.Model") -> ReadOut | None:
     Args:
         model: a flat functional network that answers logits.
     """
-    producers = {id(layer.output): layer for layer in model.operations}
+    producers = producers_of(model)
     last = producers[id(model.outputs[0])]
     num_classes = model.outputs[0].shape[-1]
     if isinstance(last, keras.layers.GlobalAveragePooling2D):  # of class maps (Network in Network)

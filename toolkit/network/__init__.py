@@ -21,6 +21,8 @@ from toolkit.network.graph import (
     feature_tensor,
     inputs_of,
     load_network,
+    outputs_of,
+    producers_of,
     sources,
     weights_digest,
 )
@@ -45,7 +47,9 @@ __all__ = [
     "load_network",
     "name_stages",
     "origin",
+    "outputs_of",
     "probabilities_of",
+    "producers_of",
     "require_labels",
     "rounded_to_half",
     "save_in_half",

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from toolkit.lazy import keras
-from toolkit.network.graph import inputs_of
+from toolkit.network.graph import inputs_of, outputs_of
 
 _SHRINKS = 0.7  # a side this much shorter is another resolution; a border lost to an unpadded window is not
 
@@ -31,8 +31,11 @@ def bottlenecks(model: "keras.Model") -> list["keras.Layer"]:
             waiting[id(tensor)] -= 1
             if not waiting[id(tensor)]:
                 del waiting[id(tensor)]
-        waiting[id(layer.output)] = num_readers[id(layer.output)]
-        if len(waiting) == 1:
+        outputs = outputs_of(layer)
+        # Of several (a split's), some may lead nowhere.
+        read = [tensor for tensor in outputs if num_readers[id(tensor)] or len(outputs) == 1]
+        waiting |= {id(tensor): num_readers[id(tensor)] for tensor in read}
+        if len(waiting) == 1 and len(outputs) == 1:
             found.append(layer)
     return found
 

@@ -120,6 +120,16 @@ def inputs_of(layer: "keras.Layer") -> list[Any]:
     return list(layer.input) if isinstance(layer.input, list | tuple) else [layer.input]
 
 
+def outputs_of(layer: "keras.Layer") -> list[Any]:
+    """Symbolic tensors that a layer, or an operation that is none, gives, in order."""
+    return list(keras.tree.flatten(layer.output))
+
+
+def producers_of(model: "keras.Model") -> dict[int, "keras.Layer"]:
+    """Map the ``id`` of each tensor in a flat network to the layer or operation that gives it."""
+    return {id(tensor): layer for layer in model.operations for tensor in outputs_of(layer)}
+
+
 def sources(model: "keras.Model") -> dict[str, list["keras.Layer"]]:
     """The layers that feed each layer, by its name, in the order of its inputs.
 
@@ -212,7 +222,8 @@ def architecture_digest(model: "keras.Model") -> str:
 
     Equal weights can stand in networks that answer differently: ResNet v1 and v1.5 differ in where they stride.
     """
-    order = {id(layer.output): index for index, layer in enumerate(model.operations)}
+    given = (tensor for layer in model.operations for tensor in outputs_of(layer))
+    order = {id(tensor): index for index, tensor in enumerate(given)}
     layers = [
         [type(layer).__name__, essence(layer.get_config()), [order[id(tensor)] for tensor in inputs_of(layer)]]
         for layer in model.operations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.network import feature_tensor, inputs_of, stage_of
+from toolkit.network import feature_tensor, inputs_of, outputs_of, producers_of, stage_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def cut_tensors(model: "keras.Model", stage: str) -> tuple["keras.KerasTensor", 
         inputs = inputs_of(layer)
         is_tap = layer.name.startswith(JOINED) and all(id(tensor) in inside for tensor in inputs)
         if stage_of(layer.name) in frozen or is_input(layer) or is_tap:
-            inside.add(id(layer.output))
+            inside.update(map(id, outputs_of(layer)))
         else:
             crossing |= {id(tensor): tensor for tensor in inputs if id(tensor) in inside}
     return tuple(crossing.values())
@@ -152,7 +152,7 @@ def cut_name(model: "keras.Model", cut: "keras.KerasTensor") -> str:
 
 def _before_hidden(model: "keras.Model", tensor: "keras.KerasTensor") -> "keras.KerasTensor":
     """Go back from a tensor to what enters the first hidden layer, where fine-tuning put any."""
-    producers = {id(layer.output): layer for layer in model.layers}
+    producers = producers_of(model)
     while id(tensor) in producers and producers[id(tensor)].name.startswith(HIDDEN):
         tensor = producers[id(tensor)].input
     return tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import UserError, unknown_name
 from toolkit.lazy import keras
-from toolkit.network import NOVELTY, bottlenecks, inputs_of, origin, shrinks
+from toolkit.network import NOVELTY, bottlenecks, inputs_of, origin, producers_of, shrinks
 from toolkit.transfer.freeze import HIDDEN, JOINED, cut_name, cut_tensor, frozen_part, is_input
 from toolkit.transfer.heads.feature_set import FeatureSet
 
@@ -171,7 +171,7 @@ def _last_cut(model: "keras.Model") -> Cut:
 
 def _block_ends(model: "keras.Model") -> list["keras.Layer"]:
     """List the layers that end a block or a resolution of a network that answers features, but for its very last."""
-    producers = {id(layer.output): layer for layer in model.operations}
+    producers = producers_of(model)
     chain = bottlenecks(model)
     first = next((number for number, layer in enumerate(chain) if _merges(layer)), 0)
     ends = []
