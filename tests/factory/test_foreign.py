@@ -83,11 +83,60 @@ def test_what_nothing_tells_is_asked_for(tmp_path):
     save(tmp_path / "scaled.keras", layers.Rescaling(1 / 255))
     with pytest.raises(UserError, match="scales its input itself"):
         open_network(tmp_path / "scaled.keras", preprocessing=Preprocessing((8, 8)))
-    keras.Sequential([keras.Input((None, None, 3)), layers.GlobalAveragePooling2D(), layers.Dense(3)]).save(
-        tmp_path / "any.keras"
-    )
-    with pytest.raises(UserError, match="takes pictures of any size"):
-        open_network(tmp_path / "any.keras", preprocessing=IMAGENET)
+
+
+def test_a_network_of_pictures_of_any_size_takes_that_of_its_preprocessing(tmp_path):
+    parts = [layers.Conv2D(4, 3, name="conv"), layers.GlobalAveragePooling2D(name="pool"), layers.Dense(3)]
+    own = keras.Sequential([keras.Input((None, None, 3)), *parts])
+    own.save(tmp_path / "any.keras")
+    with pytest.raises(
+        UserError, match=r"takes pictures of any size \(\?×\?×\?×3\); give a preprocessing that has one"
+    ):
+        open_network(tmp_path / "any.keras")
+    told = read_preprocessing('{"size": [32, 24], "scale": 1.0}')
+    model = open_network(tmp_path / "any.keras", preprocessing=told)
+    assert (model.input_shape, preprocessing_of(model).size) == ((None, *SHAPE), SHAPE[:2])
+    assert [layer.name for layer in model.layers][1:3] == ["conv", "pool"]
+    np.testing.assert_allclose(model.predict(PIXELS, verbose=0), own.predict(PIXELS, verbose=0), rtol=1e-4)
+
+
+TO_ONE = '{"scale": 0.00392156862745098}'
+
+
+@pytest.mark.parametrize(
+    ("scaling", "before"),
+    [
+        (lambda: layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.0524, 0.0502, 0.0506]), TO_ONE),
+        (lambda: layers.Rescaling(2, -1), TO_ONE),
+        (lambda: layers.Rescaling([0.458, 0.448, 0.45], [-0.03, -0.088, -0.188]), "imagenet"),
+    ],
+    ids=["normalised", "doubled", "transform_input"],
+)
+def test_scaling_that_cannot_begin_from_pixels_is_asked_what_comes_before(tmp_path, scaling, before):
+    """Torch's people put it behind ToTensor and Keras' behind a division by 255, and pixels made garbage of it."""
+    own = save(tmp_path / "mine.keras", scaling())
+    with pytest.raises(UserError, match=r"scales its input, but not from pixels of 0…255, of which") as error:
+        open_network(tmp_path / "mine.keras")
+    assert "--preprocessing imagenet" in str(error.value)
+    given = read_preprocessing(before)
+    model = open_network(tmp_path / "mine.keras", preprocessing=given)
+    expected = own.predict(normalized(given), verbose=0)
+    logits = model.predict(normalized(preprocessing_of(model)), verbose=0)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        lambda: layers.Rescaling(1),
+        lambda: layers.Normalization(mean=[123.7, 116.3, 103.5], variance=[1.0, 1.0, 1.0]),
+        lambda: layers.Normalization(mean=[123.7, 116.3, 103.5], variance=[3409.0, 3262.0, 3291.0]),
+    ],
+    ids=["as they are", "less the mean", "normalised"],
+)
+def test_scaling_of_pixels_is_taken_as_it_is(tmp_path, scaling):
+    save(tmp_path / "mine.keras", scaling())
+    assert preprocessing_of(open_network(tmp_path / "mine.keras")).scale == 1.0
 
 
 def test_a_grey_network_is_asked_for_grey_pictures(tmp_path):

@@ -15,7 +15,7 @@ from typing import get_args
 
 from toolkit.errors import UserError
 from toolkit.factory.graphs import check_answers, is_graph, open_graph
-from toolkit.factory.graphs.graph_file import GREY, as_they_are
+from toolkit.factory.graphs.graph_file import GREY, as_they_are, picture_sides
 from toolkit.factory.source import noted_preprocessing
 from toolkit.lazy import keras, lazy_module
 from toolkit.network import as_classifier, load_network, name_stages, require_labels, split_rescaling, with_new_head
@@ -44,6 +44,9 @@ _APPLICATIONS: tuple[tuple[str, Preprocessing], ...] = (
     ("stem_bn1", INCEPTION),  # NASNet
 )
 
+
+# Of the 255 from black to white, a network's own scaling makes 1 to 10 by anybody's recipe, or 255 less a mean of 100.
+_MOST_SPAN, _LEAST_MEAN = 30.0, 10.0
 
 #: Pictures of noise that a network is compared with its file on.
 _NUM_COMPARED = 4
@@ -83,7 +86,7 @@ def open_network(
 
     Raises:
         UserError: see ``toolkit.network.load_network``, ``as_classifier``, ``require_labels`` and
-            ``toolkit.factory.graphs.open_graph``; or nothing tells the preprocessing.
+            ``toolkit.factory.graphs.open_graph``; or nothing tells the preprocessing, or not all of it.
     """
     path = Path(path)
     if not path.exists():
@@ -92,7 +95,7 @@ def open_network(
     if graph is None:
         file = read_tensors(path)  # a damaged file is found out where it can do no harm
         preprocessing = preprocessing or noted_preprocessing(file)
-        given, names = load_network(path), frozenset[str]()
+        given, names = _sized(path, load_network(path), preprocessing), frozenset[str]()
     else:
         given, names = graph.network, graph.names
         if preprocessing is None and graph.preprocessing is not None:
@@ -101,8 +104,6 @@ def open_network(
     if num_labels is not None:
         require_labels(model, num_labels)
     height, width, channels = model.input_shape[1:]
-    if height is None or width is None:
-        raise UserError(f"{path}: takes pictures of any size; save it with an input_shape of (height, width, 3)")
     as_it_is = as_they_are((height, width), channels)
     if preprocessing is not None:
         preprocessing = preprocessing.resized((height, width))
@@ -119,6 +120,8 @@ def open_network(
         model, found = split_rescaling(network, seen)
         if model is network:
             seen = found = as_it_is if _scales_itself(names) else _looked_up(path, model, names).resized(as_it_is.size)
+        else:
+            _require_from_pixels(path, model, found)
     if graph is not None:
         pixels = np.random.default_rng(0).integers(0, 256, (_NUM_COMPARED, height, width, 3), np.uint8)
         from toolkit.data.pixels.decode import normalize  # which imports Pillow
@@ -128,6 +131,17 @@ def open_network(
         model = name_stages(model)
     model.preprocessing = found
     return model
+
+
+def _sized(path: Path, network: "keras.Model", preprocessing: Preprocessing | None) -> "keras.Model":
+    """Give a network that takes pictures of any size the one of its preprocessing."""
+    shape = network.inputs[0].shape
+    if len(shape) != 4 or None not in shape[1:3]:
+        return network
+    listed = "×".join(str(side or "?") for side in shape)
+    size = picture_sides(path, listed, shape[1:3], None if preprocessing is None else preprocessing.size)
+    inputs = keras.Input((*size, shape[3]))
+    return keras.Model(inputs, network(inputs), name=network.name)
 
 
 def _scales_itself(names: Collection[str]) -> bool:
@@ -158,16 +172,35 @@ def _looked_up(path: Path, model: "keras.Model", others: Collection[str]) -> Pre
     """The preprocessing that names tell, or an error that asks for it."""
     if known := _known(model, others):
         return known
-    to_one, as_pixels = '{"scale": 0.00392156862745098}', "none"
-    usual = "imagenet for a network of torchvision, inception for −1…1, "
-    if model.input_shape[-1] == 1:
-        to_one, as_pixels = (f'{{"channel_order": "grey", "scale": {scale}}}' for scale in (0.00392156862745098, 1.0))
-        usual, as_pixels = "", f"'{as_pixels}'"
     # A network in Keras' form can still be changed; what a converter has written is as it is.
     mended = "" if is_graph(path) else ", or put a Rescaling layer at its input"
     raise UserError(
-        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing {usual}"
-        f"'{to_one}' for 0…1, {as_pixels} for 0…255{mended}"
+        f"{path} does not say which pictures it was trained on; give a preprocessing: --preprocessing "
+        f"{_choices(model)}{mended}"
+    )
+
+
+def _require_from_pixels(path: Path, model: "keras.Model", found: Preprocessing) -> None:
+    """Refuse scaling in a file that cannot begin from 0…255: other code divides by 255 before such a network."""
+    factor, offset = (np.asarray(values) for values in found.affine())
+    subtracts_only = np.allclose(factor, 1) and (np.all(offset == 0) or np.all(offset <= -_LEAST_MEAN))
+    if subtracts_only or np.all(255 * factor <= _MOST_SPAN):
+        return
+    lowest, highest = offset.min(), (offset + 255 * factor).max()
+    raise UserError(
+        f"{path} scales its input, but not from pixels of 0…255, of which it would make {lowest:.1f}…{highest:.1f}; "
+        f"give what comes before: --preprocessing {_choices(model)}"
+    )
+
+
+def _choices(model: "keras.Model") -> str:
+    """The usual preprocessings, and what each is for."""
+    scale = 0.00392156862745098
+    if model.input_shape[-1] == 1:
+        to_one, as_pixels = (f'{{"channel_order": "grey", "scale": {value}}}' for value in (scale, 1.0))
+        return f"'{to_one}' for 0…1, '{as_pixels}' for 0…255"
+    return (
+        f"imagenet for a network of torchvision, inception for −1…1, '{{\"scale\": {scale}}}' for 0…1, none for 0…255"
     )
 
 
