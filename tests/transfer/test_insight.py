@@ -2,7 +2,9 @@
 
 import base64
 import io
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -108,6 +110,11 @@ def test_report_holds_the_pictures_it_speaks_of_and_escapes_names(tmp_path):
         red, _, blue = np.asarray(image).mean(axis=(0, 1))
         assert (red, blue) == pytest.approx((10, 245), abs=4)
     assert "prefers-color-scheme: dark" in page
+    odd = tmp_path / os.fsdecode(b"K\xe4fer.png")
+    shutil.copy(paths[0], odd)
+    pictures = Subset((str(odd), *pictures.paths[1:]), pictures.labels)
+    write_report(tmp_path / "odd.html", **arguments | {"pictures": pictures})
+    assert "K\\xe4fer.png" in (tmp_path / "odd.html").read_text("utf-8")
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
         write_report(tmp_path / "nowhere" / "report.html", **arguments)
 

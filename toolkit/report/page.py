@@ -115,7 +115,7 @@ def beside(*parts: str) -> str:
 def thumbnails(pictures: Iterable[np.ndarray], caption: str, *, height: int = 112) -> str:
     """Put small copies of pictures, uint8 RGB (height, width, 3), beside each other over a caption."""
     images = "".join(f'<img alt="" src="{jpeg(pixels, height)}">' for pixels in pictures)
-    return f"<figure>{images}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{images}<figcaption>{escape(one_line(caption))}</figcaption></figure>"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
+from toolkit.errors import one_line
 from toolkit.files import scratch_folder, write_file
 from toolkit.metrics import calibration_error, confidence_interval, reliability, top_k_accuracy
 from toolkit.report import classification, plots
@@ -250,11 +251,11 @@ def _map(pictures: Subset, class_names: Sequence[str], features: np.ndarray) -> 
     names = [f"{class_names[label]}: {path}" for label, path in zip(pictures.labels, pictures.paths, strict=True)]
     dots = [
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colours[pictures.labels[index]]}" fill-opacity=".7">'
-        f"<title>{html.escape(names[index])}</title></circle>"
+        f"<title>{html.escape(one_line(names[index]))}</title></circle>"
         for index, (x, y) in zip(drawn, scaled, strict=True)
     ]
     legend = [
-        f'<span class=class><i style="background:{colour}"></i> {html.escape(name)}</span>'
+        f'<span class=class><i style="background:{colour}"></i> {html.escape(one_line(name))}</span>'
         for colour, name in zip(colours, class_names, strict=True)
     ]
     return f'<p>{"".join(legend)}</p><svg viewBox="0 0 {_MAP_WIDTH} {_MAP_HEIGHT}">{"".join(dots)}</svg>'
