@@ -98,6 +98,8 @@ def test_what_may_be_given_several_times_adds_to_the_file(read):
     assert arguments.set == ["run.epochs=60", "optimizer.lr=0.1"]
     table = read("[set]\nrun.epochs = 60\noptimizer.lr = 0.1\n", "train", "photos")
     assert table.set == ["run.epochs=60", "optimizer.lr=0.1"]
+    table = read("[set]\nrun.tensorboard = true\ndata.fractions = [0.8, 0.1, 0.1]\n", "train", "photos")
+    assert table.set == ["run.tensorboard=true", "data.fractions=[0.8, 0.1, 0.1]"]
     assert read('with = ["a", "b"]\n', "predict", "c", "x.jpg").others == [Path("a"), Path("b")]
     assert read('others = "a"\n', "predict", "c", "x.jpg").others == [Path("a")]
 

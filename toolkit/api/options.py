@@ -63,12 +63,23 @@ def source_of(
 def overrides_of(settings: Mapping[str, Any] | Any) -> tuple[str, ...]:
     """Write settings as ``KEY=VALUE``, whether they come so or as a dictionary.
 
-    >>> overrides_of({"run.epochs": 5})
-    ('run.epochs=5',)
+    >>> overrides_of({"run.epochs": 5, "data.balanced": True, "data.augment": "mirror"})
+    ('run.epochs=5', 'data.balanced=true', 'data.augment=mirror')
     """
     if isinstance(settings, Mapping):
-        return tuple(f"{key}={value}" for key, value in settings.items())
+        return tuple(f"{key}={setting_text(value)}" for key, value in settings.items())
     return (settings,) if isinstance(settings, str) else tuple(settings)
+
+
+def setting_text(value: Any) -> str:
+    """Write a value as ``--set KEY=VALUE`` reads it: JSON, or a text as it is.
+
+    >>> setting_text(None), setting_text((0.8, 0.1, 0.1)), setting_text({"version": "v1"}), setting_text("v1")
+    ('null', '[0.8, 0.1, 0.1]', '{"version": "v1"}', 'v1')
+    """
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    return json.dumps(value, default=lambda number: number.item())  # NumPy's
 
 
 def write_options(place: Path, command: str, options: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.api.options import setting_text
 from toolkit.errors import UserError, did_you_mean, nearest, unknown_name
 
 _NO_OPTIONS = ("help", "config")
@@ -141,7 +142,7 @@ def _listed(value: Any) -> Iterator[Any]:
             if isinstance(own, Mapping):
                 yield from (f"{key}.{item}" for item in _listed(own))
             else:
-                yield f"{key}={own}"
+                yield f"{key}={setting_text(own)}"
     else:
         yield from value if isinstance(value, list) else [value]
 
