@@ -20,6 +20,7 @@ COMMANDS = [
     "tune nowhere --model lenet5 --out runs --search optimizer.lr=log:1e-4:1",
     "gradcheck lenet6",
     "gradcheck lenet5 --batch 0",
+    "gradcheck lenet5 --seed -1",
     "finetune nowhere --model resnet50 --out m/x",
     "finetune digits --model lenet6 --out m/x",
     "finetune digits --model lenet5 --weights gone.keras --out m/x",

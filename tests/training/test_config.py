@@ -1,9 +1,13 @@
 import dataclasses
+import inspect
 
+import numpy as np
 import pytest
 
+import toolkit
+from toolkit.api.options import overrides_of
 from toolkit.errors import UserError
-from toolkit.training.config import TrainConfig, apply_overrides, config_from_json
+from toolkit.training.config import NO_VARIANTS, TrainConfig, apply_overrides, config_from_json
 from toolkit.training.recipes import recipe
 
 
@@ -15,6 +19,27 @@ def test_overrides_are_typed():
     assert config.run.epochs == 3
     assert config.data.fractions == (0.8, 0.1, 0.1)
     assert config.optimizer.name == "sgd"
+
+
+def test_values_of_python_are_written_as_they_are_read():
+    settings = {
+        "data.balanced": True,
+        "data.fractions": (0.8, 0.1, 0.1),
+        "optimizer.clip_norm": None,
+        "optimizer.lr": np.float32(0.5),
+        "run.epochs": np.int64(3),
+        "model.variant": {"aux_heads": True},
+        "data.augment": "mirror",
+    }
+    config = apply_overrides(TrainConfig(), overrides_of(settings))
+    assert (config.data.balanced, config.data.fractions, config.data.augment) == (True, (0.8, 0.1, 0.1), "mirror")
+    assert (config.optimizer.clip_norm, config.optimizer.lr, config.run.epochs) == (None, 0.5, 3)
+    assert config.model.variant == {"aux_heads": True}
+
+
+def test_what_is_no_variant_is_what_networks_are_told_by_name():
+    named = inspect.signature(toolkit.create_model).parameters.values()
+    assert tuple(each.name for each in named if each.kind is not each.VAR_KEYWORD) == NO_VARIANTS
 
 
 def test_overrides_leave_the_rest_alone():
@@ -41,6 +66,10 @@ def test_overrides_leave_the_rest_alone():
         ("data.fractions=0.9,x", "data.fractions='0.9,x': expected three shares, of training, validation and test"),
         ("data.fractions=0.9,0.1", "data.fractions=[0.9, 0.1]: expected three shares"),
         ("run.epochs=2.5", "run.epochs=2.5"),
+        ("run.seed=-1", "run.seed=-1: Input should be greater than or equal to 0"),
+        ("run.seed=4294967296", "run.seed=4294967296: Input should be less than 4294967296"),
+        ("data.split_seed=-1", "data.split_seed=-1: Input should be greater than or equal to 0"),
+        ('model.variant={"num_classes": 5}', "'num_classes' is no keyword of a network's builder; leave it out"),
     ],
 )
 def test_bad_override_is_one_clear_line(override, message):

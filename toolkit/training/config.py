@@ -15,6 +15,7 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
 Schedule = Literal[
     "constant",
     "cosine",
@@ -29,6 +30,8 @@ Schedule = Literal[
 ]
 Initializer = Literal["own", "he_normal", "he_uniform", "lecun_normal", "glorot_normal", "glorot_uniform"]
 DtypePolicy = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+#: What ``toolkit.create_model`` is told beside a variant: by the data, ``--model`` and ``--weights``.
+NO_VARIANTS = ("name", "num_classes", "input_shape", "weights", "include_top", "pooling", "sum_channels")
 # Read by pydantic: a key that does not exist is an error, and infinity is no number.
 _STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
@@ -53,7 +56,7 @@ class DataConfig:
     class_weights: bool = False
     cache_mib: Annotated[int, Ge(0)] = 2048
     fractions: tuple[float, float, float] | None = None
-    split_seed: int = 0
+    split_seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class RunConfig:
     __pydantic_config__ = _STRICT
     epochs: Count = 20
     batch_size: Count = 32
-    seed: int = 0
+    seed: Seed = 0
     dtype_policy: DtypePolicy = "float32"
     checkpoint_every_steps: Count | None = None
     early_stopping: Count | None = None
@@ -277,6 +280,8 @@ def _validate(document: Any) -> TrainConfig:
             raise UserError(f"setting {name}={given!r}: expected {_LISTS[name]}") from None
         raise UserError(f"setting {key}={first['input']!r}: {first['msg']}") from None
     parse(config.data.augment)
+    if taken := [keyword for keyword in config.model.variant if keyword in NO_VARIANTS]:
+        raise UserError(f"setting model.variant: {taken[0]!r} is no keyword of a network's builder; leave it out")
     if config.data.balanced and config.data.class_weights:
         raise UserError("data.balanced and data.class_weights make up for the same imbalance: set one of them")
     _check_milestones(config.optimizer)

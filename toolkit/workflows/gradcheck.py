@@ -43,6 +43,8 @@ def check_model_gradients(
     info = model_info(model_name)
     if not info.num_params:
         raise UserError(f"{model_name} has no trainable parameters, so there is no gradient to check")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
 
     import numpy as np
 
