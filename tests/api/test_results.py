@@ -12,6 +12,7 @@ from PIL import Image
 import toolkit
 from toolkit.api.options import RUN_FILE, write_options
 from toolkit.api.results import Page, Trained
+from toolkit.api.training import _data_and_run
 from toolkit.errors import UserError
 from toolkit.training.config import apply_overrides, config_as_json
 from toolkit.training.recipes import recipe
@@ -142,6 +143,16 @@ def test_run_that_went_on_notes_all_that_it_was_begun_with(tmp_path):
     noted = tomllib.loads((tmp_path / RUN_FILE).read_text())
     assert noted["data"] == str(tmp_path / "photos")
     assert (noted["split_folders"], noted["skip_bad"], noted["track"]) == ("train=fold 1", True, ["mlflow"])
+
+
+def test_a_run_may_be_named_twice_but_not_two_runs(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    run, other = str(tmp_path / "run"), str(tmp_path / "other")
+    assert _data_and_run(None, run, run) == (None, Path(run))
+    assert _data_and_run(None, other, str(tmp_path)) == (tmp_path, Path(other))  # `--resume DATA --out RUN`
+    with pytest.raises(UserError, match="name two runs: leave --out out"):
+        _data_and_run(None, other, run)
 
 
 def test_host_that_writes_no_run_looks_for_none(tmp_path):

@@ -110,7 +110,7 @@ def train(
 def _data_and_run(data: Any, out: Any, resume: Any) -> tuple[Any, Path | None]:
     """Tell DATA and the run's directory, which stands behind --out or --resume."""
     named = Path(resume) if resume not in (None, True, False) else None
-    if named and out and not data:  # `--resume DATA --out RUN`
+    if named and out and not data and not (named / "config.json").exists():  # `--resume DATA --out RUN`
         data, named = named, None
     if named and out and named.absolute() != Path(out).absolute():
         raise UserError(f"--resume {named} and --out {out} name two runs: leave --out out")
