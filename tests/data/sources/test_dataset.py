@@ -129,6 +129,13 @@ def test_arrays_with_many_classes_keep_their_labels_and_take_splits_and_groups()
     assert folder.groups[:4] == ("g0", "g0", "g1", "g1")
 
 
+def test_columns_may_be_arrays_and_names_lines_of_a_file():
+    splits, groups = np.array(["train"] * 6 + ["val"] * 6), np.arange(12) // 2
+    folder = scan_arrays(GREY, LABELS, class_names=["x\n", "a\n", " m"], splits=splits, groups=groups)
+    assert (folder.class_names, list(folder.splits)) == (("x", "a", "m"), splits.tolist())
+    assert folder.groups[:4] == ("0", "0", "1", "1")
+
+
 @pytest.mark.parametrize(
     ("pixels", "labels", "options"),
     [

@@ -26,6 +26,7 @@ def test_a_source_stands_for_its_path(tmp_path):
     assert as_source(source) is source
     assert as_source(str(tmp_path)) == source
     assert source.exists()
+    assert Source(str(tmp_path), devkit=str(tmp_path)) == Source(tmp_path, devkit=tmp_path)
     assert not Source(tmp_path / "nothing").exists()
 
 

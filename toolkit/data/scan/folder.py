@@ -221,7 +221,9 @@ def scan_arrays(
         raise UserError(f"pixels must be uint8 (n, height, width[, 1 or 3]), got {pixels.dtype} {pixels.shape}")
     if not len(pixels) or targets.shape != pixels.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
         raise UserError(f"expected as many integer labels as pictures, got {targets.shape} for {pixels.shape}")
-    names = tuple(class_names) if class_names is not None else tuple(map(str, range(targets.max() + 1)))
+    # As a table's cells are read, which they become.
+    names = tuple(map(str, range(targets.max() + 1) if class_names is None else map(str.strip, class_names)))
+    splits, groups = list(map(str, splits)), list(map(str, groups))
     if not 0 <= targets.min() <= targets.max() < len(names):
         raise UserError(f"labels must be indices into {len(names)} class names, got {targets.min()} to {targets.max()}")
     if any(column and len(column) != len(pixels) for column in (splits, groups)):

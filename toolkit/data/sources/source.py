@@ -25,6 +25,11 @@ class Source(os.PathLike[str]):
     join_classes: bool = False
     devkit: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("path", "devkit"):  # a text will do
+            given = getattr(self, name)
+            object.__setattr__(self, name, given and Path(given))
+
     def __fspath__(self) -> str:
         return str(self.path)
 
