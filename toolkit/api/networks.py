@@ -181,8 +181,8 @@ def check(
     Args:
         data: see ``toolkit.finetune``.
         model: also tell which pictures are smaller than this network's input.
-        quarantine: write the list of pictures to leave out, which training honours, to this file; True for
-            ``quarantine.txt`` in the folder.
+        quarantine: write the list of pictures to leave out to this file; True for ``quarantine.txt`` in the folder,
+            where training and everything else honours it.
         augment_preview: draw what augmentation makes of the pictures, to this PNG file.
         augment: what augmentation, such as ``"mirror,resized_crop:0.25/1"``; by default one of each.
         split_folders: see ``toolkit.finetune``.

@@ -42,6 +42,6 @@ def _print_findings(report: dict[str, Any]) -> None:
     for warning in report["warnings"] or ["nothing found to complain about"]:
         print(f"- {warning}")
     if "quarantine_file" in report:
-        print(f"list of pictures to leave out: {report['quarantine_file']}")
+        print(f"list of pictures to leave out: {report['quarantine_file']}, honoured where it is DATA/quarantine.txt")
     if "augment_preview" in report:
         print(f"contact sheet: {report['augment_preview']}")

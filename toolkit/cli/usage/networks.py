@@ -47,7 +47,7 @@ def _check(commands: Commands) -> None:
     parser = add_command(commands, "check", "examine a folder of pictures: corrupt, duplicate, leaking, imbalanced")
     add_data(parser)
     parser.add_argument("--model", metavar="M", help="also tell which pictures are smaller than this network's input")
-    listed = "write the list of pictures to leave out, which training honours (default DATA/quarantine.txt)"
+    listed = "write the list of pictures to leave out (default DATA/quarantine.txt, where everything honours it)"
     parser.add_argument("--quarantine", nargs="?", const=True, metavar="FILE", help=listed)
     parser.add_argument(
         "--augment-preview", type=Path, metavar="FILE", help="draw what augmentation makes of the pictures, to a .png"

@@ -47,12 +47,12 @@ def pipeline(
     Args:
         data: see ``toolkit.scan_folder``, or what that gave.
         subset: ``"train"``, which is shuffled anew each epoch and augmented, or ``"val"`` or ``"test"``, in order. A
-            folder that does not come split is divided 60/20/20 by ``toolkit.data.split_folder``.
+            folder that does not come split is divided by ``toolkit.data.split_folder``, 60/20/20 up to 10,000 pictures.
         preprocessing: of the network: ``toolkit.preprocessing_of(model)``, or ``toolkit.model_info(name)``'s.
         batch_size: pictures per batch; the last batch of an epoch holds what is left over.
         augment: such as ``"mirror,resized_crop:0.25/1"``, of training pictures. With ``mixup`` or ``cutmix`` labels are
             float32 (batch, classes), else int32 (batch,).
-        seed: of order and augmentation; the same seed gives the same batches in every form.
+        seed: of order and augmentation; the same seed gives ``as_tf`` and ``as_numpy`` the same batches.
         skip_bad: leave unreadable pictures out instead of refusing the folder.
 
     Raises:
@@ -135,7 +135,8 @@ class Pipeline:
 
         A picture is a float32 tensor (channels, height, width), augmented where this is for training; its label an int,
         or with ``mixup`` and ``cutmix``, which need a batch, not to be had. Who shuffles is the loader. Call
-        ``set_epoch`` before each epoch for other augmentation.
+        ``set_epoch`` before each epoch, or every epoch augments a picture alike; a loader's ``persistent_workers``
+        would not hear of it.
 
         Raises:
             UserError: PyTorch is not installed, or the augmentation mixes pictures.
