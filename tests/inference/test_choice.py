@@ -79,6 +79,17 @@ def test_engine_that_the_gate_objected_to_is_never_auto(bundle):
     assert resolve_engine("auto", bundle, forced) == "openvino"
 
 
+def test_where_no_float_engine_is_installed_the_compared_one_answers(bundle, monkeypatch, caplog):
+    """As in a container without TensorFlow, of a bundle without a float LiteRT file."""
+    monkeypatch.setattr(choice, "available_engines", lambda _: ["litert-int8", "openvino-int8"])
+    compared = dataclasses.replace(having(bundle), recommended_engine="litert-int8")
+    with caplog.at_level("INFO", "toolkit"):
+        assert resolve_engine("auto", bundle, compared) == "litert-int8"
+    assert "no engine that computes it in float32 is installed; litert-int8 answers" in caplog.text
+    forced = dataclasses.replace(compared, forced=("litert-int8 answers 12 of 100 otherwise",))
+    assert resolve_engine("auto", bundle, forced) == "savedmodel"  # which says what to install
+
+
 def test_table_of_another_processor_counts_for_nothing_and_a_timing_is_remembered(bundle, timed, cache):
     elsewhere = having(bundle, "Another, 4 threads", savedmodel=9.0, openvino=1.0, litert=8.0)
     assert [resolve_engine("auto", bundle, elsewhere) for _ in range(3)] == ["litert"] * 3

@@ -41,7 +41,8 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
     ``auto`` is the fastest of the installed engines that run the network in float32 and that the export had nothing
     against: by the times remembered on this machine, else by those in the manifest if they are of such a processor,
     else by a timing of about a second, which is remembered. An engine that brings TensorFlow, which takes seconds
-    to import, has to be clearly faster than one that does not.
+    to import, has to be clearly faster than one that does not. Where none of them is installed, as in an image without
+    TensorFlow for a bundle without a float LiteRT file, it is the bundle's recommended one, if the export compared it.
 
     ``auto-bf16`` allows bfloat16 as well: where the processor computes in it, the export found every probability within
     ``toolkit.export.parity.BFLOAT16_TOLERANCE`` of the network's, and it is clearly faster here.
@@ -52,6 +53,10 @@ def resolve_engine(engine: str, version_dir: Path, manifest: Manifest) -> str:
     if engine == "recommended" and manifest.recommended_engine in available:
         return manifest.recommended_engine
     floats = [name for name in FLOAT_ENGINES if name in available]
+    quantized = manifest.recommended_engine
+    if not floats and quantized in available and is_trusted(quantized, manifest):
+        log.info("%s: no engine that computes it in float32 is installed; %s answers", version_dir, quantized)
+        return quantized
     candidates = [name for name in floats if is_trusted(name, manifest)] or floats
     if engine == "auto-bf16":
         candidates += _bfloat16_engines(version_dir, manifest, available)
