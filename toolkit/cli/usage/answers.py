@@ -41,7 +41,7 @@ def _explain(commands: Commands) -> None:
     parser = add_command(
         commands, "explain", "show where in a picture the evidence for a class lies, and what a network saw"
     )
-    kinds = "a bundle, a network (see `toolkit models`), or a .keras file of one"
+    kinds = "a bundle, a network (see `toolkit models`), or the file of one"
     parser.add_argument("network", metavar="BUNDLE|M|FILE", help=kinds)
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture; filters need none")
     parser.add_argument("--out", type=Path, metavar="PNG", help="draw it; otherwise it is said in words only")

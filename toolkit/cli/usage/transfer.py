@@ -18,7 +18,7 @@ def _finetune(commands: Commands) -> None:
         "--model",
         required=True,
         metavar="M|FILE",
-        help="see `toolkit models`; keras.applications:NAME; a .keras file; auto, or M,M,…, for the best of several",
+        help="see `toolkit models`; keras.applications:NAME; a network's file; auto, or M,M,…, for the best of several",
     )
     parser.add_argument(
         "--weights",
