@@ -15,11 +15,21 @@ def test_cells_without_padding_stand_inside(outline):
     down, across = spreading(model, layer.output)
     assert layer.name == "stage2_conv"
     assert down.shape == (32, layer.output.shape[1])
-    np.testing.assert_allclose(down.sum(axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(down.sum(axis=1), 1 / 2, rtol=1e-5)
     # Of ten cells 2 apart, each seeing 14 pixels, the first is in the middle of pixels 0 to 13.
     peak = down[:, 1].argmax()
     assert peak in (8, 9)
     assert across.shape == down.shape
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "googlenet", "lenet5"])
+def test_equal_cells_are_equally_hot_up_to_the_border(outline, name):
+    """Cells whose middles lie at the picture's edge were up to four times as hot as others, and drew the peak there."""
+    model = outline(name)
+    for layer in stage_maps(model).values():
+        down, across = spreading(model, layer.output)
+        heat = down @ np.ones(layer.output.shape[1:3]) @ across.T
+        np.testing.assert_allclose(heat, heat[0, 0], rtol=1e-5)
 
 
 def test_maps_of_a_network_that_is_read_at_several_stages(outline):

@@ -50,7 +50,8 @@ class HeatMap:
             (Draelos and Carin, 2020). ``occlusion``: what the class's log odds lose where a window is covered (Zeiler
             and Fergus, ECCV 2014).
         maps: names of the layers whose maps it was made of; none for occlusion.
-        by_stage: what each map gives of the lead, by its layer, and the bias; for ``evidence`` alone.
+        by_stage: what each map gives of the lead, by its layer, and the bias; for ``evidence`` alone. It adds up to the
+            lead; ``values``, which shows cells of equal evidence alike wherever they lie, need not.
     """
 
     values: np.ndarray

@@ -73,8 +73,8 @@ def spreading(model: "keras.Model", tensor: "keras.KerasTensor") -> tuple[np.nda
     Without padding the outermost stand well inside the picture, so stretching the map over it would be wrong.
 
     Returns:
-        float32 of (height, rows) and (width, columns): ``down @ cells @ across.T`` is as large as the picture. Each
-        column sums to 1, so that the sum over pixels is that over cells.
+        float32 of (height, rows) and (width, columns): ``down @ cells @ across.T`` is as large as the picture. Cells
+        give each of their pixels alike, wherever they stand: as much as if all of them covered the step between two.
     """
     size = model.input_shape[1:3]
     centres = _centres(model, tensor, size)
@@ -106,4 +106,6 @@ def _centres(model: "keras.Model", tensor: Any, size: Sequence[int]) -> list[np.
 def _interpolation(places: np.ndarray, side: int) -> np.ndarray:
     pixels = np.arange(side)
     matrix = np.stack([np.interp(pixels, places, cell) for cell in np.eye(len(places))], axis=1)
-    return (matrix / np.maximum(matrix.sum(axis=0), 1e-9)).astype(np.float32)
+    between = places[1] - places[0] if len(places) > 1 else side
+    # By its own sum, a cell at the border, which covers fewer pixels, would be the hotter for it.
+    return (matrix / between).astype(np.float32)
