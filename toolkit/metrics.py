@@ -155,6 +155,21 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, num_bins
     return round(float(counts @ np.abs(sure - right) / counts.sum()), 6)
 
 
+def chance_calibration_error(probabilities: np.ndarray, *, num_bins: int = 15, num_draws: int = 100) -> float:
+    """Estimate the calibration error that true probabilities would show: with few examples, bins are off by chance.
+
+    It is the mean over answers that are drawn, right as often as the likeliest class is probable, from the same seed.
+
+    >>> few, many = np.tile([0.7, 0.3], (10, 1)), np.tile([0.7, 0.3], (1000, 1))
+    >>> [round(chance_calibration_error(sure), 2) for sure in (few, many)]
+    [0.12, 0.01]
+    """
+    dice, right = np.random.default_rng(0), probabilities.argmax(axis=1)
+    sure, wrong = probabilities.max(axis=1), (right + 1) % probabilities.shape[1]
+    drawn = (np.where(dice.random(len(sure)) < sure, right, wrong) for _ in range(num_draws))
+    return float(np.mean([calibration_error(probabilities, labels, num_bins=num_bins) for labels in drawn]))
+
+
 def rejection_curve(
     probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:

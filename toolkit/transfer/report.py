@@ -13,7 +13,13 @@ from toolkit.data.feed.split import Subset
 from toolkit.data.pixels.decode import read_rgb
 from toolkit.errors import one_line
 from toolkit.files import scratch_folder, write_file
-from toolkit.metrics import calibration_error, confidence_interval, reliability, top_k_accuracy
+from toolkit.metrics import (
+    calibration_error,
+    chance_calibration_error,
+    confidence_interval,
+    reliability,
+    top_k_accuracy,
+)
 from toolkit.report import classification, plots
 from toolkit.report.page import (
     Figure,
@@ -189,7 +195,8 @@ def _results(held_out: HeldOut, class_names: Sequence[str]) -> list[str]:
     values["calibration error: lower is better"] = error
     parts = [f"<h2>Results, {held_out.name}</h2>", figures(values)]
     calibration = (
-        f"<p>A probability is off by {100 * error:.1f} points on average (expected calibration error, 15 bins).</p>"
+        f"<p>A probability is off by {100 * error:.1f} points on average (expected calibration error, 15 bins); of "
+        f"{len(labels):,} pictures, true ones would seem off by {100 * chance_calibration_error(answers):.1f}.</p>"
     )
     plotted = []
     if len(matrix) <= plots.MAX_CONFUSION_CLASSES:
