@@ -151,6 +151,15 @@ def test_pictures_that_moved_are_named_anew(few, two, tmp_path):
     assert train_folder(few, out=two, options=TrainOptions(resume=True))["metrics"]["n"] > 0
 
 
+def test_held_out_pictures_that_repeat_those_that_teach_are_said(few, tmp_path, caplog):
+    for name in ("train", "val", "test"):
+        for folder in sorted(path for path in few.iterdir() if path.is_dir()):
+            shutil.copytree(folder, tmp_path / "data" / name / folder.name)
+    with caplog.at_level("INFO", "toolkit"):
+        begin(tmp_path / "data", tmp_path / "run", epochs=1)
+    assert "held-out pictures are copies or look-alikes of pictures that teach" in caplog.text
+
+
 def test_a_run_that_early_stopping_ended_takes_no_more_epochs(few, tmp_path):
     begin(few, tmp_path / "run", "optimizer.lr=1e-30", "run.early_stopping=1", epochs=5)
     assert epochs_of(tmp_path / "run") == [1, 2]

@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.bundle import require_bundle_place
 from toolkit.catalogue import model_info
 from toolkit.data import ImageFolder, Split, split_folder
+from toolkit.data.feed.split import repeats_remarks
 from toolkit.errors import UserError, one_line
 from toolkit.factory import licence_of, locate_weights
 from toolkit.files import require_writable
@@ -87,6 +88,8 @@ def train_folder(
     folder = scan(command.source, command.skip_bad)
     split = split_folder(folder, fractions=config.data.fractions, seed=config.data.split_seed)
     split = split.skipping_bad(command.skip_bad)
+    for remark in repeats_remarks(folder, keep_val=True):
+        log.info(remark)
 
     with step("starting TensorFlow"):
         from toolkit.engines.runtimes import KerasEngine
