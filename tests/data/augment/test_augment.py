@@ -197,6 +197,10 @@ def test_warp_moves_inside_and_leaves_the_border(pictures):
     assert abs(np.diff(out.astype(int), axis=2)).max() < 3 * np.diff(ramp).max()  # without a tear
 
 
+def test_a_shift_of_nothing_moves_nothing(pictures):
+    assert np.array_equal(run("shift:0", pictures), pictures[:, : SIZE[0], : SIZE[1]])
+
+
 def test_colour_shifts_add_what_they_say(pictures):
     x = pictures[:, : SIZE[0], : SIZE[1]].astype(int)
     assert np.array_equal(run("colour_shift", pictures), np.clip(x + np.array([20, -20, 20]), 0, 255))

@@ -31,7 +31,8 @@ class Shift:
 
     def __call__(self, pixels: np.ndarray, draws: Draws, size: Size) -> np.ndarray:
         height, width = pixels.shape[1:3]
-        most_down, most_right = max(1, int(height * self.share)), max(1, int(width * self.share))
+        least = 1 if self.share else 0
+        most_down, most_right = max(least, int(height * self.share)), max(least, int(width * self.share))
         padded = np.pad(pixels, ((0, 0), (most_down, most_down), (most_right, most_right), (0, 0)))
         tops, lefts = draws.integers(0, 2 * most_down), draws.integers(0, 2 * most_right)
         return _windows(padded, tops, lefts, (height, width))
