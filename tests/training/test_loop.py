@@ -122,6 +122,21 @@ def test_loss_weight_for_an_output_the_network_has_not_is_refused(split, tmp_pat
         train(create_model("lenet5", num_classes=2), split, PREPROCESSING, settings, begun(tmp_path / "run"))
 
 
+def test_accuracy_counts_pictures_alike_where_the_loss_counts_classes_alike(split, tmp_path):
+    """Training's was the mean over the classes, beside a validation accuracy over the pictures."""
+    few = [index for index, label in enumerate(split.train.labels) if label == 0][4:]
+    kept = [index for index in range(len(split.train)) if index not in few]
+    uneven = dataclasses.replace(split, train=split.train.picked(kept))
+    always = create_model("lenet5", num_classes=2)
+    always.layers[-1].set_weights([np.zeros_like(always.layers[-1].kernel), np.float32([0, 9])])
+    settings = config(lr=1e-9, epochs=1, batch_size=8)
+    settings = dataclasses.replace(settings, data=DataConfig(class_weights=True))
+    train(always, uneven, PREPROCESSING, settings, begun(tmp_path / "run"))
+    (row,) = RunDirectory(tmp_path / "run").history()
+    assert row["accuracy"] == pytest.approx((len(kept) - 4) / len(kept))
+    assert row["val_accuracy"] == 0.5
+
+
 def test_mixed_pictures_train(split, tmp_path):
     settings = dataclasses.replace(config(epochs=1), data=DataConfig(augment="mixup", class_weights=True))
     run = begun(tmp_path / "run")

@@ -108,8 +108,12 @@ def _set_dropout(model: "keras.Model", rate: float) -> None:
         layer.rate = rate
 
 
-def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch: int) -> None:
-    """Compile for classification from logits, with the same loss at every output."""
+def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch: int, padded: bool = False) -> None:
+    """Compile for classification from logits, with the same loss at every output.
+
+    Accuracy counts every picture alike, also where the loss does not; of ``padded`` batches it counts by the weights,
+    which leave out what only fills them.
+    """
     optimizer = build_optimizer(config.optimizer, config.run, steps_per_epoch=steps_per_epoch)
     exclude_vectors_from_decay(optimizer, model)
     set_l2(model, config.optimizer.l2)
@@ -117,11 +121,12 @@ def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch:
     loss = SparseCrossEntropy(config.optimizer.label_smoothing)
     metrics = accuracy_metrics(num_classes(model))
     single = not isinstance(model.output, dict)
+    counted = metrics if single else {LOGITS: metrics}
     model.compile(
         optimizer=optimizer,
         loss=loss if single else dict.fromkeys(outputs, loss),
         loss_weights=None if single else {name: config.model.loss_weights.get(name, 1.0) for name in outputs},
-        weighted_metrics=metrics if single else {LOGITS: metrics},
+        **{"weighted_metrics" if padded else "metrics": counted},
         # XLA makes TensorFlow train convolutional networks three times slower on CPUs.
         jit_compile="auto" if keras.backend.backend() != "tensorflow" or on_gpu() else False,
     )
@@ -164,7 +169,7 @@ def train(
     shard.require_divisible(config.run.batch_size)
     job = _Job(model, split, preprocessing, config, run, shard)
     prepare(model, config.model, seed=config.run.seed)
-    compile_model(model, config, steps_per_epoch=job.steps)
+    compile_model(model, config, steps_per_epoch=job.steps, padded=shard.num_devices > 1)
     model.optimizer.build(model.trainable_variables)  # its state is only loaded into variables that exist
     position, segments = run.restore(model)
     if shard.count > 1:
