@@ -13,6 +13,7 @@ from toolkit.training.callbacks import (
     is_over,
 )
 from toolkit.training.config import OptimizerConfig, RunConfig, TrainConfig
+from toolkit.training.optimizers import build_optimizer
 from toolkit.training.run_dir import Position, RunDirectory
 
 CONFIG = TrainConfig(run=RunConfig(epochs=4, batch_size=2, checkpoint_every_steps=2))
@@ -60,7 +61,8 @@ def test_metrics_of_an_epoch_are_the_mean_over_its_examples(tmp_path):
     model.compile(keras.optimizers.SGD(0.5), "mse")
     seen = []
     progress = Progress(Position(), [], [])
-    callback = SaveProgress(run, CONFIG, progress, num_examples=7, gradient_norms=None, on_epoch=seen.append)
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(schedule="constant"))  # the rate is the optimizer's
+    callback = SaveProgress(run, config, progress, num_examples=7, gradient_norms=None, on_epoch=seen.append)
     callback.set_model(model)
     callback.on_epoch_begin(0)
     for step in range(4):
@@ -74,6 +76,27 @@ def test_metrics_of_an_epoch_are_the_mean_over_its_examples(tmp_path):
         {"epoch": 1, "loss": (4 * 1.0 + 3 * 0.3) / 7, "val_loss": 0.2, "accuracy": 0.5, "lr": 0.5}
     )
     assert seen == [{"epochs": 4} | row]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"), [("step", [0.1, 0.1, 0.01, 0.001]), ("inverse_time", [0.1, 0.05, 0.1 / 3, 0.025])]
+)
+def test_the_rate_of_an_epoch_is_noted_and_not_the_next_ones(tmp_path, schedule, rates):
+    optimizer = OptimizerConfig(name="sgd", schedule=schedule, lr=0.1)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    run = RunDirectory(tmp_path / "run")
+    run.begin({"config.json": "{}"}, resume=False)
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(build_optimizer(config.optimizer, config.run, steps_per_epoch=4), "mse")
+    save = SaveProgress(run, config, Progress(Position(), [], []), num_examples=7, gradient_norms=None, on_epoch=None)
+    batches = np.ones((7, 1), np.float32)
+    seen: list[float] = []
+    rate = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda *_, **__: seen.append(float(model.optimizer.learning_rate))
+    )
+    model.fit(batches, batches, 2, epochs=4, callbacks=[rate, save], verbose=0)
+    assert [row["lr"] for row in run.history()] == pytest.approx(rates)
+    assert seen[3::4] == pytest.approx(rates)
 
 
 def test_progress_of_an_epoch_counts_on_from_where_the_run_goes_on(told, monkeypatch):

@@ -15,7 +15,7 @@ from toolkit.lazy import keras
 from toolkit.progress import Step, step
 from toolkit.training.config import TrainConfig
 from toolkit.training.losses import LOGITS
-from toolkit.training.optimizers import best_epoch, epoch_rate
+from toolkit.training.optimizers import best_epoch, build_schedule, epoch_rate
 from toolkit.training.run_dir import GRADIENT_NORMS, METRICS, Position, RunDirectory
 
 # Reading the loss waits for the device.
@@ -198,7 +198,7 @@ class SaveProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         self._position = Position(epoch + 1)
         row: Row = {"epoch": epoch + 1} | self._joined(_plain(logs or {}))
-        row["lr"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["lr"] = self._last_rate(epoch)
         self._history.append(row)
         if self._gradient_norms:
             with step("measuring gradients"):
@@ -211,6 +211,13 @@ class SaveProgress(keras.callbacks.Callback):
             self._on_epoch({"epochs": self._config.run.epochs} | row)
         if is_over(self._config, self._history):
             self.model.stop_training = True
+
+    def _last_rate(self, epoch: int) -> float:
+        """Give the learning rate of an epoch's last step; the optimizer already stands at the next one's."""
+        steps, config = -(-self._num_examples // self._config.run.batch_size), self._config
+        rate = build_schedule(config.optimizer, total_steps=config.run.epochs * steps, steps_per_epoch=steps)
+        last = rate((epoch + 1) * steps - 1) if callable(rate) else self.model.optimizer.learning_rate
+        return float(keras.ops.convert_to_numpy(last))
 
     def _save(self) -> None:
         keep = self._config.run.early_stopping and self._history
