@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from toolkit.bundle import (
     EnsembleMember,
     Example,
     Manifest,
+    complete_versions,
     find_bundle,
     join_pictures,
     list_bundles,
@@ -412,3 +414,20 @@ def test_staging_is_swept_after_a_week_though_its_number_was_given_again(tmp_pat
     os.utime(left, (then := time.time() - 8 * 24 * 3600, then))
     with next_version(tmp_path) as staging:
         assert set(tmp_path.iterdir()) == {fresh, staging}
+
+
+def test_a_version_that_may_not_be_read_hides_no_other(bundle, tmp_path, monkeypatch, caplog):
+    """As one that root exported for a server that is not root: the whole bundle was gone."""
+    for version in ("1", "2"):
+        shutil.copytree(bundle, tmp_path / "digits" / version)
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent.parent.name == "2":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    for _ in range(3):
+        assert list(complete_versions(tmp_path / "digits")) == [1]
+    assert caplog.text.count("digits/2: left out, as this user may not read it") == 1

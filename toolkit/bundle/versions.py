@@ -1,5 +1,7 @@
 """Versions of a bundle side by side: found, listed, written beside their place and published in one step."""
 
+import functools
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from toolkit.bundle.manifest import GRAPH, MANIFEST
 from toolkit.errors import UserError, WriteError
 from toolkit.files import remove_abandoned, require_writable, staging_path, writing
 from toolkit.spec import is_network_name
+
+log = logging.getLogger("toolkit")
 
 _STAGING = ".staging-"
 # What is often given for a bundle: the folder of a training run, by its files.
@@ -140,10 +144,26 @@ def require_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
 def complete_versions(directory: Path) -> dict[int, Path]:
     """List the versions below a bundle's directory that are whole, ascending: a manifest is written last."""
     try:
-        found = {version: directory / str(version) for version in list_versions(directory)}
-        return {version: path for version, path in found.items() if (path / MANIFEST).is_file()}
+        versions = list_versions(directory)
     except (PermissionError, FileNotFoundError):  # a volume's lost+found, say, or gone since it was looked at
         return {}
+    found = {version: directory / str(version) for version in versions}
+    return {version: path for version, path in found.items() if _is_whole(path)}
+
+
+def _is_whole(version_dir: Path) -> bool:
+    try:
+        return (version_dir / MANIFEST).is_file()
+    except PermissionError:  # which must not hide the versions beside it
+        _say_unreadable(version_dir)
+    except OSError:
+        pass
+    return False
+
+
+@functools.cache  # once for each
+def _say_unreadable(version_dir: Path) -> None:
+    log.warning("%s: left out, as this user may not read it", version_dir)
 
 
 def list_versions(directory: Path) -> list[int]:
