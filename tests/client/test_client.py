@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -289,3 +290,31 @@ def test_a_client_brings_no_framework():
         "print(*{'tensorflow', 'keras', 'jax', 'openvino', 'ai_edge_litert', 'starlette'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_the_proxy_is_that_of_the_environment(monkeypatch):
+    asked = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path)
+            self.send_error(503)
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+        with Client("http://models.example.internal", "digits", retries=0) as client, pytest.raises(ServerError):
+            client.predict(PIXELS)
+        assert asked
+        assert all(path.startswith("http://models.example.internal/v1/models/digits") for path in asked)
+        asked.clear()
+        with Client("http://127.0.0.1:9", "digits", retries=0) as client, pytest.raises(ServerError):
+            client.predict(PIXELS)
+        assert not asked
+        proxy.shutdown()

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from toolkit.client.exchange import (
     Exchange,
@@ -77,6 +79,12 @@ class _Connection:
         """Set up the connections, which stand when first used."""
         raise NotImplementedError
 
+    def _proxy(self) -> str | None:
+        """Name the environment's proxy for the server; httpx looks for it only where it makes the transport itself."""
+        address = urlsplit(self.url)
+        proxies = {} if proxy_bypass(address.netloc) else getproxies()
+        return proxies.get(address.scheme, proxies.get("all"))
+
     def _retry(self) -> "Retry":
         import httpx
 
@@ -129,7 +137,7 @@ class Client(_Connection):
 
         from toolkit.client.patience import Transport
 
-        transport = RetryTransport(Transport(), self._retry())
+        transport = RetryTransport(Transport(proxy=self._proxy()), self._retry())
         self._http = httpx.Client(transport=transport, headers=self._headers, timeout=self._timeout())
 
     def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
@@ -207,7 +215,7 @@ class AsyncClient(_Connection):
 
         from toolkit.client.patience import AsyncTransport
 
-        transport = RetryTransport(AsyncTransport(), self._retry())
+        transport = RetryTransport(AsyncTransport(proxy=self._proxy()), self._retry())
         self._http = httpx.AsyncClient(transport=transport, headers=self._headers, timeout=self._timeout())
 
     async def predict(self, images: Any, *, top_k: int = 5) -> list[list[Prediction]]:
