@@ -3,12 +3,15 @@
 import errno
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import tempfile
 
 import pytest
 
 from toolkit.errors import UserError, WriteError
-from toolkit.files import new_folder, replacing, require_writable, scratch_folder, spare_file, writing
+from toolkit.files import new_folder, remove_abandoned, replacing, require_writable, scratch_folder, spare_file, writing
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -81,3 +84,18 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"not a writable folder \(.*\); name another place by --out$"):
         require_writable(tmp_path / "file" / "digits", "--out")
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    """A hidden file as large as a checkpoint stayed for each kill."""
+    script = (
+        "import os, signal, sys\nfrom toolkit.files import replacing\n"
+        "with replacing(sys.argv[1]) as partial:\n"
+        "    partial.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.npz")]).returncode == -signal.SIGKILL
+    with replacing(tmp_path / "b.npz") as mine:
+        mine.write_bytes(b"half")
+        assert len(list(tmp_path.iterdir())) == 2
+        remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [mine]  # of a process that runs

@@ -79,7 +79,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         WriteError: the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{staging_path(path.parent).name}-{path.name}")
     try:
         with writing(path):
             yield partial
@@ -250,18 +250,18 @@ def remove_folder(directory: Path) -> None:
 
 
 def staging_path(directory: Path, prefix: str = _PREFIX) -> Path:
-    """Name a fresh folder below ``directory`` after this process, so that ``remove_abandoned`` knows its writer."""
+    """Name what is fresh below ``directory`` after this process, so that ``remove_abandoned`` knows its writer."""
     return directory / f"{prefix}{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
 
 
 def remove_abandoned(directory: Path, prefix: str = _PREFIX) -> None:
-    """Remove the ``staging_path`` folders of processes that are gone: known by their number here, elsewhere by age."""
+    """Remove what processes left half-written that are gone: known by their number here, elsewhere by age."""
     for staging in directory.glob(f"{prefix}*"):
         process, machine, *_ = [*staging.name.removeprefix(prefix).split("-"), ""]
         with suppress(OSError):  # gone meanwhile, or somebody else's
             is_old = time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS
             if is_old or (machine == _machine() and not _is_running(process)):
-                shutil.rmtree(staging, ignore_errors=True)
+                staging.unlink() if staging.is_file() else shutil.rmtree(staging, ignore_errors=True)
 
 
 def _machine() -> str:
