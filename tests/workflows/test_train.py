@@ -12,6 +12,7 @@ import pytest
 from toolkit.bundle import read_manifest
 from toolkit.errors import UserError
 from toolkit.network import load_network
+from toolkit.training.run_dir import RunDirectory
 from toolkit.workflows import ExportOptions, TrainOptions, train
 from toolkit.workflows.train import train_folder
 
@@ -79,6 +80,32 @@ def test_a_killed_run_goes_on_by_its_name_alone(few, four_epochs, tmp_path, monk
     (tmp_path / "m" / "1").mkdir(parents=True)
     assert go_on(Path("run"))["bundle"] == str(tmp_path / "m" / "1")
     assert len(exported) == 1
+    # Killed in exporting the network of more epochs, a run does not take the bundle of the former one for its own.
+    write_bundle = train.export_held_out
+    monkeypatch.setattr(train, "export_held_out", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        go_on(Path("run"), "run.epochs=5")
+    monkeypatch.setattr(train, "export_held_out", write_bundle)
+    go_on(Path("run"))
+    assert len(exported) == 2
+
+
+def test_a_second_process_is_kept_out_of_a_run(two):
+    """Both would append to its metrics and remove each other's checkpoints, and it could not go on after that."""
+    held = RunDirectory(two)
+    held.hold()
+    with pytest.raises(UserError, match="another process is at it; wait, or name another --out"):
+        go_on(two, "run.epochs=3")
+    held.close()
+    go_on(two, "run.epochs=3")
+    assert epochs_of(two) == [1, 2, 3]
+
+
+def test_a_mounted_volume_is_refused_before_anything_takes_long(few, tmp_path, monkeypatch):
+    (tmp_path / "volume").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "volume")
+    with pytest.raises(UserError, match=r"volume: a mounted volume, .* name a folder in it, .*volume/run"):
+        begin(few, tmp_path / "volume")
 
 
 def test_more_epochs_go_on_to_what_as_many_from_the_start_give(two, two_epochs, four_epochs):

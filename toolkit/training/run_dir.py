@@ -7,6 +7,7 @@ tables, pictures and ``report.html``. A run that was given more epochs keeps its
 ``model-epoch-0020.keras``.
 """
 
+import fcntl
 import fnmatch
 import json
 import os
@@ -21,7 +22,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.factory import save_network
-from toolkit.files import new_folder, remove_folder, replacing, write_file, writing
+from toolkit.files import new_folder, remove_abandoned, remove_folder, replacing, write_file, writing
 from toolkit.lazy import keras
 from toolkit.training.config import TrainConfig, config_from_json
 
@@ -66,6 +67,30 @@ class RunDirectory:
         self.path = Path(path)
         self.model_file = self.path / "model.keras"
         self.writer = writer
+        self._held: int | None = None
+
+    def hold(self) -> None:
+        """Keep other processes out of the run, until ``close`` or the end of this one.
+
+        Raises:
+            UserError: another one is at it.
+        """
+        if self._held is not None or not self.writer:
+            return
+        self._held = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(f"{self.path}: another process is at it; wait, or name another --out") from None
+        except OSError:  # a file system without locks
+            pass
+
+    def close(self) -> None:
+        """Let other processes at the run."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     @property
     def exists(self) -> bool:
@@ -110,6 +135,9 @@ class RunDirectory:
             raise UserError(f"{self.path}: holds a run already; pass --resume to go on with it, or another --out")
         if not self.path.exists() and not self.path.is_symlink():
             return
+        if os.path.ismount(self.path):
+            place = self.path / "run"
+            raise UserError(f"{self.path}: a mounted volume, which no run can replace; name a folder in it, {place}")
         names = sorted(os.listdir(self.path)) if self.path.is_dir() else [""]
         if not self.exists and names:
             raise UserError(f"{self.path}: exists and is not a run; name a new folder")
@@ -200,6 +228,8 @@ class RunDirectory:
         Returns:
             How far it is, and the metrics of the parts of the epoch it is in.
         """
+        if self.writer:
+            remove_abandoned(self.path / "checkpoints")
         positions = self.positions()
         position = positions[-1] if positions else Position()
         for name in (METRICS, GRADIENT_NORMS):

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,15 @@ def train_folder(
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, dtype_policy=policy))
     before = run.config() if begun else config
     finished = begun is not None and run.model_file.exists() and config.run.epochs == before.run.epochs
+    if config.run.epochs != before.run.epochs:
+        command = dataclasses.replace(command, bundle=None)  # that of the network of fewer epochs
     if hosts and not finished:
         connect(hosts)
     plan = _Plan(info, config, folder, split, command, weights, begun is not None)
     tracking = Tracking(command.track, epoch_report)
-    with loss_of_hosts(hosts), resumable(run), tracking:
+    with loss_of_hosts(hosts), resumable(run), closing(run), tracking:
         if begun:
+            run.hold()
             message = changed_length(run, before, config)
             run.begin(plan.files(), resume=True)
             if message:
@@ -268,4 +272,5 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     text = json.dumps(noted | {"preprocessing": preprocessing.as_dict()}, indent=1) + "\n"
     # Only now: a network that cannot be built for this folder leaves no run behind.
     run.begin(plan.files() | {"model.json": text}, resume=False)
+    run.hold()
     return model, preprocessing
