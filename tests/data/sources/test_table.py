@@ -3,6 +3,7 @@
 import codecs
 
 import pytest
+from PIL import Image
 
 from toolkit.data import scan_folder
 from toolkit.errors import UserError
@@ -86,6 +87,19 @@ def test_splits_under_another_heading(table):
     assert scan_folder(table).splits == ("train", "val")
 
 
+def test_a_column_a_class_is_read_as_their_labels(tmp_path):
+    """As Plant Pathology and Roboflow write them; headed with 'label', one of them taught 0 and 1."""
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 8), (ord(name), 0, 0)).save(tmp_path / f"{name}.png")
+    table = tmp_path / "table.csv"
+    table.write_text("image_id,healthy,rust,scab\na,1,0,0\nb,0,0,1\nc,0.0,1.0,0.0\n")
+    folder = scan_folder(table)
+    assert (folder.class_names, folder.labels) == (("healthy", "rust", "scab"), (0, 2, 1))
+    table.write_text("image_id,healthy,rust,scab\na,1,0,0\nb,0,1,1\nc,0,1,0\n")
+    with pytest.raises(UserError, match="'healthy' and 'rust' and 'scab' may each be the label"):
+        scan_folder(table)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -100,7 +114,7 @@ def test_splits_under_another_heading(table):
     ],
 )
 def test_what_may_be_read_in_two_ways_is_one_clear_line(table, text, message):
-    table.write_text(text + ("pictures/one/000.png,1,0\n" if text.count(",") == 2 else ""))
+    table.write_text(text + ("pictures/one/000.png,1,1\n" if text.count(",") == 2 else ""))
     with pytest.raises(UserError, match=message) as error:
         scan_folder(table)
     assert "\n" not in str(error.value)

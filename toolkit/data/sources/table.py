@@ -143,6 +143,7 @@ def _columns(file: Path, cells: list[_Row], places: "_Places") -> tuple[list[str
         width = len(first)
         is_turned = width == 2 and places.holds(first[1]) and not places.holds(first[0])
         return ["label", "path"] if is_turned else list(_COLUMNS), cells
+    first, known, cells = _joined_classes(first, known, cells)
     columns = [""] * len(first)
     for column in _COLUMNS:
         candidates = [i for i, name in enumerate(known) if name == column]
@@ -152,6 +153,23 @@ def _columns(file: Path, cells: list[_Row], places: "_Places") -> tuple[list[str
         if chosen is not None:
             columns[chosen] = column
     return columns, cells[1:]
+
+
+def _joined_classes(first: list[str], known: list[str], cells: list[_Row]) -> tuple[list[str], list[str], list[_Row]]:
+    """Make one column of labels of a column a class, where each row has a 1 in one of them and 0 in the others."""
+    places = [i for i, name in enumerate(known) if not name and first[i] and not _is_index(first[i])]
+    if "label" in known or len(places) < 2 or len(cells) < 2:
+        return first, known, cells
+    width = len(first)
+    headings, rows = [*first, "label"], []
+    for line, row in cells[1:]:
+        told = [row[i].strip() if i < len(row) else "" for i in places]
+        is_one = [cell in ("1", "1.0") for cell in told]
+        if sum(is_one) != 1 or not all(one or cell in ("0", "0.0") for one, cell in zip(is_one, told, strict=True)):
+            return first, known, cells
+        label = first[places[is_one.index(True)]].strip()
+        rows.append((line, [*row[:width], *[""] * (width - len(row)), label]))
+    return headings, [*known, "label"], [(cells[0][0], headings), *rows]
 
 
 def _choose(file: Path, line: int, column: str, headings: Sequence[str], candidates: list[int]) -> int | None:
