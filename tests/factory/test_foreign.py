@@ -85,6 +85,83 @@ def test_what_nothing_tells_is_asked_for(tmp_path):
         open_network(tmp_path / "scaled.keras", preprocessing=Preprocessing((8, 8)))
 
 
+@pytest.mark.parametrize("end", ["cast", "clip", "average"])
+def test_probabilities_that_would_be_taken_for_logits_are_refused(tmp_path, end):
+    """Softmax of them made nearly even answers of sure ones, and no check could see it."""
+    inputs = keras.Input(SHAPE)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(inputs)))
+    soft, other = (layers.Dense(4, activation="softmax")(x) for _ in range(2))
+    make = {"cast": lambda: keras.ops.cast(soft, "float32"), "clip": lambda: keras.ops.clip(soft, 1e-7, 1)}
+    x = make.get(end, lambda: layers.Average()([soft, other]))()
+    own = keras.Model(inputs, x)
+    own.save(tmp_path / "mine.keras")
+    if end != "cast":
+        with pytest.raises(UserError, match="answers probabilities, which would be taken for logits, for it ends in"):
+            open_network(tmp_path / "mine.keras")
+        return
+    model = open_network(tmp_path / "mine.keras")  # which changes nothing, and is passed over
+    logits = model.predict(normalized(preprocessing_of(model)), verbose=0)
+    expected = own.predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), expected, atol=1e-5)
+    assert open_network(tmp_path / "mine.keras", num_classes=3).layers[-1].input.shape == (None, 8)
+
+
+def test_a_network_of_grey_pictures_without_a_channel_is_given_one(tmp_path):
+    """As the beginner's Flatten(input_shape=(28, 28))."""
+    own = keras.Sequential([keras.Input((28, 28)), layers.Flatten(), layers.Dense(8, "relu"), layers.Dense(10)])
+    own.save(tmp_path / "mine.keras")
+    told = read_preprocessing('{"channel_order": "grey", "scale": 0.00392156862745098}')
+    model = open_network(tmp_path / "mine.keras", preprocessing=told)
+    assert preprocessing_of(model).input_shape == (28, 28, 1)
+    pixels = RNG.uniform(0, 1, (3, 28, 28, 1)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), own.predict(pixels[..., 0], verbose=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((784,), "takes 784, and pictures are height×width×channels"),
+        ((8, 8, 4), "takes 8×8×4, and pictures are height×width×channels, 1 or 3 of these"),
+        ((3, 8, 8), "takes 3×8×8, channels first; build it with data_format='channels_last'"),
+    ],
+)
+def test_what_takes_no_pictures_is_told_what_it_takes(tmp_path, shape, message):
+    keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)]).save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match=message):
+        open_network(tmp_path / "mine.keras", preprocessing=IMAGENET)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "operation", "lora"])
+def test_ends_and_beginnings_of_other_kinds_answer_alike(tmp_path, kind):
+    inputs = keras.Input(SHAPE, dtype="uint8" if kind == "bytes" else None)
+    x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+    if kind == "operation":
+        x = layers.Activation("softmax")(keras.ops.mean(x, axis=(1, 2)))
+    else:
+        head = layers.Dense(4, activation="softmax")
+        x = head(layers.GlobalAveragePooling2D()(x))
+        if kind == "lora":
+            head.enable_lora(2)
+            for weight in (head.lora_kernel_a, head.lora_kernel_b):
+                weight.assign(RNG.normal(0, 1, weight.shape))
+    own = keras.Model(inputs, x)
+    own.save(tmp_path / "mine.keras")
+    model = open_network(tmp_path / "mine.keras")
+    pixels = RNG.integers(0, 256, (2, *SHAPE)).astype(np.float32)
+    factor, offset = preprocessing_of(model).affine()
+    logits = model.predict(pixels * np.float32(factor) + np.float32(offset), verbose=0)
+    expected = own.predict(pixels.astype(np.uint8) if kind == "bytes" else pixels, verbose=0)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), expected, atol=1e-4)
+
+
+def test_what_keras_quantized_is_refused_in_one_line(tmp_path):
+    own = save(tmp_path / "mine.keras", layers.Rescaling(1 / 255))
+    own.quantize("int8")
+    own.save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match=r"is quantized by Keras; bring the float network, and `toolkit compress`"):
+        open_network(tmp_path / "mine.keras")
+
+
 def test_a_network_of_pictures_of_any_size_takes_that_of_its_preprocessing(tmp_path):
     parts = [layers.Conv2D(4, 3, name="conv"), layers.GlobalAveragePooling2D(name="pool"), layers.Dense(3)]
     own = keras.Sequential([keras.Input((None, None, 3)), *parts])

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from toolkit.errors import UserError
+from toolkit.factory import open_network
 from toolkit.network import flatten, load_network
 
 SHAPE = (8, 8, 3)
@@ -62,6 +63,26 @@ def test_a_file_of_keras_2_is_read(tmp_path):
     inputs = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")
     loaded = load_network(tmp_path / "old.h5")
     np.testing.assert_allclose(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-6)
+
+
+def test_settings_that_only_keras_2_knew_are_passed_over(tmp_path):
+    """The network of TensorFlow's tutorial on pictures among them, which begins with an augmentation."""
+    tf_keras = pytest.importorskip("tf_keras")
+    old = tf_keras.layers
+    parts = [
+        *(old.RandomFlip("horizontal", input_shape=SHAPE), old.RandomRotation(0.1), old.RandomZoom(0.1)),
+        *(old.SeparableConv2D(4, 3), old.SpatialDropout2D(0.2), old.Conv2DTranspose(4, 3)),
+    ]
+    model = tf_keras.Sequential([*parts, old.Flatten(), old.Dense(3)])
+    model.save(tmp_path / "old.h5")
+    inputs = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")
+    loaded = load_network(tmp_path / "old.h5")
+    np.testing.assert_allclose(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-5)
+    model.save(tmp_path / "old.keras")
+    with pytest.raises(
+        UserError, match=r"is of Keras 2, .* save it as \.h5 or SavedModel with the Keras that wrote it"
+    ):
+        open_network(tmp_path / "old.keras")
 
 
 def test_what_is_no_network_is_refused_in_a_line(tmp_path):

@@ -6,6 +6,7 @@ given.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Collection
@@ -24,6 +25,7 @@ from toolkit.weights.naming import CAFFE, INCEPTION
 from toolkit.weights.readers import read_tensors
 
 np = lazy_module("numpy")
+log = logging.getLogger("toolkit")
 
 #: What is read, for messages.
 KINDS = "a .keras or .h5 file of a whole model, an .onnx or .tflite file, or a SavedModel's folder"
@@ -103,6 +105,7 @@ def open_network(
     model = as_classifier(given) if num_classes is None else with_new_head(given, num_classes)
     if num_labels is not None:
         require_labels(model, num_labels)
+    _require_pictures(path, model.input_shape[1:])
     height, width, channels = model.input_shape[1:]
     as_it_is = as_they_are((height, width), channels)
     if preprocessing is not None:
@@ -134,8 +137,11 @@ def open_network(
 
 
 def _sized(path: Path, network: "keras.Model", preprocessing: Preprocessing | None) -> "keras.Model":
-    """Give a network that takes pictures of any size the one of its preprocessing."""
+    """Give a network that takes pictures of any size the one of its preprocessing, and a grey one its channel."""
     shape = network.inputs[0].shape
+    if len(shape) == 3 and len(network.inputs) == 1 and None not in shape[1:]:  # a beginner's Flatten of 28×28
+        inputs = keras.Input((*shape[1:], 1))
+        return keras.Model(inputs, network(keras.layers.Reshape(shape[1:])(inputs)), name=network.name)
     if len(shape) != 4 or None not in shape[1:3]:
         return network
     listed = "×".join(str(side or "?") for side in shape)
@@ -144,9 +150,20 @@ def _sized(path: Path, network: "keras.Model", preprocessing: Preprocessing | No
     return keras.Model(inputs, network(inputs), name=network.name)
 
 
+def _require_pictures(path: Path, shape: tuple[int, ...]) -> None:
+    listed = "×".join(map(str, shape))
+    if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
+        raise UserError(f"{path}: takes {listed}, channels first; build it with data_format='channels_last'")
+    if len(shape) != 3 or shape[-1] not in (1, 3):
+        raise UserError(
+            f"{path}: takes {listed}, and pictures are height×width×channels, 1 or 3 of these; put a layer before that "
+            "makes its input of them, such as Reshape"
+        )
+
+
 def _scales_itself(names: Collection[str]) -> bool:
     """Tell by the names in a file that it had a layer of Keras which scales the input; converters fold it away."""
-    return any(re.fullmatch(r"(rescaling|normalization)(_\d+)?", name) for name in names)
+    return any(re.fullmatch(r"(rescaling|normalization)(_\d+)*", name) for name in names)
 
 
 def _framed(pixels: Preprocessing, model: "keras.Model", others: Collection[str]) -> Preprocessing:
@@ -164,6 +181,7 @@ def _known(model: "keras.Model", others: Collection[str]) -> Preprocessing | Non
     if len(model.operations) == len(model.layers):  # operations at its input may prepare pictures themselves
         for layer, preprocessing in _APPLICATIONS:
             if layer in names:
+                log.info("%s: its %s tells that it is of a kind whose preprocessing is known", model.name, layer)
                 return preprocessing
     return None
 

@@ -116,10 +116,12 @@ def as_classifier(model: "keras.Model") -> "keras.Model":
         return model
     head = head_of(model)
     flat = flatten(model)
+    if head.activation == "linear":
+        _require_no_probabilities(flat, head)
     if head.activation == "linear" and not head.behind:
         return flat
     _require_one_of_many(model, head)
-    layer = flat.get_layer(head_of(flat).layer.name)
+    layer = head_of(flat).layer
     logits = _logits(layer)
     if head.activation == "sigmoid":
         logits = _two_logits(layer, logits)
@@ -215,7 +217,7 @@ def split_rescaling(model: "keras.Model", preprocessing: Preprocessing) -> tuple
 
 def _is_passed(layer: Any) -> bool:
     """Tell what only passes a classifier's numbers on, or makes probabilities of them."""
-    if type(layer).__name__ in ("Activation", "Softmax", "Sigmoid", "Dropout", "Identity"):
+    if type(layer).__name__ in ("Activation", "Softmax", "Sigmoid", "Dropout", "Identity", "Cast"):
         return _activation(layer) in ("linear", *_PROBABILITIES)
     if not isinstance(layer, keras.layers.Flatten | keras.layers.Reshape):
         return False
@@ -245,6 +247,21 @@ def _require_one_of_many(model: "keras.Model", head: Head) -> None:
         raise UserError(f"{what}, which always answers 1; train it with activation='sigmoid' or two units")
 
 
+def _require_no_probabilities(model: "keras.Model", head: Head) -> None:
+    """Refuse what is taken for logits and is none: a softmax that is not the end, or one of another name."""
+    layer, shape = head.layer, model.input_shape[1:]
+    is_plain = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D) and _activation(layer) == "linear"
+    if is_plain or head.units < 2 or len(model.outputs[0].shape) != 2 or None in shape:
+        return
+    noise = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.float32)
+    answers = keras.ops.convert_to_numpy(model(noise, training=False)).astype(np.float64)
+    if (answers >= 0).all() and np.allclose(answers.sum(axis=-1), 1, atol=1e-3):
+        raise UserError(
+            f"{model.name!r} answers probabilities, which would be taken for logits, for it ends in "
+            f"{type(layer).__name__} {layer.name!r}; make a softmax its last layer"
+        )
+
+
 def _logits(layer: Any) -> Any:
     """The logits that a last layer gives without its activation: of a layer that shares nothing but the input."""
     own = _activation(layer)
@@ -268,7 +285,8 @@ def _sees_vectors(layer: Any) -> bool:
 def _dense(layer: Any, tensor: Any, units: int) -> Any:
     copy = keras.layers.Dense(units, use_bias=layer.use_bias, dtype=layer.dtype_policy, name=layer.name)
     logits = copy(tensor)
-    kernel, *bias = layer.get_weights()
+    # What LoRA has learned beside a kernel is in it.
+    kernel, *bias = (keras.ops.convert_to_numpy(own) for own in (layer.kernel, layer.bias) if own is not None)
     copy.set_weights([kernel.reshape(-1, units), *bias])
     return logits
 

@@ -59,9 +59,15 @@ def flatten(
         layer for layer in graph.layers if isinstance(layer, keras.Model) or _is_augmentation(layer) or leave_out(layer)
     ]
     called_once = len(entries) == len(graph.layers) and all(len(nodes) <= 1 for nodes in entries.values())
-    if called_once and not changed and rename is None and all(tensor.shape[0] is None for tensor in graph.inputs):
+    is_fit = all(tensor.shape[0] is None and "float" in tensor.dtype for tensor in graph.inputs)
+    if called_once and not changed and rename is None and is_fit:
         return graph
-    inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name) for tensor in graph.inputs]
+    # What takes bytes is given them as floats, which the layer that made floats of them may be left out for.
+    dtypes = [tensor.dtype if "float" in tensor.dtype else "float32" for tensor in graph.inputs]
+    inputs = [
+        keras.Input(tensor.shape[1:], dtype=dtype, name=tensor.name)
+        for tensor, dtype in zip(graph.inputs, dtypes, strict=True)
+    ]
     run = _Run(leave_out, {tensor.name for tensor in inputs}, rename)
     outputs = run.through(graph, inputs)
     if run.augmentation:
@@ -105,6 +111,11 @@ def require_graph(model: Any) -> None:
             raise UserError(
                 f"layer {layer.name!r} of {model.name!r} is a Lambda, whose code no file keeps safely; "
                 "replace it by a stock layer (Rescaling, Resizing, Activation …)"
+            )
+        if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+            raise UserError(
+                f"layer {layer.name!r} of {model.name!r} is quantized by Keras; bring the float network, and "
+                "`toolkit compress` makes it small"
             )
 
 

@@ -69,6 +69,15 @@ def _readable(path: Path) -> Iterator[Path]:
         yield copy
 
 
+# Settings that Keras 2 wrote, which mean nothing or the default, and which Keras 3 refuses.
+_KERAS_2 = {
+    "DepthwiseConv2D": ("groups",),
+    "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
+    "Conv2DTranspose": ("groups",),
+    "SpatialDropout2D": ("trainable", "noise_shape"),
+}
+
+
 def _as_keras3(config: Any) -> Any:
     if isinstance(config, list):
         return [_as_keras3(item) for item in config]
@@ -80,8 +89,9 @@ def _as_keras3(config: Any) -> Any:
     for key in ("input_layers", "output_layers"):
         if isinstance(config.get(key), list) and len(config[key]) == 1:  # else a network within one answers a list
             config[key] = config[key][0]
-    if config.get("class_name") == "DepthwiseConv2D":
-        config["config"].pop("groups", None)
+    kind = str(config.get("class_name"))
+    for key in _KERAS_2.get(kind, ("batch_input_shape",) if kind.startswith("Random") else ()):
+        config["config"].pop(key, None)
     return config
 
 

@@ -304,6 +304,30 @@ def test_weights_that_the_file_rounds_itself(tmp_path, opset):
     assert not opened(write(tmp_path / "theirs.onnx", [*steps, *END], opset=opset)).quantized
 
 
+def test_scaling_that_two_branches_read_is_one_layer(tmp_path):
+    """Made for each, it stood before neither alone, and the network was said not to scale."""
+    steps = [
+        ("Mul", [np.float32(1 / 255)], {}),
+        ("Conv", [(8, 3, 3, 3)], {"pads": [1] * 4}),
+        ("Conv", ["t0", (8, 3, 1, 1)], {"alone": True}),
+        ("Add", ["t1"], {}),
+    ]
+    network = opened(write(tmp_path / "theirs.onnx", [*steps, *END])).network
+    assert kinds(network)["Rescaling"] == 1
+
+
+def test_names_of_torchs_modules_tell_nothing(tmp_path):
+    """A weight called block5.conv3 made Caffe's pixels of everybody's."""
+    path = write(tmp_path / "theirs.onnx", [("Conv", [(8, 3, 3, 3)], {}), *END])
+    document = onnx.load(path)
+    document.graph.node[0].name = "/block5_conv3/Conv"
+    onnx.save(document, path)
+    assert "block5_conv3" in opened(path).names
+    document.producer_name = "pytorch"
+    onnx.save(document, path)
+    assert not opened(path).names
+
+
 @pytest.mark.parametrize("halved", [True, False])
 def test_a_file_in_half_precision_answers_as_closely_as_that_is(tmp_path, halved):
     """Seven convolutions rounded to 11 bits each are 0.0003 off; where weights alone are stored so, nothing is."""

@@ -79,7 +79,8 @@ def open_onnx(path: Path, size: tuple[int, int] | None) -> GraphFile:
     takes_pixels = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     return GraphFile(
         network,
-        names=frozenset(reader.names()),
+        # Torch's people name modules as they like; Keras' layers bear the names that tell something.
+        names=frozenset() if document.producer_name == "pytorch" else frozenset(reader.names()),
         answers=_session(document, given, reader.output_name, axes, batch, in_grey=builder.channels < shape[2]),
         runtime="ONNX Runtime",
         quantized=reader.quantized,

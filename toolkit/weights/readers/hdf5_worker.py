@@ -82,7 +82,9 @@ def _keras3(file: h5py.File) -> dict[str, h5py.Dataset]:
             continue
         layer = group.attrs.get("name")
         if not isinstance(layer, str) or len(layer) > _MAX_NAME:
-            raise Refused("does not name its layers; load it with the Keras that wrote it and save it with a newer one")
+            raise Refused(
+                "is of Keras 2, which names no layers in it; save it as .h5 or SavedModel with the Keras that wrote it"
+            )
         if f"{layer}/0" in datasets and place.count("layers"):  # of a network within this one
             layer = ".".join([*(part for part in place[:-2] if part != "layers"), layer])
         for index in range(len(group)):

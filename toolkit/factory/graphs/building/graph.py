@@ -35,6 +35,7 @@ class Graph:
         self.map_axes = map_axes
         self.batch = batch
         self.wish = ""
+        self._scaled: dict[tuple[object, ...], Any] = {}
         self._taken: set[str] = set()
         self._numbers: dict[str, int] = {}  # behind the names of layers, the last by each wish
         self._held = 0
@@ -113,12 +114,16 @@ class Graph:
         assert scaling is not None
         if scaling.changes_nothing:
             return tensor
+        seen = (id(tensor), scaling.channels, scaling.factor.tobytes(), scaling.offset.tobytes())
+        if seen in self._scaled:  # one layer for all that read it
+            return self._scaled[seen]
         wish, self.wish = self.wish, "input_scaling"
         if scaling.channels != tuple(range(tensor.shape[-1])):
             tensor = self._picked(tensor, scaling.channels)
         if not ((scaling.factor == 1).all() and (scaling.offset == 0).all()):
             tensor = self.layer("Rescaling", tensor, scaling.factor.tolist(), scaling.offset.tolist())
         self.wish = wish
+        self._scaled[seen] = tensor
         return tensor
 
     def _picked(self, maps: Any, channels: Sequence[int | None]) -> Any:
