@@ -156,8 +156,9 @@ def sections() -> list[tuple[list[str], list[Chart]]]:
             "cifar",
             "CIFAR-10 beside the papers",
             "Shortened schedules of the same length for all; the papers train longer, He and others for "
-            f"{he['steps']:,} steps, Huang and others for {huang['epochs']} epochs. Longer runs of "
-            "ResNet-20 and ResNet-56 are above.",
+            f"{he['steps']:,} steps, Huang and others for {huang['epochs']} epochs. A few epochs tell which network "
+            "sets out fast, not how far it comes: deep ones, stochastic depth and the small rate of NiN's recipe have "
+            "hardly begun by then. Longer runs of ResNet-20 and ResNet-56 are above.",
         ),
         beside_papers(
             "mnist",
