@@ -316,6 +316,22 @@ def test_scaling_that_two_branches_read_is_one_layer(tmp_path):
     assert kinds(network)["Rescaling"] == 1
 
 
+@pytest.mark.parametrize("computed", [True, False])
+def test_gates_that_are_expanded_before_they_multiply(tmp_path, computed):
+    """As torch writes ``x * y.expand_as(x)`` of squeeze and excitation."""
+    steps = [
+        ("Conv", [(8, 3, 3, 3)], {"pads": [1] * 4}),
+        ("GlobalAveragePool", [], {}),
+        ("Conv", [(8, 8, 1, 1)], {}),
+        ("Sigmoid", [], {}),
+        ("Shape", ["t0"], {"alone": True}),
+        ("Expand", ["t3", "t4" if computed else np.int64([1, 8, SIDE, SIDE])], {"alone": True}),
+        ("Mul", ["t0"], {}),
+    ]
+    network = opened(write(tmp_path / "theirs.onnx", [*steps, *END])).network
+    assert kinds(network)["Multiply"] == 1
+
+
 def test_names_of_torchs_modules_tell_nothing(tmp_path):
     """A weight called block5.conv3 made Caffe's pixels of everybody's."""
     path = write(tmp_path / "theirs.onnx", [("Conv", [(8, 3, 3, 3)], {}), *END])

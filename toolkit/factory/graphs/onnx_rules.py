@@ -136,6 +136,20 @@ def _resize(builder: Builder, node: Node) -> Value:
     return builder.repeated(value, (times[0], times[1]))
 
 
+def _expand(builder: Builder, node: Node) -> Value:
+    """Repeat what has one row or column, as ``y.expand_as(x)`` does in squeeze and excitation."""
+    value, wanted = node.value(), [int(side) for side in node.constant(1)]
+    shape = np.broadcast_shapes(tuple(value.shape[1:]), tuple(wanted[-value.rank + 1 :]))
+    if shape == tuple(value.shape[1:]):
+        return value
+    if value.rank != 4 or len(wanted) > 4 or shape[0] != value.shape[1]:
+        raise UnreadableError(
+            "repeats channels or makes further axes; give both sides of the operator behind one shape"
+        )
+    down, across = (new // own for new, own in zip(shape[1:], value.shape[2:], strict=True))
+    return builder.repeated(value, (down, across))
+
+
 def _global_pooling(kind: str) -> Callable[[Builder, Node], Value]:
     return lambda builder, node: builder.reduced(node.value(), kind, (2, 3), keep=True)
 
@@ -433,6 +447,7 @@ RULES: dict[str, Callable[[Builder, Node], Value | list[Value]]] = {
     "Elu": _elu,
     "Erf": _function("erf"),
     "Exp": _function("exp"),
+    "Expand": _expand,
     "Flatten": _flatten,
     "Floor": _floor,
     "Gather": _gather,
