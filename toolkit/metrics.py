@@ -51,6 +51,16 @@ def estimated_share(right: float, count: int) -> tuple[float, float]:
     return share, math.sqrt(share * (1 - share) / (count + 4))
 
 
+def standard_error(right: np.ndarray, lots: np.ndarray) -> float:
+    """Compute that of the share of right answers, pictures of one lot being right or wrong together.
+
+    At least that of ``estimated_share``.
+    """
+    _, lot_of = np.unique(lots, return_inverse=True)
+    sums = np.bincount(lot_of, weights=right - right.mean())
+    return max(estimated_share(right.sum(), len(right))[1], math.sqrt(float(np.square(sums).sum())) / len(right))
+
+
 def confidence_interval(share: float, count: int, error: float | None = None) -> tuple[float, float]:
     """Compute the bounds between which a share lies at 95 % confidence, in 0…1.
 

@@ -42,6 +42,24 @@ def test_figures_equal_a_count_by_hand(predictor, some_digits):
     assert report["top1"] < report["top5"]
 
 
+def test_pictures_of_one_group_are_right_or_wrong_together(predictor, some_digits):
+    """Of ten copies of each picture accuracy is as sure as of one; the interval took them for ten."""
+    rows = [(path, path.parent.name, path.stem + path.parent.name) for path in sorted(some_digits.glob("*/*.png"))]
+    lines = ["path,label,group", *(f"{path},{label},{group}" for path, label, group in rows)]
+    (some_digits / "one.csv").write_text("\n".join(lines) + "\n")
+    alone = evaluate_bundle(predictor, some_digits / "one.csv")
+    for number in range(9):
+        for path, label, group in rows:
+            copy = path.with_name(f"{path.stem}-{number}.png")
+            copy.write_bytes(path.read_bytes())
+            lines.append(f"{copy},{label},{group}")
+    (some_digits / "ten.csv").write_text("\n".join(lines) + "\n")
+    together = evaluate_bundle(predictor, some_digits / "ten.csv")
+    assert (together["n"], together["top1"]) == (850, alone["top1"])
+    assert together["standard_error"] == pytest.approx(alone["standard_error"], rel=0.1)
+    assert "standard_error" not in evaluate_bundle(predictor, some_digits)
+
+
 def test_scanned_folder_serves_as_well_and_progress_ends_at_the_total(predictor, some_digits, told):
     folder = scan_folder(some_digits, class_names=predictor.labels)
     report = evaluate_bundle(predictor, folder)

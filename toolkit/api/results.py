@@ -272,7 +272,7 @@ class Evaluated(Result):
         from toolkit.metrics import confidence_interval
         from toolkit.report.page import beside, headline, table
 
-        interval = confidence_interval(self["top1"], self["n"])
+        interval = confidence_interval(self["top1"], self["n"], self.get("standard_error"))
         shown = headline(self["top1"], "Accuracy", *interval, html.escape(self["pictures"]))
         tables = [table("Classes", ["class", "recall %"], [list(row) for row in self["per_class"].items()])]
         if self["confusions"]:

@@ -12,7 +12,7 @@ from toolkit.bundle import Pictures, join_pictures, picture_digests, read_pictur
 from toolkit.data import ImageFolder, scan_folder
 from toolkit.errors import UserError, unknown_name
 from toolkit.inference.predictor import Answer, Predictor
-from toolkit.metrics import accuracy_report
+from toolkit.metrics import accuracy_report, standard_error
 from toolkit.progress import step
 
 #: Parts of a folder that can be asked for.
@@ -43,7 +43,8 @@ def evaluate_bundle(
         these are: ``"subset"``, one of the above or ``"unseen"`` for such as the bundle did not learn from,
         ``"taught"`` and ``"chose"``, how many of them taught the bundle and chose among its settings, ``None`` where
         that is not known, and ``"pictures"``, the same in words; ``"confusions"``, the most frequent errors as
-        ``[class, answer, pictures]``. Where the bundle tells "none of these" also ``{"reject_below",
+        ``[class, answer, pictures]``. Where the pictures have groups, ``"standard_error"`` of ``"top1"``, pictures of a
+        group being right or wrong together. Where the bundle tells "none of these" also ``{"reject_below",
         "novelty_above", "rejected", "top1_answered"}``: the thresholds that it has, the share of pictures refused by
         them, and the accuracy on the others, ``None`` if there are none.
 
@@ -69,6 +70,10 @@ def evaluate_bundle(
     probabilities = np.stack([answer.probabilities for answer in answers])
     labels = np.asarray(folder.labels)[chosen.indices]
     report = accuracy_report(probabilities, labels, predictor.labels)
+    if folder.groups:  # whose pictures are right or wrong together
+        groups = [(folder.groups[index], index) for index in chosen.indices]
+        lots = np.asarray([f"group {name}" if name else f"picture {index}" for name, index in groups])
+        report["standard_error"] = standard_error(probabilities.argmax(axis=1) == labels, lots)
     report |= {"engine": predictor.engine_name, "skipped": len(folder.problems)}
     report |= {"subset": chosen.subset, "pictures": chosen.words}
     report |= {"taught": chosen.count("train"), "chose": chosen.count("val")}

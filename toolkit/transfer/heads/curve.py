@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.metrics import standard_error
 from toolkit.transfer.heads.fits import Candidate, Problem, scaled
-from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, standard_error
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds
 from toolkit.transfer.heads.logistic import Coordinates, logistic_path
 
 _MOST_TAUGHT = 1000  # pictures in a fit of a share

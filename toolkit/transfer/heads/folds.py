@@ -1,10 +1,6 @@
 """Folds for cross-validation: every class spread over them, pictures of one lot in the same."""
 
-import math
-
 import numpy as np
-
-from toolkit.metrics import estimated_share
 
 NUM_FOLDS = 5
 
@@ -74,13 +70,3 @@ def num_lots(labels: np.ndarray, lots: np.ndarray, num_classes: int) -> np.ndarr
     """Count the lots that each class is in, int (classes,)."""
     pairs = np.unique(np.stack([np.asarray(labels), np.asarray(lots)], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=num_classes)
-
-
-def standard_error(right: np.ndarray, lots: np.ndarray) -> float:
-    """Compute that of the share of right answers, pictures of one lot being right or wrong together.
-
-    At least that of ``metrics.estimated_share``.
-    """
-    _, lot_of = np.unique(lots, return_inverse=True)
-    sums = np.bincount(lot_of, weights=right - right.mean())
-    return max(estimated_share(right.sum(), len(right))[1], math.sqrt(float(np.square(sums).sum())) / len(right))

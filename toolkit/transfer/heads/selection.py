@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.metrics import calibration_error, fit_temperature, reject_threshold, softmax
+from toolkit.metrics import calibration_error, fit_temperature, reject_threshold, softmax, standard_error
 from toolkit.progress import step
 from toolkit.transfer.heads.curve import LearningCurve, learning_curve
 from toolkit.transfer.heads.feature_set import FeatureSet
@@ -29,7 +29,7 @@ from toolkit.transfer.heads.fits import (
     ridge_logits,
     scaled,
 )
-from toolkit.transfer.heads.folds import assign_folds, standard_error
+from toolkit.transfer.heads.folds import assign_folds
 from toolkit.transfer.heads.head import Head, HeadOptions
 
 log = logging.getLogger("toolkit")

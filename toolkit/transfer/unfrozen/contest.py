@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.data.feed.split import Split, Subset
-from toolkit.metrics import fit_temperature, softmax, top_k_accuracy
+from toolkit.metrics import fit_temperature, softmax, standard_error, top_k_accuracy
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import FreezePlan, stages_of
-from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_pictures, standard_error
+from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, judging_pictures
 from toolkit.transfer.heads.head import HeadOptions
 from toolkit.transfer.heads.selection import Selection, SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts, stitch
@@ -97,7 +97,7 @@ class Outcome:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, over lots, see ``folds.standard_error``."""
+        """Of the accuracy, over lots, see ``metrics.standard_error``."""
         assert self.logits is not None
         return standard_error(self.logits.argmax(axis=1) == np.asarray(self.judged.labels), self.lots)
 
