@@ -253,6 +253,25 @@ def test_pictures_too_small_are_refused(name, shape, least):
         toolkit.create_model(name, input_shape=shape)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_width_multiplies_the_channels_of_every_layer(name, outline):
+    full, thin = outline(name), outline(name, width=0.125)
+    assert [layer.name for layer in thin.layers] == [layer.name for layer in full.layers]
+    kernels = [
+        (layer.kernel.shape, thin.get_layer(layer.name).kernel.shape)
+        for layer in full.layers[:-1]
+        if hasattr(layer, "kernel")
+    ]
+    assert all(narrow[-1] == wide[-1] / 8 and narrow[-2] in (wide[-2] / 8, 3) for wide, narrow in kernels)
+    assert thin.output_shape == full.output_shape
+
+
+@pytest.mark.parametrize("width", [0, -1, 4.5])
+def test_width_is_checked(width):
+    with pytest.raises(toolkit.errors.UserError, match=rf"width must be in \(0, 4\], got {width}"):
+        toolkit.create_model("resnet18", width=width)
+
+
 def test_shortcut_option_is_checked():
     with pytest.raises(toolkit.errors.UserError, match=r"unknown shortcut 'C'.*A, B"):
         toolkit.create_model("resnet20", shortcut="C")

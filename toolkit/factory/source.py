@@ -91,7 +91,7 @@ def open_source(path: Path, network: str, format: str = "auto", *, layers: Colle
         places=places,
         unplaced=tuple(tensor for tensor, address in addresses.items() if address is None),
         fits=most > 0 or not stages,
-        variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers),
+        variant=own.get("variant") or naming.variant(places) | variant_of_settings(file.layers) | _width(file, places),
         preprocessing=own.get("preprocessing")
         or scaling_of_settings(file.layers)
         or (naming.preprocessing if unambiguous else None),
@@ -172,6 +172,12 @@ def _classifier(file: TensorFile, outside: list[str]) -> dict[str, Address]:
     if sorted(by_rank) not in ([2], [1, 2]) or len(by_rank) != len(outside):
         return {}
     return {tensor: ("head_logits", str(2 - rank)) for rank, tensor in by_rank.items()}
+
+
+def _width(file: TensorFile, places: dict[Address, str]) -> dict[str, float]:
+    """The width of a residual network by the channels of its first normalisation, 64 in the paper."""
+    scale = places.get(("stem_bn", "0")) or places.get(("stem_bn", "gamma"))
+    return {"width": file.tensors[scale].size / 64} if scale else {}
 
 
 def _num_classes(file: TensorFile, places: dict[Address, str]) -> int | None:

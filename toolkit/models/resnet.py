@@ -8,10 +8,11 @@ convolution on the other side and trained weights would then answer differently.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import UserError
 from toolkit.lazy import keras, layers, lazy_module
 from toolkit.models import parts
 from toolkit.spec import IMAGENET, BuildOptions, ModelInfo, Preprocessing
@@ -67,7 +68,7 @@ class Style:
 class Family:
     """The properties that the networks for one data set have in common."""
 
-    stem: Callable[[Any, Style], Any]
+    stem: Callable[[Any, int, Style], Any]
     widths: tuple[int, ...]
     min_size: int
     num_classes: int
@@ -159,7 +160,7 @@ def stages(x: Any, row: Row, widths: tuple[int, ...], style: Style) -> Any:
 def network(row: Row, family: Family, style: Style, options: BuildOptions) -> "keras.Model":
     """Stem, stages, global average pooling and logits; or the backbone, pooled or bare."""
     inputs = layers.Input(options.input_shape, name="input")
-    x = stages(family.stem(inputs, style), row, family.widths, style)
+    x = stages(family.stem(inputs, family.widths[0], style), row, family.widths, style)
     if options.include_top:
         x = parts.logits(parts.pooled(x, "avg"), options.num_classes)
     else:
@@ -167,9 +168,9 @@ def network(row: Row, family: Family, style: Style, options: BuildOptions) -> "k
     return keras.Model(inputs, x, name=options.name)
 
 
-def stem(x: Any, style: Style) -> Any:
+def stem(x: Any, width: int, style: Style) -> Any:
     """7×7 convolution and 3×3 maximum, each halving the picture."""
-    x = conv_bn(x, 64, 7, stride=2, name="stem_{}", style=style)
+    x = conv_bn(x, width, 7, stride=2, name="stem_{}", style=style)
     x = layers.ReLU(name="stem_relu")(x)
     # Padding with zeros cannot win the maximum wrongly: nothing is negative after the ReLU.
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
@@ -181,13 +182,22 @@ def build_resnet(
     family: Family,
     options: BuildOptions,
     *,
+    width: float = 1.0,
     version: str = "v1.5",
     use_bias: bool = False,
     epsilon: float = 1e-5,
     zero_init_residual: bool = False,
 ) -> "keras.Model":
-    """The residual networks of table 1, output stride 32; the keywords are those of ``Style``."""
+    """The residual networks of table 1, output stride 32.
+
+    ``width`` multiplies the channels of every layer, up to 4 times (Zagoruyko and Komodakis, BMVC 2016, have such a
+    factor); the other keywords are those of ``Style``.
+    """
     parts.one_of("version", version, ["v1", "v1.5"])
+    if not 0 < width <= 4:
+        raise UserError(f"width must be in (0, 4], got {width}; the paper has 1")
+    widths = tuple(max(1, round(width * channels)) for channels in family.widths)
+    family = replace(family, widths=widths)
     return network(row, family, Style(version, "B", use_bias, epsilon, zero_init_residual), options)
 
 

@@ -31,9 +31,9 @@ STOCHASTIC_ROWS = {
 }
 
 
-def stem(x: Any, style: Style) -> Any:
+def stem(x: Any, width: int, style: Style) -> Any:
     """One 3×3 convolution at full size."""
-    x = conv_bn(x, 16, 3, name="stem_{}", style=style)
+    x = conv_bn(x, width, 3, name="stem_{}", style=style)
     return layers.ReLU(name="stem_relu")(x)
 
 
