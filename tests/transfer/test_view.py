@@ -7,6 +7,7 @@ from PIL import Image
 
 from toolkit import create_model, model_info
 from toolkit.data import scan_folder
+from toolkit.errors import UserError
 from toolkit.transfer.view import fitting_size, takes_any_size
 from toolkit.workflows.finetune import fitting_network
 
@@ -59,3 +60,11 @@ def test_a_network_for_tiny_pictures_sees_them_whole_at_their_size(tmp_path, cap
     assert network.input_shape == (None, 128, 128, 3)
     for own, given in zip(network.get_weights()[:-2], trained.get_weights()[:-2], strict=True):  # but the classifier's
         np.testing.assert_array_equal(own, given)
+    caplog.clear()
+    network, preprocessing = fitting_network(info, folder, tmp_path / "own.keras", 96)  # as asked
+    assert (preprocessing.size, preprocessing.crop_fraction) == ((96, 96), 1.0)
+    assert network.input_shape == (None, 96, 96, 3)
+    assert "shorter side" not in caplog.text
+    with pytest.raises(UserError, match=r"--size 48: the weights of lenet5 are for 32×32 pixels; networks that average"):
+        fitting_network(model_info("lenet5"), folder, "lenet5-mnist", 48)
+    assert fitting_network(model_info("lenet5"), folder, "lenet5-mnist", 32)[1].size == (32, 32)

@@ -221,6 +221,18 @@ def test_a_run_starts_from_what_another_learned(few, two_epochs, tmp_path):
     assert not (tmp_path / "third").exists()
 
 
+def test_a_network_sees_pictures_at_the_size_that_was_asked_for(few, tmp_path):
+    begin(few, tmp_path / "run", "data.size=40", epochs=1)
+    assert load_network(tmp_path / "run" / "model.keras").input_shape[1:3] == (40, 40)
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["preprocessing"]["size"] == [40, 40]
+    go_on(tmp_path / "run", "run.epochs=2")
+    with pytest.raises(UserError, match="data.size"):  # it would be another network
+        go_on(tmp_path / "run", "data.size=32")
+    with pytest.raises(UserError, match="data.size 8: lenet5 needs pictures of at least"):
+        train_folder(few, "lenet5", out=tmp_path / "small", options=TrainOptions(overrides=("data.size=8",)))
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_smoke_run_makes_room_for_the_real_one(few, four_epochs, tmp_path):
     begin(few, tmp_path / "run", epochs=4, smoke_run=True)
     assert epochs_of(tmp_path / "run") == [1, 2]

@@ -30,6 +30,7 @@ def finetune(
     max_ms: float | None = None,
     max_mb: float | None = None,
     preprocessing: "str | Preprocessing | None" = None,
+    size: int | None = None,
     head: Literal["auto", "lbfgs", "adam", "ridge"] = "auto",
     hidden: Sequence[int] = (),
     keep_val: bool = False,
@@ -70,6 +71,8 @@ def finetune(
         max_mb: of several networks, one that is no larger, in megabytes.
         preprocessing: of a network that is in no table: ``"imagenet"``, ``"caffe"``, ``"inception"``, ``"none"``,
             fields as JSON, or a ``Preprocessing``.
+        size: pixels a side that the network sees, by default as it was trained, of tiny pictures fewer; more show finer
+            detail and take longer.
         head: the classifier's solver.
         hidden: widths of hidden layers before the logits.
         keep_val: hold the folder's own validation pictures out; else they teach too.
@@ -133,6 +136,7 @@ def finetune(
         keep_val=keep_val,
         preprocessing=read_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing,
         curve=out is None,
+        size=size,
     )
     export = None if out is None else ExportOptions(Path(out), examples, force, tuple(formats), half)
     fit = _journey(names, max_ms, max_mb)

@@ -47,6 +47,7 @@ class DataConfig:
         class_weights: weigh the loss such that all classes count alike, however few pictures they have.
         cache_mib: decode each picture once and keep the pixels, where a subset's take no more memory than this.
         fractions: shares of training, validation and test; ``None`` lets the data set's size decide.
+        size: pixels a side that the network sees, by default as many as it was made for, or its weights.
         split_seed: of the stratified split.
     """
 
@@ -56,6 +57,7 @@ class DataConfig:
     class_weights: bool = False
     cache_mib: Annotated[int, Ge(0)] = 2048
     fractions: tuple[float, float, float] | None = None
+    size: Count | None = None
     split_seed: Seed = 0
 
 

@@ -35,7 +35,7 @@ from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
 from toolkit.transfer.finetune import Judged
 from toolkit.transfer.view import fitting_size, shorter_sides, takes_any_size, whole_view
-from toolkit.workflows.steps import ExportOptions, export_held_out, scan
+from toolkit.workflows.steps import ExportOptions, export_held_out, require_size, scan
 
 log = logging.getLogger("toolkit")
 
@@ -56,6 +56,7 @@ class FolderOptions:
         preprocessing: what a network from a file, or of keras.applications, was trained with, where neither its
             layers nor its name tell.
         curve: measure accuracy by number of pictures even if no report is named, for one that is written later.
+        size: pixels a side in which the network sees the pictures; by default as it was trained, tiny pictures smaller.
     """
 
     cache_dir: str | Path
@@ -65,6 +66,7 @@ class FolderOptions:
     keep_val: bool = False
     preprocessing: Preprocessing | None = None
     curve: bool = False
+    size: int | None = None
 
 
 def finetune_folder(
@@ -184,6 +186,9 @@ def fit_folder(
         plan_freezing(info.stages, 0, finetuning.unfreeze)
         if options.preprocessing is not None:
             raise UserError(f"the preprocessing of {model_name} comes with its weights; leave --preprocessing out")
+        require_size(info, options.size, "--size")
+    elif options.size is not None:
+        raise UserError(f"--size is for the networks of `toolkit models`; {model_name} has a size of its own")
     require_places(export, options)
     if info is not None:
         locate_weights(info, weights)
@@ -206,7 +211,7 @@ def fit_folder(
     with step("building the network"):
         num_classes = len(folder.class_names)
         if info is not None:
-            model, preprocessing = fitting_network(info, folder, weights)
+            model, preprocessing = fitting_network(info, folder, weights, options.size)
         elif is_application(model_name):
             model = open_application(
                 model_name, num_classes=num_classes, weights=weights, preprocessing=options.preprocessing
@@ -242,22 +247,43 @@ def require_places(export: ExportOptions | None, options: FolderOptions) -> None
         require_writable(Path(options.report).parent, "--report")
 
 
-def fitting_network(info: ModelInfo, folder: ImageFolder, weights: str | Path) -> tuple["keras.Model", Preprocessing]:
-    """Build a network that sees a folder's pictures whole, and the tiny ones at a size that becomes them."""
+def fitting_network(
+    info: ModelInfo, folder: ImageFolder, weights: str | Path, side: int | None = None
+) -> tuple["keras.Model", Preprocessing]:
+    """Build a network that sees a folder's pictures whole, and the tiny ones at a size that becomes them.
+
+    Args:
+        info: the network.
+        folder: the pictures.
+        weights: see ``fit_folder``.
+        side: pixels a side, instead of such a size.
+
+    Raises:
+        UserError: the network's weights are for one size only, and ``side`` is another.
+    """
     num_classes = len(folder.class_names)
     model = create_model(info.name, num_classes=num_classes, weights=weights)
     published = preprocessing_of(model)
     sides = shorter_sides(folder)
-    size = fitting_size(published.size, sides) if takes_any_size(model) else published.size
+    size = published.size if side is None else (side, side)
+    if takes_any_size(model):
+        size = fitting_size(size, sides) if side is None else size
+    elif size != published.size:
+        own = "×".join(map(str, published.size))
+        raise UserError(
+            f"--size {side}: the weights of {info.name} are for {own} pixels; networks that average their maps, as "
+            "googlenet and every resnet do, take other sizes"
+        )
     if size != published.size:
         trained = model.get_weights()
         shape = (*size, published.channels)
         model = create_model(info.name, num_classes=num_classes, input_shape=shape, **model.variant)
         model.set_weights(trained)
-        log.info(
-            "half of the pictures measure %d pixels or less on the shorter side: %s sees them at %d×%d",
-            *(np.median(sides), info.name, *size),
-        )
+        if side is None:
+            log.info(
+                "half of the pictures measure %d pixels or less on the shorter side: %s sees them at %d×%d",
+                *(np.median(sides), info.name, *size),
+            )
     model.preprocessing = whole_view(published.resized(size))
     return model, model.preprocessing
 

@@ -30,7 +30,7 @@ from toolkit.errors import UserError, one_line, unknown_name
 from toolkit.files import no_such_file
 from toolkit.lazy import keras
 from toolkit.progress import step
-from toolkit.spec import Preprocessing
+from toolkit.spec import ModelInfo, Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,14 @@ def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, .
     for note in notes(folder.facts) if folder.facts is not None else ():
         log.warning("%s: %s", one_line(str(data)), note)
     return folder
+
+
+def require_size(info: ModelInfo, side: int | None, option: str) -> None:
+    """Refuse pictures, ``side`` pixels high and wide, that would vanish on a network's way down."""
+    if side is not None and side < info.min_size:
+        raise UserError(
+            f"{option} {side}: {info.name} needs pictures of at least {info.min_size}×{info.min_size} pixels"
+        )
 
 
 def import_network(

@@ -38,7 +38,7 @@ from toolkit.workflows.run_command import (
     resumable,
     settings_of,
 )
-from toolkit.workflows.steps import ExportOptions, export_held_out, scan
+from toolkit.workflows.steps import ExportOptions, export_held_out, require_size, scan
 
 log = logging.getLogger("toolkit")
 
@@ -83,6 +83,7 @@ def train_folder(
         require_bundle_place(export.directory, "--export")
     require_trackers(command.track)
     config = settings_of(command, options.overrides, run, begun)
+    require_size(info, config.data.size, "data.size")
     weights = None if begun and run.positions() else command.weights
     if weights is not None:
         locate_weights(info, weights)
@@ -263,7 +264,7 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     model = create_model(
         info.name,
         num_classes=num_classes,
-        input_shape=None if plan.weights else info.preprocessing.input_shape,
+        input_shape=_input_shape(plan),
         weights=plan.weights,
         **plan.config.model.variant,
     )
@@ -274,3 +275,11 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     run.begin(plan.files() | {"model.json": text}, resume=False)
     run.hold()
     return model, preprocessing
+
+
+def _input_shape(plan: _Plan) -> tuple[int, int, int] | None:
+    """The size that was asked for, or the network's own; None for that of the weights."""
+    side, own = plan.config.data.size, plan.info.preprocessing
+    if side is not None:
+        own = own.resized((side, side))
+    return None if plan.weights and side is None else own.input_shape

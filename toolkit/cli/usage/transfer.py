@@ -35,6 +35,8 @@ def _finetune(commands: Commands) -> None:
         metavar="P",
         help="of a network that is in no table: imagenet, caffe, inception, none, or fields as JSON",
     )
+    seen = "pixels a side that the network sees (default as it was trained, tiny pictures smaller)"
+    parser.add_argument("--size", type=positive, metavar="N", help=seen)
     parser.add_argument("--out", required=True, type=Path, metavar="saved_models/NAME", help="the bundle")
     parser.add_argument("--head", default="auto", metavar="H", help="{heads} (default auto)")
     parser.add_argument(

@@ -179,7 +179,7 @@ def _measured(
     """Measure a network on pictures drawn from a folder, which come with their lots, as it will see them."""
     sample, lots = drawn
     num_classes = len(folder.class_names)
-    model, preprocessing = fitting_network(model_info(own.name), folder, own.weights)
+    model, preprocessing = fitting_network(model_info(own.name), folder, own.weights, options.size)
     found = ComparedNetwork(own.name, own.weights, model.count_params() * 4 / 1e6)
     if not isinstance(model.layers[-1], keras.layers.Dense):
         return replace(found, excluded="has no dense classifier to fit")
