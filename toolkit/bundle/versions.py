@@ -19,7 +19,7 @@ _STAGING = ".staging-"
 # What is often given for a bundle: the folder of a training run, by its files.
 _RUN = ("config.json", "model.json", "model.keras")
 #: Names of the bundles that come with the project.
-SHIPPED = ("lenet5-mnist", "resnet20-cifar10")
+SHIPPED = ("lenet5-mnist", "resnet18-thin", "resnet20-cifar10")
 
 
 def shipped_bundle(name: str | os.PathLike[str]) -> Path | None:
@@ -50,7 +50,7 @@ def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
         there = complete_versions(path.parent) if path.name.isdecimal() else {}
         if there:
             raise UserError(f"{path.parent}: no version {path.name}; there is {', '.join(map(str, sorted(there)))}")
-        known = f"; the project brings {' and '.join(SHIPPED)}" if shipped else _where_shipped(path)
+        known = f"; the project brings {', '.join(SHIPPED)}" if shipped else _where_shipped(path)
         raise UserError(f"{path}: no such bundle{known}")
     if (path / MANIFEST).is_file():
         return path

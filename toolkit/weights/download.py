@@ -214,7 +214,7 @@ def _failure(weights: PretrainedWeights, place: Path, reason: str) -> UserError:
         url = huggingface_hub.hf_hub_url(*_hub_file(url))
     algorithm, _, digits = weights.digest.partition(":")
     expected = f" with the {algorithm} {_in_words(digits)}" if digits else ""
-    own = "--model resnet20 --weights resnet20-cifar10"
+    own = "--model resnet18 --weights resnet18-thin"
     by_hand = f"the file{expected} may be put at {place} by hand"
     return UserError(f"cannot download {url}: {reason}; {by_hand}; {own} takes a network that comes with the project")
 

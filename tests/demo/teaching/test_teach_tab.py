@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gradio import EventData
 
-from toolkit.bundle import shipped_bundle
+from toolkit.bundle import SHIPPED, shipped_bundle
 from toolkit.catalogue import model_info
 from toolkit.demo import markup
 from toolkit.demo.classifier import Classifier
@@ -47,12 +47,13 @@ def ask(tab):
     return ask
 
 
-def test_networks_that_see_colour_come_before_grey_ones(tmp_path, monkeypatch):
+def test_networks_for_photographs_come_before_those_for_small_pictures_and_grey_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    for name in ("lenet5-mnist", "resnet20-cifar10"):
+    for name in SHIPPED:
         (tmp_path / name).symlink_to(shipped_bundle(name))
     starts = find_starts(Classifier(tmp_path))
-    assert [start.name for start in starts if start.backbone.bundle] == ["resnet20-cifar10/1", "lenet5-mnist/1"]
+    bundles = [start.name for start in starts if start.backbone.bundle]
+    assert bundles == ["resnet18-thin/1", "resnet20-cifar10/1", "lenet5-mnist/1"]
 
 
 def _when_over(ask):
