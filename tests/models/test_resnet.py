@@ -266,9 +266,9 @@ def test_width_multiplies_the_channels_of_every_layer(name, outline):
     assert thin.output_shape == full.output_shape
 
 
-@pytest.mark.parametrize("width", [0, -1, 4.5])
+@pytest.mark.parametrize("width", [0, -1, 4.5, "wide", None])
 def test_width_is_checked(width):
-    with pytest.raises(toolkit.errors.UserError, match=rf"width must be in \(0, 4\], got {width}"):
+    with pytest.raises(toolkit.errors.UserError, match=rf"width must be a number in \(0, 4\], got {width!r}"):
         toolkit.create_model("resnet18", width=width)
 
 

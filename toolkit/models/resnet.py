@@ -194,10 +194,12 @@ def build_resnet(
     factor); the other keywords are those of ``Style``.
     """
     parts.one_of("version", version, ["v1", "v1.5"])
-    if not 0 < width <= 4:
-        raise UserError(f"width must be in (0, 4], got {width}; the paper has 1")
-    widths = tuple(max(1, round(width * channels)) for channels in family.widths)
-    family = replace(family, widths=widths)
+    if not isinstance(width, int | float) or not 0 < width <= 4:
+        raise UserError(f"width must be a number in (0, 4], got {width!r}; the paper has 1")
+    # The first is rounded, and the others follow it: a file of weights tells all of them by it.
+    first, *_ = family.widths
+    stem_width = max(1, round(width * first))
+    family = replace(family, widths=tuple(channels * stem_width // first for channels in family.widths))
     return network(row, family, Style(version, "B", use_bias, epsilon, zero_init_residual), options)
 
 
