@@ -65,6 +65,10 @@ def test_a_network_for_tiny_pictures_sees_them_whole_at_their_size(tmp_path, cap
     assert (preprocessing.size, preprocessing.crop_fraction) == ((96, 96), 1.0)
     assert network.input_shape == (None, 96, 96, 3)
     assert "shorter side" not in caplog.text
-    with pytest.raises(UserError, match=r"--size 48: the weights of lenet5 are for 32×32 pixels; networks that average"):
+    with pytest.raises(
+        UserError, match=r"--size 48: these weights of lenet5 are for 32×32 pixels; networks that average"
+    ):
         fitting_network(model_info("lenet5"), folder, "lenet5-mnist", 48)
     assert fitting_network(model_info("lenet5"), folder, "lenet5-mnist", 32)[1].size == (32, 32)
+    with pytest.raises(UserError, match="--size is a number of pixels, got '64'"):
+        fitting_network(info, folder, tmp_path / "own.keras", "64")

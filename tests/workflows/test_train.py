@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toolkit import create_model, save_weights
 from toolkit.bundle import read_manifest
 from toolkit.errors import UserError
 from toolkit.network import load_network
@@ -226,10 +227,19 @@ def test_a_network_sees_pictures_at_the_size_that_was_asked_for(few, tmp_path):
     assert load_network(tmp_path / "run" / "model.keras").input_shape[1:3] == (40, 40)
     assert json.loads((tmp_path / "run" / "model.json").read_text())["preprocessing"]["size"] == [40, 40]
     go_on(tmp_path / "run", "run.epochs=2")
-    with pytest.raises(UserError, match="data.size"):  # it would be another network
+    with pytest.raises(UserError, match=r"data\.size"):  # it would be another network
         go_on(tmp_path / "run", "data.size=32")
-    with pytest.raises(UserError, match="data.size 8: lenet5 needs pictures of at least"):
+    with pytest.raises(UserError, match=r"data\.size 8: lenet5 needs pictures of at least"):
         train_folder(few, "lenet5", out=tmp_path / "small", options=TrainOptions(overrides=("data.size=8",)))
+    assert not (tmp_path / "small").exists()
+    grey = create_model("resnet20", num_classes=4, input_shape=(32, 32, 1))
+    save_weights(grey, tmp_path / "grey.safetensors")
+    options = TrainOptions(weights=tmp_path / "grey.safetensors", overrides=("data.size=40", "run.epochs=1"))
+    train_folder(few, "resnet20", out=tmp_path / "grey", options=options)
+    assert load_network(tmp_path / "grey" / "model.keras").input_shape == (None, 40, 40, 1)
+    options = TrainOptions(weights="lenet5-mnist", overrides=("data.size=40",))
+    with pytest.raises(UserError, match=r"data\.size 40: these weights of lenet5 are for 32×32 pixels"):
+        train_folder(few, "lenet5", out=tmp_path / "small", options=options)
     assert not (tmp_path / "small").exists()
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolkit.errors import UserError
+from toolkit.factory import create_model, preprocessing_of
 from toolkit.lazy import keras
 from toolkit.spec import Preprocessing
 
@@ -56,6 +58,33 @@ def shorter_sides(folder: "ImageFolder") -> np.ndarray:
     """The shorter side of each picture in pixels; empty where the scan did not measure them."""
     facts = folder.facts
     return np.empty(0, int) if facts is None else np.minimum(facts["height"], facts["width"])
+
+
+def at_size(model: "keras.Model", size: tuple[int, int], *, option: str) -> "keras.Model":
+    """Build a registered network anew for pictures of another size, with the same weights.
+
+    Args:
+        model: what ``create_model`` built; returned as it is if it has that size.
+        size: ``(height, width)`` in pixels.
+        option: that asked for it, for the message.
+
+    Raises:
+        UserError: its weights are for one size only.
+    """
+    preprocessing = preprocessing_of(model)
+    if size == preprocessing.size:
+        return model
+    if not takes_any_size(model):
+        own = "×".join(map(str, preprocessing.size))
+        raise UserError(
+            f"{option} {size[0]}: these weights of {model.name} are for {own} pixels; networks that average their "
+            "maps, as every resnet does, take other sizes"
+        )
+    num_classes, shape = model.output_shape[-1], (*size, preprocessing.channels)
+    other = create_model(model.name, num_classes=num_classes, input_shape=shape, **model.variant)
+    other.set_weights(model.get_weights())
+    other.preprocessing = preprocessing.resized(size)
+    return other
 
 
 def takes_any_size(model: "keras.Model") -> bool:

@@ -34,7 +34,7 @@ from toolkit.progress import step
 from toolkit.spec import ModelInfo, Preprocessing
 from toolkit.transfer import FinetuneOptions, FinetuneResult, finetune, plan_freezing
 from toolkit.transfer.finetune import Judged
-from toolkit.transfer.view import fitting_size, shorter_sides, takes_any_size, whole_view
+from toolkit.transfer.view import at_size, fitting_size, shorter_sides, takes_any_size, whole_view
 from toolkit.workflows.steps import ExportOptions, export_held_out, require_size, scan
 
 log = logging.getLogger("toolkit")
@@ -166,7 +166,8 @@ def fit_folder(
         data: see ``toolkit.data.scan_folder``.
         model_name: a registered network, one of Keras' by ``"keras.applications:NAME"``, or the path of somebody's
             network, see ``toolkit.factory.open_network``.
-        weights: a tag, a weights file, a run directory or a bundle; a network from a file brings its own.
+        weights: a tag, a weights file, a run directory or a bundle; empty or the default for a network from a file,
+            which brings its own.
         options: feature cache, training, report.
         export: where a bundle is to go, refused at once if it cannot be written.
         on_epoch: called with each epoch's metrics while unfrozen stages train.
@@ -196,7 +197,7 @@ def fit_folder(
         require_application(model_name, weights)
     elif not Path(model_name).exists():
         raise UserError(f"no network at {model_name}; give {KINDS}")
-    elif weights != "imagenet":  # the default
+    elif weights not in ("", "imagenet"):  # none, or the default
         raise UserError(
             f"{model_name} brings its own weights; leave --weights out, or name a network that they are for"
         )
@@ -261,30 +262,20 @@ def fitting_network(
     Raises:
         UserError: the network's weights are for one size only, and ``side`` is another.
     """
-    num_classes = len(folder.class_names)
-    model = create_model(info.name, num_classes=num_classes, weights=weights)
-    published = preprocessing_of(model)
-    sides = shorter_sides(folder)
-    size = published.size if side is None else (side, side)
-    if takes_any_size(model):
-        size = fitting_size(size, sides) if side is None else size
-    elif size != published.size:
-        own = "×".join(map(str, published.size))
-        raise UserError(
-            f"--size {side}: the weights of {info.name} are for {own} pixels; networks that average their maps, as "
-            "googlenet and every resnet do, take other sizes"
-        )
-    if size != published.size:
-        trained = model.get_weights()
-        shape = (*size, published.channels)
-        model = create_model(info.name, num_classes=num_classes, input_shape=shape, **model.variant)
-        model.set_weights(trained)
-        if side is None:
+    require_size(info, side, "--size")
+    model = create_model(info.name, num_classes=len(folder.class_names), weights=weights)
+    size = preprocessing_of(model).size
+    if side is not None:
+        model = at_size(model, (side, side), option="--size")
+    elif takes_any_size(model):
+        sides = shorter_sides(folder)
+        model = at_size(model, fitting_size(size, sides), option="--size")
+        if preprocessing_of(model).size != size:
             log.info(
                 "half of the pictures measure %d pixels or less on the shorter side: %s sees them at %d×%d",
-                *(np.median(sides), info.name, *size),
+                *(np.median(sides), info.name, *preprocessing_of(model).size),
             )
-    model.preprocessing = whole_view(published.resized(size))
+    model.preprocessing = whole_view(preprocessing_of(model))
     return model, model.preprocessing
 
 

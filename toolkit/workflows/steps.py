@@ -78,10 +78,13 @@ def scan(data: str | os.PathLike[str], skip_bad: bool, class_names: tuple[str, .
 
 def require_size(info: ModelInfo, side: int | None, option: str) -> None:
     """Refuse pictures, ``side`` pixels high and wide, that would vanish on a network's way down."""
-    if side is not None and side < info.min_size:
-        raise UserError(
-            f"{option} {side}: {info.name} needs pictures of at least {info.min_size}×{info.min_size} pixels"
-        )
+    if side is None:
+        return
+    if not isinstance(side, int):
+        raise UserError(f"{option} is a number of pixels, got {side!r}")
+    if side < info.min_size:
+        least = f"{info.min_size}×{info.min_size}"
+        raise UserError(f"{option} {side}: {info.name} needs pictures of at least {least} pixels")
 
 
 def import_network(

@@ -30,6 +30,7 @@ from toolkit.training.config import TrainConfig, config_as_json
 from toolkit.training.hosts import Hosts, connect, disconnect, loss_of_hosts
 from toolkit.training.report.tracking import Tracking, require_trackers
 from toolkit.training.run_dir import RunDirectory
+from toolkit.transfer.view import at_size
 from toolkit.workflows.run_command import (
     RunCommand,
     TrainOptions,
@@ -247,7 +248,7 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     """Build the network of a run that begins, and begin it; or that of the run which goes on, as it is noted there."""
     from toolkit.factory import create_model, preprocessing_of
 
-    info, num_classes = plan.info, len(plan.folder.class_names)
+    info, num_classes, side = plan.info, len(plan.folder.class_names), plan.config.data.size
     if plan.begun:
         noted = run.model_description()
         preprocessing = Preprocessing.from_dict(noted["preprocessing"])
@@ -264,10 +265,12 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     model = create_model(
         info.name,
         num_classes=num_classes,
-        input_shape=_input_shape(plan),
+        input_shape=None if plan.weights else _input_shape(info, side),
         weights=plan.weights,
         **plan.config.model.variant,
     )
+    if plan.weights and side is not None:
+        model = at_size(model, (side, side), option="data.size")
     preprocessing = preprocessing_of(model)
     noted = {"name": info.name, "class_names": plan.folder.class_names, "variant": model.variant}
     text = json.dumps(noted | {"preprocessing": preprocessing.as_dict()}, indent=1) + "\n"
@@ -277,9 +280,5 @@ def _built(plan: _Plan, run: RunDirectory) -> "tuple[keras.Model, Preprocessing]
     return model, preprocessing
 
 
-def _input_shape(plan: _Plan) -> tuple[int, int, int] | None:
-    """The size that was asked for, or the network's own; None for that of the weights."""
-    side, own = plan.config.data.size, plan.info.preprocessing
-    if side is not None:
-        own = own.resized((side, side))
-    return None if plan.weights and side is None else own.input_shape
+def _input_shape(info: ModelInfo, side: int | None) -> tuple[int, int, int]:
+    return info.input_shape if side is None else (side, side, info.preprocessing.channels)

@@ -23,7 +23,7 @@ from toolkit.training.run_dir import RunDirectory
 from toolkit.training.search.space import Setting, Value, as_overrides, parse_search
 from toolkit.training.search.study import DIRECTIONS, Metric, open_study, plan_values, plot_study
 from toolkit.training.search.trials import TrialRun, run_trials, toolkit_command
-from toolkit.workflows.steps import scan
+from toolkit.workflows.steps import require_size, scan
 
 if TYPE_CHECKING:
     import optuna
@@ -152,7 +152,8 @@ class _Search:
         _require_comparable(settings, options.metric)
         search = cls(data, model_name, recipe_name, out, options, settings, base)
         for values in plan_values(settings, seed=options.seed, total=options.trials):
-            search.config(values)  # each value is allowed, but are they together?
+            config = search.config(values)  # each value is allowed, but are they together?
+            require_size(model_info(model_name), config.data.size, "data.size")
         return search
 
     def config(self, values: Mapping[str, Value]) -> TrainConfig:
