@@ -3,8 +3,7 @@ sees.
 
     KERAS_BACKEND=jax python benchmarks/distill.py --teacher googlenet_bvlc.caffemodel --cifar cifar10 \\
         --photographs clothing/train grocery/train --minutes 6.6 --out runs/resnet18-thin
-    toolkit import runs/resnet18-thin/model.keras --data cifar10 --examples 10 --half --formats savedmodel,int8 \\
-        --out saved_models/resnet18-thin
+    toolkit finetune cifar10 --config saved_models/resnet18-thin.toml
 
 CIFAR-10's ten classes alone teach a network little that other pictures need. Here a ResNet-18 with a quarter of the
 channels learns GoogLeNet's features, 1,024 averages that tell ImageNet's 1,000 classes apart, by a linear map from its
@@ -44,7 +43,7 @@ from toolkit.transfer.view import whole_view
 
 _START = time.perf_counter()
 _WIDTH = 0.25
-_SIDE = 128  # of the pictures that it is made for
+_SIDE = 128  # of the pictures that it is taught with
 _STORED = 256  # pixels a side of the photographs on the device
 _BATCH = 256
 _ANSWERS, _CLASSES = 0.25, 0.3  # weights of the losses

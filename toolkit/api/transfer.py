@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.api.calls import call
 from toolkit.api.options import seconds, source_of
 from toolkit.api.results import FORMATS, Finetuned
+from toolkit.bundle import find_bundle, read_manifest, shipped_bundle
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ def finetune(
     """
     started = time.monotonic()
     names = () if model == "auto" else tuple(model.split(","))
+    for name in names:
+        if bundle := shipped_bundle(name):
+            own = read_manifest(find_bundle(bundle)).model
+            raise UserError(f"{name} is a bundle that comes with the project: --model {own} --weights {name}")
     _require_sense(names, {"--max-ms": max_ms, "--max-mb": max_mb}, preprocessing)
     given = {"--epochs": epochs is not None, "--lr": lr is not None, "--gradual": gradual}
     if any(given.values()) and unfreeze == "none":

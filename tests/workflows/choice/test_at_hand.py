@@ -3,6 +3,7 @@
 import pytest
 
 from toolkit import model_info
+from toolkit.bundle import SHIPPED, find_bundle, shipped_bundle
 from toolkit.errors import UserError
 from toolkit.weights.download import cached_path
 from toolkit.workflows.choice.at_hand import AtHand, network_named_in, networks_at_hand
@@ -41,6 +42,20 @@ def test_folder_of_files(tmp_path):
     assert networks_at_hand((), tmp_path / "resnet50.pth") == found[1:]
     with pytest.raises(UserError, match=r"no weights file in .* of vgg16; name its files after their networks"):
         networks_at_hand(("resnet50", "vgg16"), tmp_path)
+
+
+def test_bundles():
+    shipped = {name: shipped_bundle(name) for name in SHIPPED}
+    folder = shipped["resnet18-thin"].parent
+    found = networks_at_hand((), folder)
+    assert {AtHand("resnet18", str(shipped["resnet18-thin"])), AtHand("lenet5", str(shipped["lenet5-mnist"]))} <= {
+        *found
+    }
+    for weights in ("resnet18-thin", shipped["resnet18-thin"], find_bundle(shipped["resnet18-thin"])):
+        (own,) = networks_at_hand((), weights)
+        assert own.name == "resnet18"
+    with pytest.raises(UserError, match="is of resnet50; "):
+        networks_at_hand(("resnet50",), "resnet18-thin")
 
 
 def test_downloaded_weights():

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.bundle import MANIFEST, complete_versions, find_bundle, read_manifest, shipped_bundle
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
 
@@ -27,7 +28,7 @@ def networks_at_hand(names: tuple[str, ...], weights: str | os.PathLike[str]) ->
 
     Args:
         names: to choose among; all registered ones if empty.
-        weights: a folder of weights files that are named after their networks, such a file, or a tag.
+        weights: a folder of bundles or of weights files that are named after their networks; one of them; or a tag.
 
     Raises:
         UserError: an unknown name, one without weights here, or no network at all; the message says how to get some.
@@ -35,16 +36,22 @@ def networks_at_hand(names: tuple[str, ...], weights: str | os.PathLike[str]) ->
     for name in names:
         model_info(name)
     place = Path(weights)
+    if not place.exists():
+        place = shipped_bundle(weights) or place
     if place.exists():
-        found = _in_files(sorted(place.iterdir()) if place.is_dir() else [place])
-        where = f"no weights file in {place}" if place.is_dir() else f"{place} is"
+        several = place.is_dir() and not is_bundle(place)
+        found = _in_files(sorted(place.iterdir()) if several else [place])
+        where = f"no bundle and no weights file in {place}" if several else f"{place} is"
         remedy = "name its files after their networks, such as resnet50.pth (see `toolkit models`)"
     elif not any(str(weights) in model_info(name).weights for name in list_models()):
         raise UserError(f"{weights}: no such folder or file, nor a tag that `toolkit weights list` knows")
     else:
         found = _in_cache(str(weights))
         where = "no downloaded weights are"
-        remedy = "`toolkit weights download resnet50` brings some, or --weights names a folder of weights files"
+        remedy = (
+            "`toolkit weights download resnet50` brings some, or --weights names a folder of weights files; "
+            "--model resnet18 --weights resnet18-thin takes a network that comes with the project"
+        )
     missing = [name for name in names if name not in found]
     if missing or not found:
         of = ", ".join(missing) or "any registered network"
@@ -53,19 +60,29 @@ def networks_at_hand(names: tuple[str, ...], weights: str | os.PathLike[str]) ->
 
 
 def _in_files(files: list[Path]) -> dict[str, AtHand]:
-    """Take the network that each file is named after, the first file of each."""
+    """Take the network that each file is named after, or that a bundle is of, the first of each."""
     found: dict[str, AtHand] = {}
     for file in files:
-        if not file.name.endswith(_SUFFIXES):
+        name: str | None
+        if is_bundle(file):
+            name = read_manifest(find_bundle(file)).model
+            name = name if name in list_models() else None
+        elif file.name.endswith(_SUFFIXES):
+            name = network_named_in(file.name)
+        else:
             continue
-        name = network_named_in(file.name)
         if name is None:
-            log.info("left out %s: it is not named after a network", file)
+            log.info("left out %s: it is of no network that `toolkit models` lists, or not named after one", file)
         elif name in found:
             log.info("left out %s: %s is compared too", file, found[name].weights)
         else:
             found[name] = AtHand(name, str(file))
     return found
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell a bundle's folder, or one of its versions, from other places."""
+    return path.is_dir() and ((path / MANIFEST).is_file() or bool(complete_versions(path)))
 
 
 def network_named_in(file_name: str) -> str | None:

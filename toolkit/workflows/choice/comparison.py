@@ -23,7 +23,7 @@ from toolkit.transfer.heads.selection import SelectionOptions, select_head
 from toolkit.transfer.stages import pooled_cuts
 from toolkit.workflows.choice.at_hand import AtHand, networks_at_hand
 from toolkit.workflows.finetune import FinetunedFolder, FolderOptions, fit_folder, fitting_network, require_places
-from toolkit.workflows.steps import ExportOptions, scan
+from toolkit.workflows.steps import ExportOptions, require_size, scan
 
 log = logging.getLogger("toolkit")
 
@@ -101,6 +101,8 @@ def fit_best(
         limits: of speed and size.
     """
     at_hand = networks_at_hand(names, weights)
+    for name in names:
+        require_size(model_info(name), options.size, "--size")
     require_places(export, options)
     compared = compare_networks(data, at_hand, limits, options)
     for line in comparison_lines(compared):
@@ -139,7 +141,7 @@ def _choose(compared: list[ComparedNetwork]) -> list[ComparedNetwork]:
     if not able:
         reasons = "; ".join(f"{own.name}: {own.excluded or 'too few pictures to compare'}" for own in compared)
         raise UserError(
-            f"no network can be chosen ({reasons or 'none can be used'}); raise the limits, or name a --model"
+            f"no network can be chosen ({reasons or 'all were left out'}); raise the limits, or name a --model"
         )
     best = max(able, key=lambda own: own.accuracy or 0.0)
     enough = (best.accuracy or 0.0) - (best.standard_error or 0.0)
