@@ -1,12 +1,15 @@
 """Training with the fused batch normalisation is Keras' training, and leaves no trace."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
-from toolkit.network.fused import fused_batch_norm
+from toolkit.network.fused import fused_batch_norm, spare_grouped_convolutions
 
 CHANNELS = 6
 
@@ -240,3 +243,25 @@ def test_layers_are_keras_own_again_after_an_error():
     with pytest.raises(ZeroDivisionError), fused_batch_norm(model):
         1 / 0  # noqa: B018
     assert "call" not in vars(model.get_layer("bn"))
+
+
+@pytest.mark.parametrize(("groups", "noted"), [(1, {}), (2, {"remapping": False})])
+def test_only_grouped_convolutions_switch_the_remapper_off(groups, noted, monkeypatch):
+    options = {}
+    monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", options.update)
+    inputs = layers.Input((8, 8, CHANNELS))
+    spare_grouped_convolutions(keras.Model(inputs, layers.Conv2D(4, 3, groups=groups)(inputs)))
+    assert options == noted
+
+
+def test_a_network_with_grouped_convolutions_trains_in_batches_of_any_length():
+    code = """
+import keras, numpy, tensorflow, toolkit
+from toolkit.network.fused import spare_grouped_convolutions
+model = toolkit.create_model("alexnet", num_classes=2, input_shape=(67, 67, 3))
+spare_grouped_convolutions(model)
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+pictures = numpy.zeros((6, 67, 67, 3), "float32"), numpy.zeros(6, "int32")
+model.fit(tensorflow.data.Dataset.from_tensor_slices(pictures).batch(4), verbose=0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)  # where it failed, the process was gone

@@ -1,5 +1,6 @@
-"""Batch normalisation in one operation instead of many, while a network trains on TensorFlow's CPU."""
+"""What TensorFlow needs on a CPU while a network trains: batch normalisation in one operation, and a pass left out."""
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -73,3 +74,14 @@ def _call(layer: "keras.layers.BatchNormalization", inputs: Any, training: bool 
     for average, now in ((layer.moving_mean, mean), (layer.moving_variance, variance * ((n - 1) / n))):
         average.assign(keras.ops.cast(average, "float32") * layer.momentum + now * (1 - layer.momentum))
     return outputs
+
+
+def spare_grouped_convolutions(model: "keras.Model") -> None:
+    """Switch TensorFlow's remapper off, for the process, before a network with grouped convolutions trains.
+
+    It notes the shapes that convolutions see, and where the batch's length is open, oneDNN's pass reads one behind a
+    grouped convolution that is unknown, which ends the process (TensorFlow 2.21).
+    """
+    if _is_tensorflow_on_cpu() and any(getattr(layer, "groups", 1) > 1 for layer in model.layers):
+        tensorflow = importlib.import_module("tensorflow")
+        tensorflow.config.optimizer.set_experimental_options({"remapping": False})

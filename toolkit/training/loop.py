@@ -12,7 +12,7 @@ from toolkit.data.feed.split import Split
 from toolkit.engines.extract import on_gpu
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network.fused import fused_batch_norm
+from toolkit.network.fused import fused_batch_norm, spare_grouped_convolutions
 from toolkit.spec import Preprocessing
 from toolkit.training.batches import num_examples, picture_errors, steps_per_epoch, training_data, validation_data
 from toolkit.training.callbacks import (
@@ -117,6 +117,7 @@ def compile_model(model: "keras.Model", config: TrainConfig, *, steps_per_epoch:
     optimizer = build_optimizer(config.optimizer, config.run, steps_per_epoch=steps_per_epoch)
     exclude_vectors_from_decay(optimizer, model)
     set_l2(model, config.optimizer.l2)
+    spare_grouped_convolutions(model)
     outputs = output_names(model)
     loss = SparseCrossEntropy(config.optimizer.label_smoothing)
     metrics = accuracy_metrics(num_classes(model))

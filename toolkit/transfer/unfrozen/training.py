@@ -13,7 +13,7 @@ from toolkit.data.feed.augmented import AugmentedViews
 from toolkit.data.feed.split import Subset, class_weights
 from toolkit.errors import UserError
 from toolkit.lazy import keras
-from toolkit.network.fused import fused_batch_norm
+from toolkit.network.fused import fused_batch_norm, spare_grouped_convolutions
 from toolkit.progress import step
 from toolkit.transfer.features import Pictures
 from toolkit.transfer.freeze import cut_tensors, freeze, stages_of, trainable_part, unfreeze
@@ -174,6 +174,7 @@ class StageTraining:
             ema_momentum=math.exp(-1 / len(self)),
         )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        spare_grouped_convolutions(self._part)
         self._part.compile(optimizer, loss, metrics=["accuracy"])
 
     def _fit(self, epoch: int, epochs: int, steps: int, callbacks: list["keras.callbacks.Callback"]) -> None:
