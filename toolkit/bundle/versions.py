@@ -31,6 +31,11 @@ def shipped_bundle(name: str | os.PathLike[str]) -> Path | None:
     return next((directory for directory in found if complete_versions(directory)), None)
 
 
+def is_bundle(path: Path) -> bool:
+    """Tell a bundle's folder, or one of its versions, from other places."""
+    return path.is_dir() and ((path / MANIFEST).is_file() or bool(complete_versions(path)))
+
+
 def find_bundle(path: str | os.PathLike[str], *, shipped: bool = False) -> Path:
     """Find the version directory that ``path`` means: itself, or the highest complete version below it.
 
@@ -105,7 +110,7 @@ def list_bundles(root: str | Path) -> dict[str, dict[int, Path]]:
 def held_bundles(path: str | Path) -> dict[str, dict[int, Path]]:
     """List the bundles in a folder of bundles as ``list_bundles`` does; none where the path is anything else."""
     path = Path(path)
-    if not path.is_dir() or (path / MANIFEST).is_file() or complete_versions(path):
+    if not path.is_dir() or is_bundle(path):
         return {}
     return list_bundles(path)
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle import (
-    MANIFEST,
-    complete_versions,
+    is_bundle,
     picture_digests,
     read_manifest,
     require_bundle_place,
@@ -177,7 +176,7 @@ def _require_network_file(file: Path) -> None:
         hint = f"; the network {file} needs --weights" if str(file) in list_models() else ""
         hint = f"; {file} is a bundle already" if shipped_bundle(file) else hint
         raise UserError(no_such_file(str(file)) + hint)
-    if file.is_dir() and (complete_versions(file) or (file / MANIFEST).is_file()):
+    if is_bundle(file):
         raise UserError(f"{file}: is a bundle already")
     if not is_network_file(file):
         raise UserError(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.bundle import MANIFEST, complete_versions, find_bundle, read_manifest, shipped_bundle
+from toolkit.bundle import find_bundle, is_bundle, read_manifest, shipped_bundle
 from toolkit.catalogue import list_models, model_info
 from toolkit.errors import UserError
 
@@ -78,11 +78,6 @@ def _in_files(files: list[Path]) -> dict[str, AtHand]:
         else:
             found[name] = AtHand(name, str(file))
     return found
-
-
-def is_bundle(path: Path) -> bool:
-    """Tell a bundle's folder, or one of its versions, from other places."""
-    return path.is_dir() and ((path / MANIFEST).is_file() or bool(complete_versions(path)))
 
 
 def network_named_in(file_name: str) -> str | None:
