@@ -1,4 +1,4 @@
-"""What TensorFlow needs on a CPU while a network trains: batch normalisation in one operation, and a pass left out."""
+"""Training on TensorFlow's CPU: batch normalisation in one operation, and one of the graph's passes left out."""
 
 import importlib
 from collections.abc import Iterator

@@ -251,7 +251,7 @@ def require_places(export: ExportOptions | None, options: FolderOptions) -> None
 def fitting_network(
     info: ModelInfo, folder: ImageFolder, weights: str | Path, side: int | None = None
 ) -> tuple["keras.Model", Preprocessing]:
-    """Build a network that sees a folder's pictures whole, and the tiny ones at a size that becomes them.
+    """Build a network that sees the middle square of a folder's pictures, and of tiny ones at a size that becomes them.
 
     Args:
         info: the network.
