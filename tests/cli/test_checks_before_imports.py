@@ -19,6 +19,7 @@ COMMANDS = [
     "train digits --model lenet5 --out run --weights two.txt",
     "tune nowhere --model lenet5 --out runs --search optimizer.lr=log:1e-4:1",
     "train digits --model lenet5 --set data.size=8 --out runs",
+    "tune digits --model lenet5 --out runs --set data.size=8 --search optimizer.lr=log:1e-4:1 --trials 1",
     "gradcheck lenet6",
     "gradcheck lenet5 --batch 0",
     "gradcheck lenet5 --seed -1",
