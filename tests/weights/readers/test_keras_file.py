@@ -57,6 +57,62 @@ def test_arrays_are_the_models(tmp_path, model, name, format):
     assert not any(array.flags.owndata for array in file.tensors.values())
 
 
+def _rewritten(path, compression=zipfile.ZIP_DEFLATED, weights=None):
+    """The archive written anew, compressed, perhaps with other bytes for its weights."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries |= {} if weights is None else {"model.weights.h5": weights}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_compressed_archive_holds_the_same_arrays_and_settings(tmp_path, model):
+    before = read_tensors(_save(model, tmp_path / "m.keras"))
+    file = _check(_rewritten(tmp_path / "m.keras"), model, "keras")
+    assert file.layers == before.layers
+
+
+def test_compressed_archive_may_not_grow_without_bounds(tmp_path, model):
+    path = _rewritten(_save(model, tmp_path / "m.keras"), weights=bytes(50 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match=r"'model\.weights\.h5' claims 52,428,800 bytes; at most"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("declared", [-1000, 1000])
+def test_compressed_entry_of_another_size_than_declared_is_damaged(tmp_path, model, declared):
+    path = _rewritten(_save(model, tmp_path / "m.keras"))
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("model.weights.h5").file_size
+    content = path.read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    path.write_bytes(
+        content[:directory]
+        + content[directory:].replace(size.to_bytes(4, "little"), (size + declared).to_bytes(4, "little"))
+    )
+    with pytest.raises(UserError, match=r"'model\.weights\.h5' in the archive is damaged"):
+        read_tensors(path)
+
+
+def test_compressed_bytes_that_are_damaged(tmp_path, model):
+    path = _rewritten(_save(model, tmp_path / "m.keras"))
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("model.weights.h5")
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + 200 : entry.header_offset + 300] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"'model\.weights\.h5' in the archive is damaged"):
+        read_tensors(path)
+
+
+def test_other_compression_is_refused(tmp_path, model):
+    path = _rewritten(_save(model, tmp_path / "m.keras"), zipfile.ZIP_BZIP2)
+    with pytest.raises(UserError, match="is compressed or encrypted within the archive"):
+        read_tensors(path)
+
+
 def test_legacy_weights_alone_with_names_in_pieces(tmp_path, model):
     """As ``save_weights`` of Keras 2 and keras.applications have it; long lists of names come in numbered pieces."""
     path = tmp_path / "weights_tf_kernels.h5"

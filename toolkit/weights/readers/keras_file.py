@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import ml_dtypes
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.weights.readers.tensor_file import NOTE, TensorFile, map_file, open_archive
+from toolkit.files import scratch_folder
+from toolkit.weights.readers.tensor_file import NOTE, Archive, TensorFile, map_file, open_archive
 
 #: The largest sum of arrays that is read from an HDF5 file.
 MAX_BYTES = 4 << 30
@@ -26,18 +28,35 @@ MAX_BYTES = 4 << 30
 TIMEOUT_SECONDS = 60.0
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 _MAX_CONFIG_BYTES = 16 << 20
+_MAX_GROWTH = 20  # of what is unpacked; weights hardly get smaller
 _WORKER = Path(__file__).with_name("hdf5_worker.py")
+_Found = tuple[dict[str, np.ndarray], dict[str, str]]
 
 
 def read_keras(path: Path) -> TensorFile:
     """The weights in a ``.keras`` file, and its layers' settings; an optimizer's state beside them is left out."""
     archive = open_archive(path)
-    layers = _layers(json.loads(bytes(archive.view(CONFIG, max_bytes=_MAX_CONFIG_BYTES))))
-    start, stop = archive.span(WEIGHTS)
-    tensors, metadata = arrays_within(path, archive.data, kind="weights.h5", start=start, stop=stop)
+    layers = _layers(json.loads(bytes(archive.read(CONFIG, max_bytes=_MAX_CONFIG_BYTES))))
+    tensors, metadata = _weights(path, archive)
     if archive.comment.startswith(NOTE):
         metadata["toolkit"] = archive.comment.removeprefix(NOTE).decode("utf-8", "replace")
     return TensorFile(path, "keras", tensors, metadata, layers)
+
+
+def _weights(path: Path, archive: Archive) -> _Found:
+    """The arrays where they lie, as Keras stores them; unpacked in memory where an archive is compressed.
+
+    This package compresses those in half precision.
+    """
+    entry = archive.entries.get(WEIGHTS)
+    if entry is None or entry.compress_type != zipfile.ZIP_DEFLATED:
+        start, stop = archive.span(WEIGHTS)
+        return arrays_within(path, archive.data, kind="weights.h5", start=start, stop=stop)
+    hdf5 = archive.read(WEIGHTS, max_bytes=min(MAX_BYTES, _MAX_GROWTH * len(archive.data)))
+    with scratch_folder("toolkit-weights-") as directory:  # the process that finds them needs a file
+        unpacked = directory / WEIGHTS
+        unpacked.write_bytes(hdf5)
+        return arrays_within(unpacked, hdf5, kind="weights.h5")
 
 
 def read_weights_h5(path: Path) -> TensorFile:
@@ -61,9 +80,7 @@ def hdf5_format(data: memoryview) -> str:
     return "h5" if legacy else "weights.h5"
 
 
-def arrays_within(
-    path: Path, data: memoryview, *, kind: str, start: int = 0, stop: int | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def arrays_within(path: Path, data: memoryview, *, kind: str, start: int = 0, stop: int | None = None) -> _Found:
     """Arrays and metadata of the HDF5 file that is a part of the mapped file ``data``."""
     hdf5 = data[start:stop]
     found = _find_arrays(path, kind, start, start + len(hdf5))
