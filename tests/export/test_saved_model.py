@@ -7,12 +7,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 from toolkit import Predictor
 from toolkit.bundle import KERAS_FILE, WARMUP, read_manifest
 from toolkit.data.feed.arrays import load_pixels
 from toolkit.data.pixels.decode import normalize
+from toolkit.export.saved_model import write_warmup
 from toolkit.network import load_network
+from toolkit.spec import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +67,6 @@ def test_answers_of_the_signatures_agree_with_each_other_and_with_keras(loaded, 
 
 
 def test_warm_up_requests_run_on_the_signatures_they_name(bundle, loaded):
-    from tensorflow_serving.apis import prediction_log_pb2
-
     seen = []
     for record in tf.data.TFRecordDataset(str(bundle / WARMUP)):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
@@ -75,6 +76,14 @@ def test_warm_up_requests_run_on_the_signatures_they_name(bundle, loaded):
         assert all(len(value) == 1 for value in answer.values())
         seen.append(name)
     assert sorted(seen) == ["features", "pixels", "serving_default"]
+
+
+def test_warm_up_requests_of_large_pictures_are_small(tmp_path):
+    write_warmup(tmp_path, Preprocessing(size=(224, 224)))
+    assert (tmp_path / WARMUP).stat().st_size < 10_000
+    *_, record = tf.data.TFRecordDataset(str(tmp_path / WARMUP)).take(2)
+    request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+    np.testing.assert_array_equal(tf.make_ndarray(request.inputs["pixels"]), np.full((1, 224, 224, 3), 127, np.uint8))
 
 
 STRANGER = """

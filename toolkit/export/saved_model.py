@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 from PIL import Image
 
@@ -166,10 +165,11 @@ def write_warmup(directory: Path, preprocessing: Preprocessing) -> None:
 
     buffer = io.BytesIO()
     Image.new("RGB", preprocessing.size[::-1], (127, 127, 127)).save(buffer, "JPEG")
-    image_bytes = np.array([buffer.getvalue()], dtype=object)
+    image_bytes = tf.make_tensor_proto([buffer.getvalue()])
     inputs = {
         "serving_default": {"image_bytes": image_bytes},
-        "pixels": {"pixels": np.full((1, *preprocessing.size, 3), 127, np.uint8)},
+        # One number that stands for all, where an array would hold each: 150 kB at 224 pixels a side.
+        "pixels": {"pixels": tf.make_tensor_proto(127, tf.uint8, (1, *preprocessing.size, 3))},
         "features": {"image_bytes": image_bytes},
     }
     path = directory / WARMUP
@@ -179,6 +179,6 @@ def write_warmup(directory: Path, preprocessing: Preprocessing) -> None:
             request = predict_pb2.PredictRequest()
             request.model_spec.signature_name = signature
             for name, value in tensors.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+                request.inputs[name].CopyFrom(value)
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
