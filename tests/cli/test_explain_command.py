@@ -7,6 +7,8 @@ import pytest
 from forked import run_command
 from PIL import Image
 
+import toolkit
+
 
 def run(*arguments):
     result = run_command(*arguments, cwd=Path.cwd())
@@ -39,6 +41,19 @@ def test_json(bundle, digit):
     assert document["heat_maps"][0]["label"] == document["predictions"][0]["label"]
     assert document["heat_maps"][0]["method"] == "occlusion"
     assert document["network"] == "original, float32"
+
+
+@pytest.mark.parametrize("name", ["resnet18-thin", "resnet20-cifar10"])  # of one that is unlike, of one that is unsure
+def test_none_of_these_where_the_bundle_predicts_so(name, tmp_path):
+    toolkit.samples("photographs", tmp_path / "photographs")
+    pictures = sorted((tmp_path / "photographs").glob("*.jpg"))
+    predicted = [(row["rejected"], row.get("reason")) for row in toolkit.predict(name, pictures)]
+    assert any(rejected for rejected, _ in predicted)
+    for picture, (rejected, reason) in zip(pictures, predicted, strict=True):
+        explained = toolkit.explain(name, picture)
+        assert explained["rejected"] == rejected
+        assert explained["reason"] == (("unsure" if rejected else "") if reason is None else reason)
+        assert explained.words[0].startswith("answer: none of these (") == rejected
 
 
 @pytest.mark.parametrize("shown", ["features", "filters", "statistics"])

@@ -73,7 +73,8 @@ def explain(
         preprocessing: of the network in a ``.keras`` file, see ``toolkit.finetune``.
 
     Returns:
-        What the command prints with ``--json``; ``result.words`` says it in lines.
+        What the command prints with ``--json``; ``result.words`` says it in lines. ``"rejected"`` tells that a bundle's
+        answer means "none of these", and ``"reason"`` why, see ``toolkit.Predictor.reason``.
 
     Raises:
         UserError: no such network or picture, or options that do not go together.
@@ -160,8 +161,27 @@ def _map(asked: _Asked, open_network: _Open) -> _Found:
         from toolkit.explain.draw import draw_explanation
 
         draw_explanation(asked.out, explanation, heat_maps, region)
-    document = {"image": _name(asked.image)} | as_document(explanation, heat_maps, region)
-    return document, describe(explanation, heat_maps, region)
+    found = (explanation, heat_maps, region, _reason(explanation))
+    return {"image": _name(asked.image)} | as_document(*found), describe(*found)
+
+
+def _reason(explanation: "Explanation") -> str:
+    """Say why a bundle's answer means "none of these", as its predictor does; empty where it does not."""
+    from toolkit.bundle import read_manifest
+    from toolkit.inference.predictor import Thresholds
+    from toolkit.transfer.heads.novelty import Novelty
+    from toolkit.transfer.stages import with_novelty
+
+    explainer = explanation.explainer
+    if explainer.version_dir is None:
+        return ""
+    manifest, novelty = read_manifest(explainer.version_dir), None
+    if measure := Novelty.of_bundle(explainer.version_dir, manifest):
+        answer = with_novelty(explainer.model, measure).outputs[1]
+        novelty = float(explainer.outputs(explanation.pixels, [answer])[0].item())
+    above = None if manifest.novelty is None else manifest.novelty.above
+    thresholds = Thresholds(manifest.reject_below, above)
+    return thresholds.reason(float(explanation.probabilities.max()), novelty)
 
 
 def _features(asked: _Asked, open_network: _Open) -> _Found:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -91,15 +92,24 @@ class Explainer:
         labels: class names in output order; ``class 0`` and so on where none were given.
         maps: the last map of each resolution, by stage, input to output; see ``toolkit.explain.maps.stage_maps``.
         read_out: its classifier taken apart; None where that is not linear in maps of several cells.
+        version_dir: the bundle's version that it is from, which knows when it means "none of these"; None for others.
     """
 
-    def __init__(self, model: "keras.Model", preprocessing: Preprocessing, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: "keras.Model",
+        preprocessing: Preprocessing,
+        labels: Sequence[str] = (),
+        *,
+        version_dir: Path | None = None,
+    ) -> None:
         """Prepare a network.
 
         Args:
             model: a classifier; not changed.
             preprocessing: what it was trained with.
             labels: class names; without them ``class 0`` and so on.
+            version_dir: of the bundle that it is from.
 
         Raises:
             UserError: it is no classifier of pictures, or the names are not as many as its classes.
@@ -107,6 +117,7 @@ class Explainer:
         flat = as_float32(as_classifier(model))
         self.model = keras.Model(flat.inputs[0], flat.outputs[0], name=flat.name)  # the same layers, one tensor in
         self.preprocessing = preprocessing
+        self.version_dir = version_dir
         num_classes = self.model.output_shape[-1]
         self.labels = tuple(labels) or tuple(f"class {index}" for index in range(num_classes))
         if len(self.labels) != num_classes:

@@ -56,7 +56,8 @@ def open_explainer(
     manifest = read_manifest(version_dir)
     file, _ = network_in(version_dir)
     with step(f"opening {file}"):
-        return Explainer(load_network(file), manifest.preprocessing, names or manifest.labels)
+        network = load_network(file)
+    return Explainer(network, manifest.preprocessing, names or manifest.labels, version_dir=version_dir)
 
 
 def require_source(name: str) -> None:

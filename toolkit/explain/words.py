@@ -15,12 +15,20 @@ HOW = {
 }
 
 
-def describe(explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None) -> list[str]:
-    """Say in lines what the network answers, what it saw, and where the evidence lies."""
+def describe(
+    explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str = ""
+) -> list[str]:
+    """Say in lines what the network answers, what it saw, and where the evidence lies.
+
+    ``reason`` is why the answer means "none of these", see ``Predictor.reason``.
+    """
     height, width = explanation.rgb.shape[:2]
     seen = explanation.seen
     share = seen.height * seen.width / (height * width)
-    lines = ["answer: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in explanation.top())]
+    answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in explanation.top())
+    if reason:
+        answer = f"none of these ({'unlike the pictures of every class; ' if reason == 'unfamiliar' else ''}{answer})"
+    lines = [f"answer: {answer}"]
     extent = "all of it" if share > 0.999 else f"{100 * share:.0f} % of it, {seen}"
     lines.append(f"seen of the picture's {width}×{height} pixels: {extent}")
     for heat in heat_maps:
@@ -48,10 +56,14 @@ def describe_heat(heat: HeatMap) -> str:
     return f"for {heat.label} against {against}, {_place(heat)}"
 
 
-def as_document(explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None) -> dict[str, Any]:
+def as_document(
+    explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str = ""
+) -> dict[str, Any]:
     """Collect the same facts for JSON; places and sizes are in pixels of the picture."""
     return {
         "predictions": [{"label": name, "probability": p} for name, p in explanation.top()],
+        "rejected": bool(reason),
+        "reason": reason,
         "seen": vars(explanation.seen),
         "heat_maps": [
             {
