@@ -42,6 +42,8 @@ def test_list_tells_what_was_published(home):
     assert all(row["cached"] is None and row["published_in"] for row in rows)
     assert "ZFNet" not in run("weights", "list", cwd=home)
     assert run("weights", "list", "zfnet", cwd=home).startswith("zfnet: its authors published no weights")
+    for name, ending in (("lenet5", "--model lenet5 --weights lenet5-mnist\n"), ("resnet50", "no\n")):
+        assert run("weights", "list", name, cwd=home).endswith(ending)  # what comes with the project, or the last tag
 
 
 def test_what_is_not_here_is_named_with_the_place_to_put_it(home):

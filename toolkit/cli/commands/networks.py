@@ -61,10 +61,20 @@ def weights(arguments: Namespace) -> None:
 
 
 def _print_weights(rows: list[dict[str, Any]], name: str | None) -> None:
+    from toolkit.bundle import SHIPPED
     from toolkit.catalogue import model_info
 
-    if name and not rows:
-        return print(f"{name}: {model_info(name).weights_note}")
+    if rows:
+        _print_published(rows)
+    elif name:
+        print(f"{name}: {model_info(name).weights_note}")
+    networks = [(shipped.partition("-")[0], shipped) for shipped in SHIPPED]
+    for network, shipped in networks:
+        if name in (None, network):
+            print(f"comes with the project: --model {network} --weights {shipped}")
+
+
+def _print_published(rows: list[dict[str, Any]]) -> None:
     best = {(row["name"], row["stands_for"]) for row in rows if row["tag"] != row["stands_for"]}
     table = []
     for row in rows:
@@ -73,7 +83,7 @@ def _print_weights(rows: list[dict[str, Any]], name: str | None) -> None:
             accuracies = _percent(row["top1"]), _percent(row["top5"])
             here = "yes" if row["cached"] else "no"
             table.append([row["name"], row["tag"], default, *accuracies, row["published_in"], row["licence"], here])
-    return print_table(table, ["network", "tag", "", "top-1 %", "top-5 %", "published in", "licence", "here"])
+    print_table(table, ["network", "tag", "", "top-1 %", "top-5 %", "published in", "licence", "here"])
 
 
 def _percent(fraction: float | None) -> float | None:
