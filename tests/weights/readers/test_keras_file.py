@@ -74,37 +74,37 @@ def test_compressed_archive_holds_the_same_arrays_and_settings(tmp_path, model):
     assert file.layers == before.layers
 
 
+def test_compressed_network_may_be_mostly_zeros(tmp_path):
+    pruned = keras.Sequential([keras.Input((1024,)), keras.layers.Dense(2048, name="fc")])
+    kernel = np.random.default_rng(0).standard_normal((1024, 2048), np.float32)
+    pruned.layers[0].set_weights([np.where(np.abs(kernel) > 2.5, kernel, 0), np.ones(2048)])  # 1 in 80 stays
+    path = _rewritten(_save(pruned, tmp_path / "m.keras"))
+    assert path.stat().st_size < 500_000  # of 8 MB
+    _check(path, pruned, "keras")
+
+
 def test_compressed_archive_may_not_grow_without_bounds(tmp_path, model):
     path = _rewritten(_save(model, tmp_path / "m.keras"), weights=bytes(50 << 20))
-    assert path.stat().st_size < 1 << 20
-    with pytest.raises(UserError, match=r"'model\.weights\.h5' claims 52,428,800 bytes; at most"):
+    assert path.stat().st_size < 50 << 20 >> 8
+    with pytest.raises(UserError, match=r"'model\.weights\.h5' claims 52,428,800 bytes; at most .* are unpacked"):
         read_tensors(path)
 
 
-@pytest.mark.parametrize("declared", [-1000, 1000])
-def test_compressed_entry_of_another_size_than_declared_is_damaged(tmp_path, model, declared):
-    path = _rewritten(_save(model, tmp_path / "m.keras"))
-    with zipfile.ZipFile(path) as archive:
-        size = archive.getinfo("model.weights.h5").file_size
-    content = path.read_bytes()
-    directory = content.index(b"PK\x01\x02")
-    path.write_bytes(
-        content[:directory]
-        + content[directory:].replace(size.to_bytes(4, "little"), (size + declared).to_bytes(4, "little"))
-    )
-    with pytest.raises(UserError, match=r"'model\.weights\.h5' in the archive is damaged"):
-        read_tensors(path)
-
-
-def test_compressed_bytes_that_are_damaged(tmp_path, model):
+@pytest.mark.parametrize("damage", ["bytes", "size"])
+def test_compressed_archive_that_is_damaged(tmp_path, model, damage):
     path = _rewritten(_save(model, tmp_path / "m.keras"))
     with zipfile.ZipFile(path) as archive:
         entry = archive.getinfo("model.weights.h5")
     content = bytearray(path.read_bytes())
-    content[entry.header_offset + 200 : entry.header_offset + 300] = bytes(100)
+    if damage == "bytes":
+        content[entry.header_offset + 200 : entry.header_offset + 300] = bytes(100)
+    else:  # the directory's, which comes last
+        at = content.rindex(entry.file_size.to_bytes(4, "little"))
+        content[at : at + 4] = (entry.file_size - 1000).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"'model\.weights\.h5' in the archive is damaged"):
+    with pytest.raises(UserError, match=r"'model\.weights\.h5' in the archive is damaged") as caught:
         read_tensors(path)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_other_compression_is_refused(tmp_path, model):

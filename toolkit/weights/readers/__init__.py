@@ -80,7 +80,7 @@ def _check_sizes(file: TensorFile) -> None:
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
             raise UserError(f"{name[:100]!r} holds {array.dtype} and not numbers")
     claimed = sum(array.size * (4 if _is_half(array) else array.itemsize) for array in file.tensors.values())
-    allowed = _MAX_EXPANSION * file.path.stat().st_size + _SLACK_BYTES
+    allowed = _MAX_EXPANSION * (file.num_bytes or file.path.stat().st_size) + _SLACK_BYTES
     if claimed > allowed:
         raise UserError(f"names {claimed:,} bytes of arrays, over {_MAX_EXPANSION} times what the file holds: refused")
 

@@ -1,16 +1,19 @@
 """Keras' files: ``.keras`` archives, ``.weights.h5`` of Keras 3, and the legacy ``.h5`` of keras.applications.
 
 A process of its own finds where the arrays of an HDF5 file lie (see ``hdf5_worker``); here they are taken from the
-mapped file. Of an archive the network is not built, and no code of it runs.
+mapped file. Of an archive the network is not built, and no code of it runs. Keras stores what is in one as it is; one
+that somebody packed again, or this package in half precision, is compressed, and is unpacked onto the disk.
 """
 
 import contextlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,35 +31,48 @@ MAX_BYTES = 4 << 30
 TIMEOUT_SECONDS = 60.0
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 _MAX_CONFIG_BYTES = 16 << 20
-_MAX_GROWTH = 20  # of what is unpacked; weights hardly get smaller
+_MAX_GROWTH = 100  # of weights that are unpacked: many of a pruned network are zero
 _WORKER = Path(__file__).with_name("hdf5_worker.py")
-_Found = tuple[dict[str, np.ndarray], dict[str, str]]
 
 
 def read_keras(path: Path) -> TensorFile:
     """The weights in a ``.keras`` file, and its layers' settings; an optimizer's state beside them is left out."""
     archive = open_archive(path)
-    layers = _layers(json.loads(bytes(archive.read(CONFIG, max_bytes=_MAX_CONFIG_BYTES))))
-    tensors, metadata = _weights(path, archive)
+    entries = [archive.entries[name] for name in (CONFIG, WEIGHTS) if name in archive.entries]
+    if not any(entry.compress_type == zipfile.ZIP_DEFLATED and not entry.flag_bits & 1 for entry in entries):
+        return _read_stored(path, archive)
+    with scratch_folder("toolkit-weights-") as directory:
+        unpacked = directory / "stored.keras"
+        _store(path, archive, unpacked)
+        return _read_stored(unpacked, open_archive(unpacked))  # which stays mapped
+
+
+def _read_stored(path: Path, archive: Archive) -> TensorFile:
+    layers = _layers(json.loads(bytes(archive.view(CONFIG, max_bytes=_MAX_CONFIG_BYTES))))
+    start, stop = archive.span(WEIGHTS)
+    tensors, metadata = arrays_within(path, archive.data, kind="weights.h5", start=start, stop=stop)
     if archive.comment.startswith(NOTE):
         metadata["toolkit"] = archive.comment.removeprefix(NOTE).decode("utf-8", "replace")
-    return TensorFile(path, "keras", tensors, metadata, layers)
+    return TensorFile(path, "keras", tensors, metadata, layers, len(archive.data))
 
 
-def _weights(path: Path, archive: Archive) -> _Found:
-    """The arrays where they lie, as Keras stores them; unpacked in memory where an archive is compressed.
-
-    This package compresses those in half precision.
-    """
-    entry = archive.entries.get(WEIGHTS)
-    if entry is None or entry.compress_type != zipfile.ZIP_DEFLATED:
-        start, stop = archive.span(WEIGHTS)
-        return arrays_within(path, archive.data, kind="weights.h5", start=start, stop=stop)
-    hdf5 = archive.read(WEIGHTS, max_bytes=min(MAX_BYTES, _MAX_GROWTH * len(archive.data)))
-    with scratch_folder("toolkit-weights-") as directory:  # the process that finds them needs a file
-        unpacked = directory / WEIGHTS
-        unpacked.write_bytes(hdf5)
-        return arrays_within(unpacked, hdf5, kind="weights.h5")
+def _store(path: Path, archive: Archive, target: Path) -> None:
+    """Write an archive anew with its entries as they are, which may not be more than a compressed network can hold."""
+    most = {CONFIG: _MAX_CONFIG_BYTES, WEIGHTS: min(MAX_BYTES, _MAX_GROWTH * len(archive.data))}
+    with zipfile.ZipFile(path) as packed, zipfile.ZipFile(target, "w") as stored:
+        stored.comment = archive.comment
+        for name, max_bytes in most.items():
+            entry = archive.entries.get(name)
+            if entry is None or entry.compress_type != zipfile.ZIP_DEFLATED:
+                stored.writestr(name, archive.view(name, max_bytes))
+                continue
+            if entry.file_size > max_bytes:
+                raise UserError(f"{name!r} claims {entry.file_size:,} bytes; at most {max_bytes:,} are unpacked")
+            try:
+                with packed.open(entry) as source, stored.open(name, "w", force_zip64=True) as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise UserError(f"{name!r} in the archive is damaged; download or save the file again") from error
 
 
 def read_weights_h5(path: Path) -> TensorFile:
@@ -80,7 +96,9 @@ def hdf5_format(data: memoryview) -> str:
     return "h5" if legacy else "weights.h5"
 
 
-def arrays_within(path: Path, data: memoryview, *, kind: str, start: int = 0, stop: int | None = None) -> _Found:
+def arrays_within(
+    path: Path, data: memoryview, *, kind: str, start: int = 0, stop: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and metadata of the HDF5 file that is a part of the mapped file ``data``."""
     hdf5 = data[start:stop]
     found = _find_arrays(path, kind, start, start + len(hdf5))

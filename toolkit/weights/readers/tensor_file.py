@@ -1,6 +1,6 @@
 """A weights file as its readers see it: mapped bytes, the entries of an archive, and the named arrays in them.
 
-Nothing is copied, and unpacked only where a reader says how large it may become.
+Nothing is copied or unpacked.
 """
 
 import mmap
@@ -37,6 +37,7 @@ class TensorFile:
         layers: settings of each layer in the configuration of a whole model, ``.keras`` or ``.h5``, input to output,
             lists as tuples: they tell networks apart whose arrays are alike, such as ResNet v1 and v1.5. Empty for
             other formats.
+        num_bytes: that the arrays lie among: those of the file, or more where its archive was compressed.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class TensorFile:
     tensors: "dict[str, np.ndarray]"
     metadata: dict[str, str] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_bytes: int = 0
 
 
 def map_file(path: Path) -> memoryview:
@@ -54,7 +56,7 @@ def map_file(path: Path) -> memoryview:
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip archive, whose entries both Keras and torch store as they are."""
+    """A zip archive whose entries are stored as they are, which is how both Keras and torch write theirs."""
 
     data: memoryview
     entries: dict[str, zipfile.ZipInfo]
@@ -66,50 +68,24 @@ class Archive:
 
     def span(self, name: str, max_bytes: int | None = None) -> tuple[int, int]:
         """Start and end of an entry in the file; refuses what is compressed, encrypted or damaged."""
-        entry = self._entry(name, max_bytes)
-        # A compressed entry may grow a thousandfold: neither Keras nor torch writes one.
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
-            raise UserError(f"{name[:100]!r} is compressed or encrypted within the archive; save the weights again")
-        start, content = self._content(entry)
-        _require_whole(entry, content)
-        return start, start + entry.file_size
-
-    def read(self, name: str, max_bytes: int) -> memoryview:
-        """The bytes of an entry that may be compressed; refuses what would become larger than ``max_bytes``."""
-        entry = self._entry(name, max_bytes)
-        if entry.compress_type != zipfile.ZIP_DEFLATED or entry.flag_bits & 1:
-            return self.view(name, max_bytes)
-        _, packed = self._content(entry)
-        try:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, entry.file_size + 1)
-        except zlib.error:
-            content = b""
-        _require_whole(entry, content)
-        return memoryview(content)
-
-    def _entry(self, name: str, max_bytes: int | None) -> zipfile.ZipInfo:
         if name not in self.entries:
             raise UserError(f"the archive holds no {name[:100]!r}; download or save the file again")
         entry = self.entries[name]
+        # A compressed entry may grow a thousandfold: neither Keras nor torch writes one. See also ``keras_file``.
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
+            raise UserError(f"{name[:100]!r} is compressed or encrypted within the archive; save the weights again")
         if max_bytes is not None and entry.file_size > max_bytes:
             raise UserError(f"{name[:100]!r} claims {entry.file_size:,} bytes; at most {max_bytes:,} are read")
-        return entry
-
-    def _content(self, entry: zipfile.ZipInfo) -> tuple[int, memoryview]:
-        """Where an entry's bytes begin, and these as they are stored."""
         header = self.data[entry.header_offset : entry.header_offset + _LOCAL_HEADER]
         if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
-            name = entry.filename[:100]
-            raise UserError(f"the archive is damaged where {name!r} should begin; download or save it again")
+            raise UserError(f"the archive is damaged where {name[:100]!r} should begin; download or save it again")
         name_length, extra_length = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
         start = entry.header_offset + _LOCAL_HEADER + name_length + extra_length
-        return start, self.data[start : start + entry.compress_size]
-
-
-def _require_whole(entry: zipfile.ZipInfo, content: bytes | memoryview) -> None:
-    # torch leaves the checksum zero when told not to compute it.
-    if len(content) != entry.file_size or (entry.CRC and zlib.crc32(content) != entry.CRC):
-        raise UserError(f"{entry.filename[:100]!r} in the archive is damaged; download or save the file again")
+        content = self.data[start : start + entry.file_size]
+        # torch leaves the checksum zero when told not to compute it.
+        if len(content) != entry.file_size or (entry.CRC and zlib.crc32(content) != entry.CRC):
+            raise UserError(f"{name[:100]!r} in the archive is damaged; download or save the file again")
+        return start, start + entry.file_size
 
 
 def open_archive(path: Path) -> Archive:
