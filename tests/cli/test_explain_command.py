@@ -54,6 +54,7 @@ def test_none_of_these_where_the_bundle_predicts_so(name, tmp_path):
         assert explained["rejected"] == rejected
         assert explained["reason"] == (("unsure" if rejected else "") if reason is None else reason)
         assert explained.words[0].startswith("answer: none of these (") == rejected
+        assert ("unlike the pictures of every class" in explained.words[0]) == (reason == "unfamiliar")
 
 
 @pytest.mark.parametrize("shown", ["features", "filters", "statistics"])

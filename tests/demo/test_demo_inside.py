@@ -221,6 +221,7 @@ def test_api_gives_the_heat_map_and_the_arithmetic(client, seven, bad_files):
     assert document["heat_maps"][0]["maps"] == ["stage1_conv"]
     assert document["network"] == "original, float32"
     assert document["predictions"][0]["label"] == "7"
+    assert (document["rejected"], document["reason"]) == (False, "")
     with Image.open(overlay) as image:
         assert image.size[0] == image.size[1] > 200
     way = client.predict(handle_file(seven), "digits/1", api_name="/arithmetic")
@@ -232,6 +233,15 @@ def test_api_gives_the_heat_map_and_the_arithmetic(client, seven, bad_files):
         client.predict(handle_file(seven), "digits/1", "", "magic", "", api_name="/heat_map")
     with pytest.raises(AppError, match="truncated"):
         client.predict(handle_file(bad_files["truncated"]), "digits/1", api_name="/arithmetic")
+
+
+def test_programs_are_told_what_means_none_of_these(bundles, sent, seven, tmp_path):
+    from toolkit.demo.tabs.inside import Inside
+
+    version_dir = Path(shutil.copytree(bundles / "digits" / "2", tmp_path / "digits" / "1"))
+    write_manifest(version_dir, replace(read_manifest(version_dir), reject_below=1.0))
+    document, _ = Inside(Classifier(tmp_path)).heat_map(sent(seven), "digits", "", "occlusion", "")
+    assert (document["rejected"], document["reason"]) == (True, "unsure")
 
 
 def test_explanations_asked_for_at_once_are_all_given(client, seven):

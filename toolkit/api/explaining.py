@@ -151,7 +151,9 @@ def _map(asked: _Asked, open_network: _Open) -> _Found:
     check_method(asked.method, asked.stage)  # before a network is opened
     explanation = _explanation(asked, open_network)
     from toolkit.explain.words import as_document, describe
+    from toolkit.inference.refusal import reason_of
 
+    reason = reason_of(explanation)
     labels = asked.classes or (None,)
     heat_maps = [
         explanation.heat_map(label, method=asked.method, stage=asked.stage, against=asked.against) for label in labels
@@ -161,27 +163,8 @@ def _map(asked: _Asked, open_network: _Open) -> _Found:
         from toolkit.explain.draw import draw_explanation
 
         draw_explanation(asked.out, explanation, heat_maps, region)
-    found = (explanation, heat_maps, region, _reason(explanation))
+    found = (explanation, heat_maps, region, reason)
     return {"image": _name(asked.image)} | as_document(*found), describe(*found)
-
-
-def _reason(explanation: "Explanation") -> str:
-    """Say why a bundle's answer means "none of these", as its predictor does; empty where it does not."""
-    from toolkit.bundle import read_manifest
-    from toolkit.inference.predictor import Thresholds
-    from toolkit.transfer.heads.novelty import Novelty
-    from toolkit.transfer.stages import with_novelty
-
-    explainer = explanation.explainer
-    if explainer.version_dir is None:
-        return ""
-    manifest, novelty = read_manifest(explainer.version_dir), None
-    if measure := Novelty.of_bundle(explainer.version_dir, manifest):
-        answer = with_novelty(explainer.model, measure).outputs[1]
-        novelty = float(explainer.outputs(explanation.pixels, [answer])[0].item())
-    above = None if manifest.novelty is None else manifest.novelty.above
-    thresholds = Thresholds(manifest.reject_below, above)
-    return thresholds.reason(float(explanation.probabilities.max()), novelty)
 
 
 def _features(asked: _Asked, open_network: _Open) -> _Found:

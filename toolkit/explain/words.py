@@ -15,9 +15,7 @@ HOW = {
 }
 
 
-def describe(
-    explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str = ""
-) -> list[str]:
+def describe(explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str) -> list[str]:
     """Say in lines what the network answers, what it saw, and where the evidence lies.
 
     ``reason`` is why the answer means "none of these", see ``Predictor.reason``.
@@ -39,11 +37,12 @@ def describe(
             lines.append(f"  lead in logits {lead:+.2f}: {parts}")
         elif heat.maps:
             lines.append(f"  from the map of {', '.join(heat.maps)}")
+    answer = explanation.label if reason else "the answer"
     if region is None:
-        lines.append("no smaller part of what was seen keeps the answer")
+        lines.append(f"no smaller part of what was seen keeps {answer}")
     else:
         kept = f"{explanation.label} {100 * region.probability:.1f} %"
-        lines.append(f"enough for the answer: {region.box}, {100 * region.share:.0f} % of what was seen ({kept})")
+        lines.append(f"enough for {answer}: {region.box}, {100 * region.share:.0f} % of what was seen ({kept})")
     lines.append(
         "explained: the original network in float32; quantized files have no gradients and answer slightly differently"
     )
@@ -57,7 +56,7 @@ def describe_heat(heat: HeatMap) -> str:
 
 
 def as_document(
-    explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str = ""
+    explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str
 ) -> dict[str, Any]:
     """Collect the same facts for JSON; places and sizes are in pixels of the picture."""
     return {

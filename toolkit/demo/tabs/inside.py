@@ -23,6 +23,7 @@ from toolkit.errors import UserError
 from toolkit.explain.draw import overlay
 from toolkit.explain.inside import statistics
 from toolkit.explain.words import as_document
+from toolkit.inference.refusal import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -279,15 +280,17 @@ class Inside:
             stage: whose map a gradient method takes; empty for the last one.
 
         Returns:
-            {"predictions": [{"label", "probability"}, ...], "seen", "heat_maps": [{"label", "against", "method",
-            "maps", "by_stage", "peak": {"down", "across"}, "half_of_it"}], "smallest_region", "network"}: best first;
-            seen is the part that the network saw, in pixels; peak in shares of that part; by_stage in logits. And the
-            picture under the heat map, as PNG.
+            {"predictions": [{"label", "probability"}, ...], "rejected", "reason", "seen", "heat_maps": [{"label",
+            "against", "method", "maps", "by_stage", "peak": {"down", "across"}, "half_of_it"}], "smallest_region",
+            "network"}: best first; rejected where the answer means "none of these", for the reason that it is
+            "unfamiliar" or "unsure"; seen is the part that the network saw, in pixels; peak in shares of that part;
+            by_stage in logits. And the picture under the heat map, as PNG.
         """
         with shared.told_to_programs(self._classifier, picture):
             look = self._look(picture, bundle)
             heat = self._looks.heat_map(look, label or None, method or "auto", stage or None)
-            return as_document(look.explanation, [heat], None), overlay(look.explanation, heat)
+            document = as_document(look.explanation, [heat], None, reason_of(look.explanation))
+            return document, overlay(look.explanation, heat)
 
     def arithmetic(self, picture: dict[str, Any] | None, bundle: str) -> dict[str, Any]:
         """Follow a picture through a network, layer by layer.
