@@ -121,6 +121,20 @@ MEASURED = (
         axis="%",
     ),
     Measured(
+        "unknown-thin",
+        "None of these, without a download",
+        "The same from `resnet18-thin`, which comes along: its features tell less.",
+        {
+            "score": "score",
+            "own pictures refused %": "false_rejects",
+            "strange pictures taken %": "false_accepts",
+            "AUROC %": "auroc",
+        },
+        rows=lambda record: record["mean_over_sets"],
+        drawn=("own pictures refused %", "strange pictures taken %"),
+        axis="%",
+    ),
+    Measured(
         "explain",
         "Heat maps",
         "Two photographs of different classes side by side: how often the map's peak lies on the one asked about, and "
