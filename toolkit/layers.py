@@ -305,30 +305,46 @@ class UnitLength(CustomLayer):
 
 @keras.saving.register_keras_serializable(package="toolkit")
 class Least(CustomLayer):
-    """The least entry of each vector. In an int8 file it stays in float.
+    """The least entry of each vector, less the squares of those of a second one. In an int8 file it stays in float.
 
-    Input ``(N, C)``, output ``(N, 1)`` of the same dtype.
+    Input ``(N, C)``, or a list of that and ``(N, K)``, output ``(N, 1)`` of the same dtype.
 
     >>> float(Least()(keras.ops.convert_to_tensor([[3.0, 4.0]]))[0, 0])
     3.0
+    >>> float(Least()([keras.ops.convert_to_tensor([[3.0, 4.0]]), keras.ops.convert_to_tensor([[0.5]])])[0, 0])
+    2.75
     """
 
     keep_float = True
     words = ""
 
     def call(self, inputs: Any) -> Any:
-        return keras.ops.min(inputs, axis=-1, keepdims=True)
+        first, *others = inputs if isinstance(inputs, list | tuple) else [inputs]
+        least = keras.ops.min(first, axis=-1, keepdims=True)
+        for other in others:
+            least = least - keras.ops.sum(keras.ops.square(other), axis=-1, keepdims=True)
+        return least
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], 1)
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        first = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
+        return (*first[:-1], 1)
 
     def in_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        return graph.add("ReduceMin", *inputs, axes=[-1], keepdims=1)
+        first, *others = inputs
+        least = graph.add("ReduceMin", first, axes=[-1], keepdims=1)
+        for other in others:
+            axes = graph.constant("axes", [-1], np.int64)
+            least = graph.add("Sub", least, graph.add("ReduceSum", graph.add("Mul", other, other), axes))
+        return least
 
     def in_tensorflow(self, inputs: Any) -> Any:
         import tensorflow as tf
 
-        return tf.reduce_min(inputs, axis=-1, keepdims=True)
+        first, *others = inputs if isinstance(inputs, list | tuple) else [inputs]
+        least = tf.reduce_min(first, axis=-1, keepdims=True)
+        for other in others:
+            least = least - tf.reduce_sum(tf.square(other), axis=-1, keepdims=True)
+        return least
 
 
 @keras.saving.register_keras_serializable(package="toolkit")

@@ -266,7 +266,7 @@ class BundleDraft:
 def _novelty_facts(novelty: Novelty | None, parity: dict[str, float]) -> NoveltyFacts | None:
     if novelty is None:
         return None
-    method = "distance to the nearest class mean of unit-length features, relative to a threshold"
+    method = "Mahalanobis distance to the nearest class mean of unit-length features, relative to a threshold"
     return NoveltyFacts(method, 1.0, REFUSED, CONFIDENCE, novelty.num_judged, parity)
 
 

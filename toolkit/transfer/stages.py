@@ -124,8 +124,13 @@ def with_novelty(model: "keras.Model", novelty: "Novelty") -> "keras.Model":
         )
     unit = UnitLength(dtype="float32", name=f"{NOVELTY}_unit")(features)
     distances = keras.layers.Dense(novelty.kernel.shape[1], dtype="float32", name=f"{NOVELTY}_distances")
-    least = Least(dtype="float32", name=NOVELTY)(distances(unit))
+    found = [distances(unit)]
     distances.set_weights([novelty.kernel, novelty.bias])
+    if novelty.along.size:
+        along = keras.layers.Dense(novelty.along.shape[1], use_bias=False, dtype="float32", name=f"{NOVELTY}_along")
+        found.append(along(unit))
+        along.set_weights([novelty.along])
+    least = Least(dtype="float32", name=NOVELTY)(found if len(found) > 1 else found[0])
     return keras.Model(model.input, [model.outputs[0], least], name=model.name)
 
 

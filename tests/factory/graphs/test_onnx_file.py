@@ -252,7 +252,7 @@ def test_a_fine_tuned_head_comes_back(tmp_path, caplog):
     head = Head([(kernel, np.zeros(3, np.float32))], "lbfgs", 1.0)
     network = stitch(body, FeatureSet(tuple(cut.name for cut in cuts), normalized=True), head)
     kernel = rng.normal(size=(cuts[-1].width, 3)).astype(np.float32)
-    novelty = Novelty(kernel, np.ones(3, np.float32), 10, 0.0)
+    novelty = Novelty(kernel, np.ones(3, np.float32), kernel[:, :2], 10, 0.0)
     path, preprocessing = tmp_path / "tuned.onnx", replace(IMAGENET, size=(32, 32))
     path.write_bytes(to_onnx(with_novelty(network, novelty), preprocessing))
     with caplog.at_level("INFO", logger="toolkit"):

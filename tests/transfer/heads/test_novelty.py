@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from toolkit.errors import UserError
 from toolkit.transfer.heads.feature_set import normalize_rows
@@ -16,15 +17,44 @@ def drawn(seed, count, width=16, classes=3):
     return (centres[labels] + rng.normal(0, 1, (count, width))).astype(np.float32), labels
 
 
-def test_score_is_the_distance_to_the_nearest_class_mean_of_unit_features():
+def test_score_is_the_mahalanobis_distance_to_the_nearest_class_mean_of_unit_features():
     features, labels = drawn(1, 90)
     novelty = fit_novelty(features, labels, 3)
-    unit = normalize_rows(features)
+    unit = normalize_rows(features).astype(float)
     means = np.stack([unit[labels == label].mean(axis=0) for label in range(3)])
-    distances = np.square(unit[:, None] - means).sum(axis=-1).min(axis=1)
+    away = unit - means[labels]
+    covariance = away.T @ away / len(away)
+    covariance = 0.7 * covariance + 0.3 * np.trace(covariance) / 100 * np.eye(16)  # 16 directions, and a sphere
+    distances = [cdist(unit, [mean], "mahalanobis", VI=np.linalg.inv(covariance))[:, 0] ** 2 for mean in means]
+    distances = np.min(distances, axis=0)
     scores = novelty.scores(features)
     np.testing.assert_allclose(scores / scores[0], distances / distances[0], rtol=1e-3)
     np.testing.assert_allclose(novelty.scores(7 * features), scores, rtol=1e-3)  # length says nothing
+
+
+def test_of_wide_features_only_the_directions_in_which_they_differ_most_count_less():
+    features, labels = drawn(1, 200, width=300)
+    features[:, :40] += np.random.default_rng(3).normal(0, 8, (200, 40))
+    novelty = fit_novelty(features, labels, 3)
+    assert novelty.along.shape == (300, 32)
+    unit = normalize_rows(features).astype(float)
+    means = np.stack([unit[labels == label].mean(axis=0) for label in range(3)])
+    values, vectors = np.linalg.eigh(np.cov((unit - means[labels]).T, bias=True))
+    floor = 0.3 * values.sum() / 100
+    less = np.where(np.arange(300) < 268, 0, 1 - floor / (0.7 * values + floor))
+    metric = np.eye(300) - vectors * less @ vectors.T
+    distances = [np.einsum("ni,ij,nj->n", unit - mean, metric, unit - mean) for mean in means]
+    scores = novelty.scores(features)
+    found, expected = scores / scores.mean(), np.min(distances, axis=0)
+    np.testing.assert_allclose(found, expected / expected.mean(), rtol=0.02)  # found from a random start
+
+
+def test_pictures_that_are_all_alike_have_no_directions():
+    features = np.repeat(np.eye(3, 8, dtype=np.float32), 10, axis=0)
+    novelty = fit_novelty(features, np.repeat(np.arange(3), 10), 3)
+    assert novelty.along.shape == (8, 0)
+    assert (novelty.scores(features) <= 1).all()
+    assert (novelty.scores(-features) > 1).all()
 
 
 def test_threshold_refuses_at_most_the_stated_share_of_new_pictures_with_the_stated_confidence():
@@ -79,6 +109,9 @@ def test_file_brings_it_back_and_a_damaged_one_is_named(tmp_path):
     np.testing.assert_array_equal(again.kernel, novelty.kernel)
     np.testing.assert_array_equal(again.bias, novelty.bias)
     assert (again.num_judged, again.refused) == (novelty.num_judged, novelty.refused)
+    np.testing.assert_array_equal(again.along, novelty.along)
+    np.savez(tmp_path / "older.npz", kernel=novelty.kernel, bias=novelty.bias, judged=[30, 0.05])
+    assert Novelty.read(tmp_path / "older.npz").along.shape == (16, 0)
     for content in (b"", b"no archive", (tmp_path / "novelty.npz").read_bytes()[:200]):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(UserError, match=r"bad\.npz: damaged"):

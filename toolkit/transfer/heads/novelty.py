@@ -1,9 +1,10 @@
 """Novelty of a picture: how far its features are from those of every class, beside what a classifier answers.
 
 A classifier divides all pictures among its classes, and is sure of many that belong to none: far from the pictures
-that taught it, its probabilities say nothing. The distance of features does. Of the scores compared in
-``benchmarks/unknown.py`` the simplest is among the best: the distance to the nearest class mean, of features at unit
-length.
+that taught it, its probabilities say nothing. The distance of features does: to the nearest class mean, of features at
+unit length, where a step along a direction in which pictures of one class differ counts less: Mahalanobis' (Lee, Lee,
+Lee and Shin, A simple unified framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS
+2018). ``benchmarks/unknown.py`` compares scores.
 """
 
 import io
@@ -22,7 +23,12 @@ from toolkit.transfer.heads.folds import NUM_FOLDS, assign_folds, num_lots
 #: Share of pictures of the classes that may be taken for novel, and how sure that is.
 REFUSED, CONFIDENCE = 0.05, 0.9
 
-_CHUNK = 4096  # pictures at a time
+_CHUNK = 4096  # pictures at a time, and from which directions are found
+_DIRECTIONS = 32  # in which pictures of a class differ most
+#: The covariance of pictures around their class means, beyond those directions that of a sphere, is mixed with this
+#: share of one whose variance is that of all, divided by so many dimensions.
+_SPHERE, _DIMENSIONS = 0.3, 100
+_NOISE = 1e-4  # least variance along a direction: what computing in bfloat16 makes of features
 _SMALLEST = 1e-3  # of a threshold: a distance is a difference of numbers near 1, rounded as such
 
 
@@ -30,29 +36,32 @@ _SMALLEST = 1e-3  # of a threshold: a distance is a difference of numbers near 1
 class Novelty:
     """The distance to the nearest class mean, relative to the one up to which a picture counts as of the classes.
 
-    The least of ``features @ kernel + bias`` for features at unit length: 1 at that distance, and more beyond it.
+    The least of ``features @ kernel + bias`` for features at unit length, less the sum of the squares of ``features @
+    along``: 1 at that distance, and more beyond it.
 
     Attributes:
         kernel: float32 (width, classes).
         bias: float32 (classes,).
+        along: float32 (width, directions), none in files written until now.
         num_judged: pictures whose distances, out of fold, gave the threshold.
         refused: share of them beyond it.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
+    along: np.ndarray
     num_judged: int
     refused: float
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Compute from features, (pictures, width), the novelty of each picture, float32 (pictures,)."""
-        parts = [(rows @ self.kernel + self.bias).min(axis=1) for rows in _unit_rows(features)]
+        parts = [_nearest(rows, self.kernel, self.bias, self.along) for rows in _unit_rows(features)]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def write(self, path: Path) -> None:
         """Write a NumPy archive."""
         content = io.BytesIO()
-        np.savez(content, kernel=self.kernel, bias=self.bias, judged=[self.num_judged, self.refused])
+        np.savez(content, kernel=self.kernel, bias=self.bias, along=self.along, judged=[self.num_judged, self.refused])
         path.write_bytes(content.getvalue())
 
     @classmethod
@@ -65,7 +74,9 @@ class Novelty:
         try:
             with np.load(path, allow_pickle=False) as file:
                 num_judged, refused = file["judged"].tolist()
-                return cls(file["kernel"], file["bias"], int(num_judged), refused)
+                kernel = file["kernel"]
+                along = file["along"] if "along" in file else np.zeros((len(kernel), 0), np.float32)
+                return cls(kernel, file["bias"], along, int(num_judged), refused)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: damaged ({error}); copy the bundle again") from None
 
@@ -112,30 +123,67 @@ def fit_novelty(
     folds = assign_folds(labels, lots)
     sums, counts = _sums(features, labels, folds, num_classes)
     means = sums.sum(axis=0) / counts.sum(axis=0)[:, None]
+    some = np.linspace(0, len(labels) - 1, min(len(labels), _CHUNK)).astype(int)
+    shown = normalize_rows(features[some].astype(np.float32))
+    along = _directions(shown - means[labels[some]])
     if held_out is not None:
-        judging = _distances(held_out, means)
+        judging = _distances(held_out, means, along)
     else:
-        judging = _out_of_fold(features, sums, counts, folds)[num_lots(labels, lots, num_classes)[labels] > 1]
+        sample = shown, labels[some], folds[some]
+        judging = _out_of_fold(features, sums, counts, folds, sample)
+        judging = judging[num_lots(labels, lots, num_classes)[labels] > 1]
     if not len(judging):
         return None
     beyond = _num_beyond(len(judging))
     threshold = float(np.sort(judging)[-1 - beyond])
-    kernel, bias = _linear(means)
+    kernel, bias = _linear(means, along)
     scale = np.float32(1 / max(threshold, _SMALLEST))
-    return Novelty(kernel * scale, bias * scale, len(judging), beyond / len(judging))
+    return Novelty(kernel * scale, bias * scale, along * np.sqrt(scale), len(judging), beyond / len(judging))
 
 
-def _out_of_fold(features: np.ndarray, sums: np.ndarray, counts: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Distances to means of the other folds; ``sums`` and ``counts`` are those of ``_sums``."""
+def _out_of_fold(
+    features: np.ndarray,
+    sums: np.ndarray,
+    counts: np.ndarray,
+    folds: np.ndarray,
+    sample: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Distances to means of the other folds, along directions found there.
+
+    ``sums`` and ``counts`` are those of ``_sums``; ``sample`` has features at unit length, their labels and folds.
+    """
     distances = np.empty(len(folds), np.float32)
+    shown, classes, of_shown = sample
     for fold in range(NUM_FOLDS):
         held_out = np.flatnonzero(folds == fold)
         known = counts.sum(axis=0) > counts[fold]
-        means = (sums.sum(axis=0) - sums[fold])[known] / (counts.sum(axis=0) - counts[fold])[known, None]
-        for start in range(0, len(held_out) if known.any() else 0, _CHUNK):
+        if not len(held_out) or not known.any():
+            continue
+        rest = (counts.sum(axis=0) - counts[fold])[:, None]
+        means = (sums.sum(axis=0) - sums[fold]) / np.maximum(rest, 1)
+        others = of_shown != fold
+        along = _directions(shown[others] - means[classes[others]])
+        for start in range(0, len(held_out), _CHUNK):
             rows = held_out[start : start + _CHUNK]
-            distances[rows] = _distances(features[rows], means)
+            distances[rows] = _distances(features[rows], means[known], along)
     return distances
+
+
+def _directions(away: np.ndarray) -> np.ndarray:
+    """Find directions in which pictures differ most from their class means, (pictures, width), as (width, directions).
+
+    Their length is the root of the share by which the square of a step along each counts less.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    total = float(np.square(away).sum()) / max(len(away), 1)
+    if total < _SMALLEST**2:  # pictures that are all alike
+        return np.zeros((away.shape[1], 0), np.float32)
+    number = min(_DIRECTIONS, *away.shape)
+    _, lengths, directions = randomized_svd(np.asarray(away, np.float32), number, random_state=0)
+    floor = max(_SPHERE * total / _DIMENSIONS, _NOISE)
+    less = 1 - floor / ((1 - _SPHERE) * np.square(lengths) / len(away) + floor)
+    return np.asarray(directions * np.sqrt(less)[:, None], np.float32).T
 
 
 def _num_beyond(count: int) -> int:
@@ -149,14 +197,21 @@ def _num_beyond(count: int) -> int:
     return max(0, int(binom.ppf(1 - CONFIDENCE, count, REFUSED)) - 1)
 
 
-def _linear(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Write squared distances of unit vectors to means as a kernel and a bias. A vector of zeros counts as such."""
-    return (-2 * means.T).astype(np.float32), (1 + np.square(means).sum(axis=1)).astype(np.float32)
+def _linear(means: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Write squared distances of unit vectors to means as a kernel and a bias. A vector of zeros counts as such.
+
+    Less what the squares of ``along`` have of a vector's own, see ``Novelty``.
+    """
+    turned = means - means @ along @ along.T
+    return (-2 * turned.T).astype(np.float32), (1 + (means * turned).sum(axis=1)).astype(np.float32)
 
 
-def _distances(features: np.ndarray, means: np.ndarray) -> np.ndarray:
-    kernel, bias = _linear(means)
-    return (normalize_rows(features.astype(np.float32)) @ kernel + bias).min(axis=1)
+def _nearest(rows: np.ndarray, kernel: np.ndarray, bias: np.ndarray, along: np.ndarray) -> np.ndarray:
+    return (rows @ kernel + bias).min(axis=1) - np.square(rows @ along).sum(axis=1)
+
+
+def _distances(features: np.ndarray, means: np.ndarray, along: np.ndarray) -> np.ndarray:
+    return _nearest(normalize_rows(features.astype(np.float32)), *_linear(means, along), along)
 
 
 def _sums(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, num_classes: int) -> tuple[np.ndarray, ...]:
