@@ -80,6 +80,13 @@ def _maps(record: Record) -> list[Record]:
     return _percent(rows, "peak", "mass", "deletion", "insertion")
 
 
+_STRANGE = {
+    "score": "score",
+    "own pictures refused %": "false_rejects",
+    "strange pictures taken %": "false_accepts",
+    "AUROC %": "auroc",
+}
+
 MEASURED = (
     Measured(
         "backbones",
@@ -110,12 +117,7 @@ MEASURED = (
         "None of these",
         "Pictures of other sets told from those of the bundle's own, on average over all pairs of sets: pictures of "
         "its own refused, and strange ones taken, by the score that tells them apart.",
-        {
-            "score": "score",
-            "own pictures refused %": "false_rejects",
-            "strange pictures taken %": "false_accepts",
-            "AUROC %": "auroc",
-        },
+        _STRANGE,
         rows=lambda record: record["mean_over_sets"],
         drawn=("own pictures refused %", "strange pictures taken %"),
         axis="%",
@@ -124,12 +126,7 @@ MEASURED = (
         "unknown-thin",
         "None of these, without a download",
         "The same from `resnet18-thin`, which comes along: its features tell less.",
-        {
-            "score": "score",
-            "own pictures refused %": "false_rejects",
-            "strange pictures taken %": "false_accepts",
-            "AUROC %": "auroc",
-        },
+        _STRANGE,
         rows=lambda record: record["mean_over_sets"],
         drawn=("own pictures refused %", "strange pictures taken %"),
         axis="%",
