@@ -1,4 +1,4 @@
-"""Whether an explained answer means "none of these", told from the explained network itself."""
+"""Refusal of an explained answer, "none of these", told from the explained network itself."""
 
 from typing import TYPE_CHECKING
 

@@ -42,7 +42,7 @@ class Novelty:
     Attributes:
         kernel: float32 (width, classes).
         bias: float32 (classes,).
-        along: float32 (width, directions), none in files written until now.
+        along: float32 (width, directions); of no direction in older files and for pictures that are all alike.
         num_judged: pictures whose distances, out of fold, gave the threshold.
         refused: share of them beyond it.
     """
