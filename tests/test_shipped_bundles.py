@@ -70,6 +70,18 @@ def test_digests_of_pictures_take_the_bytes_that_are_said():
     assert told in (write_pictures.__doc__ or "")
 
 
+def test_readme_says_how_many_strange_pictures_pass():
+    taken = {}
+    for name in ("unknown", "unknown-thin"):
+        record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        (shipped,) = [row for row in record["mean_over_sets"] if row["score"] == "novelty, as shipped"]
+        taken[name] = shipped["false_accepts"]
+    text = " ".join((ROOT / "saved_models" / "README.md").read_text(encoding="utf-8").split())
+    told = f"it takes {taken['unknown-thin']:.0f} in 100 for one of yours, where GoogLeNet takes one in "
+    assert told in text
+    assert int(text.split(told)[1].split()[0]) == pytest.approx(100 / taken["unknown"], rel=0.05)
+
+
 def test_accuracy_is_what_was_promised_in_int8_too(version, name):
     metrics = read_manifest(version).metrics
     assert metrics["top1"] >= PROMISED[name]
