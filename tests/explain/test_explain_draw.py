@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from toolkit.errors import UserError
+from toolkit.explain import draw
 from toolkit.explain.draw import draw_explanation, draw_features, draw_filters, overlay
 from toolkit.explain.inside import feature_maps, first_filters
 
@@ -22,7 +23,8 @@ def test_overlay_has_the_picture_s_shape_and_dims_what_was_not_seen(textures):
 
 def test_sheets_and_pages_are_written(textures, halved, tmp_path):
     explanation = textures.explain(halved[0][0])
-    draw_explanation(tmp_path / "page.png", explanation, [explanation.heat_map(label) for label in textures.labels[:2]])
+    heat_maps = [explanation.heat_map(label) for label in textures.labels[:2]]
+    draw_explanation(tmp_path / "page.png", explanation, heat_maps, None, "")
     name, cells = feature_maps(explanation, "stage1")
     assert (name, cells.shape) == ("stage1_conv", (48, 48, 12))
     draw_features(tmp_path / "maps.png", name, cells)
@@ -35,3 +37,12 @@ def test_sheets_and_pages_are_written(textures, halved, tmp_path):
             assert min(image.size) > 100
     with pytest.raises(UserError, match="cannot be written"):
         draw_filters(tmp_path / "nowhere" / "x.png", name, filters)
+
+
+def test_page_says_none_of_these_above_the_probabilities(textures, halved, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(draw, "_bars", lambda axis, rows, title: titles.append(title))
+    explanation = textures.explain(halved[0][0])
+    for reason in ("", "unsure"):
+        draw_explanation(tmp_path / "page.png", explanation, [], None, reason)
+    assert titles == ["probability, %", "none of these; probability, %"]

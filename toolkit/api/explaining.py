@@ -162,7 +162,7 @@ def _map(asked: _Asked, open_network: _Open) -> _Found:
     if asked.out:
         from toolkit.explain.draw import draw_explanation
 
-        draw_explanation(asked.out, explanation, heat_maps, region)
+        draw_explanation(asked.out, explanation, heat_maps, region, reason)
     found = (explanation, heat_maps, region, reason)
     return {"image": _name(asked.image)} | as_document(*found), describe(*found)
 

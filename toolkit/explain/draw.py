@@ -74,7 +74,7 @@ def coloured(values: np.ndarray) -> np.ndarray:
 
 
 def draw_explanation(
-    path: str | Path, explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None = None
+    path: str | Path, explanation: Explanation, heat_maps: Sequence[HeatMap], region: Region | None, reason: str
 ) -> None:
     """Draw a picture, heat maps over it, the likeliest classes, and what each stage gave, to a PNG file.
 
@@ -83,6 +83,7 @@ def draw_explanation(
         explanation: of the picture.
         heat_maps: of it, one or several.
         region: the smallest part that keeps the answer, to be outlined.
+        reason: why the answer means "none of these", see ``Predictor.reason``; empty where it does not.
 
     Raises:
         UserError: the file cannot be written.
@@ -114,7 +115,8 @@ def draw_explanation(
             _outline(axis, seen, "white", "--")
         _legend(figure, axes[len(heat_maps)])
         charts = axes[1 + len(heat_maps) :]
-        _bars(charts[0], [(names[name], 100 * p) for name, p in top], "probability, %")
+        title = "none of these; probability, %" if reason else "probability, %"
+        _bars(charts[0], [(names[name], 100 * p) for name, p in top], title)
         for axis, heat in zip(charts[1:], parts, strict=True):
             stages = [(name.removesuffix("_concat"), value) for name, value in heat.by_stage]
             _bars(axis, stages, f"for {names[heat.label]}, in logits")
